@@ -1,0 +1,162 @@
+"""Code shards: the one file format in which speech codes travel between stages.
+
+A shard is a Parquet file with columns id, codes, text, language, duration_s, speaker. Its file
+metadata names the tokenizer that made it; a reader refuses shards of another one. Real and
+synthetic speech use the same format. Imports no torch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from ..files import atomic_path
+
+_INFO_KEYS = ("frame_rate_hz", "num_codes", "tokenizer_fingerprint")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeShardInfo:
+    """What all records of a shard have in common."""
+
+    frame_rate_hz: float
+    """Codes per second of audio."""
+    num_codes: int
+    """Codebook size K; codes are 0..K-1."""
+    tokenizer_fingerprint: str
+    """Identifies weights and configuration of the speech tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeRecord:
+    """One utterance. `codes` has shape (n,), dtype int64."""
+
+    id: str
+    codes: np.ndarray
+    text: str | None = None
+    language: str | None = None
+    duration_s: float = 0.0
+    speaker: str | None = None
+
+
+def write_code_shard(path: str | Path, records: Iterable[CodeRecord], info: CodeShardInfo) -> int:
+    """Write one shard atomically and return the number of records.
+
+    Raises:
+        DataError: a code outside 0..num_codes-1.
+    """
+    records = list(records)
+    for record in records:
+        if record.codes.size and not 0 <= record.codes.min() <= record.codes.max() < info.num_codes:
+            raise DataError(
+                f"record {record.id!r} holds codes {record.codes.min()}..{record.codes.max()}; "
+                f"the shard's tokenizer has codes 0..{info.num_codes - 1}"
+            )
+    code_type = pa.uint16() if info.num_codes <= 1 << 16 else pa.int32()
+    columns = {
+        "id": pa.array([r.id for r in records], pa.string()),
+        "codes": pa.array([r.codes for r in records], pa.list_(code_type)),
+        "text": pa.array([r.text for r in records], pa.string()),
+        "language": pa.array([r.language for r in records], pa.string()),
+        "duration_s": pa.array([r.duration_s for r in records], pa.float32()),
+        "speaker": pa.array([r.speaker for r in records], pa.string()),
+    }
+    table = pa.table(columns).replace_schema_metadata(
+        {key: str(getattr(info, key)) for key in _INFO_KEYS}
+    )
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    return len(records)
+
+
+def read_shard_info(path: str | Path) -> CodeShardInfo:
+    """Read a shard's metadata.
+
+    Raises:
+        DataError: the file is missing, unreadable or no code shard.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except FileNotFoundError:
+        raise DataError(f"code shard {path} does not exist") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"code shard {path} cannot be read as Parquet: {error}") from None
+    missing = [key for key in _INFO_KEYS if key.encode() not in metadata]
+    if missing:
+        raise DataError(
+            f"{path} is no code shard: its metadata lacks {', '.join(missing)}; "
+            "code shards are written by tools/tokenize_speech.py"
+        )
+    values = {key: metadata[key.encode()].decode() for key in _INFO_KEYS}
+    return CodeShardInfo(
+        frame_rate_hz=float(values["frame_rate_hz"]),
+        num_codes=int(values["num_codes"]),
+        tokenizer_fingerprint=values["tokenizer_fingerprint"],
+    )
+
+
+def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:
+    """Read a whole shard, checking every code against its codebook size.
+
+    Raises:
+        DataError: the file is no code shard or a code is out of range.
+    """
+    info = read_shard_info(path)
+    table = pq.read_table(path)
+    code_lists = table["codes"].combine_chunks()
+    flat = code_lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    if flat.size and not 0 <= flat.min() <= flat.max() < info.num_codes:
+        raise DataError(
+            f"{path} holds codes {flat.min()}..{flat.max()}, but says its tokenizer has "
+            f"codes 0..{info.num_codes - 1}; the shard is damaged, make it again"
+        )
+    lengths = code_lists.value_lengths().to_numpy(zero_copy_only=False)
+    codes = np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
+    names = ("id", "text", "language", "duration_s", "speaker")
+    columns = zip(*(table[name].to_pylist() for name in names), strict=True)
+    records = [
+        CodeRecord(codes=array, **dict(zip(names, values, strict=True)))
+        for array, values in zip(codes, columns, strict=True)
+    ]
+    return info, records
+
+
+def find_shards(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Shard files named directly or found in folders, sorted within each folder.
+
+    Raises:
+        DataError: nothing was found.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    found: list[Path] = []
+    for path in map(Path, given):
+        found += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not found:
+        raise DataError(f"no code shards (*.parquet) found in {', '.join(map(str, given))}")
+    return found
+
+
+def read_code_shards(
+    paths: str | Path | Sequence[str | Path], tokenizer_fingerprint: str | None = None
+) -> tuple[CodeShardInfo, Iterator[CodeRecord]]:
+    """Read several shards as one stream, refusing those of another speech tokenizer.
+
+    The shards must agree with each other and, if given, with `tokenizer_fingerprint`.
+
+    Raises:
+        DataError: no shards, a damaged one, or fingerprints that differ.
+    """
+    shards = find_shards(paths)
+    infos = {shard: read_shard_info(shard) for shard in shards}
+    expected = tokenizer_fingerprint or infos[shards[0]].tokenizer_fingerprint
+    for shard, info in infos.items():
+        if info.tokenizer_fingerprint != expected:
+            raise DataError(
+                f"{shard} was made by speech tokenizer {info.tokenizer_fingerprint}, expected "
+                f"{expected}; tokenize that audio again with the run's tokenizer"
+            )
+    return infos[shards[0]], (record for shard in shards for record in read_code_shard(shard)[1])

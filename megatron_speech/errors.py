@@ -1,0 +1,25 @@
+"""Errors that speak to a person. Each says what came, what was expected and what to do."""
+
+
+class MegatronSpeechError(ValueError):
+    """Base of every error this package raises on purpose; tools print it without a traceback."""
+
+
+class ConfigError(MegatronSpeechError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(MegatronSpeechError):
+    """A file or record that is missing, damaged or not what its name promises."""
+
+
+class AudioError(DataError):
+    """A recording that cannot be read or carries no usable sound."""
+
+
+class VocabularyError(MegatronSpeechError):
+    """A code, token or tokenizer that does not belong to the vocabulary in use."""
+
+
+class CheckpointError(MegatronSpeechError):
+    """A checkpoint or exported model that is incomplete or of another shape than asked for."""

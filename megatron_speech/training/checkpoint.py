@@ -1,0 +1,53 @@
+"""A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
+
+import shutil
+from pathlib import Path
+
+from ..errors import CheckpointError
+from ..files import write_text
+
+_MARKER = "latest_checkpointed_iteration.txt"
+
+
+def iteration_directory(run: Path, iteration: int) -> Path:
+    """Where the checkpoint after `iteration` steps lies."""
+    return run / f"iter_{iteration:07d}"
+
+
+def latest_iteration(run: Path) -> int | None:
+    """Steps done in the newest whole checkpoint, None if there is none.
+
+    Raises:
+        CheckpointError: the marker is unreadable or points to a folder that is gone.
+    """
+    marker = run / _MARKER
+    if not marker.exists():
+        return None
+    content = marker.read_text().strip()
+    if not content.isdigit():
+        raise CheckpointError(f"{marker} holds {content[:40]!r}, expected a step number")
+    if not iteration_directory(run, int(content)).is_dir():
+        raise CheckpointError(
+            f"{marker} names step {content}, but {iteration_directory(run, int(content))} is "
+            "missing; restore it or write the number of an existing checkpoint into the marker"
+        )
+    return int(content)
+
+
+def begin(run: Path, iteration: int) -> Path:
+    """An empty folder for the checkpoint of `iteration`; a half-written one is removed."""
+    directory = iteration_directory(run, iteration)
+    if directory.exists():
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True)
+    return directory
+
+
+def commit(run: Path, iteration: int, keep_last: int | None) -> None:
+    """Declare the checkpoint whole, then remove all but the newest `keep_last`."""
+    write_text(run / _MARKER, f"{iteration}\n")
+    if keep_last is None:
+        return
+    whole = sorted(run.glob("iter_*"))
+    for old in whole[: max(len(whole) - keep_last, 0)]:
+        shutil.rmtree(old)

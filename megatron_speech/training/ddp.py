@@ -1,0 +1,204 @@
+"""The ddp backend: any torch module with an objective, replicated over ranks.
+
+Serves the speech tokenizer and the speech decoder; language models use the megatron backend.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..errors import CheckpointError, ConfigError
+from .task import Metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with warm-up and decay, in Megatron's names."""
+
+    lr: float = 1e-3
+    """Peak learning rate."""
+    min_lr: float = 0.0
+    """Learning rate at the end."""
+    lr_warmup_iters: int = 0
+    """Steps of linear warm-up from 0."""
+    lr_decay_style: Literal["constant", "linear", "cosine"] = "linear"
+    """Shape of the decay from `lr` to `min_lr`."""
+    lr_decay_start: float = 0.0
+    """Share of the steps after which the decay begins."""
+    adam_beta1: float = 0.9
+    """Decay of the first moment."""
+    adam_beta2: float = 0.95
+    """Decay of the second moment."""
+    adam_eps: float = 1e-8
+    """Added to the denominator of the update."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay, on matrices only."""
+    clip_grad: float = 1.0
+    """Largest gradient norm; 0 disables clipping."""
+    bf16: bool = False
+    """Compute in bfloat16 (autocast); parameters and optimizer stay fp32."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lr_decay_start <= 1:
+            raise ConfigError(f"--lr-decay-start is {self.lr_decay_start}; give a share in 0..1")
+
+    def lr_at(self, iteration: int, train_iters: int) -> float:
+        """Learning rate of step `iteration` (0-based)."""
+        if iteration < self.lr_warmup_iters:
+            return self.lr * (iteration + 1) / self.lr_warmup_iters
+        start = max(self.lr_warmup_iters, round(self.lr_decay_start * train_iters))
+        if self.lr_decay_style == "constant" or iteration < start:
+            return self.lr
+        share = min((iteration - start) / max(train_iters - start, 1), 1.0)
+        if self.lr_decay_style == "cosine":
+            share = (1 - torch.cos(torch.tensor(share * torch.pi)).item()) / 2
+        return self.lr + share * (self.min_lr - self.lr)
+
+
+class Objective(Protocol):
+    """What is trained: batches by iteration, loss, and what happens around a step."""
+
+    samples_per_step: int
+
+    def batches(self, iteration: int) -> list[Any]:
+        """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
+        """Scalar loss of one micro-batch and its metrics."""
+        ...
+
+    def after_step(self, model: nn.Module, iteration: int) -> Metrics:
+        """Called after the optimizer (codebook updates); metrics to add."""
+        ...
+
+    def evaluate(self, model: nn.Module, iteration: int) -> Metrics:
+        """Metrics on held-out data."""
+        ...
+
+
+class DdpTrainer:
+    """Trains `model` by `objective`; implements `task.Trainer`.
+
+    Runs under torchrun (one process a device) or alone without a process group. Gradients are
+    averaged over ranks by DistributedDataParallel; buffers (codebooks) are the objective's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: OptimizerConfig,
+        train_iters: int,
+        device: torch.device | str = "cpu",
+    ):
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.objective = objective
+        self.config = optimizer
+        self.train_iters = train_iters
+        self.samples_per_step = objective.samples_per_step
+        self.is_main_rank = not dist.is_initialized() or dist.get_rank() == 0
+        self._wrapped: Callable[..., Any] = self.model
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._wrapped = nn.parallel.DistributedDataParallel(
+                self.model, broadcast_buffers=False, find_unused_parameters=True
+            )
+        self._optimizer = torch.optim.AdamW(
+            _parameter_groups(self.model, optimizer.weight_decay),
+            lr=optimizer.lr,
+            betas=(optimizer.adam_beta1, optimizer.adam_beta2),
+            eps=optimizer.adam_eps,
+        )
+
+    def train_step(self, iteration: int) -> Metrics:
+        """One optimizer step over this rank's micro-batches."""
+        self.model.train()
+        lr = self.config.lr_at(iteration, self.train_iters)
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+        self._optimizer.zero_grad(set_to_none=True)
+        batches = self.objective.batches(iteration)
+        metrics: Metrics = {}
+        for index, batch in enumerate(batches):
+            with self._synchronise_if(index == len(batches) - 1), self._autocast():
+                loss, found = self.objective.loss(self._wrapped, batch, iteration)
+                (loss / len(batches)).backward()
+            for name, value in found.items():
+                metrics[name] = metrics.get(name, 0.0) + value / len(batches)
+        limit = self.config.clip_grad or float("inf")
+        grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        if torch.isfinite(grad_norm):
+            self._optimizer.step()
+        metrics |= self.objective.after_step(self.model, iteration)
+        metrics["grad-norm"] = grad_norm.item()
+        metrics["learning-rate"] = lr
+        metrics["batch-size"] = self.samples_per_step
+        metrics["consumed samples"] = (iteration + 1) * self.samples_per_step
+        metrics["number of skipped iterations"] = float(not torch.isfinite(grad_norm))
+        return metrics
+
+    def evaluate(self, iteration: int) -> Metrics:
+        """The objective's held-out metrics."""
+        self.model.eval()
+        with torch.no_grad(), self._autocast():
+            return self.objective.evaluate(self.model, iteration)
+
+    def save(self, directory: Path) -> None:
+        """Model, optimizer and random state; the replicas are equal, so rank 0 writes the model."""
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        if self.is_main_rank:
+            state = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+            torch.save(state, directory / "state.pt")
+        torch.save({"rng": torch.get_rng_state()}, directory / f"rng_{rank}.pt")
+
+    def load(self, directory: Path) -> None:
+        """Read what `save` wrote; a run folder is trusted, see docs."""
+        path = directory / "state.pt"
+        if not path.exists():
+            raise CheckpointError(f"{path} is missing: {directory} is no checkpoint of this kind")
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{path} was written by a model of another shape; use the settings it was "
+                f"trained with or another --save folder.\n{error}"
+            ) from None
+        self._optimizer.load_state_dict(state["optimizer"])
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        random = directory / f"rng_{rank}.pt"
+        if random.exists():
+            torch.set_rng_state(torch.load(random, weights_only=True)["rng"])
+
+    def any_rank(self, flag: bool) -> bool:
+        """Logical or over ranks."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return flag
+        value = torch.tensor([int(flag)], device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
+
+    def _synchronise_if(self, last: bool) -> Any:
+        from contextlib import nullcontext
+
+        if last or self._wrapped is self.model:
+            return nullcontext()
+        return self._wrapped.no_sync()  # type: ignore[attr-defined]
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and other vectors do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

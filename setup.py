@@ -1,0 +1,64 @@
+"""Package metadata: version ranges live here, the tested set in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "megatron_speech/__init__.py").read_text()
+).group(1)
+KERNELS = find_packages(HERE / "kernels")
+
+setup(
+    name="megatron_speech",
+    version=VERSION,
+    description="Speech-text pre-training with synthetic interleaved data, on Megatron-Core",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.12",
+    packages=find_packages(include=["megatron_speech", "megatron_speech.*"])
+    + [f"megatron_speech.kernels.{name}" for name in KERNELS],
+    package_dir={f"megatron_speech.kernels.{name}": f"kernels/{name}" for name in KERNELS},
+    install_requires=[
+        "torch>=2.9",
+        "megatron-core>=0.19.2,<0.20",
+        "transformers>=5.0,<6",
+        "tokenizers>=0.22",
+        "numpy>=2.0",
+        "pyarrow>=18",
+        "tyro>=1.0",
+        "rich>=13",
+        "jaxtyping>=0.3",
+        "soundfile>=0.13",
+        "soxr>=0.5",
+        "sentencepiece>=0.2",
+        "safetensors>=0.5",
+        "jiwer>=4.0",
+        "whisper-normalizer>=0.1",
+        "tensorboard>=2.18",
+        "matplotlib>=3.9",
+        "psutil>=6.0",  # core's checkpoint writer needs it and does not ask for it
+        "espeakng-loader>=0.2",
+        "datatrove>=0.10,<0.11",
+        "nltk>=3.9",
+    ],
+    extras_require={
+        "gpu": [
+            "triton>=3.6",
+            "transformer-engine[core_cu13,pytorch]>=2.20",
+            "flash-attn>=2.8",
+        ],
+        "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
+        "dev": [
+            "pytest>=8.3",
+            "hypothesis>=6.120",
+            "ruff>=0.14",
+            "pyright>=1.1.400",
+            "import-linter>=2.5",
+            "pre-commit>=4.0",
+        ],
+    },
+)

@@ -1,0 +1,43 @@
+import errno
+
+import pytest
+
+from megatron_speech import files
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "deep" / "a.json"
+
+    def interrupted() -> None:
+        with files.atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        interrupted()
+    assert list(target.parent.iterdir()) == []
+    files.write_json(target, {"ü": 1})
+    assert files.read_json(target) == {"ü": 1}
+
+
+def test_a_failed_rewrite_leaves_the_old_file(tmp_path):
+    target = tmp_path / "a.txt"
+    files.write_text(target, "old")
+
+    def interrupted() -> None:
+        with files.atomic_path(target) as temporary:
+            temporary.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert target.read_text() == "old"
+
+
+def test_fingerprints_see_boundaries_and_order(tmp_path):
+    assert files.fingerprint_of("ab", "c") != files.fingerprint_of("a", "bc")
+    (tmp_path / "x").write_text("1")
+    (tmp_path / "y").write_text("2")
+    one = files.fingerprint_of_files(tmp_path / "x", tmp_path / "y")
+    assert one != files.fingerprint_of_files(tmp_path / "y", tmp_path / "x")
+    assert one == files.fingerprint_of_files(tmp_path / "x", tmp_path / "y")

@@ -1,0 +1,78 @@
+"""The house itself: imports start nothing, light rooms stay light, layers hold."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python(code: str, **environment: str) -> str:
+    """Run `code` in a fresh interpreter at the repository root and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def modules() -> list[str]:
+    files = sorted((ROOT / "megatron_speech").rglob("*.py"))
+    dotted = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in files]
+    return [name.removesuffix(".__init__") for name in dotted]
+
+
+def test_importing_every_module_starts_nothing():
+    code = f"""
+import importlib, logging, os, threading
+before = dict(os.environ)
+handlers = list(logging.getLogger().handlers)
+importlib.import_module("torch")
+for name in {[m for m in modules() if m.startswith("megatron_speech")]!r}:
+    importlib.import_module(name)
+import torch
+assert not torch.cuda.is_initialized(), "CUDA was started"
+assert not torch.distributed.is_initialized(), "a process group was started"
+ours = {{k for k in os.environ if os.environ[k] != before.get(k)}}
+assert not {{k for k in ours if "MEGATRON_SPEECH" in k or "OMP" in k or "HF_" in k}}, ours
+assert torch.get_default_dtype() == torch.float32
+print("ok")
+"""
+    assert python(code).strip().endswith("ok")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["errors", "files", "progress", "cli", "vocab", "corpus.spans", "data", "data.code_shards"],
+)
+def test_light_rooms_import_no_torch(name: str):
+    code = (
+        f"import megatron_speech.{name}, sys;"
+        "print([m for m in ('torch', 'megatron', 'transformers') if m in sys.modules])"
+    )
+    assert python(code).strip() == "[]"
+
+
+def test_kernels_folder_does_not_shadow_a_library_of_that_name():
+    """transformers looks for a top-level package called `kernels`; ours must not be it."""
+    code = (
+        "from transformers import WhisperModel; import megatron_speech.kernels.vq_lookup as v;"
+        "print(v.__name__)"
+    )
+    assert python(code).strip() == "megatron_speech.kernels.vq_lookup"
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_every_tool_teaches_itself():
+    for tool in sorted((ROOT / "tools").glob("*.py")):
+        text = tool.read_text()
+        assert text.count("\n") <= 80, f"{tool.name} is longer than 80 lines"
+        assert "python tools/" in text or "torchrun" in text, f"{tool.name} shows no usage"

@@ -1,0 +1,126 @@
+"""The loop with the ddp backend on a small regression: resume, signals, torn writes."""
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from megatron_speech.errors import CheckpointError, ConfigError
+from megatron_speech.training import checkpoint
+from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
+from megatron_speech.training.loop import LoopConfig, train
+from megatron_speech.training.reporting import read_metrics
+
+
+class Regression:
+    """Noisy linear data; batches are a pure function of the iteration."""
+
+    samples_per_step = 8
+
+    def __init__(self, at_step=None):
+        self.at_step = at_step or {}
+
+    def batches(self, iteration):
+        generator = torch.Generator().manual_seed(iteration)
+        inputs = torch.randn(self.samples_per_step, 4, generator=generator)
+        return [(half, half.sum(1, keepdim=True)) for half in inputs.chunk(2)]
+
+    def loss(self, model, batch, iteration):
+        loss = nn.functional.mse_loss(model(batch[0]), batch[1])
+        return loss, {"loss": loss.item()}
+
+    def after_step(self, model, iteration):
+        self.at_step.get(iteration, lambda: None)()
+        return {}
+
+    def evaluate(self, model, iteration):
+        return {"loss": float(iteration)}
+
+
+def make(objective=None, hidden=8, train_iters=20):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, hidden), nn.Dropout(0.2), nn.Linear(hidden, 1))
+    return DdpTrainer(model, objective or Regression(), OptimizerConfig(), train_iters)
+
+
+def config(folder, **changes):
+    base = LoopConfig(
+        train_iters=20, save=folder, save_interval=5, log_interval=5, eval_interval=10
+    )
+    return replace(base, tensorboard=False, **changes)
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def uninterrupted(folder):
+    trainer = make()
+    assert train(trainer, config(folder)).finished
+    return weights(trainer), read_metrics(folder)
+
+
+def test_a_stopped_run_continues_bit_for_bit(tmp_path):
+    expected, expected_log = uninterrupted(tmp_path / "whole")
+    interrupt = Regression({12: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    first = train(make(interrupt), config(tmp_path / "parts"))
+    assert (first.iteration, first.finished) == (13, False)
+    resumed = make()
+    assert train(resumed, config(tmp_path / "parts")).finished
+    assert torch.equal(weights(resumed), expected)
+    assert read_metrics(tmp_path / "parts") == expected_log
+
+
+def test_a_killed_run_repeats_the_steps_after_its_checkpoint(tmp_path):
+    expected, expected_log = uninterrupted(tmp_path / "whole")
+
+    def die():
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        train(make(Regression({12: die})), config(tmp_path / "parts"))
+    assert checkpoint.latest_iteration(tmp_path / "parts") == 10
+    torn = checkpoint.begin(tmp_path / "parts", 15)  # a checkpoint that was being written
+    (torn / "state.pt").write_bytes(b"half")
+    with open(tmp_path / "parts" / "metrics.jsonl", "a") as log:
+        log.write('{"kind": "train", "itera')
+    resumed = make()
+    assert train(resumed, config(tmp_path / "parts")).finished
+    assert torch.equal(weights(resumed), expected)
+    assert read_metrics(tmp_path / "parts") == expected_log
+
+
+def test_old_checkpoints_are_removed_and_finished_runs_do_nothing(tmp_path):
+    uninterrupted(tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("iter_*")) == ["iter_0000015", "iter_0000020"]
+    again = train(make(), config(tmp_path))
+    assert (again.iteration, again.finished) == (20, True)
+
+
+def test_time_limit_saves_and_stops(tmp_path):
+    result = train(make(), config(tmp_path, exit_duration_in_mins=1e-9))
+    assert (result.iteration, result.finished) == (1, False)
+    assert checkpoint.latest_iteration(tmp_path) == 1
+
+
+def test_wrong_checkpoints_are_refused_in_words(tmp_path):
+    uninterrupted(tmp_path)
+    with pytest.raises(CheckpointError, match="another shape"):
+        train(make(hidden=9), config(tmp_path))
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("99")
+    with pytest.raises(CheckpointError, match="names step 99"):
+        train(make(), config(tmp_path))
+    with pytest.raises(ConfigError, match="no checkpoint found"):
+        train(make(), config(tmp_path / "new", load=tmp_path / "nothing"))
+
+
+def test_learning_rate_schedule():
+    schedule = OptimizerConfig(lr=1.0, min_lr=0.1, lr_warmup_iters=4, lr_decay_start=0.5)
+    rates = [schedule.lr_at(i, 20) for i in range(21)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:11] == [1.0] * 7
+    assert rates[20] == pytest.approx(0.1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
