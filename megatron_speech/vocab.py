@@ -6,16 +6,15 @@ in the order transformers' `add_tokens` would number them; the rest up to a fixe
 padding that no text or code ever maps to. Imports no torch.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from .errors import VocabularyError
 from .files import fingerprint_of, read_json, write_json
+from .text_tokenizers import TextTokenizer, open_text_tokenizer
 
 BEGIN_OF_AUDIO = "<|begin_of_audio|>"
 END_OF_AUDIO = "<|end_of_audio|>"
@@ -29,135 +28,6 @@ _FILE_NAME = "speech_text_vocab.json"
 def code_token(code: int) -> str:
     """The token string of a code, as the released GLM-4-Voice tokenizer spells it."""
     return f"<|audio_{code}|>"
-
-
-class TextTokenizer(Protocol):
-    """What the vocabulary needs of a text tokenizer."""
-
-    size: int
-    eod_id: int
-
-    def encode(self, text: str) -> list[int]: ...
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def id_of(self, token: str) -> int | None: ...
-    def save(self, folder: Path, added: Sequence[str]) -> None: ...
-
-
-class HuggingFaceTokenizer:
-    """A folder with `tokenizer.json`, read by the tokenizers library."""
-
-    def __init__(self, folder: Path):
-        from tokenizers import Tokenizer
-
-        self.folder = folder
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
-        self.eod_id = self._find_eod()
-
-    def _find_eod(self) -> int:
-        config_path = self.folder / "tokenizer_config.json"
-        config = read_json(config_path) if config_path.exists() else {}
-        eos = config.get("eos_token", "<|endoftext|>")
-        token = eos["content"] if isinstance(eos, dict) else eos
-        found = self._tokenizer.token_to_id(token)
-        if found is None:
-            raise VocabularyError(
-                f"{self.folder}: end-of-text token {token!r} is not in tokenizer.json; "
-                "set eos_token in tokenizer_config.json to a token that is"
-            )
-        return found
-
-    def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encoded]
-
-    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
-
-    def id_of(self, token: str) -> int | None:
-        return self._tokenizer.token_to_id(token)
-
-    def save(self, folder: Path, added: Sequence[str]) -> None:
-        """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
-        from tokenizers import AddedToken, Tokenizer
-
-        extended = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
-        folder.mkdir(parents=True, exist_ok=True)
-        extended.save(str(folder / "tokenizer.json"))
-        if folder.resolve() != self.folder.resolve():
-            for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
-                if (self.folder / name).exists():
-                    shutil.copy(self.folder / name, folder / name)
-
-
-class SentencePieceTokenizer:
-    """A SentencePiece `.model` file."""
-
-    def __init__(self, path: Path):
-        import sentencepiece
-
-        self.path = path
-        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        self.size = self._processor.vocab_size()
-        self.eod_id = self._processor.eos_id()
-        if self.eod_id < 0:
-            raise VocabularyError(f"{path}: the SentencePiece model has no end-of-sentence piece")
-
-    def encode(self, text: str) -> list[int]:
-        return self._processor.encode(text)
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        return self._processor.encode(list(texts))
-
-    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        pieces = self._processor.encode(text, out_type="immutable_proto").pieces
-        return [piece.id for piece in pieces], [(piece.begin, piece.end) for piece in pieces]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._processor.decode([int(i) for i in ids])
-
-    def id_of(self, token: str) -> int | None:
-        found = self._processor.piece_to_id(token)
-        return None if found == self._processor.unk_id() else found
-
-    def save(self, folder: Path, added: Sequence[str]) -> None:
-        """Write `tokenizer.json` converted by transformers, with `added` tokens behind it."""
-        from transformers import LlamaTokenizer
-
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer = LlamaTokenizer.from_pretrained(self.path.parent, legacy=False)
-        tokenizer.add_tokens(list(added), special_tokens=True)
-        tokenizer.save_pretrained(folder)
-        shutil.copy(self.path, folder / "tokenizer.model")
-
-
-def open_text_tokenizer(path: str | Path) -> TextTokenizer:
-    """Open a Hugging Face tokenizer folder or a SentencePiece `.model` file.
-
-    Raises:
-        VocabularyError: the path holds neither.
-    """
-    path = Path(path)
-    if path.is_dir() and (path / "tokenizer.json").exists():
-        return HuggingFaceTokenizer(path)
-    if path.is_dir() and (path / "tokenizer.model").exists():
-        return SentencePieceTokenizer(path / "tokenizer.model")
-    if path.is_file() and path.suffix == ".model":
-        return SentencePieceTokenizer(path)
-    raise VocabularyError(
-        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) "
-        "or a SentencePiece .model file"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

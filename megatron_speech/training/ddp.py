@@ -3,7 +3,9 @@
 Serves the speech tokenizer and the speech decoder; language models use the megatron backend.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -69,6 +71,10 @@ class Objective(Protocol):
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
         ...
 
+    def before_step(self, model: nn.Module, iteration: int) -> None:
+        """Called before the first micro-batch of a step (codebook initialisation)."""
+        ...
+
     def loss(self, model: nn.Module, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
         """Scalar loss of one micro-batch and its metrics."""
         ...
@@ -80,6 +86,28 @@ class Objective(Protocol):
     def evaluate(self, model: nn.Module, iteration: int) -> Metrics:
         """Metrics on held-out data."""
         ...
+
+
+@contextmanager
+def process_group() -> Iterator[torch.device]:
+    """Join torchrun's processes, if it started us, and yield this process's device.
+
+    nccl where there are GPUs, gloo on CPUs; the group is left again at the end. A process started
+    alone gets no group.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", local_rank)
+        torch.cuda.set_device(device)
+    started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
+    if started:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        if started:
+            dist.destroy_process_group()
 
 
 class DdpTrainer:
@@ -123,6 +151,7 @@ class DdpTrainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.zero_grad(set_to_none=True)
+        self.objective.before_step(self.model, iteration)
         batches = self.objective.batches(iteration)
         metrics: Metrics = {}
         for index, batch in enumerate(batches):
@@ -188,8 +217,6 @@ class DdpTrainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)
 
     def _synchronise_if(self, last: bool) -> Any:
-        from contextlib import nullcontext
-
         if last or self._wrapped is self.model:
             return nullcontext()
         return self._wrapped.no_sync()  # type: ignore[attr-defined]

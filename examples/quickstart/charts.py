@@ -1,0 +1,198 @@
+"""Hand-made SVG for the report page. Colours come from the page's style sheet, by class name."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+WIDTH = 440
+_GOLDEN_ANGLE = 137.508
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar with its standard error; `css` picks the colour."""
+
+    label: str
+    value: float
+    stderr: float
+    css: str
+
+
+def svg(body: str, height: int, label: str, width: int = WIDTH) -> str:
+    """A picture that scales with its column; `label` is read to those who cannot see it."""
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}">'
+        f"{body}</svg>"
+    )
+
+
+def text(x: float, y: float, content: str, css: str = "", anchor: str = "start") -> str:
+    """A line of text at its baseline."""
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">'
+        f"{escape(content)}</text>"
+    )
+
+
+def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
+    """A straight line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{css}"/>'
+
+
+def rect(x: float, y: float, width: float, height: float, css: str, title: str = "") -> str:
+    """A rectangle; `title` shows on hovering."""
+    inside = f"<title>{escape(title)}</title>" if title else ""
+    return (
+        f'<rect x="{x:.2f}" y="{y:.2f}" width="{max(width, 0):.2f}" height="{max(height, 0):.2f}" '
+        f'class="{css}">{inside}</rect>'
+    )
+
+
+def grouped_bars(
+    groups: Sequence[tuple[str, Sequence[Bar]]], ceilings: Mapping[str, float], label: str
+) -> str:
+    """Accuracies from 0 to 1 in groups, with error bars, the chance line and ceiling marks."""
+    left, right, top, bottom = 34, 6, 14, 44
+    height = 240
+    plot = height - top - bottom
+
+    def y(value: float) -> float:
+        return top + plot * (1 - value)
+
+    parts = []
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        css = "chance" if tick == 0.5 else "grid"
+        parts.append(line(left, y(tick), WIDTH - right, y(tick), css))
+        parts.append(text(left - 6, y(tick) + 4, f"{100 * tick:.0f}", "tick", "end"))
+    step = (WIDTH - left - right) / len(groups)
+    for number, (name, bars) in enumerate(groups):
+        width = min(34.0, 0.72 * step / len(bars))
+        start = left + step * number + (step - width * len(bars)) / 2
+        for index, bar in enumerate(bars):
+            parts.append(_bar(start + index * width, width, bar, y))
+        middle = left + step * (number + 0.5)
+        parts.append(text(middle, height - 24, name, "axis", "middle"))
+        if name in ceilings:
+            parts.append(line(start - 4, y(ceilings[name]), start + width * len(bars) + 4,
+                              y(ceilings[name]), "ceiling"))  # fmt: skip
+    return svg("".join(parts), height - 12, label)
+
+
+def _bar(x: float, width: float, bar: Bar, y) -> str:
+    low, high = (min(max(bar.value + sign * bar.stderr, 0), 1) for sign in (-1, 1))
+    middle = x + width / 2
+    title = f"{bar.label}: {100 * bar.value:.1f} ± {100 * bar.stderr:.1f} %"
+    return (
+        rect(x + 1, y(bar.value), width - 2, y(0) - y(bar.value), f"bar {bar.css}", title)
+        + line(middle, y(low), middle, y(high), "error")
+        + text(middle, y(0) - 5, f"{100 * bar.value:.0f}", "onbar", "middle")
+    )
+
+
+def line_chart(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], label: str) -> str:
+    """Curves (name, css, points) over steps, named at their ends."""
+    series = [entry for entry in series if len(entry[2])]
+    if not series:
+        return ""
+    left, right, top, bottom, height = 34, 64, 10, 30, 220
+    points = np.concatenate([np.asarray(entry[2], dtype=float) for entry in series])
+    last = max(points[:, 0].max(), 1.0)
+    low, high = np.floor(2 * points[:, 1].min()) / 2, np.quantile(points[:, 1], 0.99)
+    high = max(np.ceil(2 * high) / 2, low + 0.5)
+
+    def x(value: float) -> float:
+        return left + (WIDTH - left - right) * value / last
+
+    def y(value: float) -> float:
+        share = (min(value, high) - low) / (high - low)
+        return top + (height - top - bottom) * (1 - share)
+
+    parts = []
+    for tick in _ticks(low, high):
+        parts.append(line(left, y(tick), WIDTH - right, y(tick), "grid"))
+        parts.append(text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
+    parts += [text(left, height - 10, "0", "tick"),
+              text(WIDTH - right, height - 10, f"{last:,.0f} steps", "tick", "end")]  # fmt: skip
+    ends = _apart([y(entry[2][-1][1]) for entry in series], 15)
+    for (name, css, curve), end in zip(series, ends, strict=True):
+        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve)
+        parts.append(f'<polyline points="{path}" class="curve {css}"/>')
+        parts.append(text(WIDTH - right + 6, end + 4, name, f"name {css}"))
+    return svg("".join(parts), height, label)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10) if (high - low) / s <= 6 or s == 10)
+    return [float(tick) for tick in np.arange(np.ceil(low / step) * step, high + 1e-9, step)]
+
+
+def _apart(positions: Sequence[float], least: float) -> list[float]:
+    """Move labels down until none lies closer than `least` to the one above it."""
+    moved = list(positions)
+    order = sorted(range(len(moved)), key=lambda index: moved[index])
+    for above, below in zip(order, order[1:], strict=False):
+        moved[below] = max(moved[below], moved[above] + least)
+    return moved
+
+
+def usage_histogram(counts: np.ndarray, label: str) -> str:
+    """How often each code occurs, most frequent first, (K,) counts."""
+    shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
+    left, top, height, plot = 34, 10, 190, 146
+    width = WIDTH - left - 6
+    peak = max(float(shares.max()), 1e-9)
+    bins = np.array_split(shares, min(len(shares), 160))
+    step = width / len(bins)
+    parts = [
+        rect(left + n * step, top + plot * (1 - b.mean() / peak), step + 0.2,
+             plot * b.mean() / peak, "speech-fill")  # fmt: skip
+        for n, b in enumerate(bins)
+    ]
+    even = 1 / len(shares)
+    y = top + plot * (1 - even / peak)
+    parts.append(line(left, y, left + width, y, "chance"))
+    parts.append(text(left + width, y - 4, "if all were used alike", "tick", "end"))
+    parts.append(text(left - 6, top + 8, f"{100 * peak:.1f}%", "tick", "end"))
+    parts.append(text(left - 6, top + plot, "0", "tick", "end"))
+    parts.append(text(left, height - 12, "most frequent code", "tick"))
+    parts.append(text(left + width, height - 12, f"code {len(shares):,} of {len(shares):,}",
+                      "tick", "end"))  # fmt: skip
+    return svg("".join(parts), height, label)
+
+
+def horizontal_bars(rows: Sequence[tuple[str, float, str, str]], label: str) -> str:
+    """Rows of (name, value, shown, css), the longest filling the width."""
+    name_width, row_height = 172, 24
+    most = max((value for _, value, _, _ in rows), default=1.0) or 1.0
+    width = WIDTH - name_width - 62
+    parts = []
+    for number, (name, value, shown, css) in enumerate(rows):
+        y = number * row_height
+        length = width * value / most
+        parts.append(text(name_width - 8, y + 16, name, "", "end"))
+        parts.append(rect(name_width, y + 4, max(length, 1.5), 15, f"bar {css}"))
+        parts.append(text(name_width + length + 6, y + 16, shown, "tick"))
+    return svg("".join(parts), row_height * len(rows) + 4, label)
+
+
+def waveform(samples: np.ndarray, codes: np.ndarray, label: str) -> str:
+    """Peaks of the audio above its codes, one coloured cell each, on the same time axis."""
+    width, height, columns = 600, 92, 200
+    samples = np.abs(samples) / max(float(np.abs(samples).max(initial=0)), 1e-6)
+    parts = []
+    for number, chunk in enumerate(np.array_split(samples, columns)):
+        half = 32 * float(chunk.max(initial=0)) + 0.5
+        parts.append(rect(number * width / columns, 34 - half, 1.9, 2 * half, "wave"))
+    step = width / max(len(codes), 1)
+    for number, code in enumerate(codes.tolist()):
+        hue = code * _GOLDEN_ANGLE % 360
+        parts.append(
+            f'<rect x="{number * step:.2f}" y="74" width="{step + 0.2:.2f}" height="18" '
+            f'fill="hsl({hue:.0f} 45% 58%)"><title>code {code}</title></rect>'
+        )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" class="wide" role="img" '
+        f'aria-label="{escape(label, quote=True)}">{"".join(parts)}</svg>'
+    )

@@ -1,0 +1,82 @@
+"""What this machine can do: one measurement before the demo, kept with the run."""
+
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from megatron_speech.files import read_json, write_json
+
+_SIDE = 1024
+_SECONDS_EACH = 0.7
+_BF16_GAIN = 1.3
+"""bf16 is chosen if it multiplies matrices at least this much faster than fp32."""
+_SHARE_OF_PEAK = {"bf16": 0.36, "fp32": 0.70}
+"""Of the measured rate, what training small models reaches."""
+
+
+def measure_machine(path: Path) -> dict[str, Any]:
+    """Processor, cores, matrix rates and the precision chosen; measured once, then read back.
+
+    A run that is continued must not change its precision because the machine was busy meanwhile.
+    """
+    if path.exists():
+        return read_json(path)
+    import torch
+
+    rates = {name: _gflops(getattr(torch, dtype)) for name, dtype in
+             (("fp32", "float32"), ("bf16", "bfloat16"))}  # fmt: skip
+    facts = {
+        "processor": _processor(),
+        "cores": cores(),
+        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "fp32 GFLOP/s": round(rates["fp32"], 1),
+        "bf16 GFLOP/s": round(rates["bf16"], 1),
+        "precision": "bf16" if rates["bf16"] > _BF16_GAIN * rates["fp32"] else "fp32",
+        **_versions(),
+    }
+    write_json(path, facts)
+    return facts
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def expected_seconds(machine: Mapping[str, Any], gflop: float, other_seconds: float) -> float:
+    """A rough forecast: arithmetic at the measured rate, and the rest on this many cores."""
+    precision = machine["precision"]
+    rate = machine[f"{precision} GFLOP/s"] * _SHARE_OF_PEAK[precision]
+    return gflop / max(rate, 1e-9) + other_seconds * 2 / max(min(machine["cores"], 8), 1)
+
+
+def _gflops(dtype: Any) -> float:
+    import torch
+
+    left, right = (torch.randn(_SIDE, _SIDE).to(dtype) for _ in range(2))
+    started, rounds = time.perf_counter(), 0
+    torch.mm(left, right)
+    started = time.perf_counter()
+    while time.perf_counter() - started < _SECONDS_EACH:
+        torch.mm(left, right)
+        rounds += 1
+    return rounds * 2 * _SIDE**3 / (time.perf_counter() - started) / 1e9
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "megatron-core", "transformers")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

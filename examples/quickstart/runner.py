@@ -1,0 +1,110 @@
+"""Stages in order, each done once: a second run continues where the first was stopped."""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.quickstart.sizes import DemoSize
+from megatron_speech.errors import MegatronSpeechError
+from megatron_speech.files import fingerprint_of, read_json, write_json
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """One run of the demo: its size, its folder, its machine, the user's text if given."""
+
+    size: DemoSize
+    output: Path
+    machine: dict[str, Any]
+    text: tuple[str, ...] = ()
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the machine multiplies faster in bf16."""
+        return self.machine["precision"] == "bf16"
+
+    def path(self, *parts: str) -> Path:
+        """A path in the run's folder."""
+        return self.output.joinpath(*parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of the chain. `run` may be stopped anywhere and called again."""
+
+    name: str
+    title: str
+    run: Callable[[Demo, "Done"], Figures]
+    settings: tuple[str, ...] = ()
+    """Fields of DemoSize the stage depends on, beside all that came before it."""
+    folders: tuple[str, ...] = ()
+    """What it writes: removed if it was begun with other settings."""
+
+
+class Done(dict[str, Figures]):
+    """Figures of the stages done, by name."""
+
+
+class StoppedEarly(MegatronSpeechError):
+    """A training was asked to stop and has saved its state."""
+
+
+def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, dict[str, float]]:
+    """Run what is not done yet, in order; return all figures and the seconds of each stage.
+
+    A stage is done if its marker carries the fingerprint of its settings and of every stage
+    before it. One that was begun with other settings starts afresh.
+    """
+    done, seconds, chain = Done(), {}, _start(demo)
+    for number, stage in enumerate(stages, start=1):
+        chain = fingerprint_of(chain, stage.name, repr(_settings(stage, demo)))
+        marker = demo.path("stages", f"{stage.name}.json")
+        _banner(number, len(stages), stage.title)
+        if (state := _read(marker)).get("done") == chain:
+            print(f"done before, in {state['seconds']:.1f} s", flush=True)
+        else:
+            state = _run(stage, demo, done, marker, chain)
+        done[stage.name] = state["figures"]
+        seconds[stage.name] = state["seconds"]
+    return done, seconds
+
+
+def _run(stage: Stage, demo: Demo, done: Done, marker: Path, chain: str) -> dict[str, Any]:
+    state = _read(marker)
+    if state.get("begun") != chain:
+        for folder in stage.folders:
+            shutil.rmtree(demo.path(folder), ignore_errors=True)
+        state = {"begun": chain, "seconds": 0.0}
+        write_json(marker, state)
+    started = time.monotonic()
+    try:
+        state["figures"] = stage.run(demo, done)
+        state["done"] = chain
+    finally:
+        state["seconds"] += time.monotonic() - started
+        write_json(marker, state)
+    print(f"[{stage.name}: {state['seconds']:.1f} s]", flush=True)
+    return state
+
+
+def _start(demo: Demo) -> str:
+    """Fingerprint of what every stage depends on: precision, and the user's text."""
+    files = [(name, Path(name).stat().st_size if Path(name).exists() else -1) for name in demo.text]
+    return fingerprint_of(demo.machine["precision"], repr(files))
+
+
+def _settings(stage: Stage, demo: Demo) -> dict[str, Any]:
+    return {name: getattr(demo.size, name) for name in stage.settings}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _banner(number: int, total: int, title: str) -> None:
+    print(f"\n──── {number}/{total}  {title} " + "─" * max(4, 70 - len(title)), flush=True)

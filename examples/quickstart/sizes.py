@@ -1,0 +1,130 @@
+"""Every size and share of the demo, in one place."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from megatron_speech.errors import ConfigError
+
+BLENDS: dict[str, dict[str, float]] = {
+    # Shares of the tokens. The paper's 30% text; the control has the same share of speech alone,
+    # and text and pairs in place of the interleaved documents.
+    "model": {"text": 0.30, "interleaved": 0.45, "speech": 0.10, "asr": 0.075, "tts": 0.075},
+    "control": {"text": 0.45, "speech": 0.10, "asr": 0.225, "tts": 0.225},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSize:
+    """How much of everything. Words, documents, utterances, steps."""
+
+    name: str
+    documents: int
+    """Documents of StoryWorld's corpus."""
+    interleaved_documents: int
+    """Documents of it (or of the user's text) that are interleaved."""
+    speech_utterances: int
+    """Transcribed recordings, half sentences, half word windows."""
+    speech_stories: int
+    """Stories spoken sentence by sentence, for speech-only data."""
+    speech_test_utterances: int
+    """Held-out sentences, and as many windows."""
+    cloze_items: int
+    """Items of each cloze task."""
+    most_text_words: int
+    """Words taken of the user's text, where there is one."""
+    bpe_size: int
+    """Text ids of the language models."""
+    recipes: tuple[str, str, str]
+    """Names of the recipes: speech tokenizer, text-to-token, language model."""
+    num_codes: int
+    """Codebook size of the tokenizer recipe."""
+    tokenizer_steps: int
+    text_to_token_steps: int
+    language_model_steps: int
+    seeds: tuple[int, ...] = (1234,)
+    """Seeds of the language models; each is trained in both arms."""
+    without_vq: bool = False
+    """Also train the speech tokenizer without its codebook, to compare."""
+    span_unit: Literal["word", "sentence"] = "word"
+    """Spans of words cut anywhere, as in the paper, or whole sentences."""
+    span_reason: str = ""
+    """Why, where it is not the paper's choice."""
+    evaluation_limit: int | None = None
+    """Items of each evaluation part; None takes all."""
+    has_bars: bool = True
+    """Whether the figures are held against what is asked of the demo."""
+    gflop: float
+    """Rough arithmetic of all trainings, to foretell the time."""
+    other_seconds: float
+    """Rough time of all that does not depend on matrix multiplication, on two cores."""
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+SMOKE = DemoSize(
+    name="smoke",
+    documents=2_000,
+    interleaved_documents=300,
+    speech_utterances=240,
+    speech_stories=40,
+    speech_test_utterances=16,
+    cloze_items=16,
+    most_text_words=50_000,
+    bpe_size=1024,
+    recipes=("tokenizer-smoke", "t2t-smoke", "lm-smoke"),
+    num_codes=64,
+    tokenizer_steps=20,
+    text_to_token_steps=20,
+    language_model_steps=20,
+    evaluation_limit=16,
+    has_bars=False,
+    gflop=6_000,
+    other_seconds=60,
+)
+
+DEMO = DemoSize(
+    name="demo",
+    documents=100_000,
+    interleaved_documents=24_000,
+    speech_utterances=18_000,
+    speech_stories=2_500,
+    speech_test_utterances=300,
+    cloze_items=600,
+    most_text_words=3_000_000,
+    bpe_size=1024,
+    recipes=("tokenizer-debug", "t2t-debug", "lm-debug"),
+    num_codes=512,
+    tokenizer_steps=2_160,
+    text_to_token_steps=700,
+    language_model_steps=732,
+    gflop=290_000,
+    other_seconds=240,
+)
+
+FULL = DemoSize(
+    **{
+        **asdict(DEMO),
+        "name": "full",
+        "interleaved_documents": 32_000,
+        "language_model_steps": 976,
+        "seeds": (1234, 2345, 3456),
+        "without_vq": True,
+        "gflop": 850_000,
+        "other_seconds": 420,
+    }
+)
+
+SIZES = {size.name: size for size in (SMOKE, DEMO, FULL)}
+
+
+def size_named(name: str) -> DemoSize:
+    """The size of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in SIZES:
+        raise ConfigError(f"no size {name!r}; there are {', '.join(SIZES)}")
+    return SIZES[name]

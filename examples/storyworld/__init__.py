@@ -1,0 +1,1 @@
+"""StoryWorld: a seeded generator of a small English world for training and evaluation."""

@@ -1,0 +1,199 @@
+"""Recordings in, log-mel spectrograms out. soundfile, soxr and torch; no torchaudio.
+
+Shapes: a waveform is (samples,) or (batch, samples) at 16 kHz, a spectrogram is
+(batch, n_mels, frames) with frames = samples // 160, that is 100 per second.
+"""
+
+import re
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import AudioError, ConfigError
+
+SAMPLE_RATE_HZ = 16_000
+WINDOW_SAMPLES = 400
+"""One analysis window: 25 ms."""
+HOP_SAMPLES = 160
+MEL_FRAME_RATE_HZ = SAMPLE_RATE_HZ // HOP_SAMPLES
+"""100 spectrogram frames per second."""
+CHUNK_S = 30
+CHUNK_SAMPLES = CHUNK_S * SAMPLE_RATE_HZ
+"""Whisper reads at most this much at a time: 480,000 samples."""
+
+SILENCE_PEAK = 1e-4
+"""A recording that never exceeds this amplitude (-80 dBFS) carries no sound."""
+POWER_FLOOR = 1e-10
+FIXED_FLOOR_LOG10 = -6.0
+CLIP_RANGE_LOG10 = 8.0
+
+# What libsndfile notes about a WAV or AIFF file that holds less than its header promises. Sizes
+# near 2 GiB and above are what a program writes that streams and does not know the length.
+_CUT_SHORT = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
+_UNKNOWN_SIZE = 0x7FFF_0000
+
+DynamicRange = Literal["clip_maximum", "fixed"]
+
+
+def audio_error(reason: str, message: str) -> AudioError:
+    """An AudioError whose `reason` is a short code to count rejected recordings by."""
+    error = AudioError(message)
+    error.reason = reason  # type: ignore[attr-defined]
+    return error
+
+
+def reason_of(error: AudioError) -> str:
+    """Why a recording was refused: missing, unreadable, empty, not_finite, silent or audio."""
+    return getattr(error, "reason", "audio")
+
+
+def check_waveform(waveform: np.ndarray, name: str) -> None:
+    """Refuse a waveform without usable sound; `name` says whose it is.
+
+    Raises:
+        AudioError: no samples (`empty`), NaN or infinite ones (`not_finite`), or only silence
+            (`silent`).
+    """
+    if waveform.size == 0:
+        raise audio_error("empty", f"{name} holds no samples; record or export it again")
+    peak = float(np.abs(waveform).max())
+    if not np.isfinite(peak):
+        bad = int(np.count_nonzero(~np.isfinite(waveform)))
+        raise audio_error(
+            "not_finite", f"{name} holds {bad} NaN or infinite samples of {waveform.size}"
+        )
+    if peak < SILENCE_PEAK:
+        raise audio_error(
+            "silent", f"{name} is silent: its peak is {peak:.1e}, expected above {SILENCE_PEAK}"
+        )
+
+
+def read_audio(path: str | PathLike[str]) -> np.ndarray:
+    """Read a recording of any rate and channel count as float32 mono at 16 kHz.
+
+    Channels are averaged; other rates are resampled by soxr at high quality.
+
+    Returns:
+        Waveform of shape (samples,).
+
+    Raises:
+        AudioError: the file is missing, unreadable or cut short, or holds no usable sound;
+            `reason_of(error)` gives the code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise audio_error("missing", f"recording {path} does not exist")
+    try:
+        with soundfile.SoundFile(path) as file:
+            expected, rate_hz = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+            promised = _CUT_SHORT.search(file.extra_info)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise audio_error(
+            "unreadable", f"recording {path} cannot be read, it may be cut short: {error}"
+        ) from None
+    if len(samples) != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
+        raise audio_error(
+            "unreadable",
+            f"recording {path} is cut short: it ends after {len(samples)} samples, and its header "
+            "promises more",
+        )
+    waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    check_waveform(waveform, f"recording {path}")
+    return resample(waveform, rate_hz)
+
+
+def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:
+    return found_bytes < promised_bytes < _UNKNOWN_SIZE
+
+
+def resample(
+    waveform: np.ndarray, rate_hz: float, to_rate_hz: float = SAMPLE_RATE_HZ
+) -> np.ndarray:
+    """Change the sample rate of a float32 waveform (samples,) by soxr at high quality."""
+    if rate_hz == to_rate_hz:
+        return np.ascontiguousarray(waveform, dtype=np.float32)
+    return soxr.resample(waveform.astype(np.float32, copy=False), rate_hz, to_rate_hz)
+
+
+def chunk(waveform: np.ndarray, chunk_samples: int = CHUNK_SAMPLES) -> list[np.ndarray]:
+    """Cut a waveform (samples,) into windows of 30 s; the last one holds what is left."""
+    if chunk_samples < 1:
+        raise ConfigError(f"chunk_samples is {chunk_samples}; it must be at least 1")
+    return [
+        waveform[start : start + chunk_samples] for start in range(0, len(waveform), chunk_samples)
+    ]
+
+
+@cache
+def _mel_filters(n_mels: int) -> np.ndarray:
+    """Slaney mel filters of shape (window // 2 + 1, n_mels), as Whisper uses them."""
+    from transformers.audio_utils import mel_filter_bank
+
+    filters = mel_filter_bank(
+        num_frequency_bins=1 + WINDOW_SAMPLES // 2,
+        num_mel_filters=n_mels,
+        min_frequency=0.0,
+        max_frequency=SAMPLE_RATE_HZ / 2,
+        sampling_rate=SAMPLE_RATE_HZ,
+        norm="slaney",
+        mel_scale="slaney",
+    )
+    return filters.astype(np.float32)
+
+
+def log_mel(
+    waveform: Float[Tensor, "batch samples"],
+    n_mels: int = 80,
+    dynamic_range: DynamicRange = "clip_maximum",
+    floor_log10: float = FIXED_FLOOR_LOG10,
+) -> Float[Tensor, "batch n_mels frames"]:
+    """Whisper's log-mel spectrogram, frames = samples // 160, on the waveform's device.
+
+    Args:
+        waveform: 16 kHz audio; nothing is padded to 30 s.
+        n_mels: 80, or 128 for Whisper large-v3.
+        dynamic_range: "clip_maximum" equals transformers' WhisperFeatureExtractor: each row is
+            floored 8 decades below its own maximum, so any sample can change any frame. "fixed"
+            floors at `floor_log10` decades and takes what lies outside as zeros: a frame then
+            depends on the 25 ms around it alone, and zero padding in a batch changes nothing.
+        floor_log10: the floor of "fixed".
+
+    Raises:
+        ConfigError: an unknown `dynamic_range`.
+        AudioError: less than one window of samples.
+    """
+    if dynamic_range not in ("clip_maximum", "fixed"):
+        raise ConfigError(f"dynamic_range is {dynamic_range!r}; choose 'clip_maximum' or 'fixed'")
+    if waveform.shape[-1] < WINDOW_SAMPLES:
+        raise audio_error(
+            "too_short",
+            f"{waveform.shape[-1]} samples are too few for a spectrogram; at least "
+            f"{WINDOW_SAMPLES} (25 ms) are needed",
+        )
+    spectrum = torch.stft(
+        waveform.float(),
+        WINDOW_SAMPLES,
+        HOP_SAMPLES,
+        window=torch.hann_window(WINDOW_SAMPLES, device=waveform.device),
+        pad_mode="reflect" if dynamic_range == "clip_maximum" else "constant",
+        return_complex=True,
+    )
+    frames = waveform.shape[-1] // HOP_SAMPLES
+    power = spectrum[..., :frames].abs().square().contiguous()
+    filters = torch.from_numpy(_mel_filters(n_mels)).to(waveform.device)
+    log_power = (filters.T @ power).clamp(min=POWER_FLOOR).log10()
+    if dynamic_range == "clip_maximum":
+        floor = log_power.amax(dim=(-2, -1), keepdim=True) - CLIP_RANGE_LOG10
+        log_power = torch.maximum(log_power, floor)
+    else:
+        log_power = log_power.clamp(min=floor_log10)
+    return (log_power + 4.0) / 4.0

@@ -1,0 +1,180 @@
+"""A lean batched decoding loop over a Hugging Face causal language model.
+
+Compared with `generate`: keys and values live in buffers that are written in place, logits are
+computed for codes and end of audio only, and rows that have ended leave the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .spans import uniform
+
+_SAMPLE_PURPOSE = 102
+_KEEP_ABOVE = 0.8  # rows are dropped once fewer than this share still runs: dropping copies
+_STEPS_BETWEEN_CHECKS = {"cpu": 1, "cuda": 16}  # asking a GPU who has ended stalls it
+
+
+class _BufferLayer(CacheLayerMixin):
+    """Keys and values of one layer, (rows, heads, capacity, head width), written in place."""
+
+    is_sliding = False
+
+    def __init__(self, capacity: int):
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, width = key_states.shape
+        self.keys = key_states.new_empty(rows, heads, self.capacity, width)
+        self.values = value_states.new_empty(rows, heads, self.capacity, width)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        stop = self.length + key_states.shape[-2]
+        self.keys[:, :, self.length : stop] = key_states
+        self.values[:, :, self.length : stop] = value_states
+        self.length = stop
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep some rows only."""
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty(len(rows), *old.shape[1:])
+            new[:, :, : self.length] = old[:, :, : self.length].index_select(0, rows)
+            setattr(self, name, new)
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_max_length(self) -> int:
+        return self.capacity
+
+
+class Decoder:
+    """Continues prompts with codes until end of audio.
+
+    Args:
+        model: a causal language model of the Llama layout, on its device, in eval mode.
+        first_code: token id of code 0; codes are `num_codes` consecutive ids.
+        end_token: id that ends the audio. No other token is ever chosen.
+        temperature: 0 for the likeliest token, else sampling.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        first_code: int,
+        num_codes: int,
+        end_token: int,
+        temperature: float = 0.0,
+    ):
+        self._model = model.model
+        self._layers = model.config.num_hidden_layers
+        self._first_code = first_code
+        self._end_token = end_token
+        self._end = num_codes
+        self._temperature = temperature
+        weight = model.lm_head.weight.detach()
+        rows = [*range(first_code, first_code + num_codes), end_token]
+        self._head = weight[torch.tensor(rows, device=weight.device)].t().contiguous()
+        self._device = weight.device
+        self._steps_between_checks = _STEPS_BETWEEN_CHECKS.get(weight.device.type, 1)
+
+    @torch.inference_mode()
+    def decode(
+        self, prompts: Sequence[np.ndarray], most_codes: Sequence[int], seeds: np.ndarray
+    ) -> list[tuple[np.ndarray, bool]]:
+        """Codes (n,) int64 for each prompt, and whether its audio ended by itself.
+
+        A prompt that reaches its `most_codes` is cut there. `seeds` (n,) uint64 matter only when
+        sampling; a row's samples depend on its seed and not on its neighbours.
+        """
+        ids, pad = self._left_padded(prompts)
+        limits = torch.tensor(list(most_codes), device=self._device)
+        longest = int(limits.max())
+        cache = Cache(layers=[_BufferLayer(ids.shape[1] + longest) for _ in range(self._layers)])
+        codes = torch.full((len(prompts), longest + 1), self._end, device=self._device)
+        rows = torch.arange(len(prompts), device=self._device)
+        running = torch.ones(len(prompts), dtype=torch.bool, device=self._device)
+        hidden = self._forward(ids, pad, cache)
+        for step in range(longest):
+            chosen = self._choose(hidden, seeds, step)
+            codes[rows, step] = torch.where(running, chosen, codes[rows, step])
+            running &= (chosen != self._end) & (step + 1 < limits)
+            if (step + 1) % self._steps_between_checks == 0:
+                alive = int(running.sum())
+                if alive == 0:
+                    break
+                if alive < _KEEP_ABOVE * len(rows):
+                    kept = running.nonzero()[:, 0]
+                    for layer in cache.layers:
+                        layer.keep(kept)
+                    rows, limits, pad = rows[kept], limits[kept], pad[kept]
+                    chosen, running = chosen[kept], running[kept]
+                    seeds = seeds[kept.cpu().numpy()]
+            tokens = torch.where(chosen == self._end, self._end_token, chosen + self._first_code)
+            hidden = self._forward(tokens[:, None], pad, cache)
+        return self._collect(codes.cpu().numpy(), most_codes)
+
+    def _collect(
+        self, codes: np.ndarray, most_codes: Sequence[int]
+    ) -> list[tuple[np.ndarray, bool]]:
+        # every row holds an end at its last column at the latest
+        lengths = (codes == self._end).argmax(axis=1)
+        return [
+            (row[:length].copy(), bool(length < limit))
+            for row, length, limit in zip(codes, lengths, most_codes, strict=True)
+        ]
+
+    def _left_padded(self, prompts: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        longest = max(len(prompt) for prompt in prompts)
+        ids = np.zeros((len(prompts), longest), dtype=np.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[longest - len(prompt) :] = prompt
+        pad = torch.tensor([longest - len(prompt) for prompt in prompts], device=self._device)
+        return torch.from_numpy(ids).to(self._device), pad
+
+    def _forward(self, ids: Tensor, pad: Tensor, cache: Cache) -> Tensor:
+        """Hidden state of the last position, (rows, width)."""
+        done = cache.layers[0].get_seq_length()
+        positions = torch.arange(done, done + ids.shape[1], device=self._device)
+        keys = torch.arange(done + ids.shape[1], device=self._device)
+        mask = (keys[None, None] <= positions[None, :, None]) & (
+            keys[None, None] >= pad[:, None, None]
+        )
+        # padding attends to itself: a row without any key would be NaN and spoil its neighbours
+        mask |= keys[None, None] == positions[None, :, None]
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask[:, None],
+            position_ids=(positions[None] - pad[:, None]).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]
+
+    def _choose(self, hidden: Tensor, seeds: np.ndarray, step: int) -> Tensor:
+        """The next code of every row, (rows,); num_codes means end of audio."""
+        logits = hidden @ self._head
+        if self._temperature == 0:
+            return logits.argmax(dim=-1)
+        total = (logits.float() / self._temperature).softmax(dim=-1).cumsum(dim=-1)
+        numbers = uniform(seeds, _SAMPLE_PURPOSE, np.full(len(seeds), step))
+        threshold = torch.from_numpy(numbers).to(self._device, torch.float32)[:, None]
+        chosen = torch.searchsorted(total, threshold * total[:, -1:], right=True)[:, 0]
+        return chosen.clamp(max=self._end)

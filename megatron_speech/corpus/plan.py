@@ -1,0 +1,293 @@
+"""Job 1, plan: documents -> which words are spoken -> request shards and a plan.
+
+    <output>/settings.json            what the plan was begun with
+    <output>/plans/00000.parquet      one row per document of the task: tokens and spans
+    <output>/requests/00000-00000.parquet   texts to be spoken: id, text, document, span, seed
+    <output>/plan.json                counts; written last
+
+A task is a contiguous share of the corpus and a pure function of it; any number of workers, and
+any number of kills, ends in the same files.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ConfigError, DataError
+from ..files import atomic_path, read_json, write_json
+from ..vocab import SpeechTextVocab
+from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
+from .sources import Document, Piece, find_texts, read_pieces, split_inputs
+from .spans import SpanConfig, document_keys, random_bits
+from .tasks import Rejected, claim_folder, run_tasks, write_rejected
+
+_DOCUMENTS_AT_A_TIME = 1024
+_SEED_PURPOSE = 100
+_INT_LIST = pa.list_(pa.int32())
+PLAN_SCHEMA = pa.schema(
+    {
+        "document_id": pa.string(),
+        "tokens": _INT_LIST,
+        "words": pa.int32(),
+        "characters": pa.int32(),
+        "token_start": _INT_LIST,
+        "token_stop": _INT_LIST,
+        "character_start": _INT_LIST,
+        "character_stop": _INT_LIST,
+        "span_words": _INT_LIST,
+        "seed": pa.list_(pa.int64()),
+    }
+)
+REQUEST_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "text": pa.string(),
+        "document_id": pa.string(),
+        "span": pa.int32(),
+        "seed": pa.int64(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """Documents to spans and request shards."""
+
+    input: tuple[str, ...]
+    """Corpus files, folders or patterns: .parquet, .jsonl, .jsonl.gz, .jsonl.zst."""
+    vocab: Path
+    """Vocabulary folder of the language model that will read the documents."""
+    output: Path
+    """Folder for plans and request shards."""
+    text_key: str = "text"
+    """Column or key that holds the text."""
+    seed: int = 0
+    """Chooses the spans, together with each document's id."""
+    tasks: int = 8
+    """Shares the corpus is cut into; decides the files, not the documents."""
+    workers: int = 1
+    """Processes."""
+    requests_per_shard: int = 20_000
+    """Most texts in one request shard."""
+    spans: SpanConfig = field(default_factory=SpanConfig)
+
+    def __post_init__(self) -> None:
+        if self.tasks < 1 or self.requests_per_shard < 1:
+            raise ConfigError("tasks and requests_per_shard must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Task:
+    number: int
+    pieces: list[Piece]
+    config: PlanConfig
+
+
+def plan(config: PlanConfig) -> dict[str, Any]:
+    """Run the job and return the counts of `plan.json`; finished tasks are kept.
+
+    Raises:
+        DataError: no corpus there, a column missing, or not one usable document.
+        ConfigError: the output folder was begun with other settings.
+    """
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    paths = find_texts(config.input)
+    settings = {
+        "inputs": [[str(path), path.stat().st_size] for path in paths],
+        "vocab_fingerprint": vocab.fingerprint,
+        "spans": asdict(config.spans),
+        **{
+            key: getattr(config, key) for key in ("text_key", "seed", "tasks", "requests_per_shard")
+        },
+    }
+    claim_folder(config.output, settings)
+    if (config.output / "plan.json").exists():
+        return read_json(config.output / "plan.json")
+    shares = split_inputs(paths, config.tasks)
+    tasks = [_Task(number, pieces, config) for number, pieces in enumerate(shares)]
+    run_tasks(_plan_task, tasks, workers=config.workers, description="plan")
+    reports = [read_json(_report_path(config.output, task.number)) for task in tasks]
+    rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
+    counts: dict[str, Any] = {
+        key: sum(report[key] for report in reports)
+        for key in ("documents", "words", "spoken_words", "text_tokens", "requests")
+    }
+    counts["rejected"] = write_rejected(config.output / "rejected.jsonl", rejected)
+    counts["not_speakable"] = sum(report["not_speakable"] for report in reports)
+    counts["request_shards"] = [name for report in reports for name in report["shards"]]
+    if not counts["documents"]:
+        raise DataError(
+            f"no usable document in {', '.join(config.input)}: {counts['rejected'] or 'no records'}"
+        )
+    write_json(config.output / "plan.json", {**settings, **counts})
+    return counts
+
+
+def plan_path(folder: Path, task: int) -> Path:
+    """The plan of one task."""
+    return folder / "plans" / f"{task:05d}.parquet"
+
+
+def _report_path(folder: Path, task: int) -> Path:
+    return folder / "plans" / f"{task:05d}.json"
+
+
+def request_paths(folder: Path) -> list[Path]:
+    """All request shards of a finished plan, in order.
+
+    Raises:
+        DataError: the plan is not finished or a shard is gone.
+    """
+    if not (folder / "plan.json").exists():
+        raise DataError(f"{folder} holds no finished plan; run tools/build_dataset.py plan first")
+    paths = [
+        folder / "requests" / name for name in read_json(folder / "plan.json")["request_shards"]
+    ]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"request shard {path} is gone; remove {folder} and plan again")
+    return paths
+
+
+def _plan_task(task: _Task) -> None:
+    config, report_path = task.config, _report_path(task.config.output, task.number)
+    if report_path.exists():
+        return
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    records = read_pieces(task.pieces, config.text_key)
+    rejected: list[Rejected] = []
+    report = dict.fromkeys(
+        ("documents", "words", "spoken_words", "text_tokens", "requests", "not_speakable"), 0
+    )
+    with (
+        atomic_path(plan_path(config.output, task.number)) as temporary,
+        pq.ParquetWriter(temporary, PLAN_SCHEMA, compression="zstd") as writer,
+        _RequestShards(config, task.number) as shards,
+    ):
+        while batch := list(islice(records, _DOCUMENTS_AT_A_TIME)):
+            rejected += [record for record in batch if isinstance(record, Rejected)]
+            documents = [record for record in batch if isinstance(record, Document)]
+            rows, requests = _plan_batch(vocab, documents, config, report)
+            writer.write_table(_table(rows, PLAN_SCHEMA))
+            shards.add(requests)
+    write_json(
+        report_path,
+        {
+            **report,
+            "shards": shards.names,
+            "rejected": [[item.id, item.reason, item.detail] for item in rejected],
+        },
+    )
+
+
+def _plan_batch(
+    vocab: SpeechTextVocab, documents: list[Document], config: PlanConfig, report: dict[str, int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    keys = document_keys(config.seed, [document.id for document in documents])
+    cuts = [cut_text(vocab, document.text, config.spans.unit) for document in documents]
+    spans = choose_spans(cuts, keys, config.spans)
+    edges = np.searchsorted(spans.document, np.arange(len(documents) + 1)).tolist()
+    rows, requests = [], []
+    for number, (document, cut) in enumerate(zip(documents, cuts, strict=True)):
+        chosen = slice(edges[number], edges[number + 1])
+        row, asked, silent = _plan_document(
+            document, cut, keys[number], spans.start[chosen], spans.stop[chosen]
+        )
+        rows.append(row)
+        requests += asked
+        report["documents"] += 1
+        report["words"] += row["words"]
+        report["spoken_words"] += sum(row["span_words"])
+        report["text_tokens"] += len(cut.tokens)
+        report["requests"] += len(asked)
+        report["not_speakable"] += silent
+    return rows, requests
+
+
+def _plan_document(
+    document: Document, cut: CutText, key: np.uint64, start: np.ndarray, stop: np.ndarray
+) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """The plan's row, the requests, and how many spans had nothing to say."""
+    characters = np.stack([cut.unit_characters[start, 0], cut.unit_characters[stop - 1, 1]], axis=1)
+    texts = [spoken_text(cut.text, first, last) for first, last in characters.tolist()]
+    keep = np.array([is_speakable(text) for text in texts], dtype=bool)
+    texts = [text for text, kept in zip(texts, keep, strict=True) if kept]
+    start, stop, characters = start[keep], stop[keep], characters[keep]
+    bits = random_bits(np.repeat(key, len(start)), _SEED_PURPOSE, np.arange(len(start)))
+    seeds = (bits >> np.uint64(1)).astype(np.int64).tolist()
+    row = {
+        "document_id": document.id,
+        "tokens": cut.tokens,
+        "words": len(cut.unit_tokens),
+        "characters": len(cut.text),
+        "token_start": cut.unit_tokens[start, 0],
+        "token_stop": cut.unit_tokens[stop - 1, 1],
+        "character_start": characters[:, 0],
+        "character_stop": characters[:, 1],
+        "span_words": (stop - start).tolist(),
+        "seed": seeds,
+    }
+    requests = [
+        {
+            "id": f"{document.id}/{number:03d}",
+            "text": text,
+            "document_id": document.id,
+            "span": number,
+            "seed": seed,
+        }
+        for number, (text, seed) in enumerate(zip(texts, seeds, strict=True))
+    ]
+    return row, requests, int((~keep).sum())
+
+
+def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    columns = {name: [row[name] for row in rows] for name in schema.names}
+    return pa.Table.from_pydict(columns, schema)
+
+
+class _RequestShards:
+    """Writes a task's requests as shards of a fixed size, in order."""
+
+    def __init__(self, config: PlanConfig, task: int):
+        self.names: list[str] = []
+        self._folder = config.output / "requests"
+        self._size = config.requests_per_shard
+        self._task = task
+        self._waiting: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "_RequestShards":
+        return self
+
+    def add(self, requests: list[dict[str, Any]]) -> None:
+        self._waiting += requests
+        while len(self._waiting) >= self._size:
+            self._write(self._waiting[: self._size])
+            self._waiting = self._waiting[self._size :]
+
+    def _write(self, requests: list[dict[str, Any]]) -> None:
+        name = f"{self._task:05d}-{len(self.names):05d}.parquet"
+        with atomic_path(self._folder / name) as temporary:
+            pq.write_table(_table(requests, REQUEST_SCHEMA), temporary, compression="zstd")
+        self.names.append(name)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is None and self._waiting:
+            self._write(self._waiting)
+
+
+def read_plan(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of one task's plan, some hundreds at a time.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    try:
+        yield from pq.ParquetFile(path).iter_batches(_DOCUMENTS_AT_A_TIME)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"plan {path} cannot be read: {error}") from None

@@ -1,0 +1,130 @@
+"""Where every run of tokens of an interleaved dataset comes from: `<prefix>.spans.parquet`.
+
+One row per run of text and per spoken span, in document order. `source_id` is the document's id
+for text and `<document>/<span>` for speech, the id of its record in the code shard; characters
+are those of the source document; token_start and token_stop of speech enclose its codes only.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .code_stream import TakenCodes
+from .weave import SpanBatch, Woven
+
+_NAMES = pa.dictionary(pa.int32(), pa.string())
+SPAN_SCHEMA = pa.schema(
+    {
+        "document": pa.int64(),
+        "token_start": pa.int32(),
+        "token_stop": pa.int32(),
+        "modality": _NAMES,
+        "source_id": pa.string(),
+        "character_start": pa.int32(),
+        "character_stop": pa.int32(),
+        "seed": pa.int64(),
+        "generator_fingerprint": _NAMES,
+        "request_shard": _NAMES,
+        "batch": pa.int32(),
+    }
+)
+
+
+class PlanColumns:
+    """A batch of plan rows as flat arrays."""
+
+    def __init__(self, batch: pa.RecordBatch):
+        self._batch = batch
+        self.ids = batch["document_id"].to_pylist()
+        self.tokens = self.flat("tokens")
+        self.token_counts = self._counts("tokens")
+        self.words = batch["words"].to_numpy()
+        self.characters = batch["characters"].to_numpy()
+        self.span_counts = self._counts("token_start")
+        self.span_document = np.repeat(np.arange(batch.num_rows), self.span_counts)
+
+    def flat(self, name: str) -> np.ndarray:
+        return self._batch[name].flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def _counts(self, name: str) -> np.ndarray:
+        return self._batch[name].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def span_ids(self) -> list[str]:
+        return [
+            f"{name}/{number:03d}"
+            for name, count in zip(self.ids, self.span_counts.tolist(), strict=True)
+            for number in range(count)
+        ]
+
+    def spans(self, keep: np.ndarray, codes: np.ndarray, lengths: np.ndarray) -> SpanBatch:
+        return SpanBatch(
+            document=self.span_document[keep],
+            token_start=self.flat("token_start")[keep],
+            token_stop=self.flat("token_stop")[keep],
+            codes=codes,
+            code_lengths=lengths[keep],
+        )
+
+
+def provenance(
+    columns: PlanColumns,
+    keep: np.ndarray,
+    spans: SpanBatch,
+    woven: Woven,
+    taken: TakenCodes,
+    first_document: int,
+    generator: str,
+) -> pa.Table:
+    """Rows of SPAN_SCHEMA for text runs (that are not empty) and spans, in document order."""
+    begins, ends = (columns.flat(f"character_{end}")[keep] for end in ("start", "stop"))
+    runs = np.flatnonzero(woven.text_length)
+    follows, owner = woven.text_span[runs], woven.text_document[runs]
+    # a run reaches from the end of the span before (or 0) to the span that follows (or the end)
+    stops = np.append(begins, 0)[follows]
+    stops = np.where(follows < 0, columns.characters[owner], stops)
+    previous = runs - 1 - owner  # spans before run r of document d: r - d
+    is_first = np.zeros(len(runs), bool)
+    if len(runs):
+        is_first = (previous < 0) | (
+            np.append(spans.document, -1)[np.maximum(previous, -1)] != owner
+        )
+    starts = np.where(is_first, 0, np.append(ends, 0)[np.maximum(previous, -1)])
+    number, texts = len(spans.document), len(runs)
+    document = np.concatenate([owner, spans.document])
+    start = np.concatenate([woven.text_start[runs], woven.speech_start])
+    length = np.concatenate([woven.text_length[runs], spans.code_lengths])
+    order = np.lexsort((start, document))
+    kept = np.flatnonzero(keep)
+    names = np.array(columns.ids, dtype=object)
+
+    def rows(text: Any, speech: Any, kind: pa.DataType) -> pa.Array:
+        values = np.concatenate([np.asarray(text, object), np.asarray(speech, object)])[order]
+        return pa.array(values.tolist(), kind)
+
+    none = [None] * texts
+    source = names[spans.document] if number else np.zeros(0, object)
+    source = [
+        f"{name}/{index:03d}" for name, index in zip(source, _ranks(columns, kept), strict=True)
+    ]
+    columns_out = [
+        pa.array((document + first_document)[order]),
+        pa.array(start[order].astype(np.int32)),
+        pa.array((start + length)[order].astype(np.int32)),
+        rows(["text"] * texts, ["speech"] * number, pa.string()),
+        rows(names[owner] if texts else [], source, pa.string()),
+        pa.array(np.concatenate([starts, begins])[order].astype(np.int32)),
+        pa.array(np.concatenate([stops, ends])[order].astype(np.int32)),
+        rows(none, columns.flat("seed")[keep], pa.int64()),
+        rows(none, [generator or None] * number, pa.string()),
+        rows(none, [taken.shards[i] for i in kept], pa.string()),
+        rows(none, [taken.batches[i] for i in kept], pa.int32()),
+    ]
+    table = pa.table(columns_out, names=SPAN_SCHEMA.names)
+    return table.cast(SPAN_SCHEMA)
+
+
+def _ranks(columns: PlanColumns, kept: np.ndarray) -> list[int]:
+    """Number of each kept span within its document, counting those left out."""
+    first = np.cumsum(columns.span_counts) - columns.span_counts
+    return (kept - first[columns.span_document[kept]]).tolist()

@@ -1,0 +1,232 @@
+"""Text corpora: Parquet and JSON lines, split into contiguous tasks and read record by record.
+
+Order is the input's. A record that is no usable text comes out as `Rejected`, never as an error:
+a corpus of billions always holds a few. A file that cannot be read at all is an error.
+"""
+
+import glob
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DataError
+from .tasks import Rejected
+
+_COMPRESSED = (".gz", ".zst")
+_ROWS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A contiguous part of a file: rows of Parquet, or the JSON lines that start in some bytes."""
+
+    path: Path
+    start: int
+    stop: int
+
+
+def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Corpus files from paths, folders and glob patterns, sorted within each.
+
+    Raises:
+        DataError: nothing there, or a file of an unknown kind.
+    """
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    found: list[Path] = []
+    for item in map(Path, given):
+        if item.is_dir():
+            found += sorted(path for path in item.iterdir() if _kind(path))
+        elif item.exists():
+            found.append(item)
+        else:
+            matches = sorted(map(Path, glob.glob(str(item))))
+            if not matches:
+                raise DataError(f"corpus {item} does not exist")
+            found += matches
+    if not found:
+        raise DataError(f"no .parquet or .jsonl(.gz, .zst) files in {', '.join(map(str, given))}")
+    for path in found:
+        if not _kind(path):
+            raise DataError(
+                f"{path} is no known corpus format; expected .parquet, .jsonl, .jsonl.gz or "
+                ".jsonl.zst"
+            )
+    return found
+
+
+def _kind(path: Path) -> str | None:
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        return "parquet"
+    if name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst", ".ndjson")):
+        return "compressed" if name.endswith(_COMPRESSED) else "lines"
+    return None
+
+
+def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
+    """Cut the files into `tasks` contiguous shares of about equal bytes; order is kept.
+
+    A compressed file belongs whole to the task in which it starts. Concatenating the tasks gives
+    the input for any number of tasks.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    total = sum(sizes)
+    rows = {path: _open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
+    shares: list[list[Piece]] = []
+    for task in range(tasks):
+        low, high = total * task // tasks, total * (task + 1) // tasks
+        share, begin = [], 0
+        for path, size in zip(paths, sizes, strict=True):
+            start, stop = max(low - begin, 0), min(high - begin, size)
+            if start < stop:
+                if path in rows:
+                    start, stop = start * rows[path] // size, stop * rows[path] // size
+                elif _kind(path) == "compressed":
+                    start, stop = (0, size) if start == 0 else (0, 0)
+                if start < stop:
+                    share.append(Piece(path, start, stop))
+            begin += size
+        shares.append(share)
+    return shares
+
+
+def total_bytes(paths: Sequence[Path]) -> int:
+    """Size of the files on disk."""
+    return sum(path.stat().st_size for path in paths)
+
+
+def read_pieces(
+    pieces: Sequence[Piece], text_key: str = "text", id_key: str = "id"
+) -> Iterator[Document | Rejected]:
+    """Yield the documents of some pieces in order, unusable records as `Rejected`.
+
+    Without an id a document is named after its file and its row, byte offset or line.
+
+    Raises:
+        DataError: a file is damaged or has no column of that name, or one that is not text.
+    """
+    for piece in pieces:
+        if _is_parquet(piece.path):
+            yield from _read_parquet(piece, text_key, id_key)
+        else:
+            for name, line in _lines(piece):
+                if line.strip():
+                    yield _parse_line(name, line, text_key, id_key)
+
+
+def _is_parquet(path: Path) -> bool:
+    return _kind(path) == "parquet"
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document | Rejected]:
+    file = _open_parquet(piece.path)
+    schema = file.schema_arrow
+    if text_key not in schema.names:
+        raise DataError(
+            f"{piece.path} has no column {text_key!r}; it has {', '.join(schema.names)}"
+        )
+    text_type = schema.field(text_key).type
+    if pa.types.is_dictionary(text_type):
+        text_type = text_type.value_type
+    if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type)):
+        raise DataError(f"{piece.path}: column {text_key!r} holds {text_type}, expected text")
+    columns = [text_key] + ([id_key] if id_key in schema.names else [])
+    row = 0
+    for group in range(file.num_row_groups):
+        size = file.metadata.row_group(group).num_rows
+        if row + size <= piece.start or row >= piece.stop:
+            row += size
+            continue
+        for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=columns):
+            first = max(piece.start - row, 0)
+            last = min(piece.stop - row, batch.num_rows)
+            if first < last:
+                yield from _parquet_rows(piece.path, batch.slice(first, last - first), row + first)
+            row += batch.num_rows
+
+
+def _parquet_rows(path: Path, batch: pa.RecordBatch, row: int) -> Iterator[Document | Rejected]:
+    # as bytes: a column may hold invalid UTF-8, and one such value must not lose the batch
+    texts = batch.column(0)
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
+    raw = texts.cast(pa.large_binary()).to_pylist()
+    ids = batch.column(1).to_pylist() if batch.num_columns > 1 else [None] * len(raw)
+    for offset, (value, given) in enumerate(zip(raw, ids, strict=True)):
+        name = f"{path.name}:{row + offset}" if given is None else str(given)
+        yield _usable(name, value)
+
+
+def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
+    path = piece.path
+    if _kind(path) == "compressed":
+        try:
+            with gzip.open(path) if path.suffix == ".gz" else _open_zstd(path) as stream:
+                for number, line in enumerate(stream):
+                    yield f"{path.name}:{number}", line
+        except (EOFError, OSError) as error:
+            raise DataError(f"{path} is damaged or cut short: {error}") from None
+        return
+    with open(path, "rb") as stream:
+        if piece.start:
+            stream.seek(piece.start - 1)
+            stream.readline()
+        while (position := stream.tell()) < piece.stop:
+            yield f"{path.name}@{position}", stream.readline()
+
+
+def _open_zstd(path: Path) -> Any:
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+
+
+def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
+    try:
+        record = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Rejected(name, "invalid_utf8", str(error))
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Rejected(name, "invalid_json", str(error))
+    if not isinstance(record, dict):
+        return Rejected(name, "invalid_json", f"expected an object, got {type(record).__name__}")
+    name = str(record.get(id_key) if record.get(id_key) is not None else name)
+    if text_key not in record:
+        return Rejected(name, "no_such_key", f"{text_key!r} is missing; keys: {list(record)[:8]}")
+    return _usable(name, record[text_key])
+
+
+def _usable(name: str, value: Any) -> Document | Rejected:
+    if value is None:
+        return Rejected(name, "null_text")
+    if not isinstance(value, str | bytes):
+        return Rejected(name, "not_text", f"{type(value).__name__}: {value!r}"[:200])
+    try:
+        # a JSON escape can smuggle in half a surrogate pair, which no tokenizer accepts
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+        text.encode("utf-8")
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        return Rejected(name, "invalid_utf8", str(error))
+    if not text.strip():
+        return Rejected(name, "empty_text")
+    return Document(name, text)

@@ -1,0 +1,210 @@
+"""Code shards to indexed datasets: speech alone, and speech paired with its text."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards
+from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
+from ..data.templates import asr_document, speech_document, tts_document
+from ..errors import DataError, VocabularyError
+from ..progress import track
+from ..vocab import SpeechTextVocab
+from .tasks import Rejected, write_rejected
+
+_DOCUMENTS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechConfig:
+    """Recordings without their text."""
+
+    codes: tuple[Path, ...]
+    """Code shards, or folders of them."""
+    vocab: Path
+    """Vocabulary folder."""
+    output_prefix: Path
+    """Files are <output-prefix>.bin, .idx, .json."""
+    tokenizer_fingerprint: str | None = None
+    """Refuse shards of another speech tokenizer."""
+    join_segments: bool = False
+    """Make one document of consecutive segments <document>/<nnn>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Recordings with their text, in both directions: <output-prefix>-asr and -tts."""
+
+    codes: tuple[Path, ...]
+    """Code shards with text, or folders of them."""
+    vocab: Path
+    """Vocabulary folder."""
+    output_prefix: Path
+    """Datasets are <output-prefix>-asr and <output-prefix>-tts."""
+    tokenizer_fingerprint: str | None = None
+    """Refuse shards of another speech tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToTokenConfig:
+    """Texts with their codes, to train a text-to-token model: loss on the speech only."""
+
+    codes: tuple[Path, ...]
+    """Code shards with text, or folders of them."""
+    vocab: Path
+    """Vocabulary folder."""
+    output_prefix: Path
+    """Files are <output-prefix>.bin, .idx, .json."""
+    tokenizer_fingerprint: str | None = None
+    """Refuse shards of another speech tokenizer."""
+
+
+AnyConfig = SpeechConfig | PairsConfig | TextToTokenConfig
+
+
+def build_speech(config: SpeechConfig) -> DatasetFacts:
+    """Speech documents in the order of the shards.
+
+    Raises:
+        DataError: no shards, damaged ones, ones of several speech tokenizers, or no codes at all.
+        VocabularyError: the shards' codebook is not the vocabulary's.
+    """
+    vocab, info, records = _open(config)
+    if config.join_segments:
+        records = join_segments(records)
+    rejected: list[Rejected] = []
+    with IndexedWriter(config.output_prefix, vocab) as writer:
+        for batch in _batches(_with_codes(records, rejected, needs_text=False)):
+            writer.add_documents([speech_document(vocab, record.codes) for record in batch])
+        _require_some(writer, config, rejected)
+    return _finish(writer, "speech", info, rejected)
+
+
+def build_pairs(config: PairsConfig) -> dict[str, DatasetFacts]:
+    """ASR and TTS documents of the same utterances; keys `asr` and `tts`. Raises as speech."""
+    vocab, info, records = _open(config)
+    rejected: list[Rejected] = []
+    asr = IndexedWriter(dataset_path(config.output_prefix, "-asr"), vocab)
+    tts = IndexedWriter(dataset_path(config.output_prefix, "-tts"), vocab)
+    with asr, tts:
+        for batch in _batches(_with_codes(records, rejected, needs_text=True)):
+            texts = _encode(vocab, batch)
+            pairs = list(zip(batch, texts, strict=True))
+            asr.add_documents([asr_document(vocab, record.codes, ids) for record, ids in pairs])
+            tts.add_documents([tts_document(vocab, ids, record.codes) for record, ids in pairs])
+        _require_some(asr, config, rejected)
+    return {
+        "asr": _finish(asr, "asr", info, rejected),
+        "tts": _finish(tts, "tts", info, rejected),
+    }
+
+
+def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
+    """Documents for a text-to-token model. Raises as speech."""
+    vocab, info, records = _open(config)
+    rejected: list[Rejected] = []
+    with IndexedWriter(config.output_prefix, vocab) as writer:
+        for batch in _batches(_with_codes(records, rejected, needs_text=True)):
+            texts = _encode(vocab, batch)
+            writer.add_documents(
+                [
+                    tts_document(vocab, ids, record.codes)
+                    for record, ids in zip(batch, texts, strict=True)
+                ]
+            )
+        _require_some(writer, config, rejected)
+    return _finish(writer, "text_to_token", info, rejected)
+
+
+def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
+    """Make one record of consecutive ones whose ids are `<document>/<nnn>` of one document.
+
+    Ids without a slash stay alone. Codes are joined, texts by a space, durations added.
+    """
+    waiting: list[CodeRecord] = []
+    for record in records:
+        if waiting and _document_of(record.id) != _document_of(waiting[0].id):
+            yield _joined(waiting)
+            waiting = []
+        waiting.append(record)
+        if _document_of(record.id) is None:
+            yield record
+            waiting = []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _document_of(name: str) -> str | None:
+    document, slash, segment = name.rpartition("/")
+    return document if slash and segment.isdigit() else None
+
+
+def _joined(records: list[CodeRecord]) -> CodeRecord:
+    texts = [record.text for record in records if record.text]
+    return CodeRecord(
+        id=_document_of(records[0].id) or records[0].id,
+        codes=np.concatenate([record.codes for record in records]),
+        text=" ".join(texts) or None,
+        language=records[0].language,
+        duration_s=sum(record.duration_s for record in records),
+        speaker=records[0].speaker,
+    )
+
+
+def _open(config: AnyConfig) -> tuple[SpeechTextVocab, CodeShardInfo, Iterator[CodeRecord]]:
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    info, records = read_code_shards(config.codes, config.tokenizer_fingerprint)
+    if info.num_codes != vocab.num_codes:
+        raise VocabularyError(
+            f"the code shards come from a codebook of {info.num_codes}, but the vocabulary "
+            f"{config.vocab} has {vocab.num_codes} codes; build the vocabulary for this tokenizer"
+        )
+    return vocab, info, track(records, f"build {config.output_prefix.name}", unit="records")
+
+
+def _with_codes(
+    records: Iterable[CodeRecord], rejected: list[Rejected], *, needs_text: bool
+) -> Iterator[CodeRecord]:
+    for record in records:
+        if not len(record.codes):
+            rejected.append(Rejected(record.id, "no_codes"))
+        elif needs_text and not (record.text or "").strip():
+            rejected.append(Rejected(record.id, "no_text"))
+        else:
+            yield record
+
+
+def _batches(records: Iterator[CodeRecord]) -> Iterator[list[CodeRecord]]:
+    batch: list[CodeRecord] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == _DOCUMENTS_AT_A_TIME:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _encode(vocab: SpeechTextVocab, batch: Sequence[CodeRecord]) -> list[list[int]]:
+    return vocab.text.encode_batch([(record.text or "").strip() for record in batch])
+
+
+def _require_some(writer: IndexedWriter, config: AnyConfig, rejected: list[Rejected]) -> None:
+    if not writer.documents:
+        reasons = sorted({item.reason for item in rejected})
+        raise DataError(
+            f"no usable record in {', '.join(map(str, config.codes))}: "
+            f"{len(rejected)} set aside ({', '.join(reasons) or 'the shards are empty'})"
+        )
+
+
+def _finish(
+    writer: IndexedWriter, kind: str, info: CodeShardInfo, rejected: list[Rejected]
+) -> DatasetFacts:
+    counts: dict[str, Any] = {
+        "rejected": write_rejected(dataset_path(writer.prefix, ".rejected.jsonl"), rejected)
+    }
+    return writer.write_facts(kind, info.tokenizer_fingerprint, counts)

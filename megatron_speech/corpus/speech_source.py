@@ -1,0 +1,260 @@
+"""Spoken versions of a list of texts: FLAC files and a manifest, made by espeak-ng in parallel.
+
+The unit of work is a block of consecutive texts, spoken by a process of its own: what a block
+sounds like depends on its texts and the seed alone, never on the number of workers, their order or
+how often they were stopped. A finished block is a folder that appeared whole:
+
+    output/manifest.parquet       written last
+    output/speech.json            what the audio is of; another list or seed is refused
+    output/rejected.jsonl         texts that could not be spoken: id, reason, detail
+    output/audio/00000/*.flac     16 kHz mono; block.json beside them lists them
+
+Imports no torch.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import soundfile
+
+from ..data.manifest import ManifestRow, write_manifest
+from ..errors import ConfigError, DataError
+from ..files import fingerprint_of, read_json, write_json, write_text
+from ..progress import Progress
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
+
+BLOCK_UTTERANCES = 128
+LANGUAGE = "en"
+_LONGEST_NAME = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spoken:
+    """One finished recording; `num_bytes` tells a file cut short from a whole one."""
+
+    id: str
+    file: str
+    num_bytes: int
+    duration_s: float
+    voice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """A text that could not be spoken."""
+
+    id: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Consecutive texts that one process speaks, and where."""
+
+    folder: Path
+    texts: tuple[tuple[str, str], ...]
+    seed: int
+    voices: tuple[Voice, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechSummary:
+    """What `speak_texts` made."""
+
+    manifest: Path
+    utterances: int
+    duration_s: float
+    reused: int
+    """Recordings found finished from an earlier run."""
+    rejected: dict[str, int]
+    """Texts that could not be spoken, counted by reason."""
+
+
+def file_name(utterance_id: str) -> str:
+    """A file name for an id: readable, safe on any file system, distinct for distinct ids."""
+    name = quote(utterance_id, safe="")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[: _LONGEST_NAME - 17]}-{fingerprint_of(utterance_id)}"
+    return f"{name}.flac"
+
+
+def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
+    """Speak a block into its folder, which appears whole. For a process that spoke nothing yet."""
+    spoken: list[Spoken] = []
+    rejected: list[Rejected] = []
+    temporary = block.folder.with_name(f".{block.folder.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        for identifier, text in block.texts:
+            if not is_speakable(text):
+                detail = "no letter or digit" if text.strip() else "empty text"
+                rejected.append(Rejected(id=identifier, reason="nothing_to_speak", detail=detail))
+                continue
+            delivery = choose_delivery(identifier, block.seed, block.voices)
+            try:
+                waveform = engine().speak(text, delivery)
+            except DataError as error:
+                rejected.append(Rejected(id=identifier, reason="engine", detail=str(error)))
+                continue
+            path = temporary / file_name(identifier)
+            soundfile.write(path, waveform, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
+            spoken.append(
+                Spoken(
+                    id=identifier,
+                    file=path.name,
+                    num_bytes=path.stat().st_size,
+                    duration_s=len(waveform) / SAMPLE_RATE_HZ,
+                    voice=delivery.voice,
+                )
+            )
+        record = {"spoken": list(map(asdict, spoken)), "rejected": list(map(asdict, rejected))}
+        write_json(temporary / "block.json", record)
+        shutil.rmtree(block.folder, ignore_errors=True)
+        os.replace(temporary, block.folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return spoken, rejected
+
+
+def finished_block(block: Block) -> tuple[list[Spoken], list[Rejected]] | None:
+    """What a block's folder holds, or None if it is not there or a file is not as it was left."""
+    try:
+        record = read_json(block.folder / "block.json")
+        spoken = [Spoken(**entry) for entry in record["spoken"]]
+        rejected = [Rejected(**entry) for entry in record["rejected"]]
+        whole = all((block.folder / s.file).stat().st_size == s.num_bytes for s in spoken)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (spoken, rejected) if whole else None
+
+
+def speak_texts(
+    texts: Sequence[tuple[str, str]],
+    output_dir: Path,
+    voices: tuple[Voice, ...],
+    seed: int = 1,
+    workers: int | None = None,
+) -> SpeechSummary:
+    """Speak (id, text) pairs into `output_dir`, re-using blocks that are finished.
+
+    Raises:
+        ConfigError: the folder holds speech of another list, seed or set of voices; bad workers.
+        DataError: the list is empty, or not one text could be spoken.
+    """
+    if not texts:
+        raise DataError("the list of texts is empty; there is nothing to speak")
+    workers = workers if workers is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; it must be at least 1")
+    _claim_folder(output_dir, texts, voices, seed)
+    blocks = _blocks(texts, output_dir, voices, seed)
+    done = {block.folder: found for block in blocks if (found := finished_block(block))}
+    reused = sum(len(spoken) for spoken, _ in done.values())
+    missing = [block for block in blocks if block.folder not in done]
+    with Progress("speaking", len(texts), "utterances") as progress:
+        progress.advance(sum(len(s) + len(r) for s, r in done.values()), "found finished")
+        for block, result in _speak_in_parallel(missing, workers):
+            done[block.folder] = result
+            progress.advance(len(block.texts))
+    results = [(block, *done[block.folder]) for block in blocks]
+    text_of = dict(texts)
+    rows = [
+        ManifestRow(
+            id=entry.id,
+            path=block.folder / entry.file,
+            text=text_of[entry.id],
+            speaker=entry.voice,
+            language=LANGUAGE,
+            duration_s=entry.duration_s,
+        )
+        for block, spoken, _ in results
+        for entry in spoken
+    ]
+    counts = _write_rejected(output_dir / "rejected.jsonl", [r for _, _, rs in results for r in rs])
+    if not rows:
+        raise DataError(f"none of the {len(texts)} texts could be spoken: {counts}")
+    manifest = output_dir / "manifest.parquet"
+    write_manifest(manifest, rows)
+    return SpeechSummary(
+        manifest=manifest,
+        utterances=len(rows),
+        duration_s=sum(row.duration_s for row in rows),
+        reused=reused,
+        rejected=counts,
+    )
+
+
+def _blocks(
+    texts: Sequence[tuple[str, str]], output_dir: Path, voices: tuple[Voice, ...], seed: int
+) -> list[Block]:
+    return [
+        Block(
+            folder=output_dir / "audio" / f"{start // BLOCK_UTTERANCES:05d}",
+            texts=tuple(texts[start : start + BLOCK_UTTERANCES]),
+            seed=seed,
+            voices=voices,
+        )
+        for start in range(0, len(texts), BLOCK_UTTERANCES)
+    ]
+
+
+def _claim_folder(
+    output_dir: Path, texts: Sequence[tuple[str, str]], voices: tuple[Voice, ...], seed: int
+) -> None:
+    """Note whose speech this folder holds, or refuse a folder that holds another's."""
+    request = {
+        "texts": fingerprint_of(*(part for pair in texts for part in pair)),
+        "num_texts": len(texts),
+        "seed": seed,
+        "voices": [asdict(voice) for voice in voices],
+        "block_utterances": BLOCK_UTTERANCES,
+    }
+    path = output_dir / "speech.json"
+    if path.exists():
+        if json.dumps(read_json(path)) != json.dumps(request):
+            raise ConfigError(
+                f"{output_dir} holds speech of other texts, voices or another seed; "
+                "give an empty output folder or remove this one"
+            )
+        return
+    write_json(path, request)
+
+
+def _speak_in_parallel(
+    blocks: Sequence[Block], workers: int
+) -> Iterator[tuple[Block, tuple[list[Spoken], list[Rejected]]]]:
+    """Blocks as they finish; each is spoken by a process of its own."""
+    if not blocks:
+        return
+    # A fork server, because this process may hold threads that must not be forked.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
+        futures = {pool.submit(speak_block, block): block for block in blocks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> dict[str, int]:
+    """Write or remove the file of rejected texts; returns counts by reason."""
+    counts: dict[str, int] = {}
+    for entry in rejected:
+        counts[entry.reason] = counts.get(entry.reason, 0) + 1
+    if rejected:
+        lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in rejected]
+        write_text(path, "".join(lines))
+    else:
+        path.unlink(missing_ok=True)
+    return counts

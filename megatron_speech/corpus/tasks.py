@@ -1,0 +1,121 @@
+"""Tasks spread over processes: results in order, the same for any number of workers."""
+
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import ConfigError, DataError
+from ..files import read_json, write_json, write_text
+from ..progress import Progress
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An item set aside: why (a short reason to count by) and what came (`detail`)."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
+    """Write the items set aside as JSON lines and return counts by reason.
+
+    Without items no file is left there.
+    """
+    items = list(rejected)
+    lines = [json.dumps(vars(item), ensure_ascii=False) for item in items]
+    if lines:
+        write_text(path, "\n".join(lines) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+    return dict(sorted(Counter(item.reason for item in items).items()))
+
+
+def describe_counts(counts: dict[str, int]) -> str:
+    """`3 empty, 1 not_text`, or `none`."""
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items()) or "none"
+
+
+def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
+    """Let a resumable job own `folder`: remember its settings, refuse to go on with others.
+
+    Raises:
+        ConfigError: the folder holds work begun with other settings.
+    """
+    path = folder / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        found = read_json(path)
+        differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+        if differing:
+            raise ConfigError(
+                f"{folder} was begun with other settings ({', '.join(differing)}): "
+                f"{[found.get(k) for k in differing]} there, "
+                f"{[settings.get(k) for k in differing]} now; "
+                "remove the folder or choose another one"
+            )
+        return
+    write_json(path, settings)
+
+
+def run_tasks(
+    function: Callable[[Argument], Result],
+    arguments: Sequence[Argument],
+    *,
+    workers: int,
+    description: str,
+    threads_per_worker: int = 1,
+) -> list[Result]:
+    """Call `function` on every argument, in this process or in `workers` fresh ones.
+
+    `function` must be importable by name. The first error of a task ends the run.
+
+    Raises:
+        ConfigError: fewer than one worker.
+        DataError: a worker was killed from outside (most often for memory).
+    """
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; expected at least 1")
+    with Progress(description, len(arguments), "tasks") as progress:
+        if workers == 1 or len(arguments) <= 1:
+            results = []
+            for argument in arguments:
+                results.append(function(argument))
+                progress.advance()
+            return results
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(
+            min(workers, len(arguments)), context, _limit_threads, (threads_per_worker,)
+        )
+        with pool:
+            futures = [pool.submit(function, argument) for argument in arguments]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    progress.advance()
+            except BrokenProcessPool:
+                raise DataError(
+                    f"a worker of '{description}' was killed, perhaps for lack of memory; "
+                    "finished tasks are kept: run again, with fewer workers if need be"
+                ) from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [future.result() for future in futures]
+
+
+def _limit_threads(threads: int) -> None:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)

@@ -1,0 +1,51 @@
+"""Where a run's data is: settings and the blend notation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the data is and how windows are made of it."""
+
+    vocab: Path | None = None
+    """Vocabulary folder the datasets were made with."""
+    data_path: tuple[str, ...] = ()
+    """Training datasets: weight and path prefix in turn, or prefixes alone."""
+    valid_data_path: tuple[str, ...] = ()
+    """Validation datasets, given the same way."""
+    split: str | None = None
+    """Shares of documents for training and validation, as 99,1, instead of --valid-data-path."""
+    data_cache_path: Path | None = None
+    """Folder for sample indices; in the run's folder if not given. A trusted folder."""
+    seq_length: int = 256
+    """Tokens in a window."""
+    reset_attention_mask: bool = False
+    """Keep documents apart in attention in cut windows too (packed windows always do)."""
+
+
+def parse_blend(data_path: Sequence[str], flag: str) -> tuple[list[str], list[float] | None]:
+    """Split `--data-path w1 p1 w2 p2` (or prefixes alone) into prefixes and weights.
+
+    Raises:
+        ConfigError: weights and prefixes do not alternate, or a weight is not positive.
+    """
+    try:
+        float(data_path[0])
+    except ValueError:
+        return list(data_path), None
+    if len(data_path) % 2:
+        raise ConfigError(
+            f"{flag} has {len(data_path)} values; expected weight and prefix in turn, "
+            "as 0.7 data/text 0.3 data/speech"
+        )
+    try:
+        weights = [float(value) for value in data_path[::2]]
+    except ValueError as error:
+        raise ConfigError(f"{flag}: expected a weight before each prefix; {error}") from None
+    if min(weights) <= 0:
+        raise ConfigError(f"{flag}: weights must be positive, got {weights}")
+    return list(data_path[1::2]), weights

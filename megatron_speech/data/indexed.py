@@ -1,0 +1,193 @@
+"""Megatron's indexed dataset (.bin and .idx), written as whole arrays and checked when read.
+
+The files equal those of megatron.core's IndexedDatasetBuilder byte for byte, one sequence per
+document. `<prefix>.json` is written last: a dataset without it is unfinished. Writing and
+checking need neither torch nor megatron; `open_indexed` returns core's own reader.
+"""
+
+import os
+import shutil
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import atomic_path, write_json
+from ..vocab import SpeechTextVocab
+from .indexed_files import DatasetFacts, check_files, read_facts
+from .templates import KINDS
+
+if TYPE_CHECKING:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+_HEADER = b"MMIDIDX\x00\x00"
+_DTYPE_CODES = {4: np.int32, 8: np.uint16}
+_CODE_OF_DTYPE = {np.dtype(dtype): code for code, dtype in _DTYPE_CODES.items()}
+_COPY_BYTES = 1 << 24
+
+
+def dataset_path(prefix: str | Path, suffix: str) -> Path:
+    """`<prefix><suffix>`, where the prefix may contain dots."""
+    return Path(f"{os.fspath(prefix)}{suffix}")
+
+
+def token_dtype(vocabulary_size: int) -> np.dtype:
+    """uint16 below 65,500 ids and int32 from there, as core's DType.optimal_dtype."""
+    return np.dtype(np.uint16 if vocabulary_size < 65500 else np.int32)
+
+
+class IndexedWriter:
+    """Writes documents in batches of flat arrays; .bin and .idx appear when the block ends well.
+
+    Args:
+        prefix: files are `<prefix>.bin` and `<prefix>.idx`.
+        vocab: decides the dtype; an id outside its padded size is refused.
+
+    Raises:
+        DataError: token ids outside the vocabulary, or lengths that do not add up.
+    """
+
+    def __init__(self, prefix: str | Path, vocab: SpeechTextVocab):
+        self.prefix = prefix
+        self.speech_tokens = 0
+        self.tokens = 0
+        self._vocab = vocab
+        self._dtype = token_dtype(vocab.padded_size)
+        self._lengths: list[np.ndarray] = []
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "IndexedWriter":
+        dataset_path(self.prefix, ".json").unlink(missing_ok=True)
+        self._index_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".idx")))
+        bin_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".bin")))
+        self._bin = self._stack.enter_context(open(bin_path, "wb"))
+        return self
+
+    @property
+    def documents(self) -> int:
+        return sum(len(lengths) for lengths in self._lengths)
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray | Sequence[int]) -> None:
+        """Append documents: `tokens` (n,) is their concatenation, `lengths` (m,) sums to n."""
+        lengths = np.asarray(lengths, dtype=np.int32)
+        if lengths.sum() != len(tokens) or (lengths < 0).any():
+            raise DataError(f"lengths sum to {lengths.sum()} but there are {len(tokens)} tokens")
+        if not len(tokens):
+            return
+        lowest, highest = tokens.min(), tokens.max()
+        if lowest < 0 or highest >= self._vocab.padded_size:
+            raise DataError(
+                f"token ids {lowest}..{highest} do not fit a vocabulary of "
+                f"{self._vocab.padded_size}; were they made with another vocabulary?"
+            )
+        array = np.ascontiguousarray(tokens, dtype=self._dtype)
+        self._bin.write(array.data)
+        self._lengths.append(lengths)
+        self.tokens += len(tokens)
+        self.speech_tokens += int(self._vocab.is_speech(tokens).sum())
+
+    def add_documents(self, documents: Sequence[np.ndarray]) -> None:
+        """Append documents given one by one as id arrays."""
+        if documents:
+            self.add(np.concatenate(documents), [len(document) for document in documents])
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if kind is None:
+            try:
+                with open(self._index_path, "wb") as stream:
+                    lengths = np.concatenate([np.zeros(0, np.int32), *self._lengths])
+                    _write_index(stream, lengths, self._dtype)
+            except OSError as failure:
+                self._stack.__exit__(type(failure), failure, failure.__traceback__)
+                raise
+        self._stack.__exit__(kind, error, traceback)
+
+    def write_facts(
+        self, kind: str, tokenizer_fingerprint: str | None, extra: dict[str, Any] | None = None
+    ) -> DatasetFacts:
+        """Write `<prefix>.json`, which declares the dataset finished, and return its facts."""
+        facts = DatasetFacts(
+            kind=kind,
+            loss_rule=KINDS[kind].loss_rule,
+            packing=KINDS[kind].packing,
+            vocab_fingerprint=self._vocab.fingerprint,
+            tokenizer_fingerprint=tokenizer_fingerprint,
+            documents=self.documents,
+            text_tokens=self.tokens - self.speech_tokens,
+            speech_tokens=self.speech_tokens,
+        )
+        write_json(dataset_path(self.prefix, ".json"), {**asdict(facts), **(extra or {})})
+        return facts
+
+    def add_indexed(self, prefix: str | Path) -> None:
+        """Append a finished dataset of the same vocabulary by copying its bytes."""
+        facts = read_facts(prefix)
+        if not facts.documents:
+            return
+        index = read_index(prefix)
+        if index.dtype != self._dtype or facts.vocab_fingerprint != self._vocab.fingerprint:
+            raise DataError(f"{prefix} was made with another vocabulary; build it again")
+        with open(dataset_path(prefix, ".bin"), "rb") as part:
+            shutil.copyfileobj(part, self._bin, _COPY_BYTES)
+        self._lengths.append(index.lengths)
+        self.tokens += int(index.lengths.sum(dtype=np.int64))
+        self.speech_tokens += facts.speech_tokens
+
+
+def _write_index(stream: Any, lengths: np.ndarray, dtype: np.dtype) -> None:
+    pointers = np.zeros(len(lengths), np.int64)
+    np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
+    pointers *= dtype.itemsize
+    stream.write(_HEADER + struct.pack("<QB", 1, _CODE_OF_DTYPE[dtype]))
+    stream.write(struct.pack("<QQ", len(lengths), len(lengths) + 1))
+    for array in (lengths, pointers, np.arange(len(lengths) + 1, dtype=np.int64)):
+        stream.write(array.data)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An .idx file. `lengths` and `starts` have shape (documents,), counted in tokens."""
+
+    dtype: np.dtype
+    lengths: np.ndarray
+    starts: np.ndarray
+
+
+def read_index(prefix: str | Path) -> Index:
+    """Read `<prefix>.idx` after checking that it and `<prefix>.bin` are complete.
+
+    Raises:
+        DataError: a file is missing, cut short, empty or no indexed dataset.
+    """
+    check_files(prefix)
+    data = dataset_path(prefix, ".idx").read_bytes()
+    code, sequences, _ = struct.unpack_from("<BQQ", data, 17)
+    if code not in _DTYPE_CODES:
+        raise DataError(f"{prefix}.idx holds type code {code}; expected 4 (int32) or 8 (uint16)")
+    dtype = np.dtype(_DTYPE_CODES[code])
+    lengths = np.frombuffer(data, np.int32, sequences, 34)
+    starts = np.frombuffer(data, np.int64, sequences, 34 + 4 * sequences) // dtype.itemsize
+    return Index(dtype, lengths, starts)
+
+
+def open_tokens(prefix: str | Path) -> tuple[Index, np.ndarray]:
+    """The checked index and the memory-mapped token ids (n,) of a dataset."""
+    index = read_index(prefix)
+    return index, np.memmap(dataset_path(prefix, ".bin"), dtype=index.dtype, mode="r")
+
+
+def open_indexed(prefix: str | Path) -> "IndexedDataset":
+    """Check a dataset and open it with Megatron-Core's own reader.
+
+    Raises:
+        DataError: a file is missing, cut short, or no indexed dataset.
+    """
+    check_files(prefix)
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    return IndexedDataset(os.fspath(prefix))

@@ -1,0 +1,77 @@
+"""Where delimiters stand in a training document, in one place. Imports no torch.
+
+    speech            <boa> codes <eoa> <eod>
+    asr               <boa> codes <eoa> <|transcribe|> text <eod>
+    tts, text_to_token <|speak|> text <boa> codes <eoa> <eod>
+    interleaved       text <boa> codes <eoa> text ... <eod>
+
+The paper does not print its templates (paper, section 5); these are ours, and every reader and
+writer of documents takes them from here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..vocab import SPEAK, TRANSCRIBE, SpeechTextVocab
+
+Ids = np.ndarray | Sequence[int]
+LossRule = Literal["all", "speech_after_text", "text_only", "speech_only", "assistant"]
+Packing = Literal["cut", "whole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """How the trainer treats a kind of document."""
+
+    loss_rule: LossRule
+    """Which targets count."""
+    packing: Packing
+    """cut: documents run on through windows; whole: a window holds whole documents only."""
+
+
+KINDS = {
+    "text": Kind(loss_rule="all", packing="cut"),
+    "speech": Kind(loss_rule="all", packing="cut"),
+    "interleaved": Kind(loss_rule="all", packing="cut"),
+    "asr": Kind(loss_rule="all", packing="whole"),
+    "tts": Kind(loss_rule="all", packing="whole"),
+    "text_to_token": Kind(loss_rule="speech_after_text", packing="whole"),
+}
+
+
+def text_document(vocab: SpeechTextVocab, text: Ids) -> np.ndarray:
+    """Text ids (n,) closed by the end-of-document token."""
+    return _join(text, vocab.eod_id)
+
+
+def speech_document(vocab: SpeechTextVocab, codes: Ids) -> np.ndarray:
+    """One recording: codes (n,) -> (n + 3,) token ids."""
+    return _join(vocab.speech_segment(codes), vocab.eod_id)
+
+
+def asr_document(vocab: SpeechTextVocab, codes: Ids, text: Ids) -> np.ndarray:
+    """A recording followed by its transcript (text ids)."""
+    return _join(transcribe_prompt(vocab, codes), text, vocab.eod_id)
+
+
+def tts_document(vocab: SpeechTextVocab, text: Ids, codes: Ids) -> np.ndarray:
+    """A text (ids) followed by its recording; also the text-to-token model's document."""
+    tokens = vocab.codes_to_tokens(codes)
+    return _join(speak_prompt(vocab, text), tokens, vocab.end_of_audio_id, vocab.eod_id)
+
+
+def speak_prompt(vocab: SpeechTextVocab, text: Ids) -> np.ndarray:
+    """What a text-to-token model is given; it answers with codes and end of audio."""
+    return _join(vocab.specials[SPEAK], text, vocab.begin_of_audio_id)
+
+
+def transcribe_prompt(vocab: SpeechTextVocab, codes: Ids) -> np.ndarray:
+    """What a language model is given to transcribe; it answers with text and end of document."""
+    return _join(vocab.speech_segment(codes), vocab.specials[TRANSCRIBE])
+
+
+def _join(*parts: Ids | int) -> np.ndarray:
+    return np.concatenate([np.atleast_1d(np.asarray(part, dtype=np.int64)) for part in parts])

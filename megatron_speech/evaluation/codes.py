@@ -1,0 +1,92 @@
+"""How well codes can be understood: read back by the speech tokenizer's own ASR.
+
+Serves real codes and generated ones alike; a record without codes (rejected speech) counts as a
+text of which nothing was understood. Real codes tell the tokenizer's quality, generated ones, on
+the same texts, that of the text-to-token model (paper sections 2.5 and 4).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.code_shards import read_code_shards
+from ..errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCodesConfig:
+    """Which codes to read, with which speech tokenizer."""
+
+    speech_tokenizer: Path
+    """Folder of the speech tokenizer, its recogniser included."""
+    codes: tuple[Path, ...]
+    """Code shards with text, or folders of them; each gets its own figures, by its name."""
+    output: Path | None = None
+    """JSON file for the results."""
+    limit: int | None = None
+    """Records of each, from the start."""
+    device: str = "cpu"
+    """Torch device."""
+
+    def __post_init__(self) -> None:
+        names = [path.stem for path in self.codes]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"--codes needs one or more paths of different names, got {names}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+
+
+def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
+    """For each set of codes: word error rate, counts, codebook use and perplexity, samples.
+
+    Raises:
+        DataError: shards that are missing, damaged, without text, or of another tokenizer.
+        ConfigError: a speech tokenizer that cannot transcribe.
+    """
+    from ..speech_tokenizer.tokenizer import SpeechTokenizer
+
+    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    return {path.stem: _evaluate_set(tokenizer, path, config.limit) for path in config.codes}
+
+
+def _evaluate_set(tokenizer: Any, path: Path, limit: int | None) -> dict[str, Any]:
+    from ..speech_tokenizer.transcription import word_error_rate
+
+    _, stream = read_code_shards(path, tokenizer.fingerprint)
+    records = [record for record, _ in zip(stream, range(limit or 1 << 62), strict=False)]
+    unnamed = [record.id for record in records if not record.text]
+    if unnamed or not records:
+        raise DataError(
+            f"{path} has {len(unnamed)} records without text among {len(records)}; the word error "
+            "rate needs to know what was said"
+        )
+    spoken = [n for n, record in enumerate(records) if len(record.codes)]
+    readings = [""] * len(records)
+    texts = tokenizer.decode_text([records[n].codes for n in spoken])
+    for n, text in zip(spoken, texts, strict=True):
+        readings[n] = text
+    counts = code_counts([record.codes for record in records], tokenizer.num_codes)
+    return {
+        "wer": word_error_rate([record.text for record in records], readings),
+        "records": len(records),
+        "without_codes": len(records) - len(spoken),
+        "codes": int(counts.sum()),
+        **codebook_figures(counts),
+    }
+
+
+def code_counts(codes: list[np.ndarray], num_codes: int) -> np.ndarray:
+    """Occurrences (K,) of each code."""
+    flat = np.concatenate([np.empty(0, dtype=np.int64), *codes])
+    return np.bincount(flat, minlength=num_codes)
+
+
+def codebook_figures(counts: np.ndarray) -> dict[str, float]:
+    """Share of codes that occur, and the perplexity of their distribution, from counts (K,)."""
+    shares = counts[counts > 0] / max(counts.sum(), 1)
+    return {
+        "codebook_usage": float((counts > 0).mean()),
+        "perplexity": float(np.exp(-(shares * np.log(shares)).sum())),
+    }

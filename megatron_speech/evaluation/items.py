@@ -1,0 +1,95 @@
+"""Reading evaluation items from JSON lines."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClozeItem:
+    """The beginning of a story, its right ending and a wrong one."""
+
+    id: str
+    task: str
+    """Which set the item belongs to: topic or story."""
+    context: tuple[str, ...]
+    """Sentences, in order, without leading spaces."""
+    right: str
+    wrong: str
+
+    @property
+    def context_text(self) -> str:
+        """The beginning as running text."""
+        return " ".join(self.context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionItem:
+    """A question with the answers that count as right."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+
+
+Item = TypeVar("Item", ClozeItem, QuestionItem)
+
+
+def read_cloze(path: str | Path) -> list[ClozeItem]:
+    """Read cloze items: one JSON object a line with the fields of `ClozeItem`.
+
+    Raises:
+        DataError: a missing or empty file, or a line that is not such an item.
+    """
+    return _read(path, ClozeItem)
+
+
+def read_questions(path: str | Path) -> list[QuestionItem]:
+    """Read questions: one JSON object a line with the fields of `QuestionItem`.
+
+    Raises:
+        DataError: a missing or empty file, or a line that is not such an item.
+    """
+    return _read(path, QuestionItem)
+
+
+def by_task(items: Sequence[ClozeItem], limit: int | None) -> dict[str, list[ClozeItem]]:
+    """Items grouped by task, in order of first appearance, at most `limit` of each."""
+    ordered = list(dict.fromkeys(item.task for item in items))
+    grouped = groupby(sorted(items, key=lambda i: ordered.index(i.task)), key=lambda i: i.task)
+    return {task: list(members)[:limit] for task, members in grouped}
+
+
+def _read(path: str | Path, kind: type[Item]) -> list[Item]:
+    names = {field.name for field in fields(kind)}
+    items = []
+    for number, line in enumerate(_lines(Path(path)), start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}, line {number} is not JSON: {error}") from None
+        if not isinstance(record, dict) or not names <= record.keys():
+            got = sorted(record) if isinstance(record, dict) else [type(record).__name__]
+            raise DataError(
+                f"{path}, line {number} needs the fields {', '.join(sorted(names))}; "
+                f"got {', '.join(got)}"
+            )
+        values = {name: record[name] for name in names}
+        items.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+    if not items:
+        raise DataError(f"{path} holds no items; expected one JSON object a line")
+    return items
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise DataError(f"evaluation items {path} do not exist") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}") from None

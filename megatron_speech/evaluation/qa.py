@@ -1,0 +1,152 @@
+"""Closed-book question answering: a question, written or spoken, then what the model says next.
+
+A base model is not told that it is asked. The prompt is the question alone, laid out like a
+training document, and greedy generation goes on from there:
+
+    t2t   question | text
+    s2t   begin codes of the question end | text
+    s2s   begin codes of the question | codes, up to end
+
+As in cloze, spoken continuation stays inside the question's begin/end pair. Only tokens of the
+asked modality may be generated. An answer counts if one of the reference answers, normalised by
+Whisper's English normaliser, occurs in it as whole words; spoken answers are read by the speech
+tokenizer's own ASR. (Paper section 7: closed-book; its matching rule is not stated.)
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..errors import ConfigError
+from ..progress import Progress
+from .context import EvaluationContext, Figure, Result
+from .items import QuestionItem, read_questions
+from .scoring import LanguageModel
+
+DIRECTIONS = ("t2t", "s2t", "s2s")
+MAX_TEXT_TOKENS = 24
+MAX_SPEECH_TOKENS = 64
+BATCH_SIZE = 64
+SAMPLES_KEPT = 50
+
+
+def evaluate(context: EvaluationContext) -> list[Result]:
+    """Share of questions answered, in those of the directions asked for that apply."""
+    if context.qa_path is None:
+        raise ConfigError("task qa needs questions: give --qa FILE.jsonl")
+    items = read_questions(context.qa_path)[: context.limit]
+    directions = [direction for direction in DIRECTIONS if direction in context.directions]
+    if any(direction.startswith("s") for direction in directions):
+        context.utterances.require([item.question for item in items])
+    results = []
+    for direction in directions:
+        answers = _answer(context, items, direction)
+        right = [is_right(a, item.answers) for a, item in zip(answers, items, strict=True)]
+        samples = [
+            {"question": i.question, "references": list(i.answers), "answer": a, "right": r}
+            for i, a, r in zip(items, answers, right, strict=True)
+        ]
+        results.append(
+            Result(
+                task="qa",
+                part="world",
+                direction=direction,
+                headline=Figure(accuracy=float(np.mean(right)), n=len(right)),
+                rule="contains",
+                details={"samples": samples[:SAMPLES_KEPT]},
+            )
+        )
+    return results
+
+
+def is_right(answer: str, references: Sequence[str]) -> bool:
+    """Whether a reference occurs in the answer as whole words, both normalised."""
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    normalise = EnglishTextNormalizer()
+    padded = f" {normalise(answer)} "
+    wanted = (normalise(reference) for reference in references)
+    return any(f" {words} " in padded for words in wanted if words)
+
+
+def _answer(context: EvaluationContext, items: Sequence[QuestionItem], direction: str) -> list[str]:
+    vocab = context.model.vocab
+    prompts = []
+    for item in items:
+        if direction == "t2t":
+            body = np.array(vocab.text.encode(item.question))
+        else:
+            body = vocab.speech_segment(context.utterances.codes(item.question))
+            body = body[:-1] if direction == "s2s" else body
+        prompts.append(np.concatenate([[vocab.eod_id], body]))
+    generated = generate(
+        context.model,
+        prompts,
+        speech=direction == "s2s",
+        max_new_tokens=MAX_SPEECH_TOKENS if direction == "s2s" else MAX_TEXT_TOKENS,
+        description=f"qa {direction}",
+    )
+    if direction != "s2s":
+        return [vocab.text.decode(tokens.tolist()).strip() for tokens in generated]
+    return _read_codes(context, [vocab.tokens_to_codes(tokens) for tokens in generated])
+
+
+def _read_codes(context: EvaluationContext, codes: Sequence[np.ndarray]) -> list[str]:
+    """Transcripts; silence where the model said nothing."""
+    spoken = [index for index, array in enumerate(codes) if len(array)]
+    texts = [""] * len(codes)
+    read = context.transcriber("qa").decode_text([codes[index] for index in spoken])
+    for index, text in zip(spoken, read, strict=True):
+        texts[index] = text
+    return texts
+
+
+@torch.inference_mode()
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[np.ndarray],
+    *,
+    speech: bool,
+    max_new_tokens: int,
+    description: str = "generating",
+) -> list[np.ndarray]:
+    """Continue prompts greedily with tokens of one modality.
+
+    Stops at end-of-audio (speech) or end-of-document (text), which is not returned. One (n,) int64
+    array per prompt, in the given order.
+    """
+    vocab = model.vocab
+    stop = vocab.end_of_audio_id if speech else vocab.eod_id
+    logits_rows = model.model.get_output_embeddings().weight.shape[0]
+    ids = np.arange(logits_rows)
+    if speech:
+        forbidden = ~vocab.is_speech(ids) & (ids != stop)
+    else:
+        forbidden = ids >= vocab.text.size
+        forbidden |= vocab.is_speech(ids) | np.isin(ids, list(vocab.specials.values()))
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(prompts)
+    with Progress(description, len(prompts), "questions") as bar:
+        for start in range(0, len(order), BATCH_SIZE):
+            members = order[start : start + BATCH_SIZE]
+            longest = max(len(prompts[index]) for index in members)
+            inputs = np.full((len(members), longest), vocab.eod_id)
+            mask = np.zeros((len(members), longest), dtype=np.int64)
+            for row, index in enumerate(members):
+                inputs[row, longest - len(prompts[index]) :] = prompts[index]
+                mask[row, longest - len(prompts[index]) :] = 1
+            output = model.model.generate(
+                input_ids=torch.from_numpy(inputs).to(model.device),
+                attention_mask=torch.from_numpy(mask).to(model.device),
+                do_sample=False,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=stop,
+                pad_token_id=stop,
+                suppress_tokens=np.flatnonzero(forbidden).tolist(),
+            )
+            for index, tokens in zip(members, output[:, longest:].cpu().numpy(), strict=True):
+                ends = np.flatnonzero(tokens == stop)
+                answers[index] = tokens[: ends[0]] if len(ends) else tokens
+            bar.advance(len(members))
+    return answers

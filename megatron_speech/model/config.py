@@ -1,0 +1,123 @@
+"""The language model's shape: about twenty fields, in Megatron's names."""
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..training.parallel import ParallelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A decoder-only transformer with RMSNorm, SwiGLU, rotary positions and grouped queries."""
+
+    num_layers: int = 4
+    """Transformer layers."""
+    hidden_size: int = 256
+    """Width of the residual stream."""
+    ffn_hidden_size: int = 768
+    """Width of the gated feed-forward layer."""
+    num_attention_heads: int = 4
+    """Query heads."""
+    num_query_groups: int = 4
+    """Key and value heads; query heads share them evenly."""
+    kv_channels: int | None = None
+    """Width of a head; hidden size / heads if not given."""
+    max_position_embeddings: int = 256
+    """Longest sequence the model is meant for."""
+    rotary_base: int = 10000
+    """Base of the rotary position frequencies."""
+    rotary_percent: float = 1.0
+    """Share of each head that is rotated."""
+    rotary_interleaved: bool = False
+    """Rotate neighbouring channels (GLM) instead of halves (Llama)."""
+    untie_embeddings_and_output_weights: bool = False
+    """Give the output layer weights of its own."""
+    add_qkv_bias: bool = False
+    """Biases in the query, key and value projections."""
+    qk_layernorm: bool = False
+    """Normalise queries and keys per head."""
+    norm_epsilon: float = 1e-5
+    """Added to the mean square in RMSNorm."""
+    hidden_dropout: float = 0.0
+    """Dropout on the residual branches."""
+    attention_dropout: float = 0.0
+    """Dropout on attention probabilities."""
+    init_method_std: float = 0.02
+    """Standard deviation of initial weights (output projections are scaled by depth)."""
+    family: str = "llama"
+    """Base-model family: decides the layout of exports (see model/families.py)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads and self.kv_channels is None:
+            raise ConfigError(
+                f"--hidden-size {self.hidden_size} is not a multiple of --num-attention-heads "
+                f"{self.num_attention_heads}; change one or set --kv-channels"
+            )
+        if self.num_attention_heads % self.num_query_groups:
+            raise ConfigError(
+                f"--num-attention-heads {self.num_attention_heads} is not a multiple of "
+                f"--num-query-groups {self.num_query_groups}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Channels of one head."""
+        return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+    def num_parameters(self, padded_vocab_size: int) -> int:
+        """Weights of the model, embeddings included."""
+        width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_query_groups
+        attention = width * self.head_size * (2 * heads + 2 * groups)
+        layer = attention + 3 * width * self.ffn_hidden_size + 2 * width
+        embeddings = padded_vocab_size * width
+        if self.untie_embeddings_and_output_weights:
+            embeddings *= 2
+        return self.num_layers * layer + width + embeddings
+
+    def check_layout(
+        self, parallel: ParallelConfig, seq_length: int, padded_vocab_size: int
+    ) -> None:
+        """Refuse a layout this model cannot be divided into.
+
+        Raises:
+            ConfigError: names the setting to change.
+        """
+        tensor = parallel.tensor_model_parallel_size
+        for name, value in (
+            ("num-attention-heads", self.num_attention_heads),
+            ("ffn-hidden-size", self.ffn_hidden_size),
+            ("hidden-size", self.hidden_size),
+        ):
+            _require_division("tensor-model-parallel-size", tensor, name, value)
+        if self.num_query_groups % tensor and tensor % self.num_query_groups:
+            raise ConfigError(
+                f"--tensor-model-parallel-size {tensor} neither divides --num-query-groups "
+                f"{self.num_query_groups} nor is a multiple of it; choose one that does"
+            )
+        if padded_vocab_size % tensor:
+            raise ConfigError(
+                f"--tensor-model-parallel-size {tensor} does not divide the padded vocabulary of "
+                f"{padded_vocab_size}; choose a divisor"
+            )
+        if parallel.sequence_parallel:
+            _require_division("tensor-model-parallel-size", tensor, "seq-length", seq_length)
+        if parallel.context_parallel_size > 1:
+            chunks = 2 * parallel.context_parallel_size
+            _require_division("context-parallel-size (x 2)", chunks, "seq-length", seq_length)
+        stages = parallel.pipeline_model_parallel_size
+        stages *= parallel.num_virtual_stages_per_pipeline_rank
+        _require_division(
+            "pipeline-model-parallel-size (x virtual stages)", stages, "num-layers", self.num_layers
+        )
+        if seq_length > self.max_position_embeddings:
+            raise ConfigError(
+                f"--seq-length {seq_length} is beyond the model's --max-position-embeddings "
+                f"{self.max_position_embeddings}; lower the one or raise the other"
+            )
+
+
+def _require_division(divisor_name: str, divisor: int, name: str, value: int) -> None:
+    if value % divisor:
+        raise ConfigError(
+            f"--{divisor_name} {divisor} does not divide --{name} {value}; change one of them"
+        )

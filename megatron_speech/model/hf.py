@@ -1,0 +1,194 @@
+"""Export of a training checkpoint to a Hugging Face folder, one layer in memory at a time."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..files import write_json
+from ..training.checkpoint import iteration_directory, latest_iteration
+from ..training.megatron_checkpoint import IDENTITY_KEY, read_common
+from ..training.parallel import ParallelConfig, session
+from ..vocab import SpeechTextVocab
+from .config import ModelConfig
+from .families import Family, get_family, shape_in_megatron, split
+
+MAX_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export wrote."""
+
+    folder: Path
+    model: ModelConfig
+    iteration: int
+    parameters: int
+
+
+def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) -> Export:
+    """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`.
+
+    The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
+    vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
+    the tokenizer and the vocabulary, and exists whole or not at all; one found there is replaced.
+
+    Raises:
+        CheckpointError: no checkpoint, or one of another vocabulary.
+        ConfigError: the model's family has no layout here.
+    """
+    iteration = latest_iteration(load)
+    if iteration is None:
+        raise CheckpointError(f"{load} holds no checkpoint: latest_checkpointed_iteration.txt")
+    directory = iteration_directory(load, iteration)
+    vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
+    with session(ParallelConfig()):
+        model = _stored_model(directory, vocab)
+        family = get_family(model)
+        staging = hf.parent / f".{hf.name}.{os.getpid()}.part"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            tensors = _tensors(directory, model, family, vocab)
+            parameters = _write_shards(staging, tensors, MAX_SHARD_BYTES)
+            _write_configs(staging, model, family, vocab, directory)
+            if hf.exists():
+                shutil.rmtree(hf)
+            os.rename(staging, hf)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
+
+
+def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
+    stored = read_common(directory).get(IDENTITY_KEY)
+    if stored is None:
+        raise CheckpointError(f"{directory} does not say what model it holds; was it made by "
+                              "tools/pretrain.py?")
+    if stored["vocab"] != vocab.fingerprint:
+        raise CheckpointError(
+            f"{directory} was trained with vocabulary {stored['vocab']}, but the given one is "
+            f"{vocab.fingerprint}; give --vocab the folder used in training"
+        )
+    names = {field.name for field in fields(ModelConfig)}
+    return ModelConfig(**{name: value for name, value in stored.items() if name in names})
+
+
+def _tensors(
+    directory: Path, model: ModelConfig, family: Family, vocab: SpeechTextVocab
+) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of the export, layer by layer."""
+    width, dtype = model.hidden_size, _stored_dtype(directory)
+    rows = (vocab.padded_size, width)
+    embedding = _read(directory, {"embedding.word_embeddings.weight": rows}, dtype)
+    yield family.embedding, embedding.popitem()[1][: vocab.size]
+    shapes = {
+        f"decoder.layers.{rule.megatron}": shape_in_megatron(rule, model) for rule in family.layer
+    }
+    for index in range(model.num_layers):
+        layer = _read(directory, shapes, dtype, layer=(index, model.num_layers))
+        for rule in family.layer:
+            parts = split(rule, layer[f"decoder.layers.{rule.megatron}"], model)
+            for name, part in zip(rule.huggingface, parts, strict=True):
+                yield family.layer_prefix.format(index) + name, part
+    norm = _read(directory, {"decoder.final_layernorm.weight": (width,)}, dtype)
+    yield family.final_norm, norm.popitem()[1]
+    if model.untie_embeddings_and_output_weights:
+        output = _read(directory, {"output_layer.weight": rows}, dtype)
+        yield family.output, output.popitem()[1][: vocab.size]
+
+
+def _stored_dtype(directory: Path) -> torch.dtype:
+    from torch.distributed.checkpoint import FileSystemReader
+
+    metadata = FileSystemReader(directory).read_metadata().state_dict_metadata
+    return metadata["embedding.word_embeddings.weight"].properties.dtype  # type: ignore[union-attr]
+
+
+def _read(
+    directory: Path,
+    shapes: dict[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    layer: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
+    """Read whole tensors, or one layer's slice of stacked ones.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing import ShardedTensor
+    from megatron.core.dist_checkpointing.core import CheckpointingException
+
+    wanted = {}
+    for key, shape in shapes.items():
+        if layer is None:
+            wanted[key] = ShardedTensor.from_rank_offsets(key, torch.empty(shape, dtype=dtype))
+        else:  # layers lie stacked along a first axis
+            data = torch.empty((1, *shape), dtype=dtype)
+            wanted[key] = ShardedTensor.from_rank_offsets(key, data, (0, *layer))
+    try:
+        loaded = dist_checkpointing.load(wanted, str(directory), validate_access_integrity=False)
+    except (CheckpointingException, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{directory} lacks a tensor of its own model, it is damaged: {error}"
+        ) from None
+    return {key: loaded[key].reshape(shape) for key, shape in shapes.items()}
+
+
+def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], max_bytes: int) -> int:
+    """Write safetensors files of at most `max_bytes` and their index; returns parameters."""
+    shards: list[list[str]] = []
+    pending: dict[str, Tensor] = {}
+    size = total = parameters = 0
+
+    def flush() -> None:
+        if pending:
+            save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+            shards.append(list(pending))
+            pending.clear()
+
+    for name, tensor in tensors:
+        if size + tensor.nbytes > max_bytes:
+            flush()
+            size = 0
+        pending[name] = tensor.contiguous()
+        size, total = size + tensor.nbytes, total + tensor.nbytes
+        parameters += tensor.numel()
+    flush()
+    for written in folder.glob("shard-*"):
+        written.chmod(0o644)  # safetensors leaves them readable by the owner alone
+    if len(shards) == 1:
+        os.rename(folder / "shard-0", folder / "model.safetensors")
+        return parameters
+    weight_map = {}
+    for index, names in enumerate(shards):
+        file_name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
+        os.rename(folder / f"shard-{index}", folder / file_name)
+        weight_map |= dict.fromkeys(names, file_name)
+    write_json(
+        folder / "model.safetensors.index.json",
+        {"metadata": {"total_size": total}, "weight_map": weight_map},
+    )
+    return parameters
+
+
+def _write_configs(
+    folder: Path, model: ModelConfig, family: Family, vocab: SpeechTextVocab, directory: Path
+) -> None:
+    from transformers import GenerationConfig
+
+    vocab.save_pretrained(folder)
+    config = family.config(model, vocab.size)
+    config.dtype = _stored_dtype(directory)
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = vocab.eod_id
+    config.save_pretrained(folder)
+    GenerationConfig(
+        bos_token_id=vocab.eod_id, eos_token_id=vocab.eod_id, pad_token_id=vocab.eod_id
+    ).save_pretrained(folder)

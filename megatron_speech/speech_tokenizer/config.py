@@ -1,0 +1,176 @@
+"""Shape of a speech tokenizer, in the field names of the released GLM-4-Voice tokenizer."""
+
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any, Literal
+
+from ..audio import HOP_SAMPLES, SAMPLE_RATE_HZ
+from ..errors import ConfigError
+
+CONV_STRIDE = 2
+_ARCHITECTURE = "WhisperVQForConditionalGeneration"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechTokenizerConfig:
+    """Whisper with pooling and vector quantization inside its encoder (paper section 2.1).
+
+    Layers 1..pooling_position run at 50 Hz, the rest after the pool. The vectors behind layer
+    `quantize_position` are quantized; what lies above serves training and transcription only.
+    """
+
+    d_model: int = 1280
+    """Width; also the width of the codes."""
+    encoder_layers: int = 32
+    """Encoder layers in all, below and above the quantizer."""
+    encoder_attention_heads: int = 20
+    """Attention heads of each encoder layer."""
+    encoder_ffn_dim: int = 5120
+    """Feed-forward width of the encoder."""
+    decoder_layers: int = 32
+    """Layers of the text decoder."""
+    decoder_attention_heads: int = 20
+    """Attention heads of each decoder layer."""
+    decoder_ffn_dim: int = 5120
+    """Feed-forward width of the decoder."""
+    num_mel_bins: int = 128
+    """Mel bands of the input."""
+    mel_dynamic_range: Literal["fixed", "clip_maximum"] = "clip_maximum"
+    """Floor of the log-mel: a fixed level (causal), or 80 dB below the clip's maximum (Whisper)."""
+    max_source_positions: int = 1500
+    """Encoder positions at 50 Hz: 30 s."""
+    max_target_positions: int = 448
+    """Longest text, in tokens."""
+    vocab_size: int = 51866
+    """Text tokens of the decoder; set from the text tokenizer in training."""
+    decoder_start_token_id: int = 50258
+    """First token fed to the decoder; set from the text tokenizer in training."""
+    eos_token_id: int = 50257
+    """Token that ends a text; set from the text tokenizer in training."""
+    ctc_head: bool = False
+    """A linear CTC output beside the decoder, on the pooled frames."""
+    init_std: float = 0.02
+    """Standard deviation of the initial weights."""
+    pooling_kernel_size: int = 4
+    """Frames of 50 Hz averaged into one: 1, 2, 4, 8 give 50, 25, 12.5, 6.25 Hz."""
+    pooling_type: Literal["avg", "max"] = "avg"
+    """How frames are pooled."""
+    pooling_position: int = 16
+    """Encoder layers before the pool."""
+    quantize_vocab_size: int | None = 16384
+    """Codes K in the codebook; none trains without quantization."""
+    quantize_position: int = 16
+    """Encoder layers before the quantizer."""
+    quantize_commit_coefficient: float = 0.25
+    """Weight of the commitment loss, times `quantize_loss_scale`."""
+    quantize_loss_scale: float = 10.0
+    """Scale of the commitment loss."""
+    quantize_ema_decay: float = 0.99
+    """Decay of the codebook's moving averages."""
+    quantize_restart_interval: int | None = 100
+    """Steps between restarts of dead codes; none never restarts."""
+    quantize_restart_threshold: float | None = None
+    """Codes whose average count per step is below this are dead; none means decay**interval."""
+    quantize_encoder_only: bool = False
+    """The model ends at the quantizer (a tokenizer for inference)."""
+    quantize_causal_encoder: bool = False
+    """Strictly causal attention up to the quantizer."""
+    quantize_causal_block_size: int | None = 100
+    """Block of the block-causal attention up to the quantizer, in frames of 50 Hz; none is full."""
+    encoder_causal_attention: bool = False
+    """Strictly causal attention in the whole encoder."""
+    encoder_causal_convolution: bool = True
+    """Convolutions pad on the left only."""
+    skip_language_detection: bool = True
+    """Kept for the released layout; unused."""
+
+    def __post_init__(self) -> None:
+        self._check_order()
+        rate = Fraction(SAMPLE_RATE_HZ, HOP_SAMPLES * CONV_STRIDE * self.pooling_kernel_size)
+        if rate.denominator & (rate.denominator - 1):
+            raise ConfigError(
+                f"--pooling-kernel-size {self.pooling_kernel_size} gives {rate} codes per second, "
+                "which is not exact in binary; use 1, 2, 4, 5, 8 or 10"
+            )
+        block = self.quantize_causal_block_size
+        if block is not None and (block < 1 or block % self.pooling_kernel_size):
+            raise ConfigError(
+                f"--quantize-causal-block-size {block} must be a positive multiple of "
+                f"--pooling-kernel-size {self.pooling_kernel_size}"
+            )
+        for side in ("encoder", "decoder"):
+            heads = getattr(self, f"{side}_attention_heads")
+            if self.d_model % heads:
+                raise ConfigError(f"--d-model {self.d_model} is not divisible by {heads} heads")
+        if not 0 < self.quantize_ema_decay < 1:
+            raise ConfigError(f"--quantize-ema-decay is {self.quantize_ema_decay}; expected 0..1")
+        if self.quantize_vocab_size is not None and self.quantize_vocab_size < 2:
+            raise ConfigError(f"--quantize-vocab-size is {self.quantize_vocab_size}; expected >= 2")
+
+    def _check_order(self) -> None:
+        if not 0 <= self.pooling_position <= self.quantize_position <= self.encoder_layers:
+            raise ConfigError(
+                f"--pooling-position {self.pooling_position}, --quantize-position "
+                f"{self.quantize_position} and --encoder-layers {self.encoder_layers} must not "
+                "decrease: the pool comes before the quantizer"
+            )
+        if self.pooling_kernel_size < 1:
+            raise ConfigError(f"--pooling-kernel-size is {self.pooling_kernel_size}; expected >= 1")
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Codes per second of audio, exact."""
+        return SAMPLE_RATE_HZ / (HOP_SAMPLES * CONV_STRIDE * self.pooling_kernel_size)
+
+    @property
+    def mel_frames_per_code(self) -> int:
+        """Mel frames (100 Hz) that make one code."""
+        return CONV_STRIDE * self.pooling_kernel_size
+
+    @property
+    def samples_per_code(self) -> int:
+        """Audio samples that make one code."""
+        return HOP_SAMPLES * self.mel_frames_per_code
+
+    @property
+    def codes_per_window(self) -> int:
+        """Most codes that one window (30 s in Whisper) gives; also rows of embed_positions2."""
+        return -(-self.max_source_positions // self.pooling_kernel_size)
+
+    @property
+    def window_samples(self) -> int:
+        """Longest audio handled at once; longer audio is cut."""
+        return self.max_source_positions * CONV_STRIDE * HOP_SAMPLES
+
+    @property
+    def restart_threshold(self) -> float:
+        """Average count per step below which a code is dead (paper section 2.2)."""
+        if self.quantize_restart_threshold is not None:
+            return self.quantize_restart_threshold
+        return self.quantize_ema_decay ** (self.quantize_restart_interval or 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `config.json`, in the released layout."""
+        return {
+            "architectures": [_ARCHITECTURE],
+            "model_type": "whisper",
+            "is_encoder_decoder": True,
+            "activation_function": "gelu",
+            "pad_token_id": self.eos_token_id,
+            "bos_token_id": self.eos_token_id,
+            **asdict(self),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "SpeechTokenizerConfig":
+        """Read a `config.json`; fields we do not use are ignored.
+
+        Raises:
+            ConfigError: values that do not make a speech tokenizer.
+        """
+        if "quantize_vocab_size" not in values:
+            raise ConfigError(
+                "config.json has no quantize_vocab_size: this is no speech tokenizer folder"
+            )
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})

@@ -1,0 +1,139 @@
+"""Whisper's encoder made block-causal, with pooling and quantization inside (paper section 2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import WhisperConfig
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from .config import CONV_STRIDE, SpeechTokenizerConfig
+from .quantizer import Quantized, VectorQuantizer
+
+
+def whisper_config(config: SpeechTokenizerConfig, attention: str = "eager") -> WhisperConfig:
+    """The transformers config that our Whisper modules are built from."""
+    names = (
+        "d_model encoder_layers encoder_attention_heads encoder_ffn_dim decoder_layers "
+        "decoder_attention_heads decoder_ffn_dim num_mel_bins max_source_positions "
+        "max_target_positions vocab_size init_std decoder_start_token_id eos_token_id"
+    )
+    whisper = WhisperConfig(
+        **{name: getattr(config, name) for name in names.split()},
+        pad_token_id=None,  # padding is masked; a padding row would not be trained
+        bos_token_id=config.eos_token_id,
+    )
+    whisper._attn_implementation = attention
+    return whisper
+
+
+def attention_mask(
+    valid: torch.Tensor, block_size: int | None, causal: bool, dtype: torch.dtype
+) -> torch.Tensor:
+    """Additive mask (batch, 1, time, time): padding AND (lower triangle OR same block).
+
+    `valid` (batch, time) is False on padding. Without block size: the lower triangle if `causal`,
+    else padding only.
+    """
+    allowed = valid[:, None, None, :]
+    if block_size is not None or causal:
+        time = torch.arange(valid.shape[1], device=valid.device)
+        reachable = time[None, :] <= time[:, None]
+        if block_size is not None and not causal:
+            block = time // block_size
+            reachable = reachable | (block[None, :] == block[:, None])
+        allowed = allowed & reachable
+    else:
+        allowed = allowed.expand(-1, -1, valid.shape[1], -1)
+    mask = torch.zeros(allowed.shape, dtype=dtype, device=valid.device)
+    return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+@dataclass
+class EncoderOutput:
+    """Result of the encoder for B clips of at most T codes, width D."""
+
+    hidden: torch.Tensor
+    """Output of the last layer, (B, T, D)."""
+    valid: torch.Tensor
+    """False on padding, (B, T)."""
+    quantized: Quantized | None
+    """Codes and commitment loss; None where the quantizer is off."""
+
+
+class SpeechTokenizerEncoder(WhisperEncoder):
+    """Conv, lower layers, pool, quantizer, upper layers.
+
+    Tensor names are Whisper's plus `embed_positions2` and the quantizer's, so released weights fit.
+    """
+
+    def __init__(self, config: SpeechTokenizerConfig, attention: str = "eager"):
+        super().__init__(whisper_config(config, attention))
+        self.shape = config
+        if config.quantize_encoder_only:
+            self.layers = self.layers[: config.quantize_position]
+        self.embed_positions2 = nn.Embedding(config.codes_per_window, config.d_model)
+        with torch.no_grad():
+            self.embed_positions2.weight.copy_(
+                self.embed_positions.weight[: config.codes_per_window]
+            )
+        self.quantizer = None
+        if config.quantize_vocab_size is not None:
+            self.quantizer = VectorQuantizer(config)
+
+    def forward(self, mel: torch.Tensor, mel_lengths: torch.Tensor, quantize: bool = True):
+        """Log-mels (B, bins, frames), their valid frames (B,) -> EncoderOutput.
+
+        `frames` is a multiple of the mel frames per code. `quantize=False` passes the vectors on
+        as they are (the first part of training).
+        """
+        hidden, valid = self.lower(mel, mel_lengths)
+        quantized = None
+        if quantize and self.quantizer is not None:
+            quantized = self.quantizer(hidden, valid)
+            hidden = quantized.vectors.to(hidden.dtype)
+        return EncoderOutput(self.upper(hidden, valid), valid, quantized)
+
+    def lower(
+        self, mel: torch.Tensor, mel_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors that get quantized (B, T, D) and which are valid (B, T)."""
+        shape = self.shape
+        hidden = F.gelu(self._convolve(self.conv1, mel))
+        hidden = F.gelu(self._convolve(self.conv2, hidden)).transpose(1, 2)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
+        frames = torch.arange(mel.shape[-1], device=mel.device)
+        valid = (frames < mel_lengths[:, None])[:, ::CONV_STRIDE]
+        block, pool = shape.quantize_causal_block_size, shape.pooling_kernel_size
+        causal = shape.encoder_causal_attention or shape.quantize_causal_encoder
+        mask = attention_mask(valid, block, causal, hidden.dtype)
+        for layer in self.layers[: shape.pooling_position]:
+            hidden = layer(hidden, mask)
+        hidden, valid = self._pool(hidden), valid[:, ::pool]
+        if shape.quantize_position > shape.pooling_position:
+            mask = attention_mask(valid, block and block // pool, causal, hidden.dtype)
+        for layer in self.layers[shape.pooling_position : shape.quantize_position]:
+            hidden = layer(hidden, mask)
+        return hidden, valid
+
+    def upper(self, hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Layers above the quantizer: (B, T, D) vectors of codes -> (B, T, D)."""
+        hidden = hidden + self.embed_positions2.weight[: hidden.shape[1]]
+        mask = attention_mask(valid, None, self.shape.encoder_causal_attention, hidden.dtype)
+        for layer in self.layers[self.shape.quantize_position :]:
+            hidden = layer(hidden, mask)
+        return self.layer_norm(hidden)
+
+    def _convolve(self, conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+        padding = (1, 1)
+        if self.shape.encoder_causal_convolution:
+            padding = (conv.kernel_size[0] - 1, 0)
+        return F.conv1d(F.pad(x, padding), conv.weight, conv.bias, stride=conv.stride)
+
+    def _pool(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, n*pool, D) -> (B, n, D). A last partial group includes its padded frames."""
+        batch, frames, width = hidden.shape
+        pool = self.shape.pooling_kernel_size
+        groups = hidden.reshape(batch, frames // pool, pool, width)
+        return groups.mean(dim=2) if self.shape.pooling_type == "avg" else groups.amax(dim=2)

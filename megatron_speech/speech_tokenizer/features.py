@@ -1,0 +1,49 @@
+"""Audio -> padded log-mel batches, in a way that no clip depends on its batch mates."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..audio import HOP_SAMPLES, log_mel
+from .config import SpeechTokenizerConfig
+
+
+def clip_features(
+    audio: np.ndarray | torch.Tensor, config: SpeechTokenizerConfig
+) -> tuple[torch.Tensor, int]:
+    """Log-mel (bins, frames) of one clip (n,) of at most one window, and its valid frames.
+
+    Zeros fill the clip up to whole codes. Features are taken clip by clip: the last frame's
+    window reaches past the clip's end, and must see the same there in every batch.
+    """
+    audio = torch.as_tensor(audio, dtype=torch.float32)
+    samples = audio.shape[-1]
+    padded = F.pad(audio, (0, -samples % config.samples_per_code))
+    mel = log_mel(padded[None], config.num_mel_bins, config.mel_dynamic_range)
+    return mel[0], -(-samples // HOP_SAMPLES)
+
+
+def collate_features(
+    clips: Sequence[tuple[torch.Tensor, int]],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips (bins, frames), valid frames -> (B, bins, longest), (B,)."""
+    longest = max(mel.shape[1] for mel, _ in clips)
+    batch = torch.zeros(len(clips), clips[0][0].shape[0], longest)
+    for row, (mel, _) in zip(batch, clips, strict=True):
+        row[:, : mel.shape[1]] = mel
+    return batch, torch.tensor([valid for _, valid in clips])
+
+
+def batches_by_length(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length whose padded size stays within `limit`."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    batch: list[int] = []
+    for index in order:
+        if batch and (len(batch) + 1) * lengths[batch[0]] > limit:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,183 @@
+"""What the tokenizer is trained for: transcripts, and vectors close to their codes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError
+from ..training.task import Metrics
+from .dataset import IGNORED, AsrBatch, AsrDataset, BatchPlan, SpeechDataConfig
+from .model import ModelOutput, SpeechTokenizerModel
+from .quantizer import perplexity
+from .transcription import word_error_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """Losses, and when quantization begins (paper section 2.2)."""
+
+    ctc_weight: float = 0.0
+    """Weight of a CTC loss on the pooled frames; small models collapse without it."""
+    quantize: bool = True
+    """Train with the vector quantizer; off trains the same network without it, to compare."""
+    quantize_start_step: int = 0
+    """Steps trained before the quantizer is switched on."""
+    kmeans_init: bool = False
+    """Fill the codebook by k-means over vectors of the training data when quantization starts."""
+    kmeans_vectors: int = 16384
+    """Vectors, over all ranks, that k-means sees."""
+    kmeans_rounds: int = 10
+    """Rounds of k-means."""
+
+    def __post_init__(self) -> None:
+        if self.ctc_weight < 0 or self.quantize_start_step < 0:
+            raise ConfigError("--ctc-weight and --quantize-start-step must not be negative")
+
+
+class AsrObjective:
+    """Transcription through the quantizer; implements `training.ddp.Objective`."""
+
+    def __init__(
+        self,
+        train: AsrDataset,
+        valid: Mapping[str, AsrDataset],
+        data: SpeechDataConfig,
+        config: ObjectiveConfig,
+        device: torch.device,
+    ):
+        self.train, self.valid = train, valid
+        self.data, self.config, self.device = data, config, device
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.samples_per_step = data.global_batch_size
+        if data.global_batch_size % (data.micro_batch_size * self.world_size):
+            raise ConfigError(
+                f"--global-batch-size {data.global_batch_size} must be a multiple of "
+                f"--micro-batch-size {data.micro_batch_size} x {self.world_size} processes"
+            )
+        self._plan = BatchPlan(train.durations_s, data.global_batch_size, data.seed)
+
+    def batches(self, iteration: int) -> list[AsrBatch]:
+        """This rank's micro-batches of step `iteration`."""
+        own = self._plan.batch(iteration)[self.rank :: self.world_size]
+        size = self.data.micro_batch_size
+        parts = [own[start : start + size] for start in range(0, len(own), size)]
+        return [self.train.batch(part.tolist()).to(self.device) for part in parts]
+
+    def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
+        """Fill the codebook on the step at which quantization starts."""
+        starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
+        if starts and self._quantizes(model, iteration):
+            vectors = self._collect_vectors(model, iteration)
+            seed, rounds = self.data.seed, self.config.kmeans_rounds
+            model.encoder.quantizer.initialise(vectors, seed, rounds)
+
+    def loss(
+        self, model: nn.Module, batch: AsrBatch, iteration: int
+    ) -> tuple[torch.Tensor, Metrics]:
+        """Cross-entropy of the text + ctc_weight x CTC + commitment."""
+        quantize = self.config.quantize and iteration >= self.config.quantize_start_step
+        output: ModelOutput = model(batch.mel, batch.mel_lengths, batch.decoder_input, quantize)
+        flat = output.logits.float().flatten(0, 1)
+        total = F.cross_entropy(flat, batch.labels.flatten(), ignore_index=IGNORED)
+        metrics = {"asr loss": total.item()}
+        if output.ctc_logits is not None and self.config.ctc_weight:
+            ctc = ctc_loss(output.ctc_logits, output.encoder.valid, batch.targets)
+            total = total + self.config.ctc_weight * ctc
+            metrics["ctc loss"] = ctc.item()
+        if output.encoder.quantized is not None:
+            commitment = output.encoder.quantized.commitment_loss
+            total = total + self._commitment_weight * commitment
+            metrics["commitment loss"] = commitment.item()
+        return total, metrics
+
+    def after_step(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
+        """Move the codebook."""
+        if not self._quantizes(model, iteration):
+            return {}
+        return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
+
+    def evaluate(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
+        """Word error rate, codebook use and perplexity on each validation set."""
+        metrics: Metrics = {}
+        for name, dataset in self.valid.items():
+            metrics |= {
+                f"{key} {name}": value
+                for key, value in self._evaluate_one(model, dataset, iteration).items()
+            }
+        return metrics
+
+    def _evaluate_one(
+        self, model: SpeechTokenizerModel, dataset: AsrDataset, iteration: int
+    ) -> Metrics:
+        from .features import batches_by_length
+
+        quantize = self._quantizes(model, iteration - 1)  # as the last step was trained
+        counts = torch.zeros(model.config.quantize_vocab_size or 1, device=self.device)
+        own = range(self.rank, min(len(dataset), self.data.valid_samples), self.world_size)
+        found: list[tuple[str, str]] = []
+        limit = max(64, 4 * self.data.micro_batch_size)
+        lengths = [round(100 * dataset.durations_s[index]) + 1 for index in own]
+        for part in batches_by_length(lengths, limit * 1000):
+            indices = [own[n] for n in part]
+            batch = dataset.batch(indices).to(self.device)
+            encoded = model.encoder(batch.mel, batch.mel_lengths, quantize)
+            languages = [dataset.rows[index].language for index in indices]
+            texts = dataset.text.transcribe(model, encoded.hidden, encoded.valid, languages)
+            found += zip((dataset.rows[index].text for index in indices), texts, strict=True)
+            if encoded.quantized is not None:
+                codes = encoded.quantized.codes[encoded.valid]
+                counts += torch.bincount(codes, minlength=len(counts))
+        pairs = self._gather(found)
+        metrics = {"wer": word_error_rate([r for r, _ in pairs], [h for _, h in pairs])}
+        if quantize:
+            if self.world_size > 1:
+                dist.all_reduce(counts)
+            metrics["codebook usage"] = (counts > 0).float().mean().item()
+            metrics["perplexity"] = perplexity(counts)
+        return metrics
+
+    def _gather(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        if self.world_size == 1:
+            return pairs
+        gathered: list[list[tuple[str, str]]] = [[] for _ in range(self.world_size)]
+        dist.all_gather_object(gathered, pairs)
+        return [pair for part in gathered for pair in part]
+
+    @torch.no_grad()
+    def _collect_vectors(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:
+        """Vectors of this rank's next batches, at least its share of `kmeans_vectors`."""
+        wanted, found, offset = self.config.kmeans_vectors / self.world_size, [], 0
+        while sum(len(vectors) for vectors in found) < wanted and offset < 10_000:
+            for batch in self.batches(iteration + offset):
+                hidden, valid = model.encoder.lower(batch.mel, batch.mel_lengths)
+                found.append(hidden[valid].float())
+            offset += 1
+        return torch.cat(found)
+
+    def _quantizes(self, model: SpeechTokenizerModel, iteration: int) -> bool:
+        present = self.config.quantize and model.encoder.quantizer is not None
+        return present and iteration >= self.config.quantize_start_step
+
+    @property
+    def _commitment_weight(self) -> float:
+        config = self.train.config
+        return config.quantize_loss_scale * config.quantize_commit_coefficient
+
+
+def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:
+    """Mean CTC loss per target token: logits (B, T, V + 1), blank last, valid frames (B, T).
+
+    Clips with fewer frames than their text needs contribute nothing.
+    """
+    log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
+    flat = torch.tensor([token for target in targets for token in target], device=logits.device)
+    sizes = torch.tensor([len(target) for target in targets], device=logits.device)
+    blank = logits.shape[-1] - 1
+    return F.ctc_loss(
+        log_probabilities, flat, valid.sum(dim=1), sizes, blank=blank, zero_infinity=True
+    )

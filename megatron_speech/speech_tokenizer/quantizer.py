@@ -1,0 +1,176 @@
+"""Vector quantization by an EMA codebook with dead-code restart (paper section 2.2).
+
+Statistics are summed over all ranks and random choices are made from a generator seeded by the
+step over the vectors of all ranks in rank order, so that every rank holds the same codebook and
+the number of ranks does not matter.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ..errors import ConfigError
+from ..kernels.codebook_update import codebook_sums
+from ..kernels.vq_lookup import nearest_codes
+from ..training.task import Metrics
+from .config import SpeechTokenizerConfig
+
+_LAPLACE_EPSILON = 1e-5
+
+
+@dataclass
+class Quantized:
+    """What the quantizer gives for B clips of T vectors, width D."""
+
+    vectors: torch.Tensor
+    """Vectors of the codes (B, T, D), fp32; their gradient goes straight to the input."""
+    codes: torch.Tensor
+    """Codes (B, T), int64; 0 on padding."""
+    commitment_loss: torch.Tensor
+    """Mean squared distance of valid vectors to their code, the code held fixed; scalar."""
+
+
+class VectorQuantizer(nn.Module):
+    """One codebook; codes follow the vectors by moving averages, not by gradient.
+
+    In training mode each forward adds to the statistics of the step; `update` applies them.
+    """
+
+    def __init__(self, config: SpeechTokenizerConfig):
+        super().__init__()
+        assert config.quantize_vocab_size is not None
+        self.config = config
+        self.num_codes = config.quantize_vocab_size
+        self.codebook = nn.Embedding(self.num_codes, config.d_model)
+        self.codebook.weight.requires_grad_(False)
+        self.register_buffer("ema_count", torch.ones(self.num_codes))
+        self.register_buffer("ema_weight", self.codebook.weight.detach().clone())
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
+        """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
+        hidden = hidden.float()  # also under autocast: distances decide, rounding would move codes
+        flat = hidden.detach()[valid]
+        indices = nearest_codes(flat, self.codebook.weight)
+        if self.training:
+            self._pending.append((flat, indices))
+        codes = torch.zeros(valid.shape, dtype=torch.int64, device=hidden.device)
+        codes[valid] = indices
+        vectors = self.lookup(codes)
+        loss = (hidden[valid] - vectors[valid]).square().mean()
+        # Straight through: the value is the code's, the derivative is that of the input.
+        return Quantized(hidden + (vectors - hidden).detach(), codes, loss)
+
+    def lookup(self, codes: torch.Tensor) -> torch.Tensor:
+        """Vectors of codes: (...) int64 -> (..., D) fp32."""
+        return self.codebook.weight[codes].float()
+
+    @torch.no_grad()
+    def update(self, step: int) -> Metrics:
+        """Apply the statistics gathered since the last call; restart dead codes when due.
+
+        `step` is 1 for the first update. Every rank must call it.
+        """
+        vectors, indices = self._take_pending()
+        counts, sums = codebook_sums(vectors, indices, self.num_codes)
+        counts, sums = all_reduce_sum(counts), all_reduce_sum(sums)
+        decay = self.config.quantize_ema_decay
+        total = self.ema_count.mul_(decay).add_(counts, alpha=1 - decay).sum()
+        smoothed = (self.ema_count + _LAPLACE_EPSILON) / (total + self.num_codes * _LAPLACE_EPSILON)
+        self.ema_count.copy_(smoothed * total)
+        self.ema_weight.mul_(decay).add_(sums, alpha=1 - decay)
+        self.codebook.weight.copy_(self.ema_weight / self.ema_count[:, None])
+        metrics = {"codebook perplexity": perplexity(self.ema_count)}
+        interval = self.config.quantize_restart_interval
+        if interval is not None and step % interval == 0:
+            metrics["codes restarted"] = float(self._restart_dead_codes(vectors, step))
+        return metrics
+
+    @torch.no_grad()
+    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
+        """Set the codebook by k-means over real vectors (N on this rank, D).
+
+        Lloyd's rounds from randomly chosen vectors; an emptied cluster starts again at another
+        vector. Counts start at the clusters' shares of one vector per code.
+
+        Raises:
+            ConfigError: fewer vectors on all ranks than codes.
+        """
+        total = int(all_reduce_sum(torch.tensor(float(len(vectors)), dtype=torch.float64)).item())
+        if total < self.num_codes:
+            raise ConfigError(
+                f"k-means over {total} vectors cannot fill {self.num_codes} codes; raise "
+                "--kmeans-vectors or lower --quantize-vocab-size"
+            )
+        centres = choose_vectors(vectors, self.num_codes, seed)
+        counts = torch.ones(self.num_codes, device=vectors.device)
+        for round_index in range(rounds):
+            indices = nearest_codes(vectors, centres)
+            counts, sums = codebook_sums(vectors, indices, self.num_codes)
+            counts, sums = all_reduce_sum(counts), all_reduce_sum(sums)
+            centres = sums / counts.clamp(min=1)[:, None]
+            empty = (counts == 0).nonzero().flatten()
+            if len(empty):
+                centres[empty] = choose_vectors(vectors, len(empty), seed + 1 + round_index)
+        self.codebook.weight.copy_(centres)
+        self.ema_count.copy_(counts.clamp(min=1) * self.num_codes / total)
+        self.ema_weight.copy_(centres * self.ema_count[:, None])
+
+    def _restart_dead_codes(self, vectors: torch.Tensor, step: int) -> int:
+        """Replace codes that hardly occur by vectors of this step, as Jukebox does."""
+        dead = (self.ema_count < self.config.restart_threshold).nonzero().flatten()
+        chosen = choose_vectors(vectors, len(dead), step)
+        dead = dead[: len(chosen)]
+        self.codebook.weight[dead] = chosen
+        self.ema_weight[dead] = chosen
+        self.ema_count[dead] = 1.0
+        return len(dead)
+
+    def _take_pending(self) -> tuple[torch.Tensor, torch.Tensor]:
+        pending, self._pending = self._pending, []
+        if not pending:
+            device = self.ema_count.device
+            empty = torch.zeros(0, dtype=torch.int64, device=device)
+            return torch.zeros(0, self.ema_weight.shape[1], device=device), empty
+        return torch.cat([v for v, _ in pending]), torch.cat([i for _, i in pending])
+
+
+def choose_vectors(vectors: torch.Tensor, wanted: int, seed: int) -> torch.Tensor:
+    """Choose up to `wanted` rows at random, without repeats, from the rows of all ranks.
+
+    The result (n, D) is the same on every rank and does not depend on how rows are split.
+    """
+    sizes = [len(vectors)]
+    rank = 0
+    if _world_size() > 1:
+        gathered = [torch.zeros(1, dtype=torch.int64, device=vectors.device)] * _world_size()
+        gathered = [g.clone() for g in gathered]
+        own = torch.tensor([len(vectors)], dtype=torch.int64, device=vectors.device)
+        dist.all_gather(gathered, own)
+        sizes, rank = [int(g) for g in gathered], dist.get_rank()
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(sum(sizes), generator=generator)[:wanted].to(vectors.device)
+    local = chosen - sum(sizes[:rank])
+    mine = (local >= 0) & (local < len(vectors))
+    result = torch.zeros(len(chosen), vectors.shape[1], device=vectors.device)
+    result[mine] = vectors[local[mine]].float()
+    return all_reduce_sum(result)
+
+
+def perplexity(counts: torch.Tensor) -> float:
+    """exp of the entropy of the distribution that `counts` (K,) are proportional to."""
+    share = counts.double() / counts.sum().clamp(min=1e-12)
+    return torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
+
+
+def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:
+    """Sum over ranks, in place where there are several."""
+    if _world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1

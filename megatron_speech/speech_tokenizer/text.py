@@ -1,0 +1,101 @@
+"""Text side of the ASR objective: targets and prompts."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from ..errors import ConfigError
+from ..files import write_json
+from ..vocab import open_text_tokenizer
+from .model import SpeechTokenizerModel
+
+_WORD = re.compile(r"[\w']+")
+_EOS = "<|endoftext|>"
+_START = "<|startoftranscript|>"
+
+
+def spoken_words(text: str) -> str:
+    """Lower-case words without punctuation, each led by a space: what can be heard."""
+    return "".join(" " + word for word in _WORD.findall(text.lower()))
+
+
+class AsrText:
+    """Texts as token ids of the ASR decoder.
+
+    `words_only` trains on `spoken_words` instead of the text as written. With a Whisper tokenizer
+    the prompt is Whisper's (start, language, transcribe, no timestamps), else the end token.
+    """
+
+    def __init__(self, folder: str | Path, words_only: bool = False):
+        self.folder = Path(folder)
+        self._tokenizer = open_text_tokenizer(self.folder)
+        self.words_only = words_only
+        self.size = self._tokenizer.size
+        self.eos_id = self._tokenizer.eod_id
+        start = self._tokenizer.id_of(_START)
+        self.start_id = self.eos_id if start is None else start
+
+    def encode(self, text: str) -> list[int]:
+        """Target ids of a transcript, without the end token."""
+        return self._tokenizer.encode(spoken_words(text) if self.words_only else text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of generated ids."""
+        return self._tokenizer.decode(ids).strip()
+
+    def prompt(self, language: str | None) -> list[int]:
+        """First tokens fed to the decoder; as many for every language."""
+        if self.start_id == self.eos_id:
+            return [self.eos_id]
+        found = self._tokenizer.id_of(f"<|{language}|>") if language else None
+        names = (f"<|{language}|>" if found is not None else "<|en|>", "<|transcribe|>")
+        ids = [self._tokenizer.id_of(name) for name in (*names, "<|notimestamps|>")]
+        return [self.start_id, *(i for i in ids if i is not None)]
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the tokenizer's files into `folder`."""
+        self._tokenizer.save(folder, ())
+
+    def transcribe(
+        self,
+        model: SpeechTokenizerModel,
+        encoded: torch.Tensor,
+        valid: torch.Tensor,
+        languages: Sequence[str | None],
+    ) -> list[str]:
+        """Greedy texts of encoder outputs (B, T, D) with valid frames (B, T)."""
+        prompt = torch.tensor([self.prompt(lang) for lang in languages], device=encoded.device)
+        # No speech has more tokens than codes, give or take its last word.
+        rows = model.generate(encoded, valid, prompt, max_tokens=8 + valid.shape[1])
+        return [self.decode(row) for row in rows]
+
+
+def train_text_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
+    """Train a byte-level BPE on `spoken_words` of the transcripts and write it to `folder`.
+
+    Raises:
+        ConfigError: `size` leaves no room beyond the 256 bytes.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if size < 258:
+        raise ConfigError(f"--asr-vocab-size is {size}; expected at least 258 (bytes and end)")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[_EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((spoken_words(text) for text in texts), trainer)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _EOS},
+    )
+    open_text_tokenizer(folder)  # reads back what was written, or raises

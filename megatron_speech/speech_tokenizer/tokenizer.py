@@ -1,0 +1,213 @@
+"""`SpeechTokenizer`: audio -> codes, and codes -> text where the upper layers are present."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..audio import SAMPLE_RATE_HZ
+from ..errors import AudioError, CheckpointError, ConfigError, VocabularyError
+from ..files import fingerprint_of
+from ..kernels.vq_lookup import nearest_codes
+from . import layout
+from .config import SpeechTokenizerConfig
+from .features import batches_by_length, clip_features, collate_features
+from .model import SpeechTokenizerModel
+from .text import AsrText
+
+# What codes depend on: the rest of the config belongs to training and transcription.
+_CODE_FIELDS = (
+    "d_model encoder_attention_heads encoder_ffn_dim num_mel_bins mel_dynamic_range "
+    "max_source_positions pooling_kernel_size pooling_type pooling_position quantize_vocab_size "
+    "quantize_position quantize_causal_encoder quantize_causal_block_size "
+    "encoder_causal_attention encoder_causal_convolution"
+).split()
+_BATCH_SECONDS = 240
+_CODES_PER_BATCH = 8192
+
+
+class SpeechTokenizer:
+    """A trained speech tokenizer. Make one by `from_pretrained`."""
+
+    def __init__(self, model: SpeechTokenizerModel, text: AsrText | None = None):
+        self.model = model.eval()
+        self.text = text
+        self.config: SpeechTokenizerConfig = model.config
+        self._fingerprint: str | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: str | torch.device = "cpu"
+    ) -> "SpeechTokenizer":
+        """Read a folder in the released layout.
+
+        Raises:
+            CheckpointError: files missing or damaged, or tensors that do not fit the config.
+            ConfigError: a config that makes no speech tokenizer.
+        """
+        folder = Path(folder)
+        config = layout.read_config(folder)
+        model = SpeechTokenizerModel(config, "sdpa" if config.d_model > 512 else "eager")
+        tensors = layout.own_names(layout.read_tensors(folder))
+        missing, unexpected = [], []
+        try:
+            missing, unexpected = model.load_state_dict(tensors, strict=False)
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder}: weights do not fit config.json: {error}") from None
+        if missing:
+            raise CheckpointError(f"{folder}: {len(missing)} tensors missing, first {missing[0]}")
+        if unexpected and not config.quantize_encoder_only:
+            raise CheckpointError(
+                f"{folder}: {len(unexpected)} tensors that the config has no place for, first "
+                f"{unexpected[0]}"
+            )
+        text = None
+        if not config.quantize_encoder_only and (folder / "tokenizer.json").exists():
+            text = AsrText(folder)
+        return cls(model.to(device), text)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write a folder in the released layout."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.text is not None:
+            self.text.save_pretrained(folder)
+        layout.write_folder(folder, self.config, self.model.state_dict())
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Codes per second of audio."""
+        return self.config.frame_rate_hz
+
+    @property
+    def num_codes(self) -> int:
+        """Codebook size K; codes are 0..K-1."""
+        if self.config.quantize_vocab_size is None:
+            raise ConfigError("this model was trained without quantization and has no codes")
+        return self.config.quantize_vocab_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.encoder.conv1.weight.device
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights and settings that codes depend on; the text side does not count."""
+        if self._fingerprint is None:
+            self._fingerprint = _fingerprint(self.model)
+        return self._fingerprint
+
+    @torch.no_grad()
+    def encode(
+        self, audio: Sequence[np.ndarray], sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> list[np.ndarray]:
+        """Mono float32 clips (n,) in -1..1 -> codes (ceil(n / samples per code),), int64.
+
+        Clips are cut into 30 s windows whose codes are joined. The order and number of clips do
+        not matter to the result.
+
+        Raises:
+            AudioError: another sample rate, an empty clip, more than one channel, NaN or inf.
+        """
+        self.num_codes  # noqa: B018 - refuses models without a codebook
+        if sample_rate_hz != SAMPLE_RATE_HZ:
+            raise AudioError(
+                f"audio has {sample_rate_hz} Hz; the speech tokenizer takes {SAMPLE_RATE_HZ} Hz. "
+                "megatron_speech.audio.read_audio resamples files"
+            )
+        windows: list[tuple[int, np.ndarray]] = []
+        for index, clip in enumerate(audio):
+            clip = _checked(clip, index)
+            size = self.config.window_samples
+            windows += [(index, clip[start : start + size]) for start in range(0, len(clip), size)]
+        found = self._encode_windows([clip for _, clip in windows])
+        joined: list[list[np.ndarray]] = [[] for _ in audio]
+        for (index, _), codes in zip(windows, found, strict=True):
+            joined[index].append(codes)
+        return [np.concatenate(parts) for parts in joined]
+
+    def _encode_windows(self, windows: list[np.ndarray]) -> list[np.ndarray]:
+        results: list[np.ndarray] = [np.zeros(0, np.int64)] * len(windows)
+        encoder, limit = self.model.encoder, _BATCH_SECONDS * SAMPLE_RATE_HZ
+        assert encoder.quantizer is not None
+        for batch in batches_by_length([len(w) for w in windows], limit):
+            features = [clip_features(windows[index], self.config) for index in batch]
+            mel, lengths = collate_features(features)
+            hidden, valid = encoder.lower(mel.to(self.device), lengths.to(self.device))
+            flat = nearest_codes(hidden[valid], encoder.quantizer.codebook.weight)
+            sizes = valid.sum(dim=1).tolist()
+            for index, codes in zip(batch, flat.cpu().split(sizes), strict=True):
+                results[index] = codes.numpy()
+        return results
+
+    @torch.no_grad()
+    def decode_text(
+        self, codes: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
+    ) -> list[str]:
+        """Transcribe codes (n,) by the upper encoder layers and the ASR decoder.
+
+        Codes of more than 30 s are read window by window.
+
+        Raises:
+            ConfigError: an encoder-only tokenizer.
+            VocabularyError: a code outside 0..num_codes-1.
+        """
+        if self.text is None:
+            raise ConfigError("this speech tokenizer ends at its quantizer and cannot transcribe")
+        size, windows = self.config.codes_per_window, []
+        for index, array in enumerate(codes):
+            array = np.asarray(array, dtype=np.int64)
+            if array.size and not 0 <= array.min() <= array.max() < self.num_codes:
+                raise VocabularyError(
+                    f"codes {array.min()}..{array.max()} given to a speech tokenizer with codes "
+                    f"0..{self.num_codes - 1}"
+                )
+            windows += [(index, array[s : s + size]) for s in range(0, len(array), size)]
+        parts: list[list[tuple[int, str]]] = [[] for _ in codes]
+        for batch in batches_by_length([len(w) for _, w in windows], _CODES_PER_BATCH):
+            owners = [windows[n][0] for n in batch]
+            spoken = [languages[owner] if languages else None for owner in owners]
+            texts = self._decode_windows([windows[n][1] for n in batch], spoken)
+            for n, owner, text in zip(batch, owners, texts, strict=True):
+                parts[owner].append((n, text))
+        return [" ".join(text for _, text in sorted(found)).strip() for found in parts]
+
+    def _decode_windows(self, arrays: list[np.ndarray], languages: list[str | None]) -> list[str]:
+        assert self.text is not None
+        assert self.model.encoder.quantizer is not None
+        lengths = torch.tensor([len(array) for array in arrays], device=self.device)
+        padded = torch.zeros(len(arrays), int(lengths.max()), dtype=torch.int64)
+        for row, array in zip(padded, arrays, strict=True):
+            row[: len(array)] = torch.from_numpy(array)
+        valid = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
+        vectors = self.model.encoder.quantizer.lookup(padded.to(self.device))
+        encoded = self.model.encoder.upper(vectors, valid)
+        return self.text.transcribe(self.model, encoded, valid, languages)
+
+
+def _fingerprint(model: SpeechTokenizerModel) -> str:
+    """Hash of the tensors and settings below the codes."""
+    config = model.config
+    parts: list[bytes | str] = [json.dumps({name: getattr(config, name) for name in _CODE_FIELDS})]
+    upper = [f"layers.{n}." for n in range(config.quantize_position, config.encoder_layers)]
+    unused = (*upper, "layer_norm.", "embed_positions2.", "quantizer.ema_")
+    for name, value in sorted(model.encoder.state_dict().items()):
+        if not name.startswith(unused):
+            data = value.detach().cpu().contiguous().view(torch.uint8)
+            parts += [name, data.numpy().tobytes()]
+    return fingerprint_of(*parts)
+
+
+def _checked(clip: np.ndarray, index: int) -> np.ndarray:
+    clip = np.asarray(clip)
+    if clip.ndim != 1:
+        raise AudioError(f"clip {index} has shape {clip.shape}; expected mono audio (samples,)")
+    if clip.size == 0:
+        raise AudioError(f"clip {index} is empty")
+    if not np.issubdtype(clip.dtype, np.floating):
+        raise AudioError(f"clip {index} is {clip.dtype}; expected float samples in -1..1")
+    if not np.isfinite(clip).all():
+        raise AudioError(f"clip {index} holds NaN or infinite samples")
+    return clip.astype(np.float32, copy=False)

@@ -1,0 +1,48 @@
+"""Reading codes back as text by the tokenizer's own ASR decoder, and its error rate."""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from ..data.code_shards import CodeRecord
+from .tokenizer import SpeechTokenizer
+
+
+@cache
+def _normaliser(language: str):
+    from whisper_normalizer.basic import BasicTextNormalizer
+    from whisper_normalizer.english import EnglishTextNormalizer
+
+    return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
+
+
+def word_error_rate(
+    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+) -> float:
+    """Word errors per reference word, over all texts, after Whisper's normalisation.
+
+    Texts whose reference has no words after normalisation are left out; nan if none remains.
+    """
+    import jiwer
+
+    normalise = _normaliser(language)
+    pairs = [
+        (normalise(reference), normalise(hypothesis))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+    pairs = [(reference, hypothesis) for reference, hypothesis in pairs if reference.strip()]
+    if not pairs:
+        return float("nan")
+    return jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])
+
+
+def transcribe_codes(tokenizer: SpeechTokenizer, records: Iterable[CodeRecord]) -> list[str]:
+    """Text of each record's codes, in order.
+
+    Raises:
+        ConfigError: an encoder-only tokenizer, which cannot transcribe.
+        VocabularyError: a code outside the tokenizer's codebook.
+    """
+    records = list(records)
+    return tokenizer.decode_text(
+        [record.codes for record in records], languages=[record.language for record in records]
+    )

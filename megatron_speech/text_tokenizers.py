@@ -1,0 +1,173 @@
+"""Text tokenizers behind one small interface: Hugging Face's and SentencePiece's. No torch."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from .errors import VocabularyError
+from .files import read_json, write_json
+
+_PROBES = (
+    "The quick brown fox, 1234 times!",
+    " leading, trailing and  double   spaces ",
+    "lines\n\nand\r\ntabs\t.",
+    "ünïcödé, 你好世界。 שלום \U0001f600",
+)
+
+
+class TextTokenizer(Protocol):
+    """What the vocabulary needs of a text tokenizer."""
+
+    size: int
+    eod_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    def id_of(self, token: str) -> int | None: ...
+    def save(self, folder: Path, added: Sequence[str]) -> None: ...
+
+
+class HuggingFaceTokenizer:
+    """A folder with `tokenizer.json`, read by the tokenizers library."""
+
+    def __init__(self, folder: Path):
+        from tokenizers import Tokenizer
+
+        self.folder = folder
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        # "<|audio_3|>" written in a corpus is text, never speech
+        self._tokenizer.encode_special_tokens = True
+        self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.eod_id = self._find_eod()
+
+    def _find_eod(self) -> int:
+        config_path = self.folder / "tokenizer_config.json"
+        config = read_json(config_path) if config_path.exists() else {}
+        eos = config.get("eos_token") or "<|endoftext|>"
+        token = eos["content"] if isinstance(eos, dict) else eos
+        found = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise VocabularyError(
+                f"{self.folder}: end-of-text token {token!r} is not in tokenizer.json; "
+                "set eos_token in tokenizer_config.json to a token that is"
+            )
+        return found
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encoded]
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
+
+    def id_of(self, token: str) -> int | None:
+        return self._tokenizer.token_to_id(token)
+
+    def save(self, folder: Path, added: Sequence[str]) -> None:
+        """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
+        from tokenizers import AddedToken, Tokenizer
+
+        extended = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
+        folder.mkdir(parents=True, exist_ok=True)
+        extended.save(str(folder / "tokenizer.json"))
+        if folder.resolve() != self.folder.resolve():
+            for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+                if (self.folder / name).exists():
+                    shutil.copy(self.folder / name, folder / name)
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece `.model` file."""
+
+    def __init__(self, path: Path):
+        import sentencepiece
+
+        self.path = path
+        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        self._converted: Any = None
+        self.size = self._processor.vocab_size()
+        self.eod_id = self._processor.eos_id()
+        if self.eod_id < 0:
+            raise VocabularyError(f"{path}: the SentencePiece model has no end-of-sentence piece")
+
+    def encode(self, text: str) -> list[int]:
+        return self._processor.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        return self._processor.encode(list(texts))
+
+    def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        if self._converted is None:
+            self._converted = self._convert()
+        encoding = self._converted.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._processor.decode([int(i) for i in ids])
+
+    def id_of(self, token: str) -> int | None:
+        found = self._processor.piece_to_id(token)
+        return None if found == self._processor.unk_id() else found
+
+    def save(self, folder: Path, added: Sequence[str]) -> None:
+        """Write a `tokenizer.json` that gives the same ids, with `added` tokens behind it."""
+        from tokenizers import AddedToken
+
+        converted = self._convert()
+        converted.add_special_tokens([AddedToken(token, normalized=False) for token in added])
+        folder.mkdir(parents=True, exist_ok=True)
+        converted.save(str(folder / "tokenizer.json"))
+        write_json(
+            folder / "tokenizer_config.json",
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "eos_token": self._processor.id_to_piece(self.eod_id),
+                "unk_token": self._processor.id_to_piece(self._processor.unk_id()),
+                "clean_up_tokenization_spaces": False,
+            },
+        )
+
+    def _convert(self) -> Any:
+        from .sentencepiece_json import convert
+
+        converted = convert(self.path)
+        converted.encode_special_tokens = True
+        for text in _PROBES:
+            found = converted.encode(text, add_special_tokens=False).ids
+            if found != (expected := self.encode(text)):
+                raise VocabularyError(
+                    f"{self.path} cannot be converted faithfully: {text!r} gives {expected} by "
+                    f"SentencePiece but {found} as tokenizer.json; convert the model with its own "
+                    "tools and give the folder with tokenizer.json"
+                )
+        return converted
+
+
+def open_text_tokenizer(path: str | Path) -> TextTokenizer:
+    """Open a Hugging Face tokenizer folder or a SentencePiece `.model` file.
+
+    Raises:
+        VocabularyError: the path holds neither.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "tokenizer.json").exists():
+        return HuggingFaceTokenizer(path)
+    if path.is_dir() and (path / "tokenizer.model").exists():
+        return SentencePieceTokenizer(path / "tokenizer.model")
+    if path.is_file() and path.suffix == ".model":
+        return SentencePieceTokenizer(path)
+    raise VocabularyError(
+        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) "
+        "or a SentencePiece .model file"
+    )

@@ -1,0 +1,227 @@
+"""torch_dist checkpoints of the megatron backend: any layout in, any layout out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import CheckpointError
+
+if TYPE_CHECKING:
+    from .megatron import MegatronTrainer
+
+IDENTITY_KEY = "identity"
+
+
+def save(trainer: MegatronTrainer, directory: Path) -> None:
+    """Weights, optimizer, schedule and random state, written by all ranks together."""
+    from megatron.core import dist_checkpointing
+
+    metadata = _metadata(trainer)
+    state = _state(trainer, metadata, is_loading=False)
+    state["random"] = _random_state()
+    state["layout"] = _layout(trainer)
+    dist_checkpointing.save(
+        state, str(directory), content_metadata=_without_groups(metadata), async_strategy="mcore"
+    )
+
+
+def load(trainer: MegatronTrainer, directory: Path) -> None:
+    """Read what `save` wrote, resharding if the layout is another.
+
+    Random state is restored where tensor and pipeline sizes agree; elsewhere it stays freshly
+    seeded (it matters only with dropout).
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, of another model or vocabulary, or of the
+            other kind of optimizer.
+    """
+    from megatron.core import dist_checkpointing
+
+    common = read_common(directory)
+    _check_identity(common.get(IDENTITY_KEY, {}), trainer.identity, directory)
+    metadata = _metadata(trainer)
+    with_optimizer = not trainer.config.no_load_optim
+    if with_optimizer:
+        _check_optimizer(common, trainer, directory)
+        _allocate_optimizer_state(trainer)
+    state = _state(trainer, metadata, is_loading=True, with_optimizer=with_optimizer)
+    same_layout = common.get("layout") == _layout(trainer)
+    if same_layout and with_optimizer:
+        state["random"] = _random_state()
+    loaded = dist_checkpointing.load(state, str(directory))
+    for key, chunk in _modules(trainer):
+        chunk.load_state_dict(loaded[key])
+    if not with_optimizer:
+        trainer.optimizer.reload_model_params()
+        return
+    trainer.optimizer.load_state_dict(loaded["optimizer"])
+    _separate_steps(trainer)
+    trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
+    if same_layout:
+        _restore_random_state(loaded["random"])
+
+
+def read_common(directory: Path) -> dict[str, Any]:
+    """What a checkpoint holds besides tensors.
+
+    Raises:
+        CheckpointError: the folder holds no whole checkpoint.
+    """
+    from megatron.core import dist_checkpointing
+
+    if not (directory / "metadata.json").exists() or not (directory / ".metadata").exists():
+        raise CheckpointError(
+            f"{directory} is no whole torch_dist checkpoint: metadata.json or .metadata is missing"
+        )
+    return dist_checkpointing.load_common_state_dict(str(directory))
+
+
+def _state(
+    trainer: MegatronTrainer, metadata: dict, is_loading: bool, with_optimizer: bool = True
+) -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    for key, chunk in _modules(trainer):
+        state[key] = chunk.sharded_state_dict(metadata=metadata)
+    if with_optimizer:
+        state["optimizer"] = trainer.optimizer.sharded_state_dict(
+            state, is_loading=is_loading, metadata=metadata
+        )
+        state["opt_param_scheduler"] = trainer.scheduler.state_dict()
+    if not is_loading:
+        state[IDENTITY_KEY] = trainer.identity
+    return state
+
+
+def _modules(trainer: MegatronTrainer) -> list[tuple[str, Any]]:
+    """The bare modules: those wrapped in DistributedDataParallel would prefix every key."""
+    chunks = [chunk.module for chunk in trainer.chunks]
+    if len(chunks) == 1:
+        return [("model", chunks[0])]
+    return [(f"model{index}", chunk) for index, chunk in enumerate(chunks)]
+
+
+def _metadata(trainer: MegatronTrainer) -> dict[str, Any]:
+    from megatron.core import parallel_state
+
+    metadata: dict[str, Any] = {
+        "singleton_local_shards": False,
+        "chained_optim_avoid_prefix": True,
+        "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
+    }
+    if trainer.parallel.use_distributed_optimizer:
+        metadata["distrib_optim_sharding_type"] = "fully_reshardable"
+        metadata["distrib_optim_fully_reshardable_mem_efficient"] = False
+    return metadata
+
+
+def _without_groups(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key != "dp_cp_group"}
+
+
+def _layout(trainer: MegatronTrainer) -> list[int]:
+    return [
+        trainer.parallel.tensor_model_parallel_size,
+        trainer.parallel.pipeline_model_parallel_size,
+    ]
+
+
+def _random_state() -> Any:
+    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+
+    value = {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(),
+        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
+    }
+    return ShardedObject(
+        "random",
+        [value],
+        (
+            parallel_state.get_pipeline_model_parallel_world_size(),
+            parallel_state.get_tensor_model_parallel_world_size(),
+        ),
+        (
+            parallel_state.get_pipeline_model_parallel_rank(),
+            parallel_state.get_tensor_model_parallel_rank(),
+        ),
+        replica_id=parallel_state.get_data_parallel_rank(with_context_parallel=True),
+    )
+
+
+def _restore_random_state(stored: list[dict[str, Any]]) -> None:
+    from megatron.core import tensor_parallel
+
+    value = stored[0]
+    tensor_parallel.get_cuda_rng_tracker().set_states(value["tracker"])
+    torch.cuda.set_rng_state(value["cuda"])
+    torch.set_rng_state(value["torch"])
+
+
+def _inner_optimizers(trainer: MegatronTrainer) -> list[Any]:
+    return list(getattr(trainer.optimizer, "chained_optimizers", [trainer.optimizer]))
+
+
+def _allocate_optimizer_state(trainer: MegatronTrainer) -> None:
+    """Give a fresh torch AdamW its state: core's distributed optimizer cannot load without it.
+
+    Done by a step with zero gradients; the weights it may decay are overwritten by the load.
+    """
+    for optimizer in _inner_optimizers(trainer):
+        if not getattr(optimizer, "is_stub_optimizer", False) and not optimizer.optimizer.state:
+            for group in optimizer.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter)
+            optimizer.optimizer.step()
+            optimizer.optimizer.zero_grad()
+            if hasattr(optimizer, "_set_main_param_and_optimizer_states"):
+                _tolerate_missing_step(optimizer)
+
+
+def _tolerate_missing_step(optimizer: Any) -> None:
+    """Core restores the step by itself, yet looks for it among the tensors of each parameter."""
+    original = optimizer._set_main_param_and_optimizer_states
+
+    def with_step(model_parameter: Any, tensors: dict[str, Any]) -> None:
+        original(model_parameter, {"step": None, **tensors})
+
+    optimizer._set_main_param_and_optimizer_states = with_step
+
+
+def _separate_steps(trainer: MegatronTrainer) -> None:
+    """Give each parameter a step count of its own again.
+
+    Core restores one tensor into all of them, and torch's AdamW adds to it in place: the count
+    would grow by the number of parameters at every step.
+    """
+    for optimizer in _inner_optimizers(trainer):
+        for state in optimizer.optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
+
+
+def _check_optimizer(common: dict, trainer: MegatronTrainer, directory: Path) -> None:
+    stored = "distrib_optim_sharding_type" in common.get("content_metadata", {})
+    wanted = trainer.parallel.use_distributed_optimizer
+    if stored != wanted:
+        raise CheckpointError(
+            f"{directory} was saved {'with' if stored else 'without'} "
+            f"--use-distributed-optimizer; continue it that way, or take its weights alone with "
+            "--no-load-optim"
+        )
+
+
+def _check_identity(stored: dict, wanted: dict, directory: Path) -> None:
+    differing = [
+        f"{name} is {stored.get(name)} there and {value} here"
+        for name, value in wanted.items()
+        if stored.get(name) != value
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{directory} is of another model or vocabulary: {'; '.join(differing)}; use the "
+            "settings it was trained with, or another --save folder"
+        )

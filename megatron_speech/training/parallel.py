@@ -1,0 +1,255 @@
+"""Process groups and Megatron-Core's global state.
+
+`session` sets everything up for the time of a `with` block and takes everything down again, so a
+process can run one layout after another. No other file touches core's global state; the CPU
+stand-in is switched on here.
+"""
+
+import logging
+import os
+import queue
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+
+from ..errors import ConfigError
+from .cpu_stand_in import cpu_stand_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """How the model and the batch are divided over processes, and what is recomputed."""
+
+    tensor_model_parallel_size: int = 1
+    """Processes that share each weight matrix."""
+    pipeline_model_parallel_size: int = 1
+    """Pipeline stages the layers are divided into."""
+    num_virtual_stages_per_pipeline_rank: int = 1
+    """Model chunks per stage (interleaved schedule)."""
+    context_parallel_size: int = 1
+    """Processes that share each sequence; needs Transformer Engine on GPUs."""
+    sequence_parallel: bool = False
+    """Divide norms and dropout over the tensor-parallel processes as well."""
+    use_distributed_optimizer: bool = False
+    """Divide optimizer state over the data-parallel processes."""
+    overlap_grad_reduce: bool = False
+    """Reduce gradients while the backward pass is running."""
+    overlap_param_gather: bool = False
+    """Gather parameters while the forward pass is running (distributed optimizer only)."""
+    recompute_granularity: Literal["full", "selective"] | None = None
+    """Recompute activations in the backward pass: whole layers, or attention only."""
+    recompute_method: Literal["uniform", "block"] | None = None
+    """Which layers a full recomputation takes."""
+    recompute_num_layers: int | None = None
+    """Layers per recomputed unit (uniform) or per stage (block)."""
+    distributed_timeout_minutes: int = 30
+    """Minutes after which a collective that does not end is an error."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "tensor_model_parallel_size",
+            "pipeline_model_parallel_size",
+            "num_virtual_stages_per_pipeline_rank",
+            "context_parallel_size",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
+        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
+            raise ConfigError(
+                "--sequence-parallel needs --tensor-model-parallel-size of at least 2; "
+                "drop it or raise the tensor parallel size"
+            )
+        if self.num_virtual_stages_per_pipeline_rank > 1 and self.pipeline_model_parallel_size == 1:
+            raise ConfigError(
+                "--num-virtual-stages-per-pipeline-rank needs --pipeline-model-parallel-size of "
+                "at least 2"
+            )
+        if self.overlap_param_gather and not (
+            self.use_distributed_optimizer and self.overlap_grad_reduce
+        ):
+            raise ConfigError(
+                "--overlap-param-gather needs --use-distributed-optimizer and --overlap-grad-reduce"
+            )
+        if self.recompute_granularity == "full" and not (
+            self.recompute_method and self.recompute_num_layers
+        ):
+            raise ConfigError(
+                "--recompute-granularity full needs --recompute-method and --recompute-num-layers"
+            )
+
+    @property
+    def model_parallel_size(self) -> int:
+        """Processes that hold one replica of the model."""
+        return (
+            self.tensor_model_parallel_size
+            * self.pipeline_model_parallel_size
+            * self.context_parallel_size
+        )
+
+    def data_parallel_size(self, world_size: int) -> int:
+        """Replicas of the model among `world_size` processes.
+
+        Raises:
+            ConfigError: the processes cannot be divided into whole replicas, or the layout needs
+                a GPU that is not there.
+        """
+        if self.context_parallel_size > 1 and not torch.cuda.is_available():
+            raise ConfigError(
+                "--context-parallel-size above 1 needs GPUs with Transformer Engine; "
+                "set it to 1 on CPU"
+            )
+        if world_size % self.model_parallel_size:
+            raise ConfigError(
+                f"{world_size} processes cannot be divided into replicas of "
+                f"{self.model_parallel_size} (tensor {self.tensor_model_parallel_size} x pipeline "
+                f"{self.pipeline_model_parallel_size} x context {self.context_parallel_size}); "
+                "change --tensor-model-parallel-size, --pipeline-model-parallel-size or the "
+                "number of processes (torchrun --nproc-per-node)"
+            )
+        return world_size // self.model_parallel_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where this process stands."""
+
+    rank: int
+    world_size: int
+    data_parallel_rank: int
+    data_parallel_size: int
+    tensor_parallel_rank: int
+    pipeline_rank: int
+    is_last_stage: bool
+    """True where the pipeline computes the loss."""
+    device: torch.device
+
+    @property
+    def is_main_rank(self) -> bool:
+        """True on the rank that prints and writes markers."""
+        return self.rank == 0
+
+
+def flag(field_name: str) -> str:
+    """The command line spelling of a config field."""
+    return "--" + field_name.replace("_", "-")
+
+
+def launched_world_size() -> int:
+    """Processes torchrun started, 1 without it, the group's size where one exists."""
+    if dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
+    """Start process groups and core's parallel state, and take down what was started here.
+
+    Works under torchrun, inside a process group that exists already (which is then kept), and
+    alone. Without CUDA, core runs on the stand-in inside the block. Warnings that core gives
+    about its own optional dependencies are silenced.
+
+    Raises:
+        ConfigError: the layout does not fit the processes, or, on CPU, core is of a version the
+            stand-in was not tested with.
+    """
+    config.data_parallel_size(launched_world_size())
+    with ExitStack() as stack:
+        stack.enter_context(_quiet_core())
+        stack.enter_context(_saving_in_this_process())
+        on_gpu = torch.cuda.is_available()
+        stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
+        device = torch.device("cpu")
+        if on_gpu:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            stack.callback(setattr, sys, "excepthook", sys.excepthook)  # torch wraps it
+            _start_process_group(on_gpu, config.distributed_timeout_minutes)
+            stack.callback(dist.destroy_process_group)
+        yield _start_model_parallel(config, seed, device, stack)
+
+
+def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:
+    backend = "nccl" if on_gpu else "gloo"
+    timeout = timedelta(minutes=timeout_minutes)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+    else:  # alone: a store in memory needs no port
+        dist.init_process_group(
+            backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout
+        )
+
+
+def _start_model_parallel(
+    config: ParallelConfig, seed: int, device: torch.device, stack: ExitStack
+) -> Layout:
+    from megatron.core import parallel_state, tensor_parallel
+
+    virtual = config.num_virtual_stages_per_pipeline_rank
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=config.tensor_model_parallel_size,
+        pipeline_model_parallel_size=config.pipeline_model_parallel_size,
+        virtual_pipeline_model_parallel_size=virtual if virtual > 1 else None,
+        context_parallel_size=config.context_parallel_size,
+        distributed_timeout_minutes=config.distributed_timeout_minutes,
+    )
+    stack.callback(parallel_state.destroy_model_parallel)
+    random_state = torch.get_rng_state()
+    stack.callback(torch.set_rng_state, random_state)
+    stage = parallel_state.get_pipeline_model_parallel_rank()
+    torch.manual_seed(seed + 100 * stage)
+    tensor_parallel.model_parallel_cuda_manual_seed(seed + 100 * stage, force_reset_rng=True)
+    return Layout(
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        data_parallel_rank=parallel_state.get_data_parallel_rank(),
+        data_parallel_size=parallel_state.get_data_parallel_world_size(),
+        tensor_parallel_rank=parallel_state.get_tensor_model_parallel_rank(),
+        pipeline_rank=stage,
+        is_last_stage=parallel_state.is_pipeline_last_stage(),
+        device=device,
+    )
+
+
+@contextmanager
+def _saving_in_this_process() -> Iterator[None]:
+    """Let core's synchronous checkpoint writer report through a plain queue.
+
+    Without one it spawns a manager process that imports the main module anew: seconds, and an
+    endless spawn where that module has no main guard.
+    """
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+    previous = filesystem_async._results_queue
+    filesystem_async._results_queue = queue.Queue()
+    try:
+        yield
+    finally:
+        filesystem_async._results_queue = previous
+
+
+@contextmanager
+def _quiet_core() -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("megatron", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import megatron.core.optimizer  # noqa: F401  (warns once about absent extras)
+        with warnings.catch_warnings():
+            for module in ("megatron", r"torch\.distributed", r"torch\.autograd"):
+                warnings.filterwarnings("ignore", module=module)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,86 @@
+"""A small vocabulary, a small random Llama, a speech tokenizer that reads codes by a table."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
+from megatron_speech.vocab import SpeechTextVocab
+
+NUM_CODES = 16
+FINGERPRINT = "f" * 16
+SENTENCES = [
+    "Anna took the boat out.",
+    "The sky grew dark.",
+    "She turned back home.",
+    "He baked a cake.",
+    "Where does Anna live?",
+]
+
+
+class TableTranscriber:
+    """Reads exactly the codes of SENTENCES, as bare words; anything else is gibberish."""
+
+    num_codes = NUM_CODES
+
+    def __init__(self, fingerprint: str = FINGERPRINT):
+        self.fingerprint = fingerprint
+
+    def decode_text(self, codes):
+        table = {tuple(sentence_codes(s)): s for s in SENTENCES}
+        bare = [table.get(tuple(array), "zzz") for array in codes]
+        return [text.lower().strip(".?") for text in bare]
+
+
+def sentence_codes(sentence: str) -> np.ndarray:
+    return np.array([ord(letter) % NUM_CODES for letter in sentence], dtype=np.int64)
+
+
+def make_vocab(folder: Path) -> Path:
+    """A byte-level BPE with codes behind it; returns the extended vocabulary's folder."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES * 4, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vocab = SpeechTextVocab.extend(folder, NUM_CODES, padding_multiple=64)
+    vocab.save_pretrained(folder / "extended")
+    return folder / "extended"
+
+
+def make_model(folder: Path, vocab_folder: Path) -> Path:
+    """An exported model folder: random weights, large enough to be far from uniform."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocab = SpeechTextVocab.from_pretrained(vocab_folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab.padded_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.5,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    vocab.save_pretrained(folder)
+    return folder
+
+
+def write_speech(path: Path, sentences, num_codes: int = NUM_CODES, fingerprint=FINGERPRINT):
+    records = [
+        CodeRecord(id=f"u{n}", codes=sentence_codes(s), text=s) for n, s in enumerate(sentences)
+    ]
+    info = CodeShardInfo(frame_rate_hz=12.5, num_codes=num_codes, tokenizer_fingerprint=fingerprint)
+    write_code_shard(path, records, info)

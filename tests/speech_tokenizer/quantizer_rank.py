@@ -1,0 +1,48 @@
+"""One rank of test_quantizer_ranks: 50 steps on this rank's half of each batch."""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
+from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer
+
+STEPS = 50
+
+
+def run(rank: int, world_size: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    config = SpeechTokenizerConfig(
+        d_model=16,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        quantize_vocab_size=48,
+        quantize_restart_interval=5,
+        quantize_restart_threshold=0.5,
+    )
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(config)
+    generator = torch.Generator().manual_seed(7)
+
+    def half(batch: torch.Tensor) -> torch.Tensor:
+        return batch.chunk(world_size)[rank]
+
+    start = torch.randn(8, 30, 16, generator=generator)
+    quantizer.initialise(half(start).reshape(-1, 16), seed=1, rounds=5)
+    restarted = []
+    for step in range(1, STEPS + 1):
+        hidden = torch.randn(8, 12, 16, generator=generator)
+        valid = torch.rand(8, 12, generator=generator) > 0.2
+        quantizer(half(hidden), half(valid))
+        restarted.append(quantizer.update(step).get("codes restarted", 0.0))
+    return quantizer.state_dict(), restarted
+
+
+if __name__ == "__main__":
+    folder, own_rank, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder / 'store'}", rank=own_rank, world_size=size
+    )
+    torch.save(run(own_rank, size), folder / f"rank{own_rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,102 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from megatron_speech.errors import ConfigError
+from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer, choose_vectors, perplexity
+
+
+def make(config, **changes) -> VectorQuantizer:
+    torch.manual_seed(0)
+    return VectorQuantizer(replace(config, **changes))
+
+
+def test_gradient_goes_straight_through(tiny_config):
+    quantizer = make(tiny_config)
+    hidden = torch.randn(2, 5, 32, requires_grad=True)
+    valid = torch.ones(2, 5, dtype=torch.bool)
+    result = quantizer(hidden, valid)
+    torch.testing.assert_close(result.vectors, quantizer.lookup(result.codes))
+    weights = torch.randn(2, 5, 32)
+    (result.vectors * weights).sum().backward()
+    torch.testing.assert_close(hidden.grad, weights)
+    assert quantizer.codebook.weight.grad is None
+
+
+def test_commitment_pulls_vectors_and_ignores_padding(tiny_config):
+    quantizer = make(tiny_config)
+    hidden = torch.randn(1, 4, 32, requires_grad=True)
+    valid = torch.tensor([[True, True, False, False]])
+    result = quantizer(hidden, valid)
+    result.commitment_loss.backward()
+    expected = 2 * (hidden - quantizer.lookup(result.codes)).detach() / (2 * 32)
+    torch.testing.assert_close(hidden.grad[:, :2], expected[:, :2])
+    assert hidden.grad[:, 2:].abs().max() == 0
+    assert result.codes[0, 2:].tolist() == [0, 0]
+
+
+def test_one_update_by_hand(tiny_config):
+    quantizer = make(tiny_config, quantize_ema_decay=0.5, quantize_restart_interval=None)
+    before = quantizer.codebook.weight.clone()
+    vector = before[3] + 0.01
+    hidden = torch.stack([vector, vector, torch.full((32,), 1e6)])[None]
+    quantizer(hidden, torch.tensor([[True, True, False]]))
+    quantizer.update(1)
+    # count 0.5 * 1 + 0.5 * 2 = 1.5, sum 0.5 * code + 0.5 * 2 * vector
+    expected = (0.5 * before[3] + vector) / 1.5
+    torch.testing.assert_close(quantizer.codebook.weight[3], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(quantizer.codebook.weight[4], before[4], rtol=1e-4, atol=1e-4)
+    assert quantizer.ema_count.sum().item() == pytest.approx(0.5 * 64 + 0.5 * 2)
+
+
+def test_evaluation_gathers_nothing(tiny_config):
+    quantizer = make(tiny_config).eval()
+    before = quantizer.codebook.weight.clone()
+    quantizer(torch.randn(1, 9, 32), torch.ones(1, 9, dtype=torch.bool))
+    quantizer.train().update(1)
+    torch.testing.assert_close(quantizer.codebook.weight, before, rtol=1e-3, atol=1e-4)
+
+
+def test_dead_codes_restart_at_vectors_of_the_step(tiny_config):
+    quantizer = make(tiny_config, quantize_restart_interval=3, quantize_restart_threshold=0.98)
+    quantizer.codebook.weight.data += 100.0  # far away: one code takes all
+    quantizer.ema_weight += 100.0
+    hidden = torch.randn(4, 50, 32)
+    restarted = []
+    for step in range(1, 4):
+        quantizer(hidden, torch.ones(4, 50, dtype=torch.bool))
+        restarted.append(quantizer.update(step).get("codes restarted"))
+    assert restarted[:2] == [None, None]
+    assert restarted[2] == 63
+    distance = torch.cdist(quantizer.codebook.weight, hidden.reshape(-1, 32)).amin(dim=1)
+    assert (distance < 1e-4).sum() >= 63
+    assert (quantizer.ema_count == 1).sum() >= 63
+
+
+def test_kmeans_lowers_the_distortion(tiny_config):
+    torch.manual_seed(1)
+    vectors = (10 * torch.randn(64, 1, 32) + torch.randn(64, 20, 32)).reshape(-1, 32)
+
+    def distortion(codebook: torch.Tensor) -> float:
+        return torch.cdist(vectors, codebook).amin(dim=1).square().mean().item()
+
+    quantizer = make(tiny_config)
+    quantizer.initialise(vectors, seed=0, rounds=10)
+    assert distortion(quantizer.codebook.weight) < 0.7 * distortion(choose_vectors(vectors, 64, 0))
+    torch.testing.assert_close(
+        quantizer.ema_weight / quantizer.ema_count[:, None], quantizer.codebook.weight
+    )
+    with pytest.raises(ConfigError, match="cannot fill 64 codes"):
+        quantizer.initialise(vectors[:10])
+
+
+def test_chosen_vectors_do_not_repeat():
+    vectors = torch.arange(20.0)[:, None]
+    chosen = choose_vectors(vectors, 20, seed=3).flatten()
+    assert sorted(chosen.tolist()) == list(range(20))
+    assert choose_vectors(vectors, 99, seed=3).shape == (20, 1)
+
+
+def test_perplexity():
+    assert perplexity(torch.tensor([1.0, 1.0, 0.0, 0.0])) == pytest.approx(2.0)

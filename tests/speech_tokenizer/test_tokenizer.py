@@ -1,0 +1,151 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from megatron_speech.errors import AudioError, CheckpointError, ConfigError, VocabularyError
+from megatron_speech.speech_tokenizer import SpeechTokenizer
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
+
+
+@pytest.fixture
+def clips(make_noise):
+    return [make_noise(n, seed) for seed, n in enumerate((900, 16000, 33333, 70000, 1280, 24001))]
+
+
+def test_codes_do_not_depend_on_batch_mates(tokenizer, clips):
+    alone = [tokenizer.encode([clip])[0] for clip in clips]
+    together = tokenizer.encode(clips)
+    reverse = tokenizer.encode(clips[::-1])[::-1]
+    assert [len(codes) for codes in alone] == [-(-len(clip) // 1280) for clip in clips]
+    assert len({code for codes in alone for code in codes.tolist()}) > 5
+    for one, two, three in zip(alone, together, reverse, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
+        assert one.dtype == np.int64
+
+
+def test_long_audio_is_cut_into_windows(make_tokenizer, make_noise):
+    tokenizer = make_tokenizer(max_source_positions=100)  # windows of 2 s
+    audio = make_noise(16000 * 5)
+    parts = [audio[:32000], audio[32000:64000], audio[64000:]]
+    whole = tokenizer.encode([audio])[0]
+    np.testing.assert_array_equal(whole, np.concatenate(tokenizer.encode(parts)))
+    assert tokenizer.decode_text([whole])[0].startswith(tokenizer.decode_text([whole[:25]])[0])
+
+
+def test_save_and_load_give_the_same_codes(tokenizer, clips, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    again = SpeechTokenizer.from_pretrained(tmp_path)
+    codes = tokenizer.encode(clips)
+    for one, two in zip(codes, again.encode(clips), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert again.decode_text(codes) == tokenizer.decode_text(codes)
+    assert again.fingerprint == tokenizer.fingerprint
+    assert (again.frame_rate_hz, again.num_codes) == (12.5, 64)
+
+
+def test_released_names_and_encoder_only_files(make_tokenizer, clips, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(tmp_path / "full")
+    tensors = load_file(tmp_path / "full/model.safetensors")
+    names = (
+        "conv1.weight conv2.bias embed_positions.weight layers.0.self_attn.k_proj.weight "
+        "layers.3.final_layer_norm.bias layers.1.fc1.weight layer_norm.weight codebook.weight "
+        "embed_positions2.weight ema_count ema_weight"
+    )
+    assert {f"model.encoder.{name}" for name in names.split()} <= set(tensors)
+    assert "model.encoder.layers.0.self_attn.k_proj.bias" not in tensors
+    assert "model.decoder.layers.0.encoder_attn.q_proj.weight" in tensors
+
+    kept = {
+        name.removeprefix("model.encoder."): value
+        for name, value in tensors.items()
+        if name.startswith("model.encoder.")
+        and not name.startswith(("model.encoder.layers.2", "model.encoder.layers.3"))
+    }
+    kept = {name: value for name, value in kept.items() if not name.startswith("layer_norm")}
+    (tmp_path / "small").mkdir()
+    save_file(kept, tmp_path / "small/model.safetensors")
+    config = json.loads((tmp_path / "full/config.json").read_text())
+    config["quantize_encoder_only"] = True
+    (tmp_path / "small/config.json").write_text(json.dumps(config))
+    small = SpeechTokenizer.from_pretrained(tmp_path / "small")
+    for one, two in zip(tokenizer.encode(clips), small.encode(clips), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert small.fingerprint == tokenizer.fingerprint
+    with pytest.raises(ConfigError, match="cannot transcribe"):
+        small.decode_text([np.array([1])])
+
+
+def test_fingerprint_follows_weights_and_settings(make_tokenizer):
+    tokenizer, other = make_tokenizer(), make_tokenizer()
+    assert tokenizer.fingerprint == other.fingerprint
+    changed = make_tokenizer()
+    changed.model.encoder.quantizer.codebook.weight.data[0, 0] += 1e-3
+    assert changed.fingerprint != tokenizer.fingerprint
+    assert make_tokenizer(quantize_causal_block_size=32).fingerprint != tokenizer.fingerprint
+    upper = make_tokenizer()
+    upper.model.encoder.layers[3].fc1.weight.data += 1
+    assert upper.fingerprint == tokenizer.fingerprint
+
+
+def test_text_does_not_depend_on_batch_mates(tokenizer, clips):
+    codes = tokenizer.encode(clips)
+    alone = [tokenizer.decode_text([one])[0] for one in codes]
+    assert tokenizer.decode_text(codes) == alone
+    assert tokenizer.decode_text([]) == []
+    assert tokenizer.decode_text([np.zeros(0, np.int64)]) == [""]
+
+
+@pytest.mark.parametrize(
+    ("clip", "words"),
+    [
+        (np.zeros(0, np.float32), "empty"),
+        (np.zeros((100, 2), np.float32), "mono"),
+        (np.zeros(5000, np.int16), "float"),
+        (np.full(5000, np.nan, np.float32), "NaN"),
+    ],
+)
+def test_unusable_audio_is_refused(tokenizer, clip, words):
+    with pytest.raises(AudioError, match=words):
+        tokenizer.encode([clip])
+
+
+def test_other_sample_rates_and_codes_out_of_range_are_refused(tokenizer):
+    with pytest.raises(AudioError, match="8000 Hz"):
+        tokenizer.encode([np.zeros(8000, np.float32)], sample_rate_hz=8000)
+    with pytest.raises(VocabularyError, match=r"0\.\.63"):
+        tokenizer.decode_text([np.array([64])])
+
+
+def test_damaged_folders_are_refused(tokenizer, tmp_path):
+    with pytest.raises(CheckpointError, match=r"config\.json does not exist"):
+        SpeechTokenizer.from_pretrained(tmp_path / "none")
+    tokenizer.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    tensors = {name: value.clone() for name, value in load_file(weights).items()}
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged"):
+        SpeechTokenizer.from_pretrained(tmp_path)
+    del tensors["model.encoder.conv1.weight"]
+    save_file(tensors, weights)
+    with pytest.raises(CheckpointError, match=r"missing.*conv1"):
+        SpeechTokenizer.from_pretrained(tmp_path)
+    weights.unlink()
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickle"):
+        SpeechTokenizer.from_pretrained(tmp_path)
+
+
+def test_models_without_a_codebook_have_no_codes(make_tokenizer, make_noise):
+    tokenizer = make_tokenizer(quantize_vocab_size=None)
+    with pytest.raises(ConfigError, match="without quantization"):
+        tokenizer.encode([make_noise(5000)])

@@ -1,0 +1,74 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.speech_tokenizer.dataset import BatchPlan
+from megatron_speech.speech_tokenizer.features import batches_by_length
+from megatron_speech.speech_tokenizer.objective import ctc_loss
+from megatron_speech.speech_tokenizer.text import AsrText, spoken_words, train_text_tokenizer
+from megatron_speech.speech_tokenizer.transcription import word_error_rate
+
+
+def test_an_epoch_shows_every_recording_once_in_batches_of_like_length():
+    durations = np.random.default_rng(0).uniform(0.5, 10, size=640)
+    plan = BatchPlan(durations, batch_size=16, seed=1)
+    batches = [plan.batch(iteration) for iteration in range(40)]
+    assert sorted(np.concatenate(batches)) == list(range(640))
+    assert np.mean([np.ptp(durations[batch]) for batch in batches]) < 2
+    assert not np.array_equal(plan.batch(0), plan.batch(40))
+
+
+def test_batches_are_a_pure_function_of_seed_and_step():
+    durations = np.linspace(1, 9, 100)
+    one, two = BatchPlan(durations, 8, seed=5), BatchPlan(durations, 8, seed=5)
+    two.batch(77)
+    for step in (30, 3, 30):
+        np.testing.assert_array_equal(one.batch(step), two.batch(step))
+    assert not np.array_equal(one.batch(3), BatchPlan(durations, 8, seed=6).batch(3))
+
+
+def test_too_few_recordings_are_refused():
+    with pytest.raises(DataError, match="do not fill one batch"):
+        BatchPlan([1.0] * 3, 4, seed=0)
+
+
+def test_batches_by_length_cover_all_within_the_limit():
+    lengths = [5, 1, 9, 3, 7, 200]
+    batches = list(batches_by_length(lengths, limit=20))
+    assert sorted(n for batch in batches for n in batch) == list(range(6))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 20
+
+
+def test_ctc_loss_by_hand():
+    # Two frames, one token: the paths "aa", "a-", "-a" of probability 1/4 each (blank is last).
+    logits = torch.zeros(1, 3, 2)
+    valid = torch.tensor([[True, True, False]])
+    assert ctc_loss(logits, valid, [[0]]).item() == pytest.approx(-math.log(3 / 4))
+    assert ctc_loss(logits, valid, [[0, 0, 0]]).item() == 0  # does not fit: left out
+
+
+def test_spoken_words():
+    assert spoken_words("Don't stop, Anna!") == " don't stop anna"
+    assert spoken_words("...") == ""
+
+
+def test_text_tokenizer_round_trip(text_folder, tmp_path):
+    text = AsrText(text_folder, words_only=True)
+    ids = text.encode("The CAT, sat?")
+    assert text.decode(ids) == "the cat sat"
+    assert text.prompt("en") == [text.eos_id]
+    assert len(ids) == 3
+    text.save_pretrained(tmp_path)
+    assert AsrText(tmp_path, words_only=True).encode("The cat sat") == ids
+    with pytest.raises(ConfigError, match="258"):
+        train_text_tokenizer(["a"], 100, tmp_path)
+
+
+def test_word_error_rate_ignores_case_and_punctuation():
+    assert word_error_rate(["The cat sat."], ["the cat, sat"]) == 0
+    assert word_error_rate(["the cat sat down", "..."], ["the dog sat", "x"]) == pytest.approx(0.5)
+    assert math.isnan(word_error_rate([""], ["a"]))

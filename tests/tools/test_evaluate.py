@@ -1,0 +1,91 @@
+"""The evaluation tool from its flags to its file."""
+
+import json
+
+import pytest
+
+from megatron_speech import speech_tokenizer as speech_tokenizer_room
+from megatron_speech.errors import ConfigError, DataError
+from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
+from tools import evaluate
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    make_model(folder / "model", make_vocab(folder))
+    write_speech(folder / "codes" / "shard.parquet", SENTENCES)
+    item = {"id": "a", "task": "topic", "context": SENTENCES[:2], "right": SENTENCES[2]}
+    (folder / "cloze.jsonl").write_text(json.dumps(item | {"wrong": SENTENCES[3]}) + "\n")
+    question = {"id": "q", "question": SENTENCES[4], "answers": ["Tarn"]}
+    (folder / "qa.jsonl").write_text(json.dumps(question) + "\n")
+    return folder
+
+
+def arguments(folder, *more):
+    given = {"model": "model", "cloze": "cloze.jsonl", "speech": "codes", "output": "out.json"}
+    return [part for k, v in given.items() for part in (f"--{k}", str(folder / v))] + list(more)
+
+
+def with_tokenizer(monkeypatch, fingerprint):
+    class Loaded:
+        @staticmethod
+        def from_pretrained(path):
+            return TableTranscriber(fingerprint)
+
+    monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Loaded, raising=False)
+
+
+def test_all_tasks(folder, monkeypatch, capsys):
+    with_tokenizer(monkeypatch, "f" * 16)
+    more = ["--qa", str(folder / "qa.jsonl"), "--speech-tokenizer", str(folder)]
+    results = evaluate.main(arguments(folder, *more))
+    assert results == json.loads((folder / "out.json").read_text())
+    assert set(results["cloze"]["topic"]) == {"t2t", "s2t", "s2s", "t2s"}
+    assert set(results["qa"]["world"]) == {"t2t", "s2t", "s2s"}
+    figure = results["cascade"]["topic"]["s2t"]
+    assert (figure["n"], figure["rule"]) == (1, "total")
+    assert set(figure["rules"]) == {"total", "per_token", "pmi"}
+    assert "cloze topic" in capsys.readouterr().out
+
+
+def test_without_a_tokenizer_only_cloze_runs(folder):
+    results = evaluate.main(arguments(folder, "--directions", "s2t", "t2t"))
+    assert set(results["cloze"]["topic"]) == {"t2t", "s2t"}
+    assert "cascade" not in results
+
+
+def test_another_speech_tokenizer_is_refused(folder, monkeypatch):
+    with_tokenizer(monkeypatch, "0" * 16)
+    with pytest.raises(DataError, match="tokenize the sentences again"):
+        evaluate.main(arguments(folder, "--speech-tokenizer", str(folder)))
+
+
+@pytest.mark.parametrize(
+    ("task", "message"), [("chess", "no evaluation task 'chess'"), ("qa", "give --qa")]
+)
+def test_tasks_that_cannot_run(folder, task, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate.main(arguments(folder, "--tasks", task))
+
+
+@pytest.mark.parametrize(
+    ("dropped", "more", "message"),
+    [("--cloze", [], "nothing to evaluate"), ("", ["--limit", "0"], "--limit is 0")],
+)
+def test_settings_that_cannot_work(folder, dropped, more, message, capsys):
+    flags = arguments(folder, *more)
+    if dropped:
+        at = flags.index(dropped)
+        del flags[at : at + 2]
+    with pytest.raises(SystemExit) as exit_info:
+        evaluate.main(flags)
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_flag(folder, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        evaluate.main(arguments(folder, "--direction", "s2t"))
+    assert exit_info.value.code == 2
+    assert "--directions" in capsys.readouterr().err

@@ -1,0 +1,219 @@
+"""From a text list to recordings: the same whatever the workers, resumable, errors that help."""
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from megatron_speech import audio
+from megatron_speech.corpus import espeak, speech_source
+from megatron_speech.data.manifest import ManifestRow, read_manifest, read_texts, write_manifest
+from megatron_speech.errors import ConfigError, DataError
+from tools import make_speech
+
+SENTENCES = {
+    "story-1/000": "Anna went to the park.",
+    "story-1/001": "She took an umbrella.",
+    "plain": '"Where is the key?" asked Ben.',
+    "a b/ü": "It rained all day.",
+}
+
+
+def write_list(path: Path, texts: dict[str, str]) -> Path:
+    pq.write_table(pa.table({"id": list(texts), "text": list(texts.values())}), path)
+    return path
+
+
+def make(texts: Path, output: Path, *flags: str) -> speech_source.SpeechSummary:
+    return make_speech.main(["--texts", str(texts), "--output-dir", str(output), *flags])
+
+
+def audio_digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.flac"))
+    }
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Speech in blocks of two, with texts that cannot be spoken among them."""
+    folder = tmp_path_factory.mktemp("speech")
+    texts = {**SENTENCES, "none": "", "dots": "... !"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speech_source, "BLOCK_UTTERANCES", 2)
+        make(write_list(folder / "texts.parquet", texts), folder / "out", "--workers", "2")
+    return folder
+
+
+def test_recordings_and_manifest(spoken: Path) -> None:
+    rows = read_manifest(spoken / "out" / "manifest.parquet")
+    assert {row.id: row.text for row in rows} == SENTENCES
+    for row in rows:
+        waveform = audio.read_audio(row.path)
+        assert abs(len(waveform) / audio.SAMPLE_RATE_HZ - row.duration_s) < 1e-3
+        assert 0.5 < row.duration_s < 4
+        assert row.language == "en"
+        assert row.speaker in {voice.name for voice in espeak.TRAINING_VOICES}
+        edges = np.abs(np.concatenate([waveform[:800], waveform[-800:]])).max()
+        assert edges > espeak.TRIM_PEAK / 2  # trimmed: sound within 50 ms of the ends
+    by_id = {row.id: row for row in rows}
+    assert by_id["story-1/000"].speaker == by_id["story-1/001"].speaker
+
+
+def test_what_cannot_be_spoken_is_set_aside(spoken: Path) -> None:
+    lines = (spoken / "out" / "rejected.jsonl").read_text().splitlines()
+    rejected = {record["id"]: record for record in map(json.loads, lines)}
+    assert set(rejected) == {"none", "dots"}
+    assert {record["reason"] for record in rejected.values()} == {"nothing_to_speak"}
+
+
+def test_workers_and_interruptions_change_nothing(
+    spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speech_source, "BLOCK_UTTERANCES", 2)
+    texts, output = spoken / "texts.parquet", tmp_path / "out"
+    make(texts, output, "--workers", "1")
+    expected = audio_digests(spoken / "out")
+    assert audio_digests(output) == expected
+    # As after a kill: one block gone, one file of another cut short, no manifest.
+    for path in (output / "audio" / "00000").iterdir():
+        path.unlink()
+    damaged = next((output / "audio" / "00001").glob("*.flac"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    (output / "manifest.parquet").unlink()
+    make(texts, output, "--workers", "1")
+    assert audio_digests(output) == expected
+    assert make(texts, output).reused == len(SENTENCES)
+    assert (output / "manifest.parquet").read_bytes() == (
+        spoken / "out" / "manifest.parquet"
+    ).read_bytes()
+
+
+def test_a_folder_of_other_speech_is_refused(spoken: Path, tmp_path: Path) -> None:
+    other = write_list(tmp_path / "other.parquet", {"x": "Another text."})
+    with pytest.raises(ConfigError, match="other texts"):
+        make(other, spoken / "out")
+
+
+def test_delivery_depends_on_seed_and_document_only() -> None:
+    voices = espeak.TRAINING_VOICES
+    assert len(voices) >= 8
+    assert not {v.name for v in voices} & {v.name for v in espeak.HELD_OUT_VOICES}
+    deliveries = [espeak.choose_delivery(f"u{i}", 1, voices) for i in range(600)]
+    assert deliveries[5] == espeak.choose_delivery("u5", 1, voices)
+    assert espeak.choose_delivery("d/000", 1, voices) == espeak.choose_delivery("d/017", 1, voices)
+    assert deliveries != [espeak.choose_delivery(f"u{i}", 2, voices) for i in range(600)]
+    counts = [sum(d.voice == v.name for d in deliveries) for v in voices]
+    assert min(counts) > 30
+    assert all(200 <= d.words_per_minute <= 250 for d in deliveries)
+    assert len({d.words_per_minute for d in deliveries}) == 51
+    assert len({d.pitch for d in deliveries}) > 30
+    with pytest.raises(ConfigError, match="no voices"):
+        espeak.choose_delivery("u", 1, ())
+
+
+def test_every_voice_speaks_and_an_unknown_one_is_refused() -> None:
+    lengths = {}
+    for voice in (*espeak.TRAINING_VOICES, *espeak.HELD_OUT_VOICES):
+        delivery = espeak.choose_delivery("u", 1, (voice,))
+        lengths[voice.name] = len(espeak.engine().speak("Good morning, said Ben.", delivery))
+    assert all(8_000 < samples < 40_000 for samples in lengths.values()), lengths
+    unknown = espeak.Delivery(voice="en-gb-nobody", pitch=50, words_per_minute=220)
+    with pytest.raises(DataError, match="find the voice 'en-gb-nobody'"):
+        espeak.engine().speak("Hello.", unknown)
+    fast = espeak.Delivery(voice="en", pitch=50, words_per_minute=250)
+    slow = espeak.Delivery(voice="en", pitch=50, words_per_minute=200)
+    long, short = (espeak.engine().speak(SENTENCES["plain"], d) for d in (slow, fast))
+    assert len(short) < 0.95 * len(long)
+
+
+def test_file_names_are_safe_and_distinct() -> None:
+    ids = ["a/b", "a%2Fb", "../x", "ü", "y" * 300, "y" * 301, ".", "a b"]
+    names = [speech_source.file_name(identifier) for identifier in ids]
+    assert len(set(names)) == len(ids)
+    assert all("/" not in name and len(name) < 200 for name in names)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz", "jsonl.zst"])
+def test_json_lines_are_read(tmp_path: Path, suffix: str) -> None:
+    data = "".join(json.dumps({"text": f"Zeile {i} ü"}) + "\n" for i in range(3)).encode()
+    path = tmp_path / f"list.{suffix}"
+    if suffix == "jsonl.zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(data)
+    else:
+        path.write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    assert read_texts(path)[2] == ("list-0000002", "Zeile 2 ü")
+
+
+def bad_lists(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Text lists that must be refused, with what the error must say."""
+    for name, data in {
+        "latin.jsonl": b'{"text": "ok"}\n{"text": "caf\xe9"}\n',
+        "broken.jsonl": b'{"text": "ok"}\n{"text": \n',
+        "mixed.jsonl": b'{"id": "a", "text": "x"}\n{"text": "y"}\n',
+        "empty.jsonl": b"",
+        "words.parquet": b"no parquet",
+        "list.csv": b"text\n",
+    }.items():
+        (folder / name).write_bytes(data)
+    pq.write_table(pa.table({"id": ["a", "a"], "text": ["x", "y"]}), folder / "twice.parquet")
+    pq.write_table(pa.table({"sentence": ["x"]}), folder / "column.parquet")
+    write_list(folder / "mute.parquet", {"a": "...", "b": "?"})
+    says = {
+        "nowhere.parquet": "does not exist",
+        "latin.jsonl": "line 2: not valid UTF-8",
+        "broken.jsonl": "line 2: not JSON",
+        "mixed.jsonl": "some lines have an id",
+        "empty.jsonl": "is empty",
+        "words.parquet": "cannot be read as Parquet",
+        "list.csv": "expected a name ending in",
+        "twice.parquet": "id 'a' more than once",
+        "column.parquet": "no column 'text'; it has sentence",
+        "mute.parquet": "none of the 2 texts",
+    }
+    return {name: (folder / name, message) for name, message in says.items()}
+
+
+def test_bad_lists_are_refused(tmp_path: Path) -> None:
+    for path, message in bad_lists(tmp_path).values():
+        with pytest.raises(DataError, match=message):
+            make(path, tmp_path / "out" / path.stem)
+        assert not (tmp_path / "out" / path.stem / "manifest.parquet").exists()
+
+
+def test_manifest_of_own_recordings(tmp_path: Path) -> None:
+    tsv = tmp_path / "own.tsv"
+    tsv.write_text('id\tpath\ttext\tspeaker\tlanguage\na\tx.wav\tsay "this"\tEva\ten\n')
+    assert read_manifest(tsv) == [
+        ManifestRow(
+            id="a", path=tmp_path / "x.wav", text='say "this"', speaker="Eva", language="en"
+        )
+    ]
+    rows = [ManifestRow(id="b", path=tmp_path / "sub" / "y.wav", text="t", duration_s=1.5)]
+    write_manifest(tmp_path / "m.parquet", rows)
+    assert read_manifest(tmp_path / "m.parquet") == rows
+    assert pq.read_table(tmp_path / "m.parquet")["path"].to_pylist() == ["sub/y.wav"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id\tpath\ttext\tspeaker\na\tx\ty\tz\n", "no column 'language'"),
+        ("id\tpath\ttext\tspeaker\tlanguage\na\tx\n", "line 2: 2 fields, expected 5"),
+        ("id\tpath\ttext\tspeaker\tlanguage\na\t\ty\tz\ten\n", "row 0: id and path"),
+        ("id\tpath\ttext\tspeaker\tlanguage\n", "no rows"),
+        ("id\tpath\ttext\tspeaker\tlanguage\n" + "a\tx\ty\tz\ten\n" * 2, "more than once"),
+    ],
+)
+def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_manifest(path)

@@ -1,0 +1,156 @@
+"""A tiny model, data and layouts for the megatron tests, and the ranks that run them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.nn.utils import parameters_to_vector
+
+from megatron_speech.model.config import ModelConfig
+from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.training.megatron import BatchConfig, MegatronTrainer, TrainingData
+from megatron_speech.training.parallel import ParallelConfig, session
+
+VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 4
+MODEL = ModelConfig(
+    num_layers=4,
+    hidden_size=64,
+    ffn_hidden_size=96,
+    num_attention_heads=4,
+    num_query_groups=2,
+    max_position_embeddings=LENGTH,
+)
+BATCH = BatchConfig(
+    micro_batch_size=1, global_batch_size=4, lr=3e-3, lr_warmup_iters=2, eval_iters=1
+)
+IDENTITY = {"hidden_size": MODEL.hidden_size, "vocab": "tiny"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One layout run by a group of ranks."""
+
+    name: str
+    ranks: tuple[int, ...]
+    parallel: ParallelConfig
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}-{'sharded' if self.parallel.use_distributed_optimizer else 'whole'}"
+
+
+def cases() -> list[Case]:
+    """The layouts, each with and without the distributed optimizer."""
+    low, high, everyone = (0, 1), (2, 3), (0, 1, 2, 3)
+    shapes = [
+        ("tp2", low, {"tensor_model_parallel_size": 2}),
+        ("pp2", high, {"pipeline_model_parallel_size": 2}),
+        ("tp2-sp", low, {"tensor_model_parallel_size": 2, "sequence_parallel": True}),
+        ("dp2", high, {}),
+        (
+            "pp2-vpp2",
+            low,
+            {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2},
+        ),
+        (
+            "tp2-pp2",
+            everyone,
+            {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
+        ),
+    ]
+    return [
+        Case(name, ranks, ParallelConfig(**shape, use_distributed_optimizer=sharded))
+        for sharded in (False, True)
+        for name, ranks, shape in shapes
+    ]
+
+
+class Windows:
+    """Endless random windows, a pure function of their index; some hold two documents."""
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        ids = torch.randint(0, CODE_OFFSET + NUM_CODES, (LENGTH + 1,), generator=generator)
+        documents = torch.zeros(LENGTH, dtype=torch.long)
+        if index % 3 == 0:
+            documents[LENGTH // 2 :] = 1
+        return {
+            "tokens": ids[:-1],
+            "labels": ids[1:],
+            "loss_mask": (torch.rand(LENGTH, generator=generator) > 0.25).float(),
+            "position_ids": torch.arange(LENGTH),
+            "documents": documents,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What to do with a trainer: take weights or a whole state, step, keep the result."""
+
+    parallel: ParallelConfig = ParallelConfig()
+    weights: Path | None = None
+    resume: Path | None = None
+    first: int = 0
+    last: int = STEPS
+    save: Path | None = None
+    bf16: bool = False
+
+
+def run(task: Run) -> dict:
+    """Train `first`..`last` and return losses and gradient norms, weights if in one process."""
+    config = BatchConfig(
+        **{**vars(BATCH), "no_load_optim": task.weights is not None, "bf16": task.bf16}
+    )
+    with session(task.parallel, seed=7) as layout:
+        options = BuildOptions(padded_vocab_size=VOCAB, bf16=task.bf16)
+        trainer = MegatronTrainer(
+            build_model(MODEL, task.parallel, options),
+            TrainingData(
+                train=Windows(),
+                valid=Windows(),
+                seq_length=LENGTH,
+                code_offset=CODE_OFFSET,
+                num_codes=NUM_CODES,
+                separate_documents=True,
+            ),
+            config,
+            task.parallel,
+            layout,
+            train_iters=10,
+            identity=IDENTITY,
+        )
+        source = task.weights or task.resume
+        if source is not None:
+            trainer.load(source)
+        steps = [trainer.train_step(index) for index in range(task.first, task.last)]
+        validation = trainer.evaluate(task.last)
+        if task.save is not None:
+            if layout.is_main_rank:
+                task.save.mkdir(parents=True)
+            trainer.any_rank(False)
+            trainer.save(task.save)
+        weights = parameters_to_vector(trainer.chunks[0].parameters()).detach().float()
+    return {"steps": steps, "validation": validation, "weights": weights}
+
+
+def main(rank: int, folder: Path, weights: Path) -> None:
+    """Run all cases this rank takes part in; the first rank of each writes `<key>.json`."""
+    torch.set_num_threads(1)
+    for case in cases():
+        if rank not in case.ranks:
+            continue
+        store = dist.FileStore(str(folder / f"{case.key}.store"), len(case.ranks))
+        dist.init_process_group(
+            "gloo", store=store, rank=case.ranks.index(rank), world_size=len(case.ranks)
+        )
+        save = folder / case.key if case.name == "tp2-pp2" else None
+        result = run(Run(parallel=case.parallel, weights=weights, save=save))
+        dist.destroy_process_group()
+        if rank == case.ranks[0]:
+            del result["weights"]
+            (folder / f"{case.key}.json").write_text(json.dumps(result))

@@ -1,0 +1,67 @@
+"""Build indexed datasets from code shards, and interleaved ones from text alone.
+
+    python tools/build_dataset.py speech --codes codes/train --vocab runs/vocab \
+        --output-prefix data/speech --join-segments
+    python tools/build_dataset.py pairs --codes codes/train --vocab runs/vocab \
+        --output-prefix data/pairs
+    python tools/build_dataset.py text-to-token --codes codes/train --vocab runs/vocab \
+        --output-prefix data/t2t
+    python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \
+        --model runs/t2t/hf --like codes/train --output-prefix data/interleaved
+
+`interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one, with
+files between them. Everything can be stopped and run again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from megatron_speech import cli
+from megatron_speech.corpus.assemble import AssembleConfig, assemble
+from megatron_speech.corpus.generate import GenerateConfig, generate
+from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
+from megatron_speech.corpus.plan import PlanConfig, plan
+from megatron_speech.corpus.speech_documents import (
+    PairsConfig,
+    SpeechConfig,
+    TextToTokenConfig,
+    build_pairs,
+    build_speech,
+    build_text_to_token,
+)
+
+JOBS: dict[type, Callable[[Any], Any]] = {
+    SpeechConfig: build_speech,
+    PairsConfig: build_pairs,
+    TextToTokenConfig: build_text_to_token,
+    PlanConfig: plan,
+    GenerateConfig: generate,
+    AssembleConfig: assemble,
+    InterleavedConfig: build_interleaved,
+}
+
+Job = (
+    Annotated[SpeechConfig, tyro.conf.subcommand("speech")]
+    | Annotated[PairsConfig, tyro.conf.subcommand("pairs")]
+    | Annotated[TextToTokenConfig, tyro.conf.subcommand("text-to-token")]
+    | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
+    | Annotated[GenerateConfig, tyro.conf.subcommand("generate")]
+    | Annotated[AssembleConfig, tyro.conf.subcommand("assemble")]
+    | Annotated[InterleavedConfig, tyro.conf.subcommand("interleaved")]
+)
+
+
+def main(argv: Sequence[str] | None = None) -> Any:
+    """Run one job, print its counts as JSON and return them."""
+    config = cli.parse(Job, argv, __doc__ or "")  # type: ignore[arg-type]
+    result = JOBS[type(config)](config)
+    print(json.dumps(result, indent=2, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(main)

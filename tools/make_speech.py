@@ -1,0 +1,63 @@
+"""Speak a list of texts by espeak-ng: 16 kHz FLAC files and a manifest.
+
+    python tools/make_speech.py --texts runs/storyworld/speech/train.parquet \\
+        --output-dir runs/speech/train --voices train
+
+Run again, it keeps what is finished. Texts that cannot be spoken go to rejected.jsonl.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from megatron_speech import cli
+from megatron_speech.corpus.espeak import HELD_OUT_VOICES, TRAINING_VOICES
+from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
+from megatron_speech.data.manifest import read_texts
+
+VOICES = {
+    "train": TRAINING_VOICES,
+    "held-out": HELD_OUT_VOICES,
+    "all": (*TRAINING_VOICES, *HELD_OUT_VOICES),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeSpeechConfig:
+    """Settings of this tool."""
+
+    texts: Path
+    """Parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) with `text` and, if possible, `id`."""
+    output_dir: Path
+    """Folder for audio/ and manifest.parquet."""
+    text_column: str = "text"
+    """Column that holds the text."""
+    voices: Literal["train", "held-out", "all"] = "train"
+    """Which voices speak; `held-out` is for tests alone."""
+    seed: int = 1
+    """With the id, decides voice, pitch and rate of an utterance."""
+    workers: int | None = None
+    """Processes; as many as there are processors if not given."""
+
+
+def main(argv: Sequence[str] | None = None) -> SpeechSummary:
+    """Make the speech and return what was made."""
+    config = cli.parse(MakeSpeechConfig, argv, "Speak a list of texts by espeak-ng.")
+    started = time.monotonic()
+    texts = read_texts(config.texts, config.text_column)
+    summary = speak_texts(
+        texts, config.output_dir, VOICES[config.voices], config.seed, config.workers
+    )
+    seconds = time.monotonic() - started
+    print(
+        f"{summary.utterances:,} utterances, {summary.duration_s / 3600:.2f} h in {seconds:.0f} s "
+        f"({summary.duration_s / seconds:.0f} x real time), {summary.reused:,} found finished, "
+        f"{sum(summary.rejected.values())} rejected {summary.rejected or ''}".rstrip()
+    )
+    return summary
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,25 @@
+"""Pre-train a language model on indexed datasets, or continue a run.
+
+    python tools/pretrain.py lm-debug --vocab runs/vocab --save runs/lm \
+        --data-path 0.3 data/text 0.7 data/interleaved --valid-data-path data/valid
+    torchrun --nproc-per-node 8 tools/pretrain.py lm-9b --tensor-model-parallel-size 4 ...
+
+A run found in --save is continued. Checkpoints, `metrics.jsonl`, TensorBoard scalars, the
+resolved `run_config.yaml` and the vocabulary are written there.
+"""
+
+from collections.abc import Sequence
+
+from megatron_speech import cli
+from megatron_speech.recipes import lm
+from megatron_speech.training.loop import LoopResult
+
+
+def main(argv: Sequence[str] | None = None) -> LoopResult:
+    """Train by a recipe and return how the run ended."""
+    _, config = cli.parse_recipe(lm.RECIPES, argv, __doc__ or "")
+    return lm.pretrain(config)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,28 @@
+"""Train a speech tokenizer: Whisper's encoder with pooling and a codebook inside.
+
+    python tools/train_speech_tokenizer.py tokenizer-debug \\
+        --manifest speech/train/manifest.parquet --valid-manifest speech/valid/manifest.parquet \\
+        --save runs/speech_tokenizer
+
+The finished tokenizer lies in SAVE/export; run the same command again to continue a stopped
+training. Under torchrun every process trains on its share of each batch.
+"""
+
+from collections.abc import Sequence
+
+from megatron_speech import cli
+from megatron_speech.recipes.speech_tokenizer import (
+    RECIPES,
+    SpeechTokenizerResult,
+    train_speech_tokenizer,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> SpeechTokenizerResult:
+    """Train the recipe named on the command line."""
+    _, recipe = cli.parse_recipe(RECIPES, argv, __doc__ or "")
+    return train_speech_tokenizer(recipe)
+
+
+if __name__ == "__main__":
+    cli.run(main)
