@@ -15,7 +15,7 @@ files between them. Everything can be stopped and run again.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import tyro
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     """Run one job, print its counts as JSON and return them."""
     config = cli.parse(Job, argv, __doc__ or "")  # type: ignore[arg-type]
     result = JOBS[type(config)](config)
-    print(json.dumps(result, indent=2, default=lambda v: asdict(v) if is_dataclass(v) else str(v)))
+    print(json.dumps(result, indent=2, default=asdict))
     return result
 
 

@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> SpeechTextVocab:
     config = cli.parse(VocabConfig, argv, __doc__ or "")
     vocab = build_vocab(config)
     print(
-        f"{config.output}: {vocab.size:,} ids: text and specials, then {vocab.num_codes:,} codes from "
-        f"{vocab.code_offset:,}; padded to {vocab.padded_size:,}"
+        f"{config.output}: {vocab.size:,} ids, the last {vocab.num_codes:,} of them codes from "
+        f"{vocab.code_offset:,} on; padded to {vocab.padded_size:,}"
     )
     return vocab
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 import numpy as np
 
@@ -132,7 +133,7 @@ def _apart(positions: Sequence[float], least: float) -> list[float]:
     """Move labels down until none lies closer than `least` to the one above it."""
     moved = list(positions)
     order = sorted(range(len(moved)), key=lambda index: moved[index])
-    for above, below in zip(order, order[1:], strict=False):
+    for above, below in pairwise(order):
         moved[below] = max(moved[below], moved[above] + least)
     return moved
 
@@ -146,15 +147,20 @@ def usage_histogram(counts: np.ndarray, label: str) -> str:
     bins = np.array_split(shares, min(len(shares), 160))
     step = width / len(bins)
     parts = [
-        rect(left + n * step, top + plot * (1 - b.mean() / peak), step + 0.2,
-             plot * b.mean() / peak, "speech-fill")  # fmt: skip
+        rect(
+            left + n * step,
+            top + plot * (1 - b.mean() / peak),
+            step + 0.2,
+            plot * b.mean() / peak,
+            "speech-fill",
+        )
         for n, b in enumerate(bins)
     ]
     even = 1 / len(shares)
     y = top + plot * (1 - even / peak)
     parts.append(line(left, y, left + width, y, "chance"))
     parts.append(text(left + width, y - 4, "if all were used alike", "tick", "end"))
-    parts.append(text(left - 6, top + 8, f"{100 * peak:.1f}%", "tick", "end"))
+    parts.append(text(left - 6, top + 8, f"{100 * peak:.2g}%", "tick", "end"))
     parts.append(text(left - 6, top + plot, "0", "tick", "end"))
     parts.append(text(left, height - 12, "most frequent code", "tick"))
     parts.append(text(left + width, height - 12, f"code {len(shares):,} of {len(shares):,}",
@@ -166,7 +172,7 @@ def horizontal_bars(rows: Sequence[tuple[str, float, str, str]], label: str) -> 
     """Rows of (name, value, shown, css), the longest filling the width."""
     name_width, row_height = 172, 24
     most = max((value for _, value, _, _ in rows), default=1.0) or 1.0
-    width = WIDTH - name_width - 62
+    width = WIDTH - name_width - 76
     parts = []
     for number, (name, value, shown, css) in enumerate(rows):
         y = number * row_height

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from examples.quickstart import sections
+from examples.quickstart import sections, stage_sections
 from examples.quickstart.page_data import PageData
 
 _SECTIONS = [
     ("results", "What it learned", sections.results),
     ("listen", "Listen", sections.listen),
-    ("tokenizer", "Speech as codes", sections.tokenizer),
-    ("text-to-token", "Codes without a voice", sections.text_to_token),
-    ("documents", "What the model read", sections.documents),
-    ("training", "Training", sections.training),
-    ("answers", "Spoken questions", sections.answers),
-    ("time", "Time and machine", sections.time_and_machine),
+    ("tokenizer", "Speech as codes", stage_sections.tokenizer),
+    ("text-to-token", "Codes without a voice", stage_sections.text_to_token),
+    ("documents", "What the model read", stage_sections.documents),
+    ("training", "Training", stage_sections.training),
+    ("answers", "Spoken questions", stage_sections.answers),
+    ("time", "Time and machine", stage_sections.time_and_machine),
 ]
 
 

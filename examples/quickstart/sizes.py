@@ -49,6 +49,8 @@ class DemoSize:
     """Spans of words cut anywhere, as in the paper, or whole sentences."""
     span_reason: str = ""
     """Why, where it is not the paper's choice."""
+    generation_flags: tuple[str, ...] = ()
+    """Further flags of the jobs that generate codes."""
     evaluation_limit: int | None = None
     """Items of each evaluation part; None takes all."""
     has_bars: bool = True
@@ -66,7 +68,7 @@ class DemoSize:
 SMOKE = DemoSize(
     name="smoke",
     documents=2_000,
-    interleaved_documents=300,
+    interleaved_documents=150,
     speech_utterances=240,
     speech_stories=40,
     speech_test_utterances=16,
@@ -78,6 +80,13 @@ SMOKE = DemoSize(
     tokenizer_steps=20,
     text_to_token_steps=20,
     language_model_steps=20,
+    # Twenty steps do not teach a model to stop: draw the codes, and do not wait for long.
+    generation_flags=(
+        "--temperature=1.0",
+        "--most-seconds-per-character=0.05",
+        "--extra-seconds=0.5",
+        "--least-seconds-per-character=0.0",
+    ),
     evaluation_limit=16,
     has_bars=False,
     gflop=6_000,

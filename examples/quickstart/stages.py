@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart import corpora
-from examples.quickstart.runner import Demo, Done, Figures, Stage, StoppedEarly
-from examples.quickstart.sizes import BLENDS
+from examples.quickstart.runner import Demo, Done, Figures, StoppedEarly
+from examples.quickstart.sizes import BLENDS, DemoSize
 
 TEST_SETS = ("sentences", "windows", "held-out-voice")
 _SPOKEN = ("train", "stories", "sentences", "windows", "held-out-voice", "evaluation")
@@ -212,7 +212,12 @@ def language_model(arm: str, seed: int):
             "tts": demo.path("data", "pairs-tts"),
         }
         blend = [part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])]
-        valid = [0.5, demo.path("data", "valid_text_document"), 0.5, demo.path("data", "speech_valid")]
+        valid = [
+            0.5,
+            demo.path("data", "valid_text_document"),
+            0.5,
+            demo.path("data", "speech_valid"),
+        ]
         flags = _flags(
             data_path=blend,
             valid_data_path=valid,
@@ -220,7 +225,7 @@ def language_model(arm: str, seed: int):
             eval_interval=0,
             seed=seed,
         )
-        name = arm_folder(demo, arm, seed)
+        name = arm_folder(demo.size, arm, seed)
         export = _pretrain(demo, name, demo.size.recipes[2], flags)
         from megatron_speech.training.reporting import read_metrics
 
@@ -236,9 +241,9 @@ def language_model(arm: str, seed: int):
     return run
 
 
-def arm_folder(demo: Demo, arm: str, seed: int) -> str:
+def arm_folder(size: DemoSize, arm: str, seed: int) -> str:
     """Folder of an arm: its name, and its seed where there are several."""
-    return arm if len(demo.size.seeds) == 1 else f"{arm}-{seed}"
+    return arm if len(size.seeds) == 1 else f"{arm}-{seed}"
 
 
 def evaluation(demo: Demo, done: Done) -> Figures:
@@ -248,7 +253,7 @@ def evaluation(demo: Demo, done: Done) -> Figures:
     figures: dict[str, Any] = {}
     for arm in BLENDS:
         for seed in demo.size.seeds:
-            name = arm_folder(demo, arm, seed)
+            name = arm_folder(demo.size, arm, seed)
             flags = _flags(
                 model=demo.path(name, "hf"),
                 speech_tokenizer=demo.path("speech_tokenizer", "export"),
@@ -276,12 +281,13 @@ def _pretrain(demo: Demo, folder: str, recipe: str, flags: Sequence[str]) -> Any
 
 
 def _engine_flags(demo: Demo) -> list[str]:
-    return _flags(
+    flags = _flags(
         model=demo.path("text_to_token", "hf"),
         like=demo.path("codes", "train"),
         dtype="bfloat16" if demo.bf16 else "float32",
         device="cpu",
     )
+    return [*flags, *demo.size.generation_flags]
 
 
 def _require_finished(finished: bool) -> None:

@@ -103,7 +103,7 @@ def qa_table(evaluation: Mapping[str, Any]) -> str:
     samples = {direction: directions[direction]["samples"] for direction in spoken}
     count = min((len(found) for found in samples.values()), default=0)
     sample_rows = []
-    for index in range(min(count, _QA_ROWS)):
+    for index in range(0, count, max(1, -(-count // _QA_ROWS))):
         asked = samples[spoken[0]][index]
         row = [(escape(asked["question"]), ""), (escape(", ".join(asked["references"])), "")]
         for direction in spoken:

@@ -27,9 +27,9 @@ from examples.storyworld.world import World, make_world
 from megatron_speech import cli
 from megatron_speech.errors import ConfigError
 
-STORY_SHARE = 0.66
-ENCYCLOPEDIA_SHARE = 0.18
-SMALL_TALK_SHARE = 0.12
+STORY_SHARE = 0.80
+ENCYCLOPEDIA_SHARE = 0.11
+SMALL_TALK_SHARE = 0.06
 """The rest are questions and answers about facts."""
 SPEECH_STORY_SHARE = 0.8
 SPEECH_SMALL_TALK_SHARE = 0.12

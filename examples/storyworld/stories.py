@@ -24,11 +24,11 @@ from megatron_speech.errors import DataError
 from .templates import Wordings, fill, is_held_out, pick, pick_index
 from .world import PLACES, TOWNS, Person, World
 
-SCENARIO_SKEW = 1.3
+SCENARIO_SKEW = 1.0
 """Later scenarios are rarer in the corpus."""
-WORDING_SKEW = 1.5
+WORDING_SKEW = 2.0
 """Later wordings of a list are rarer in the corpus."""
-FILLER_COUNTS = (0, 0, 0, 1, 1, 1, 1, 2, 2, 2)
+FILLER_COUNTS = (0, 0, 0, 0, 0, 1, 1, 1, 1, 2)
 """Neutral sentences per story, drawn uniformly."""
 
 PLACE_PHRASES = {
@@ -142,7 +142,7 @@ def tell_story(
     sentences = [scenario.openings.draw(rng, wording_skew)[1], cause]
     sources = [scenario.middles, FILLERS] if rng.random() < 0.7 else [FILLERS, scenario.middles]
     for source in sources[: pick(rng, FILLER_COUNTS)]:
-        position = 1 if rng.random() < 0.25 else len(sentences)
+        position = 1 if rng.random() < 0.5 else len(sentences)
         sentences.insert(position, source.draw(rng)[1])
     return Story(
         scenario=scenario,
@@ -171,9 +171,12 @@ def training_story(rng: random.Random, world: World, *, even: bool = False) -> S
 
 
 def held_out_story(rng: random.Random, world: World, scenarios: Sequence[Scenario]) -> Story:
-    """A story for a test: a combination of name, place and wording no training text has."""
+    """A story for a test: a combination of name, place and wording no training text has.
+
+    Scenarios are equally frequent; wordings are as frequent as in training.
+    """
     scenario = pick(rng, scenarios)
     while True:
-        story = tell_story(rng, world, scenario, wording_skew=1)
+        story = tell_story(rng, world, scenario)
         if story.held_out:
             return story

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
 
 from megatron_speech.errors import ConfigError
 
@@ -19,7 +21,10 @@ class CodebookSums(NamedTuple):
 
 
 def codebook_sums(
-    x: torch.Tensor, indices: torch.Tensor, num_codes: int, mask: torch.Tensor | None = None
+    x: Float[Tensor, "n d"],
+    indices: Int64[Tensor, " n"],
+    num_codes: int,
+    mask: Bool[Tensor, " n"] | None = None,
 ) -> CodebookSums:
     """Sum the rows of `x` (N, D) by their code `indices` (N,), leaving out those not in `mask`.
 

@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from megatron_speech.errors import ConfigError
 
@@ -20,7 +22,7 @@ class VqLookup(NamedTuple):
     """Squared L2 distance to that row, (N,) fp32."""
 
 
-def vq_lookup(x: torch.Tensor, codebook: torch.Tensor) -> VqLookup:
+def vq_lookup(x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> VqLookup:
     """Find the nearest row of `codebook` (K, D) for each row of `x` (N, D).
 
     Memory beyond the inputs and outputs is bounded: the N x K distances never exist at once.

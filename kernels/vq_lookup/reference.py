@@ -1,11 +1,13 @@
 """Nearest code by squared L2 distance, as a chunked matrix product."""
 
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 
 _SCORES_PER_CHUNK = 1 << 22
 
 
-def nearest_codes(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
+def nearest_codes(x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> Int64[Tensor, " n"]:
     """Index of the nearest codebook row, (N, D) and (K, D) -> (N,) int64.
 
     Scores are x.c - |c|^2 / 2 in fp32: |x|^2 is the same for every code, and adding it would only

@@ -8,7 +8,7 @@ batch is decided here, by their lengths alone: a pure function of the request sh
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -149,7 +149,9 @@ class TransformersEngine:
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, config.dtype))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, dtype=getattr(torch, config.dtype)
+        )
         if loaded.config.vocab_size < self._vocab.size:
             raise CheckpointError(
                 f"{model}: the model has {loaded.config.vocab_size} rows, its vocabulary "

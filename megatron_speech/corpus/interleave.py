@@ -16,7 +16,10 @@ from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans
 
 # Chinese and Japanese write no spaces: there every character is a word, with its punctuation
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[^\w\s]*[{_CJK}][^\w\s]*|[^\s{_CJK}]+")
+_OPEN = "「『（《〈【〔“‘(\\[<«"
+_WORD = re.compile(r"\S+")
+_ANY_CJK = re.compile(rf"[{_CJK}]")
+_CJK_WORD = re.compile(rf"[{_OPEN}]*[{_CJK}][^\w\s{_OPEN}]*|(?:(?![{_OPEN}]*[{_CJK}])\S)+")
 _SPEAKABLE = re.compile(r"[^\W_]")
 
 
@@ -37,7 +40,8 @@ class CutText:
 
 def word_bounds(text: str) -> np.ndarray:
     """Start and stop characters of the words of `text`, (w, 2): what stands between whitespace."""
-    flat = [bound for match in _WORD.finditer(text) for bound in match.span()]
+    pattern = _CJK_WORD if _ANY_CJK.search(text) else _WORD
+    flat = [bound for match in pattern.finditer(text) for bound in match.span()]
     return np.array(flat, dtype=np.int64).reshape(-1, 2)
 
 
@@ -78,14 +82,13 @@ def align_units(words: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _sentences(text: str, characters: np.ndarray) -> np.ndarray:
     """Units per sentence: a sentence ends with its punctuation or before an empty line."""
-    ends = [
-        ends_sentence(text[start:stop]) or "\n\n" in text[stop:following]
-        for (start, stop), following in zip(
-            characters.tolist(), [*characters[1:, 0].tolist(), len(text)], strict=True
-        )
-    ]
-    if not ends:
+    if not len(characters):
         return np.zeros(0, np.int64)
+    following = [*characters[1:, 0].tolist(), len(text)]
+    ends = [
+        ends_sentence(text[start:stop]) or "\n\n" in text[stop:after]
+        for (start, stop), after in zip(characters.tolist(), following, strict=True)
+    ]
     ends[-1] = True
     return np.diff(np.flatnonzero(ends), prepend=-1)
 

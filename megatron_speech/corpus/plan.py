@@ -162,7 +162,7 @@ def _plan_task(task: _Task) -> None:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     records = read_pieces(task.pieces, config.text_key)
     rejected: list[Rejected] = []
-    report = dict.fromkeys(
+    report: dict[str, int] = dict.fromkeys(
         ("documents", "words", "spoken_words", "text_tokens", "requests", "not_speakable"), 0
     )
     with (

@@ -2,7 +2,9 @@
 
 One row per run of text and per spoken span, in document order. `source_id` is the document's id
 for text and `<document>/<span>` for speech, the id of its record in the code shard; characters
-are those of the source document; token_start and token_stop of speech enclose its codes only.
+are those of the source document, and no character is left out: whitespace before a span counts to
+the text before it, though its first token may carry it. token_start and token_stop of speech
+enclose its codes only.
 """
 
 from typing import Any

@@ -203,7 +203,7 @@ def _choose(sizes: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> np.ndarr
     # nearly full documents, where repeated draws would take long: order all places by a hash
     stops = np.cumsum(counts)
     for owner in np.unique(document[np.flatnonzero(packed[1:] == packed[:-1]) + 1]):
-        order = np.arange(sizes[owner])
+        order = np.arange(int(sizes[owner]))
         order = np.argsort(random_bits(keys[owner], _LAST_PLACES, order), kind="stable")
         taken = np.sort(order[: counts[owner]])
         packed[stops[owner] - counts[owner] : stops[owner]] = owner << 32 | taken

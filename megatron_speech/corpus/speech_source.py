@@ -12,6 +12,7 @@ how often they were stopped. A finished block is a folder that appeared whole:
 Imports no torch.
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -105,12 +106,15 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
                 rejected.append(Rejected(id=identifier, reason="engine", detail=str(error)))
                 continue
             path = temporary / file_name(identifier)
-            soundfile.write(path, waveform, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
+            # By way of memory, so that a full disk is an OSError with its errno.
+            data = io.BytesIO()
+            soundfile.write(data, waveform, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
+            path.write_bytes(data.getbuffer())
             spoken.append(
                 Spoken(
                     id=identifier,
                     file=path.name,
-                    num_bytes=path.stat().st_size,
+                    num_bytes=data.getbuffer().nbytes,
                     duration_s=len(waveform) / SAMPLE_RATE_HZ,
                     voice=delivery.voice,
                 )
@@ -155,6 +159,8 @@ def speak_texts(
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1")
     _claim_folder(output_dir, texts, voices, seed)
+    for stopped in (output_dir / "audio").glob(".*.part"):
+        shutil.rmtree(stopped, ignore_errors=True)
     blocks = _blocks(texts, output_dir, voices, seed)
     done = {block.folder: found for block in blocks if (found := finished_block(block))}
     reused = sum(len(spoken) for spoken, _ in done.values())

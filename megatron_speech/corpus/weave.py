@@ -66,16 +66,7 @@ def weave(
         ]
     )
     boa, eoa, eod, first_code = len(text) + np.arange(4)
-    same = spans.document[1:] == spans.document[:-1]
-    joined = same & (spans.token_start[1:] == spans.token_stop[:-1])
-    opens, closes = np.ones(count, np.int64), np.ones(count, np.int64)
-    opens[1:][joined] = 0
-    closes[:-1][joined] = 0
-    before = np.zeros(count, np.int64)
-    before[1:][same] = spans.token_stop[:-1][same]
-    last = np.zeros(documents, np.int64)
-    some = per_document > 0
-    last[some] = spans.token_stop[np.cumsum(per_document)[some] - 1]
+    before, last, opens, closes = _edges(spans, per_document)
 
     starts = np.empty(4 * count + 2 * documents, np.int64)
     lengths = np.empty_like(starts)
@@ -106,3 +97,21 @@ def weave(
         text_document=owner,
         text_span=follows,
     )
+
+
+def _edges(
+    spans: SpanBatch, per_document: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where text goes on: before each span (s,) and in the end (d,); 0 or 1 delimiters (s,)."""
+    count, documents = len(spans.document), len(per_document)
+    same = spans.document[1:] == spans.document[:-1]
+    joined = same & (spans.token_start[1:] == spans.token_stop[:-1])
+    opens, closes = np.ones(count, np.int64), np.ones(count, np.int64)
+    opens[1:][joined] = 0
+    closes[:-1][joined] = 0
+    before = np.zeros(count, np.int64)
+    before[1:][same] = spans.token_stop[:-1][same]
+    last = np.zeros(documents, np.int64)
+    some = per_document > 0
+    last[some] = spans.token_stop[np.cumsum(per_document)[some] - 1]
+    return before, last, opens, closes

@@ -6,9 +6,9 @@ loss rules are added here, as one dataset class for both, because a blend is of 
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -38,9 +38,9 @@ class Datasets:
 class SpeechTextDatasetConfig(GPTDatasetConfig):
     """Core's dataset config with what loss rules and packing need."""
 
-    facts: dict[str, DatasetFacts] | None = None
-    kinds: TokenKinds | None = None
-    separate_documents: bool = False
+    facts: dict[str, DatasetFacts] = field(kw_only=True)
+    kinds: TokenKinds = field(kw_only=True)
+    separate_documents: bool = field(kw_only=True)
 
 
 class _VocabAsTokenizer:
@@ -64,8 +64,14 @@ class SpeechTextDataset(GPTDataset):
     window are left out and counted in `left_out`.
     """
 
+    config: SpeechTextDatasetConfig
+    dataset: Any  # core's IndexedDataset
+    dataset_path: str
+
     def _build_document_sample_shuffle_indices(self):
-        self.facts: DatasetFacts = self.config.facts[self.dataset_path]
+        self.facts = self.config.facts[self.dataset_path]
+        self.kinds = self.config.kinds
+        self.eod = self.config.kinds.eod
         self.left_out = 0
         # Core's cache key leaves out what a dataset holds: one rebuilt in place would be read
         # by the indices of the old one.
@@ -98,7 +104,7 @@ class SpeechTextDataset(GPTDataset):
                 f"the shortest has {int(slots[self.indices].min()) + 1} tokens"
             )
         name = f"{self.unique_description_hash}-packed-{self.index_split.name}.npz"
-        cache = Path(self.config.path_to_cache) / name
+        cache = Path(str(self.config.path_to_cache)) / name
         if not cache.exists():
             packed = pack_epochs(
                 slots, capacity, self.indices, self.num_samples, self.config.random_seed
@@ -127,9 +133,9 @@ class SpeechTextDataset(GPTDataset):
         ids, _, lengths = self._query_document_sample_shuffle_indices(window)
         inputs, labels = ids[:-1].copy(), ids[1:].copy()
         padding = labels == self._pad_token_id
-        inputs[inputs == self._pad_token_id] = self.config.tokenizer.eod
-        labels[padding] = self.config.tokenizer.eod
-        mask = loss_mask(self.facts.loss_rule, inputs, labels, self.config.kinds) & ~padding
+        inputs[inputs == self._pad_token_id] = self.eod
+        labels[padding] = self.eod
+        mask = loss_mask(self.facts.loss_rule, inputs, labels, self.kinds) & ~padding
         documents = np.zeros(len(inputs), dtype=np.int64)
         if self.config.separate_documents:
             found = np.repeat(np.arange(len(lengths)), lengths)[: len(inputs)]
@@ -143,14 +149,14 @@ class SpeechTextDataset(GPTDataset):
         window = int(self.shuffle_index[window])
         first, last = self.sample_index[window], self.sample_index[window + 1]
         size = self.config.sequence_length
-        inputs = np.full(size, self.config.tokenizer.eod, dtype=np.int64)
+        inputs = np.full(size, self.eod, dtype=np.int64)
         labels, documents = inputs.copy(), np.full(size, last - first, dtype=np.int64)
         mask, position = np.zeros(size, dtype=bool), 0
         for number, document in enumerate(self.document_index[first:last]):
             ids = self.dataset[int(document)].astype(np.int64)
             place = slice(position, position + len(ids) - 1)
             inputs[place], labels[place], documents[place] = ids[:-1], ids[1:], number
-            mask[place] = loss_mask(self.facts.loss_rule, ids[:-1], ids[1:], self.config.kinds)
+            mask[place] = loss_mask(self.facts.loss_rule, ids[:-1], ids[1:], self.kinds)
             position = place.stop
         return inputs, labels, documents, mask
 
@@ -192,7 +198,7 @@ def build_datasets(
         random_seed=seed,
         sequence_length=config.seq_length,
         path_to_cache=str(config.data_cache_path),
-        tokenizer=_VocabAsTokenizer(vocab),
+        tokenizer=cast(Any, _VocabAsTokenizer(vocab)),
         reset_position_ids=False,
         reset_attention_mask=config.reset_attention_mask,
         eod_mask_loss=False,
@@ -202,9 +208,7 @@ def build_datasets(
         separate_documents=config.reset_attention_mask,
         **blends,
     )
-    builder = BlendedMegatronDatasetBuilder(
-        SpeechTextDataset, sizes, lambda: True, core_config
-    )
+    builder = BlendedMegatronDatasetBuilder(SpeechTextDataset, sizes, lambda: True, core_config)
     built = builder.build()
     _report_left_out(built[0])
     return Datasets(

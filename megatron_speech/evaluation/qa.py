@@ -54,7 +54,7 @@ def evaluate(context: EvaluationContext) -> list[Result]:
                 direction=direction,
                 headline=Figure(accuracy=float(np.mean(right)), n=len(right)),
                 rule="contains",
-                details={"samples": samples[:SAMPLES_KEPT]},
+                details={"samples": samples[:: max(1, -(-len(samples) // SAMPLES_KEPT))]},
             )
         )
     return results

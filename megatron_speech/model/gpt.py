@@ -1,6 +1,7 @@
 """The one place that builds the language model from Megatron-Core's parts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +126,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: Bu
     )
 
 
-def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | None):
+def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | None) -> Any:
     """Layers and final norm of one model chunk."""
     from megatron.core.models.gpt.gpt_layer_specs import (
         get_gpt_layer_local_spec,

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -55,7 +56,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         try:
-            tensors = _tensors(directory, model, family, vocab)
+            tensors = checkpoint_tensors(directory, model, vocab)
             parameters = _write_shards(staging, tensors, MAX_SHARD_BYTES)
             _write_configs(staging, model, family, vocab, directory)
             if hf.exists():
@@ -69,8 +70,9 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
 def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
     stored = read_common(directory).get(IDENTITY_KEY)
     if stored is None:
-        raise CheckpointError(f"{directory} does not say what model it holds; was it made by "
-                              "tools/pretrain.py?")
+        raise CheckpointError(
+            f"{directory} does not say what model it holds; was it made by tools/pretrain.py?"
+        )
     if stored["vocab"] != vocab.fingerprint:
         raise CheckpointError(
             f"{directory} was trained with vocabulary {stored['vocab']}, but the given one is "
@@ -80,10 +82,15 @@ def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
     return ModelConfig(**{name: value for name, value in stored.items() if name in names})
 
 
-def _tensors(
-    directory: Path, model: ModelConfig, family: Family, vocab: SpeechTextVocab
+def checkpoint_tensors(
+    directory: Path, model: ModelConfig, vocab: SpeechTextVocab
 ) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of the export, layer by layer."""
+    """Hugging Face names and tensors of a checkpoint, layer by layer; needs a session.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    family = get_family(model)
     width, dtype = model.hidden_size, _stored_dtype(directory)
     rows = (vocab.padded_size, width)
     embedding = _read(directory, {"embedding.word_embeddings.weight": rows}, dtype)
@@ -134,7 +141,9 @@ def _read(
             data = torch.empty((1, *shape), dtype=dtype)
             wanted[key] = ShardedTensor.from_rank_offsets(key, data, (0, *layer))
     try:
-        loaded = dist_checkpointing.load(wanted, str(directory), validate_access_integrity=False)
+        loaded: Any = dist_checkpointing.load(
+            wanted, str(directory), validate_access_integrity=False
+        )
     except (CheckpointingException, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{directory} lacks a tensor of its own model, it is damaged: {error}"

@@ -1,5 +1,8 @@
 """Layers that stand in for Transformer Engine's where it is absent: RMSNorm and attention."""
 
+from contextlib import nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -63,7 +66,8 @@ class DotProductAttention(MegatronModule):
             raise NotImplementedError("packed sequences and biases need Transformer Engine")
         query, key, value = (t.permute(1, 2, 0, 3) for t in (query, key, value))
         dropout = self.dropout if self.training else 0.0
-        with tensor_parallel.get_cuda_rng_tracker().fork() if dropout else _NoFork():
+        tracker: Any = tensor_parallel.get_cuda_rng_tracker()
+        with tracker.fork() if dropout else nullcontext():
             context = F.scaled_dot_product_attention(
                 query,
                 key,
@@ -75,8 +79,3 @@ class DotProductAttention(MegatronModule):
                 enable_gqa=query.size(1) != key.size(1),
             )
         return context.permute(2, 0, 1, 3).flatten(2)
-
-
-class _NoFork:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...

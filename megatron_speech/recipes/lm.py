@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
+from ..data.config import DataConfig
 from ..errors import ConfigError
 from ..files import write_text
-from ..data.config import DataConfig
 from ..model.config import ModelConfig
 from ..training.loop import LoopConfig, LoopResult, train
-from ..training.megatron import BatchConfig, MegatronTrainer, TrainingData
+from ..training.megatron import MegatronTrainer, TrainingData
+from ..training.megatron_optimizer import BatchConfig
 from ..training.parallel import ParallelConfig, launched_world_size, session
 from ..vocab import SpeechTextVocab
 
@@ -238,7 +239,8 @@ def pretrain(config: LMConfig) -> LoopResult:
     """Train or continue a run; the resolved config and the vocabulary are kept in its folder."""
     with build(config) as trainer:
         save = config.loop.save
-        assert save is not None and config.data.vocab is not None
+        assert save is not None
+        assert config.data.vocab is not None
         if trainer.is_main_rank:
             write_text(save / "run_config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
             SpeechTextVocab.from_pretrained(config.data.vocab).save_pretrained(save / "vocab")

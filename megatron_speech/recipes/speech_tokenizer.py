@@ -11,12 +11,15 @@ from ..errors import ConfigError
 from ..files import write_json
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import AsrDataset, SpeechDataConfig, read_rows
+from ..speech_tokenizer.layout import load_whisper
 from ..speech_tokenizer.model import SpeechTokenizerModel
 from ..speech_tokenizer.objective import AsrObjective, ObjectiveConfig
 from ..speech_tokenizer.text import AsrText, train_text_tokenizer
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, OptimizerConfig, process_group
 from ..training.loop import LoopConfig, train
+from ..training.reporting import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class SpeechTokenizerRecipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    init_from: Path | None = None
+    """Local Whisper folder (transformers, safetensors) to start from; none starts at random."""
     attention: str = "eager"
     """Attention of the training: eager (faster for small models on CPU) or sdpa."""
 
@@ -45,7 +50,7 @@ class SpeechTokenizerResult:
     finished: bool
     """False if it was stopped and should be started again."""
     metrics: dict[str, float]
-    """Last figures: `wer <set> validation`, `codebook usage <set> validation`, losses."""
+    """Figures of the last evaluation: `wer <set>`, `codebook usage <set>`, `perplexity <set>`."""
 
 
 def tokenizer_debug() -> SpeechTokenizerRecipe:
@@ -139,6 +144,8 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
     """
     if not recipe.data.manifest or recipe.loop.save is None:
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
+    if _finished_before(recipe.loop):
+        return _result(recipe.loop.save, finished=True)
     with process_group() as device:
         torch.manual_seed(recipe.data.seed)
         rows = read_rows(recipe.data.manifest)
@@ -148,13 +155,27 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         valid = _validation_sets(recipe, text, config)
         _write_rejected(recipe.loop.save, {"train": dataset, **valid})
         model = SpeechTokenizerModel(config, recipe.attention)
+        if recipe.init_from is not None:
+            load_whisper(model, recipe.init_from)
         objective = AsrObjective(dataset, valid, recipe.data, recipe.objective, device)
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
         result = train(trainer, recipe.loop)
-        export = recipe.loop.save / "export" if result.finished else None
-        if export is not None and trainer.is_main_rank:
-            SpeechTokenizer(model, text).save_pretrained(export)
-    return SpeechTokenizerResult(export=export, finished=result.finished, metrics=result.metrics)
+        if result.finished and trainer.is_main_rank:
+            SpeechTokenizer(model, text).save_pretrained(recipe.loop.save / "export")
+    return _result(recipe.loop.save, result.finished)
+
+
+def _finished_before(loop: LoopConfig) -> bool:
+    done = loop.save is not None and latest_iteration(loop.save) == loop.train_iters
+    return done and (loop.save / "export/config.json").exists()
+
+
+def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
+    """Figures come from the run's file, so that a run already finished tells the same."""
+    records = read_metrics(save, "valid")
+    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
+    export = save / "export" if finished else None
+    return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
 
 
 def _open_text(recipe: SpeechTokenizerRecipe, transcripts: list[str]) -> AsrText:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -29,8 +30,8 @@ def whisper_config(config: SpeechTokenizerConfig, attention: str = "eager") -> W
 
 
 def attention_mask(
-    valid: torch.Tensor, block_size: int | None, causal: bool, dtype: torch.dtype
-) -> torch.Tensor:
+    valid: Bool[Tensor, "batch time"], block_size: int | None, causal: bool, dtype: torch.dtype
+) -> Float[Tensor, "batch 1 time time"]:
     """Additive mask (batch, 1, time, time): padding AND (lower triangle OR same block).
 
     `valid` (batch, time) is False on padding. Without block size: the lower triangle if `causal`,
@@ -54,9 +55,9 @@ def attention_mask(
 class EncoderOutput:
     """Result of the encoder for B clips of at most T codes, width D."""
 
-    hidden: torch.Tensor
+    hidden: Tensor
     """Output of the last layer, (B, T, D)."""
-    valid: torch.Tensor
+    valid: Tensor
     """False on padding, (B, T)."""
     quantized: Quantized | None
     """Codes and commitment loss; None where the quantizer is off."""
@@ -73,6 +74,7 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         self.shape = config
         if config.quantize_encoder_only:
             self.layers = self.layers[: config.quantize_position]
+            self.layer_norm = nn.Identity()
         self.embed_positions2 = nn.Embedding(config.codes_per_window, config.d_model)
         with torch.no_grad():
             self.embed_positions2.weight.copy_(
@@ -82,7 +84,12 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         if config.quantize_vocab_size is not None:
             self.quantizer = VectorQuantizer(config)
 
-    def forward(self, mel: torch.Tensor, mel_lengths: torch.Tensor, quantize: bool = True):
+    def forward(
+        self,
+        mel: Float[Tensor, "batch bins frames"],
+        mel_lengths: Int64[Tensor, " batch"],
+        quantize: bool = True,
+    ) -> EncoderOutput:
         """Log-mels (B, bins, frames), their valid frames (B,) -> EncoderOutput.
 
         `frames` is a multiple of the mel frames per code. `quantize=False` passes the vectors on
@@ -96,8 +103,8 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         return EncoderOutput(self.upper(hidden, valid), valid, quantized)
 
     def lower(
-        self, mel: torch.Tensor, mel_lengths: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, mel: Float[Tensor, "batch bins frames"], mel_lengths: Int64[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch codes width"], Bool[Tensor, "batch codes"]]:
         """The vectors that get quantized (B, T, D) and which are valid (B, T)."""
         shape = self.shape
         hidden = F.gelu(self._convolve(self.conv1, mel))
@@ -117,7 +124,9 @@ class SpeechTokenizerEncoder(WhisperEncoder):
             hidden = layer(hidden, mask)
         return hidden, valid
 
-    def upper(self, hidden: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def upper(
+        self, hidden: Float[Tensor, "batch codes width"], valid: Bool[Tensor, "batch codes"]
+    ) -> Float[Tensor, "batch codes width"]:
         """Layers above the quantizer: (B, T, D) vectors of codes -> (B, T, D)."""
         hidden = hidden + self.embed_positions2.weight[: hidden.shape[1]]
         mask = attention_mask(valid, None, self.shape.encoder_causal_attention, hidden.dtype)
@@ -125,13 +134,13 @@ class SpeechTokenizerEncoder(WhisperEncoder):
             hidden = layer(hidden, mask)
         return self.layer_norm(hidden)
 
-    def _convolve(self, conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+    def _convolve(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
         padding = (1, 1)
         if self.shape.encoder_causal_convolution:
             padding = (conv.kernel_size[0] - 1, 0)
         return F.conv1d(F.pad(x, padding), conv.weight, conv.bias, stride=conv.stride)
 
-    def _pool(self, hidden: torch.Tensor) -> torch.Tensor:
+    def _pool(self, hidden: Tensor) -> Tensor:
         """(B, n*pool, D) -> (B, n, D). A last partial group includes its padded frames."""
         batch, frames, width = hidden.shape
         pool = self.shape.pooling_kernel_size

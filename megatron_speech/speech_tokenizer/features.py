@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..audio import HOP_SAMPLES, log_mel
@@ -11,8 +13,8 @@ from .config import SpeechTokenizerConfig
 
 
 def clip_features(
-    audio: np.ndarray | torch.Tensor, config: SpeechTokenizerConfig
-) -> tuple[torch.Tensor, int]:
+    audio: np.ndarray | Tensor, config: SpeechTokenizerConfig
+) -> tuple[Float[Tensor, "bins frames"], int]:
     """Log-mel (bins, frames) of one clip (n,) of at most one window, and its valid frames.
 
     Zeros fill the clip up to whole codes. Features are taken clip by clip: the last frame's
@@ -26,8 +28,8 @@ def clip_features(
 
 
 def collate_features(
-    clips: Sequence[tuple[torch.Tensor, int]],
-) -> tuple[torch.Tensor, torch.Tensor]:
+    clips: Sequence[tuple[Tensor, int]],
+) -> tuple[Float[Tensor, "batch bins frames"], Int64[Tensor, " batch"]]:
     """Clips (bins, frames), valid frames -> (B, bins, longest), (B,)."""
     longest = max(mel.shape[1] for mel, _ in clips)
     batch = torch.zeros(len(clips), clips[0][0].shape[0], longest)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..errors import CheckpointError
 from ..files import atomic_path, read_json, write_json
@@ -52,6 +53,33 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from None
     return tensors
+
+
+def load_whisper(model: nn.Module, folder: Path) -> None:
+    """Start `model` from a Whisper folder of transformers: everything but the quantizer is there.
+
+    Raises:
+        CheckpointError: tensors of other shapes, or missing ones.
+    """
+    tensors = own_names(read_tensors(folder))
+    new = ("quantizer.", "embed_positions2.", "ctc_head.")
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder} holds a Whisper of another shape than the recipe's; set --d-model, "
+            f"--encoder-layers and so on to its config.json\n{error}"
+        ) from None
+    lost = [name for name in missing if not any(part in name for part in new)]
+    if lost or unexpected:
+        raise CheckpointError(
+            f"{folder} does not fit: {len(lost)} tensors missing, {len(unexpected)} too many, "
+            f"first {(lost + unexpected)[0]}"
+        )
+    encoder = model.encoder
+    with torch.no_grad():
+        rows = len(encoder.embed_positions2.weight)
+        encoder.embed_positions2.weight.copy_(encoder.embed_positions.weight[:rows])
 
 
 def write_folder(

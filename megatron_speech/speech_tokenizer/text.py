@@ -68,8 +68,9 @@ class AsrText:
         """Greedy texts of encoder outputs (B, T, D) with valid frames (B, T)."""
         prompt = torch.tensor([self.prompt(lang) for lang in languages], device=encoded.device)
         # No speech has more tokens than codes, give or take its last word.
-        rows = model.generate(encoded, valid, prompt, max_tokens=8 + valid.shape[1])
-        return [self.decode(row) for row in rows]
+        limits = (8 + valid.sum(dim=1)).tolist()
+        rows = model.generate(encoded, valid, prompt, max_tokens=max(limits))
+        return [self.decode(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
 
 
 def train_text_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:

@@ -29,7 +29,11 @@ def word_error_rate(
         (normalise(reference), normalise(hypothesis))
         for reference, hypothesis in zip(references, hypotheses, strict=True)
     ]
-    pairs = [(reference, hypothesis) for reference, hypothesis in pairs if reference.strip()]
+    pairs = [
+        (reference, hypothesis)
+        for reference, hypothesis in pairs
+        if any(map(str.isalnum, reference))
+    ]
     if not pairs:
         return float("nan")
     return jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])

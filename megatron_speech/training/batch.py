@@ -85,4 +85,5 @@ def slice_for_context_parallel(batch: Batch) -> Batch:
     from megatron.core.utils import get_batch_on_this_cp_rank
 
     names = ("tokens", "labels", "loss_mask", "position_ids")
-    return replace(batch, **get_batch_on_this_cp_rank({n: getattr(batch, n) for n in names}))
+    columns = {name: getattr(batch, name) for name in names}
+    return replace(batch, **get_batch_on_this_cp_rank(columns, is_hybrid_cp=False))

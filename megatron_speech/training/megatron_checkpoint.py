@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,28 @@ IDENTITY_KEY = "identity"
 
 
 def save(trainer: MegatronTrainer, directory: Path) -> None:
-    """Weights, optimizer, schedule and random state, written by all ranks together."""
+    """Weights, optimizer, schedule and random state, written by all ranks together.
+
+    Raises:
+        CheckpointError: the files could not be written (a full disk, most often).
+    """
     from megatron.core import dist_checkpointing
+    from torch.distributed.checkpoint.api import CheckpointException
 
     metadata = _metadata(trainer)
     state = _state(trainer, metadata, is_loading=False)
     state["random"] = _random_state()
     state["layout"] = _layout(trainer)
-    dist_checkpointing.save(
-        state, str(directory), content_metadata=_without_groups(metadata), async_strategy="mcore"
-    )
+    content = _without_groups(metadata)
+    try:
+        dist_checkpointing.save(state, str(directory), content_metadata=content)
+    except (CheckpointException, RuntimeError) as error:
+        free = shutil.disk_usage(directory).free
+        raise CheckpointError(
+            f"checkpoint {directory} could not be written; {free / 2**20:,.0f} MiB are free on "
+            "that disk. Make room and run the same command again: it continues from the last "
+            f"whole checkpoint.\n{error}"
+        ) from None
 
 
 def load(trainer: MegatronTrainer, directory: Path) -> None:
@@ -51,7 +64,7 @@ def load(trainer: MegatronTrainer, directory: Path) -> None:
     same_layout = common.get("layout") == _layout(trainer)
     if same_layout and with_optimizer:
         state["random"] = _random_state()
-    loaded = dist_checkpointing.load(state, str(directory))
+    loaded: Any = dist_checkpointing.load(state, str(directory))
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
     if not with_optimizer:
@@ -129,13 +142,13 @@ def _layout(trainer: MegatronTrainer) -> list[int]:
 
 
 def _random_state() -> Any:
-    from megatron.core import parallel_state, tensor_parallel
+    from megatron.core import parallel_state
     from megatron.core.dist_checkpointing.mapping import ShardedObject
 
     value = {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(),
-        "tracker": tensor_parallel.get_cuda_rng_tracker().get_states(),
+        "tracker": _random_tracker().get_states(),
     }
     return ShardedObject(
         "random",
@@ -152,11 +165,15 @@ def _random_state() -> Any:
     )
 
 
-def _restore_random_state(stored: list[dict[str, Any]]) -> None:
+def _random_tracker() -> Any:
     from megatron.core import tensor_parallel
 
+    return tensor_parallel.get_cuda_rng_tracker()
+
+
+def _restore_random_state(stored: list[dict[str, Any]]) -> None:
     value = stored[0]
-    tensor_parallel.get_cuda_rng_tracker().set_states(value["tracker"])
+    _random_tracker().set_states(value["tracker"])
     torch.cuda.set_rng_state(value["cuda"])
     torch.set_rng_state(value["torch"])
 

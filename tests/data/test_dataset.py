@@ -185,7 +185,7 @@ def test_other_vocabulary_is_refused(vocab, documents, tmp_path):
 def test_codes_of_two_tokenizers_are_refused(vocab, documents, tmp_path):
     first = write_dataset(tmp_path / "a", vocab, documents)
     second = write_dataset(tmp_path / "b", vocab, documents, tokenizer_fingerprint="codes-b")
-    with pytest.raises(DataError, match="codes-a.*codes-b"):
+    with pytest.raises(DataError, match=r"codes-a.*codes-b"):
         build(vocab, tmp_path, first, second)
 
 

@@ -36,7 +36,7 @@ def mask_of(rule: str, document: str) -> str:
         ("speech_after_text", "(cc)TT.", "------"),
         ("speech_after_text", "(cc).TT(cc).", "-------xxxx"),
         ("speech_after_text", "TT.(cc).TT(c).", "----------xxx"),
-        ("assistant", "STUTTATT.", "------xx"[1:] + "x"),
+        ("assistant", "STUTTATT.", "-----xxx"),
         ("assistant", "UTATTUTAT.", "--xxx--xx"),
         ("assistant", "UTA(cc)U", "--xxxxx"),
         ("assistant", "UTAT.UT", "--xx--"),

@@ -1,5 +1,7 @@
 """Packing of whole documents: nothing split, nothing twice, nothing lost, windows well filled."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +19,7 @@ def test_each_fitting_document_once_and_no_window_over_full(lengths, capacity, s
     assert sorted(documents) == [i for i, n in enumerate(lengths) if 0 < n <= capacity]
     assert starts[0] == 0
     assert starts[-1] == len(documents)
-    for first, last in zip(starts, starts[1:], strict=False):
+    for first, last in pairwise(starts):
         assert 0 < lengths[documents[first:last]].sum() <= capacity
 
 
@@ -26,7 +28,7 @@ def test_no_document_would_fit_an_earlier_open_window(lengths, capacity):
     """With few windows none is ever closed, so two half-empty ones cannot remain."""
     lengths = np.array(lengths[:40])
     documents, starts = pack_documents(lengths, capacity, np.arange(len(lengths)))
-    fill = [lengths[documents[a:b]].sum() for a, b in zip(starts, starts[1:], strict=False)]
+    fill = [lengths[documents[a:b]].sum() for a, b in pairwise(starts)]
     assert sum(2 * filled <= capacity for filled in fill) <= 1
 
 

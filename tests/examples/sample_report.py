@@ -28,7 +28,7 @@ def qa(accuracy: float) -> dict:
         for a, r in [("In Tarn.", True), ("in <Mell> & co", False)] * 3
     ]
     direction = {**share(accuracy, 90), "rule": "contains", "rules": {}, "samples": samples}
-    return {"world": {name: direction for name in ("t2t", "s2t", "s2s")}}
+    return {"world": dict.fromkeys(("t2t", "s2t", "s2s"), direction)}
 
 
 def make_report() -> dict:

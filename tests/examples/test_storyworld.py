@@ -88,12 +88,12 @@ def test_training_stories_hold_no_test_combination() -> None:
     world, rng = make_world(), random.Random(7)
     seen: set[tuple[str, str, str]] = set()
     wordings, endings = set(), set()
-    for number in range(30_000):
+    for number in range(15_000):
         story = training_story(rng, world, even=number % 2 == 0)
         seen.add((story.person.name, story.place, story.wording))
         wordings.add(story.wording)
         endings.add((story.scenario.name, story.branch, story.ending_index))
-    for _ in range(3_000):
+    for _ in range(2_000):
         story = held_out_story(rng, world, all_scenarios())
         assert (story.person.name, story.place, story.wording) not in seen
         assert story.wording in wordings
@@ -171,7 +171,7 @@ def test_facts_stay_out_of_speech(small: Path) -> None:
         texts(small / "speech" / "train.parquet") + texts(small / "speech" / "stories.parquet")
     )
     rng = random.Random(3)
-    corpus = " ".join(generate.corpus_document(rng, world) for _ in range(30_000))
+    corpus = " ".join(generate.corpus_document(rng, world) for _ in range(10_000))
     for person in world.people:
         for relation in RELATIONS:
             slots = {**person.slots, "V": getattr(person, relation.field)}
@@ -181,7 +181,7 @@ def test_facts_stay_out_of_speech(small: Path) -> None:
                 for template in wording
             }
             assert not any(statement in spoken for statement in statements)
-            assert sum(corpus.count(statement) for statement in statements) >= 10
+            assert sum(corpus.count(statement) for statement in statements) >= 6
             if person.asked:
                 asked = [fill(t, slots) for w in relation.questions.variations for t in w]
                 assert not any(question in corpus for question in asked)

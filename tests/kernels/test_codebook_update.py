@@ -1,8 +1,8 @@
 import pytest
 import torch
+from megatron_speech.kernels.codebook_update import codebook_sums
 
 from megatron_speech.errors import ConfigError
-from megatron_speech.kernels.codebook_update import codebook_sums
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from megatron_speech.kernels.vq_lookup import reference, vq_lookup
 
 from megatron_speech.errors import ConfigError
-from megatron_speech.kernels.vq_lookup import reference, vq_lookup
 
 
 def brute_force(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

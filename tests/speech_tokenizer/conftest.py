@@ -65,7 +65,7 @@ def make_tokenizer(text_folder):
         tokenizer = SpeechTokenizer(model, text)
         from megatron_speech.speech_tokenizer.features import clip_features, collate_features
 
-        clips = [clip_features(noise(16000 * 4, seed), model.config) for seed in range(6)]
+        clips = [clip_features(noise(32000, seed), model.config) for seed in range(6)]
         mel, lengths = collate_features(clips)
         with torch.no_grad():
             hidden, valid = model.encoder.lower(mel, lengths)

@@ -78,7 +78,10 @@ def test_the_causality_test_can_fail(tiny_config, make_noise):
 @pytest.mark.parametrize(("samples", "codes"), [(1, 1), (1280, 1), (1281, 2), (16000, 13)])
 def test_one_code_for_every_begun_80_ms(encoder, samples, codes, make_noise):
     mel, lengths = collate_features(
-        [clip_features(make_noise(samples), encoder.shape), clip_features(make_noise(40000), encoder.shape)]
+        [
+            clip_features(make_noise(samples), encoder.shape),
+            clip_features(make_noise(40000), encoder.shape),
+        ]
     )
     with torch.no_grad():
         _, valid = encoder.lower(mel, lengths)

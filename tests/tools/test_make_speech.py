@@ -1,5 +1,6 @@
 """From a text list to recordings: the same whatever the workers, resumable, errors that help."""
 
+import errno
 import gzip
 import hashlib
 import json
@@ -93,6 +94,24 @@ def test_workers_and_interruptions_change_nothing(
     assert (output / "manifest.parquet").read_bytes() == (
         spoken / "out" / "manifest.parquet"
     ).read_bytes()
+
+
+def test_a_full_disk_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    folder = tmp_path / "audio" / "00000"
+    texts, voices = tuple(SENTENCES.items()), espeak.TRAINING_VOICES
+    block = speech_source.Block(folder=folder, texts=texts, seed=1, voices=voices)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            speech_source.speak_block(block)
+    assert list(folder.parent.iterdir()) == []
+    speech_source.speak_block(block)
+    assert speech_source.finished_block(block) is not None
 
 
 def test_a_folder_of_other_speech_is_refused(spoken: Path, tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def test_another_job_in_the_same_folder_is_refused(manifest, tokenizer_folder, t
     other.save_pretrained(tmp_path / "other")
     with pytest.raises(DataError, match="speech tokenizer"):
         tokenize_speech.main(arguments(manifest, tmp_path / "other", tmp_path / "out"))
+    with pytest.raises(DataError, match=f"expected {'0' * 16}"):
+        read_code_shards(tmp_path / "out", "0" * 16)
     with pytest.raises(DataError, match="shard_size"):
         tokenize_speech.main(
             arguments(manifest, tokenizer_folder, tmp_path / "out", "--shard-size", "5")

@@ -1,7 +1,7 @@
 """A tiny model, data and layouts for the megatron tests, and the ranks that run them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from torch.nn.utils import parameters_to_vector
 
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
-from megatron_speech.training.megatron import BatchConfig, MegatronTrainer, TrainingData
+from megatron_speech.training.megatron import MegatronTrainer, TrainingData
+from megatron_speech.training.megatron_optimizer import BatchConfig
 from megatron_speech.training.parallel import ParallelConfig, session
 
 VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 4
@@ -92,22 +93,25 @@ class Windows:
 class Run:
     """What to do with a trainer: take weights or a whole state, step, keep the result."""
 
-    parallel: ParallelConfig = ParallelConfig()
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     weights: Path | None = None
     resume: Path | None = None
     first: int = 0
     last: int = STEPS
     save: Path | None = None
     bf16: bool = False
+    transformer_engine: bool | None = None
 
 
 def run(task: Run) -> dict:
-    """Train `first`..`last` and return losses and gradient norms, weights if in one process."""
+    """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
     config = BatchConfig(
         **{**vars(BATCH), "no_load_optim": task.weights is not None, "bf16": task.bf16}
     )
     with session(task.parallel, seed=7) as layout:
-        options = BuildOptions(padded_vocab_size=VOCAB, bf16=task.bf16)
+        options = BuildOptions(
+            padded_vocab_size=VOCAB, bf16=task.bf16, transformer_engine=task.transformer_engine
+        )
         trainer = MegatronTrainer(
             build_model(MODEL, task.parallel, options),
             TrainingData(
@@ -134,8 +138,15 @@ def run(task: Run) -> dict:
                 task.save.mkdir(parents=True)
             trainer.any_rank(False)
             trainer.save(task.save)
-        weights = parameters_to_vector(trainer.chunks[0].parameters()).detach().float()
-    return {"steps": steps, "validation": validation, "weights": weights}
+        result = {"steps": steps, "validation": validation}
+        if layout.world_size == 1:
+            chunk = trainer.chunks[0].module
+            result["weights"] = parameters_to_vector(chunk.parameters()).detach().float()
+            tokens = Windows()[0]["tokens"][None].to(layout.device) % (VOCAB - 8)
+            positions = torch.arange(LENGTH, device=layout.device)[None]
+            with torch.no_grad():
+                result["logits"] = chunk(tokens, positions, None)
+    return result
 
 
 def main(rank: int, folder: Path, weights: Path) -> None:
@@ -152,5 +163,4 @@ def main(rank: int, folder: Path, weights: Path) -> None:
         result = run(Run(parallel=case.parallel, weights=weights, save=save))
         dist.destroy_process_group()
         if rank == case.ranks[0]:
-            del result["weights"]
             (folder / f"{case.key}.json").write_text(json.dumps(result))

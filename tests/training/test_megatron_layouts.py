@@ -2,15 +2,20 @@
 optimizer; and a run that was interrupted goes on as if it had not been."""
 
 import json
+import resource
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.multiprocessing
+from transformers import LlamaForCausalLM
 
 from megatron_speech.errors import CheckpointError
-from megatron_speech.training.parallel import ParallelConfig
+from megatron_speech.model.families import get_family
+from megatron_speech.model.hf import checkpoint_tensors
+from megatron_speech.training.parallel import ParallelConfig, session
 from tests.training import megatron_world
-from tests.training.megatron_world import Run, cases, run
+from tests.training.megatron_world import MODEL, VOCAB, Run, Windows, cases, run
 
 NAMES = ("lm loss", "text loss", "speech loss", "grad-norm")
 
@@ -68,6 +73,23 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(sharded, folder, weights):
     assert not torch.equal(first["weights"], whole["weights"])
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+def test_export_of_a_tp2_pp2_checkpoint_gives_the_same_logits(sharded, folder, results):
+    directory = folder / f"tp2-pp2-{'sharded' if sharded else 'whole'}"
+    parallel = ParallelConfig(use_distributed_optimizer=sharded)
+    expected = run(Run(parallel=parallel, resume=directory, first=4, last=4))["logits"]
+    vocab = SimpleNamespace(size=VOCAB - 8, padded_size=VOCAB)
+    with session(ParallelConfig()):
+        tensors = dict(checkpoint_tensors(directory, MODEL, vocab))
+    model = LlamaForCausalLM(get_family(MODEL).config(MODEL, vocab.size))
+    missing, unexpected = model.load_state_dict(tensors, strict=False)
+    assert (missing, unexpected) == (["lm_head.weight"], [])
+    tokens = Windows()[0]["tokens"][None] % vocab.size
+    with torch.no_grad():
+        logits = model(tokens).logits
+    assert torch.allclose(logits, expected[..., : vocab.size], atol=1e-4)
+
+
 def test_losses_are_token_means_by_modality(reference):
     for step in reference["steps"]:
         low, high = sorted([step["text loss"], step["speech loss"]])
@@ -91,6 +113,16 @@ def test_checkpoint_of_another_model_is_refused(weights, monkeypatch):
     monkeypatch.setattr(megatron_world, "IDENTITY", {"hidden_size": 128, "vocab": "tiny"})
     with pytest.raises(CheckpointError, match="hidden_size is 64 there and 128 here"):
         run(Run(resume=weights, last=0))
+
+
+def test_disk_that_takes_no_more_is_said_in_words(weights, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(CheckpointError, match="MiB are free"):
+            run(Run(weights=weights, last=0, save=tmp_path / "full"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_incomplete_checkpoint_is_refused(tmp_path):

@@ -1,0 +1,68 @@
+"""What is asked of the demo, and whether a run met it. Fixed before any result was seen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+DEMO_SECONDS = 20 * 60
+LEAST_ITEMS = 500
+
+
+def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each bar with what was measured: name, wanted, value, met."""
+    tokenizer, t2t = report["speech_tokenizer"], report["text_to_token"]
+    model = report["evaluation"]["model"]["cloze"]
+    control = report["evaluation"]["control"]["cloze"]
+    heard, heard_control = model["topic"]["s2t"], control["topic"]["s2t"]
+    spoken = model["topic"]["t2s"]
+    bars = [
+        _at_most("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], 0.12),
+        _at_most("Speech tokenizer: word errors, held-out voice",
+                 tokenizer["wer_held_out_voice"], 0.18),
+        _at_least("Speech tokenizer: codebook use", tokenizer["codebook_usage"], 0.80),
+        _points("Text-to-token: word errors beyond real codes, sentences",
+                t2t["wer"] - t2t["wer_real_codes"], 0.05),
+        _points("Text-to-token: word errors beyond real codes, word windows",
+                t2t["wer_windows"] - t2t["wer_real_codes_windows"], 0.05),
+        _at_least("S→T, Topic-StoryCloze", heard["accuracy"], 0.85),
+        _gain("S→T, Topic-StoryCloze, above the control",
+              heard["accuracy"] - heard_control["accuracy"], 0.25),
+        _at_least("S→T, StoryCloze", model["story"]["s2t"]["accuracy"], 0.75),
+        _at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
+        {
+            "name": "Items of each cloze task",
+            "wanted": f"≥ {LEAST_ITEMS}",
+            "value": str(heard["n"]),
+            "met": heard["n"] >= LEAST_ITEMS,
+        },
+    ]  # fmt: skip
+    if report["size"] == "demo" and report["machine"]["precision"] == "bf16":
+        minutes = sum(report["seconds"].values()) / 60
+        bars.append(
+            {
+                "name": "The whole chain on this machine",
+                "wanted": f"≤ {DEMO_SECONDS // 60} min",
+                "value": f"{minutes:.1f} min",
+                "met": minutes <= DEMO_SECONDS / 60,
+            }
+        )
+    return bars
+
+
+def _at_most(name: str, value: float, bound: float) -> dict[str, Any]:
+    return _bar(name, f"≤ {100 * bound:.0f}%", f"{100 * value:.1f}%", value <= bound)
+
+
+def _at_least(name: str, value: float, bound: float) -> dict[str, Any]:
+    return _bar(name, f"≥ {100 * bound:.0f}%", f"{100 * value:.1f}%", value >= bound)
+
+
+def _points(name: str, value: float, bound: float) -> dict[str, Any]:
+    return _bar(name, f"≤ {100 * bound:.0f} points", f"{100 * value:+.1f}", value <= bound)
+
+
+def _gain(name: str, value: float, bound: float) -> dict[str, Any]:
+    return _bar(name, f"≥ {100 * bound:.0f} points", f"{100 * value:+.1f}", value >= bound)
+
+
+def _bar(name: str, wanted: str, value: str, met: bool) -> dict[str, Any]:
+    return {"name": name, "wanted": wanted, "value": value, "met": bool(met)}

@@ -1,0 +1,91 @@
+"""Which texts are read, interleaved and spoken: StoryWorld's, or the user's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from examples.quickstart.runner import Demo
+from megatron_speech.corpus.sources import Document, find_texts, read_pieces, split_inputs
+from megatron_speech.errors import DataError
+from megatron_speech.files import atomic_path
+
+_VALID_ONE_IN = 50
+_WORDS_OF_A_STORY = 40
+"""A user's documents may be far longer than ours; interleaving is measured in words then."""
+
+
+def split_test_texts(folder: Path) -> None:
+    """Make `sentences.parquet` and `windows.parquet` of the held-out `test.parquet`."""
+    table = pq.read_table(folder / "test.parquet")
+    for kind in ("sentence", "window"):
+        chosen = [value == kind for value in table["kind"].to_pylist()]
+        with atomic_path(folder / f"{kind}s.parquet") as temporary:
+            pq.write_table(table.filter(pa.array(chosen)), temporary)
+
+
+def choose_text(demo: Demo) -> dict[str, Any]:
+    """Write the texts to interleave and, for a user's text, those to train and validate on.
+
+    Raises:
+        DataError: the user's text holds no usable documents.
+    """
+    if not demo.text:
+        source = demo.path("storyworld", "corpus", "train.parquet")
+        documents = _read([str(source)], None)
+        _write(demo.path("text", "interleaved.parquet"),
+               [next(documents) for _ in range(demo.size.interleaved_documents)])  # fmt: skip
+        return {"name": "StoryWorld", "text_documents": pq.ParquetFile(source).metadata.num_rows}
+    documents = list(_read(list(demo.text), demo.size.most_text_words))
+    if len(documents) < 2:
+        raise DataError(f"{', '.join(demo.text)}: {len(documents)} usable documents; give more")
+    every = min(_VALID_ONE_IN, len(documents))
+    train = [document for n, document in enumerate(documents) if n % every]
+    _write(demo.path("text", "train.parquet"), train)
+    _write(demo.path("text", "valid.parquet"), documents[::every])
+    limit = _WORDS_OF_A_STORY * demo.size.interleaved_documents
+    _write(demo.path("text", "interleaved.parquet"), _first_words(train, limit))
+    return {"name": "your text", "text_documents": len(documents)}
+
+
+def text_path(demo: Demo, part: str) -> Path:
+    """The corpus for `train`, `valid` or `interleaved`."""
+    if part == "interleaved" or demo.text:
+        return demo.path("text", f"{part}.parquet")
+    return demo.path("storyworld", "corpus", f"{part}.parquet")
+
+
+def vocabulary_inputs(demo: Demo) -> list[Path]:
+    """Texts the vocabulary must read well: StoryWorld is evaluated in any case."""
+    storyworld = demo.path("storyworld", "corpus", "train.parquet")
+    return [storyworld, demo.path("text", "train.parquet")] if demo.text else [storyworld]
+
+
+def rows_per_shard(manifest: Path, shards: int) -> int:
+    """Rows of each shard so that a manifest makes about `shards` of them."""
+    return -(-pq.ParquetFile(manifest).metadata.num_rows // shards)
+
+
+def _read(inputs: list[str], most_words: int | None) -> Iterator[Document]:
+    (pieces,) = split_inputs(find_texts(inputs), 1)
+    documents = (r for r in read_pieces(pieces, "text") if isinstance(r, Document))
+    return documents if most_words is None else iter(_first_words(documents, most_words))
+
+
+def _first_words(documents: Any, most_words: int) -> list[Document]:
+    """Documents from the start until `most_words` words are reached."""
+    chosen, words = [], 0
+    for document in documents:
+        chosen.append(document)
+        words += len(document.text.split())
+        if words >= most_words:
+            break
+    return chosen
+
+
+def _write(path: Path, documents: list[Document]) -> None:
+    columns = {"id": [d.id for d in documents], "text": [d.text for d in documents]}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary, compression="zstd")

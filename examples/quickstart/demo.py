@@ -1,0 +1,102 @@
+"""The whole chain on this machine, from invented texts to an evaluated speech-text model.
+
+    python examples/quickstart/demo.py --size demo --output runs/demo
+
+Every stage calls the public tool that a cluster would run. Stop it whenever you like: the same
+command continues. It ends with OUTPUT/report.html, and the same figures in OUTPUT/report.json.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+if __package__ in (None, ""):  # run as a script: find this package and the tools
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.quickstart.chain import chain
+from examples.quickstart.machine import cores, expected_seconds, measure_machine
+from examples.quickstart.runner import Demo, run_stages
+from examples.quickstart.sizes import size_named
+from megatron_speech import cli, files
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How much, and where."""
+
+    size: Literal["smoke", "demo", "full"] = "demo"
+    """smoke: every stage for some twenty steps. full: three seeds, and no-codebook tokenizer."""
+    output: Path = Path("runs/demo")
+    """Folder of the run; a run found there is continued."""
+    text: tuple[str, ...] = ()
+    """Your own corpus (parquet or jsonl with a text column), to read and to interleave."""
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the chain and return the report's figures."""
+    config = cli.parse(DemoConfig, argv, __doc__ or "")
+    size = size_named(config.size)
+    config.output.mkdir(parents=True, exist_ok=True)
+    machine = measure_machine(config.output / "machine.json")
+    demo = Demo(size=size, output=config.output, machine=machine, text=config.text)
+    _announce(demo)
+    _prepare_process()
+    done, seconds = run_stages(chain(size), demo)
+
+    from examples.quickstart.page import build_page
+    from examples.quickstart.report import build_report, gather_page
+
+    report = build_report(demo, done, seconds)
+    files.write_json(config.output / "report.json", report)
+    page = build_page(gather_page(demo, report))
+    files.write_text(config.output / "report.html", page)
+    _summarise(report, config.output)
+    return report
+
+
+def _prepare_process() -> None:
+    """All cores for torch, and no progress bars from libraries: the tools show their own."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(cores())
+    logging.disable_progress_bar()
+
+
+def _announce(demo: Demo) -> None:
+    machine, size = demo.machine, demo.size
+    minutes = expected_seconds(machine, size.gflop, size.other_seconds) / 60
+    print(
+        f"{machine['processor']}, {machine['cores']} cores: {machine['fp32 GFLOP/s']:,.0f} GFLOP/s "
+        f"in fp32, {machine['bf16 GFLOP/s']:,.0f} in bf16; training in {machine['precision']}.\n"
+        f"Size {size.name}: expect about {max(minutes, 1):.0f} minutes on this machine.",
+        flush=True,
+    )
+
+
+def _summarise(report: dict[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    times = Table("stage", "seconds", title="Time")
+    for name, seconds in report["seconds"].items():
+        times.add_row(name, f"{seconds:,.1f}")
+    times.add_row("all", f"{sum(report['seconds'].values()):,.1f}")
+    console.print(times)
+    if report["bars"]:
+        bars = Table("what was asked", "bar", "measured", "", title="Bars")
+        for bar in report["bars"]:
+            verdict = "[green]met[/green]" if bar["met"] else "[yellow]falls short[/yellow]"
+            bars.add_row(bar["name"], bar["wanted"], bar["value"], verdict)
+        console.print(bars)
+    if report["text"]:
+        error_rate = 100 * report["text_to_token"]["wer_user_text"]
+        console.print(f"Word errors of the codes made for your text: {error_rate:.1f}%")
+    console.print(f"The page to read: {output / 'report.html'}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

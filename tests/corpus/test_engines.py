@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from megatron_speech.corpus.engines import (
+    EngineConfig,
+    TransformersEngine,
+    make_batches,
+    split_requests,
+)
+from megatron_speech.corpus.gates import GateConfig, most_codes, reject_reason
+from megatron_speech.data.templates import speak_prompt
+from megatron_speech.errors import CheckpointError, ConfigError
+from tests.corpus.samples import make_vocab
+
+TEXTS = ["The cat.", "Mira saw a red dog near the river.", "ran", "She and Tom ate bread."] * 3
+SEEDS = list(range(100, 100 + len(TEXTS)))
+
+
+@pytest.fixture(scope="module")
+def vocab(tmp_path_factory):
+    return make_vocab(tmp_path_factory.mktemp("vocab"))
+
+
+@pytest.fixture(scope="module")
+def model_folder(vocab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab.padded_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=False,
+        initializer_range=0.5,
+    )
+    model = LlamaForCausalLM(config)
+    model.lm_head.weight.data[vocab.end_of_audio_id] *= 1.5  # so that some texts end
+    model.save_pretrained(folder)
+    vocab.save_pretrained(folder)
+    return folder
+
+
+def reference(model_folder, vocab, text, limit):
+    """One text alone, without cache, padding or batch."""
+    model = LlamaForCausalLM.from_pretrained(model_folder)
+    ids = speak_prompt(vocab, vocab.text.encode(text)).tolist()
+    codes = []
+    while len(codes) < limit:
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        allowed = [*range(vocab.code_offset, vocab.code_offset + vocab.num_codes)]
+        allowed.append(vocab.end_of_audio_id)
+        ids.append(allowed[int(logits[allowed].argmax())])
+        if ids[-1] == vocab.end_of_audio_id:
+            return codes, True
+        codes.append(ids[-1] - vocab.code_offset)
+    return codes, False
+
+
+def limit_of(text):
+    return 5 + len(text)
+
+
+def run(model_folder, texts=TEXTS, seeds=SEEDS, **settings):
+    engine = TransformersEngine(model_folder, EngineConfig(device="cpu", **settings))
+    return [(g.codes.tolist(), g.ended) for g in engine.generate(texts, seeds, limit_of)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_batched_decoding_equals_one_text_at_a_time(model_folder, vocab, batch_size):
+    expected = {text: reference(model_folder, vocab, text, limit_of(text)) for text in set(TEXTS)}
+    assert len({ended for _, ended in expected.values()}) == 2, (
+        "want texts that end and that do not"
+    )
+    found = run(model_folder, batch_size=batch_size)
+    assert found == [expected[text] for text in TEXTS]
+
+
+def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(model_folder):
+    together = run(model_folder, temperature=1.0)
+    alone = run(model_folder, temperature=1.0, batch_size=1)
+    backwards = run(model_folder, TEXTS[::-1], SEEDS[::-1], temperature=1.0)[::-1]
+    assert together == alone == backwards
+    other = run(model_folder, seeds=[seed + 1000 for seed in SEEDS], temperature=1.0)
+    assert other != together
+    assert len({tuple(codes) for codes, _ in together[::4]}) > 1, "equal texts, other seeds"
+
+
+def test_low_temperature_comes_near_the_likeliest_codes(model_folder):
+    assert run(model_folder, temperature=1e-4) == run(model_folder)
+
+
+def test_long_texts_are_joined_from_their_sentences(model_folder):
+    text = "The cat ran. Mira saw Tom."
+    parts = run(model_folder, ["The cat ran.", "Mira saw Tom."], [1, 2])
+    whole = run(model_folder, [text], [1], most_characters=14)
+    assert whole == [(parts[0][0] + parts[1][0], parts[0][1] and parts[1][1])]
+
+
+def test_equal_texts_are_decoded_once_without_sampling():
+    parts, members = split_requests(TEXTS, SEEDS, EngineConfig())
+    assert len(parts) == 4
+    assert members == [[0], [1], [2], [3]] * 3
+    parts, _ = split_requests(TEXTS, SEEDS, EngineConfig(temperature=0.5))
+    assert len(parts) == len({part.seed for part in parts}) == len(TEXTS)
+
+
+@given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 20))
+def test_batches_hold_every_item_once_longest_first(lengths, size):
+    batches = make_batches(lengths, size)
+    order = [int(i) for batch in batches for i in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert [lengths[i] for i in order] == sorted(lengths, reverse=True)
+
+
+def test_fingerprint_tells_models_and_settings_apart(model_folder, vocab, tmp_path):
+    def fingerprint(folder, **settings):
+        return TransformersEngine(folder, EngineConfig(device="cpu", **settings)).fingerprint
+
+    first = fingerprint(model_folder)
+    assert fingerprint(model_folder) == first
+    assert fingerprint(model_folder, temperature=0.5) != first
+    model = LlamaForCausalLM.from_pretrained(model_folder)
+    model.lm_head.weight.data[0, 0] += 1
+    model.save_pretrained(tmp_path)
+    vocab.save_pretrained(tmp_path)
+    assert fingerprint(tmp_path) != first
+
+
+def test_a_folder_without_a_model(tmp_path):
+    with pytest.raises(CheckpointError, match="no exported model"):
+        TransformersEngine(tmp_path, EngineConfig())
+    with pytest.raises(ConfigError):
+        EngineConfig(batch_size=0)
+
+
+def test_gates():
+    config, rate = GateConfig(), 12.5
+    text = "x" * 100
+    assert most_codes(text, rate, config) == int(12.5 * 21.5) + 1
+    good = np.zeros(100, np.int64)
+    assert reject_reason(text, good, True, rate, config) is None
+    assert reject_reason(text, good, False, rate, config) == "no_end"
+    assert reject_reason(text, good[:0], True, rate, config) == "empty"
+    assert reject_reason(text, good[:10], True, rate, config) == "too_short"
+    with pytest.raises(ConfigError):
+        GateConfig(least_seconds_per_character=1.0)

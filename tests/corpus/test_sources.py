@@ -1,0 +1,119 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from megatron_speech.corpus.sources import (
+    Document,
+    find_texts,
+    read_pieces,
+    split_inputs,
+)
+from megatron_speech.corpus.tasks import Rejected
+from megatron_speech.errors import DataError
+from tests.corpus.samples import write_corpus
+
+
+def read_all(paths, tasks=1, **keys):
+    return [
+        record
+        for pieces in split_inputs(find_texts(paths), tasks)
+        for record in read_pieces(pieces, **keys)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=30))
+def test_any_number_of_tasks_reads_every_record_once_in_order(tmp_path_factory, tasks, texts):
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = [json.dumps({"id": n, "text": text}) for n, text in enumerate(texts)]
+    (folder / "a.jsonl").write_text("\n".join(lines) + "\n")
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(50)]}), folder / "b.parquet")
+    with gzip.open(folder / "c.jsonl.gz", "wt") as stream:
+        stream.write("\n".join(lines))
+    assert read_all(folder, tasks) == read_all(folder, 1)
+    assert len(read_all(folder, tasks)) == 2 * len(texts) + 50
+
+
+def test_compressed_kinds(tmp_path):
+    line = json.dumps({"id": "a", "text": "hello"}).encode() + b"\n"
+    with pa.CompressedOutputStream(str(tmp_path / "a.jsonl.zst"), "zstd") as stream:
+        stream.write(line)
+    with gzip.open(tmp_path / "b.jsonl.gz", "wb") as stream:
+        stream.write(line)
+    assert read_all(tmp_path) == [Document("a", "hello")] * 2
+
+
+def test_unusable_lines_are_set_aside_and_the_rest_unharmed(tmp_path):
+    lines = [
+        b'{"id": "good", "text": "fine"}',
+        b'{"id": "null", "text": null}',
+        b'{"id": "number", "text": 3}',
+        b'{"id": "empty", "text": "  \\n"}',
+        b'{"id": "half", "text": "\\ud83d"}',
+        b'{"id": "bytes", "text": "\xff\xfe"}',
+        b'{"id": "cut", "text": "fi',
+        b'["a list"]',
+        b'{"id": "other"}',
+        b"",
+        b'{"text": "no id"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    records = read_all(tmp_path)
+    good = [record for record in records if isinstance(record, Document)]
+    assert [record.text for record in good] == ["fine", "no id"]
+    reasons = [record.reason for record in records if isinstance(record, Rejected)]
+    assert reasons == [
+        "null_text",
+        "not_text",
+        "empty_text",
+        "invalid_utf8",
+        "invalid_utf8",
+        "invalid_json",
+        "invalid_json",
+        "no_such_key",
+    ]
+
+
+def test_unusable_rows_are_set_aside(tmp_path):
+    raw = pa.array([b"fine", b"\xff\xfe", None, b" "], pa.binary())
+    strings = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+    pq.write_table(pa.table({"text": strings}), tmp_path / "a.parquet")
+    records = read_all(tmp_path)
+    assert records[0] == Document("a.parquet:0", "fine")
+    assert [r.reason for r in records[1:]] == ["invalid_utf8", "null_text", "empty_text"]
+
+
+def test_a_missing_column_and_a_column_of_numbers_are_refused(tmp_path):
+    write_corpus(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="no column 'body'; it has id, text"):
+        read_all(tmp_path, text_key="body")
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="holds int64, expected text"):
+        read_all(tmp_path)
+
+
+def test_missing_empty_unknown_and_damaged_inputs(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        find_texts(tmp_path / "nothing.parquet")
+    with pytest.raises(DataError, match=r"no \.parquet or \.jsonl"):
+        find_texts(tmp_path)
+    (tmp_path / "a.csv").write_text("text\nhello\n")
+    with pytest.raises(DataError, match="no known corpus format"):
+        find_texts(tmp_path / "a.csv")
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 cut")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        read_all(tmp_path)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1000)[:-10])
+    with pytest.raises(DataError, match="cut short"):
+        read_all(tmp_path / "b.jsonl.gz")
+
+
+def test_patterns(tmp_path):
+    write_corpus(tmp_path / "a.parquet", 3)
+    write_corpus(tmp_path / "b.parquet", 4)
+    assert len(read_all(str(tmp_path / "*.parquet"))) == 7

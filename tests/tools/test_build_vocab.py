@@ -1,0 +1,66 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from megatron_speech.corpus.vocabulary import VocabConfig
+from megatron_speech.errors import ConfigError, DataError, VocabularyError
+from megatron_speech.files import write_json
+from megatron_speech.vocab import SpeechTextVocab
+from tests.corpus.samples import write_corpus
+from tools import build_vocab
+
+
+def test_trains_a_bpe_on_a_corpus(tmp_path, capsys):
+    write_corpus(tmp_path / "corpus.parquet", 200)
+    flags = ["--input", str(tmp_path / "corpus.parquet"), "--train-bpe", "400"]
+    output = tmp_path / "vocab"
+    vocab = build_vocab.main([*flags, "--num-codes", "64", "--output", str(output)])
+    assert (vocab.code_offset, vocab.num_codes, vocab.padded_size) == (404, 64, 1024)
+    assert vocab.eod_id == 0
+    assert len(vocab.text.encode("The small red dog")) <= 6, "frequent words are single tokens"
+    assert "codes from 404" in capsys.readouterr().out
+    again = build_vocab.main([*flags, "--num-codes", "64", "--output", str(tmp_path / "again")])
+    assert again.fingerprint == vocab.fingerprint
+
+
+def test_extends_a_given_tokenizer_for_a_given_speech_tokenizer(tmp_path):
+    write_corpus(tmp_path / "corpus.parquet", 50)
+    source = ["--input", str(tmp_path / "corpus.parquet"), "--train-bpe", "300"]
+    build_vocab.main([*source, "--num-codes", "4", "--output", str(tmp_path / "a")])
+    write_json(tmp_path / "speech" / "config.json", {"quantize_vocab_size": 4})
+    flags = ["--tokenizer", str(tmp_path / "a"), "--output", str(tmp_path / "b")]
+    vocab = build_vocab.main([*flags, "--speech-tokenizer", str(tmp_path / "speech")])
+    assert vocab.fingerprint == SpeechTextVocab.from_pretrained(tmp_path / "a").fingerprint
+    with pytest.raises(VocabularyError, match="more than 3 codes"):
+        build_vocab.main([*flags, "--num-codes", "3"])
+    with pytest.raises(ConfigError, match="does not exist"):
+        build_vocab.main([*flags, "--speech-tokenizer", str(tmp_path / "nothing")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_codes": 4}, "either --tokenizer or --train-bpe"),
+        ({"train_bpe": 300, "num_codes": 4}, "needs a corpus"),
+        ({"train_bpe": 300, "input": ("x",)}, "either --num-codes or --speech-tokenizer"),
+        ({"train_bpe": 200, "input": ("x",), "num_codes": 4}, "more than 257"),
+    ],
+)
+def test_settings_that_do_not_go_together(tmp_path, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        VocabConfig(output=tmp_path, **settings)
+
+
+def test_the_command_line_says_so_in_one_box(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        build_vocab.main(["--num-codes", "4", "--output", str(tmp_path)])
+    assert "give either --tokenizer or --train-bpe" in capsys.readouterr().err
+
+
+def test_a_corpus_without_text(tmp_path):
+    pq.write_table(pa.table({"text": ["", " "]}), tmp_path / "c.parquet")
+    flags = ["--train-bpe", "300", "--num-codes", "4", "--output", str(tmp_path / "v")]
+    with pytest.raises(DataError, match="no usable text"):
+        build_vocab.main([*flags, "--input", str(tmp_path / "c.parquet")])
+    with pytest.raises(DataError, match="does not exist"):
+        build_vocab.main([*flags, "--input", str(tmp_path / "none.parquet")])

@@ -1,0 +1,173 @@
+"""The trainer and the export through their public tools: good path, resume, bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from megatron_speech.errors import CheckpointError, ConfigError, DataError, VocabularyError
+from megatron_speech.model import hf
+from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.vocab import SpeechTextVocab
+from tests.data.language_data import make_vocab, random_documents, write_dataset
+from tools import convert_checkpoint, pretrain
+
+TINY = (
+    "lm-smoke --num-layers 2 --hidden-size 32 --ffn-hidden-size 48 --num-attention-heads 4 "
+    "--num-query-groups 2 --seq-length 32 --global-batch-size 4 --micro-batch-size 2 "
+    "--eval-iters 1 --lr-decay-iters 6 --train-iters 6 --log-interval 1"
+).split()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("pretrain")
+
+
+@pytest.fixture(scope="module")
+def vocab(folder):
+    return make_vocab(folder)
+
+
+@pytest.fixture(scope="module")
+def data(folder, vocab):
+    documents = random_documents(vocab, 120, seed=1)
+    cut = write_dataset(folder / "cut", vocab, documents)
+    whole = write_dataset(folder / "whole", vocab, documents, "speech_after_text", "whole")
+    return ["--vocab", str(folder / "vocab"), "--data-path", "0.6", cut, "0.4", whole]
+
+
+def train(*arguments):
+    return pretrain.main([*TINY, *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def run(folder, data):
+    valid = ["--valid-data-path", str(folder / "cut")]
+    return train("--save", folder / "run", *data, *valid), folder / "run"
+
+
+def test_run_leaves_checkpoint_log_config_and_vocabulary(run):
+    result, save = run
+    assert result.finished
+    assert result.metrics["lm loss"] > 0
+    assert result.metrics["lm loss validation"] > 0
+    lines = [json.loads(line) for line in (save / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["kind"] == "train"]
+    assert [line["iteration"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    wanted = {"lm loss", "text loss", "speech loss", "grad-norm", "learning-rate"}
+    assert wanted <= steps[0].keys()
+    assert (save / "latest_checkpointed_iteration.txt").read_text() == "6\n"
+    assert "hidden_size: 32" in (save / "run_config.yaml").read_text()
+    assert list((save / "tensorboard").iterdir())
+    SpeechTextVocab.from_pretrained(save / "vocab")
+
+
+def test_same_command_continues_what_was_interrupted(run, folder, data):
+    whole, _ = run
+    train("--save", folder / "again", *data, "--exit-duration-in-mins", "1e-9")
+    assert (folder / "again" / "latest_checkpointed_iteration.txt").read_text() == "1\n"
+    result = train("--save", folder / "again", *data)
+    for name in ("lm loss", "speech loss", "grad-norm"):
+        assert result.metrics[name] == whole.metrics[name]
+
+
+@pytest.mark.parametrize(("untied", "shard_bytes"), [(False, 10_000), (True, hf.MAX_SHARD_BYTES)])
+def test_export_gives_the_same_logits(untied, shard_bytes, folder, data, vocab, monkeypatch):
+    monkeypatch.setattr(hf, "MAX_SHARD_BYTES", shard_bytes)
+    save, exported = folder / f"export-{untied}", folder / f"hf-{untied}-{shard_bytes}"
+    extra = ["--untie-embeddings-and-output-weights"] if untied else []
+    train("--save", save, *data, "--train-iters", "3", *extra)
+    arguments = ["megatron-to-hf", "--load", str(save), "--hf", str(exported)]
+    export = convert_checkpoint.main(arguments)
+    tokens = torch.randint(0, vocab.size, (2, 20), generator=torch.Generator().manual_seed(0))
+    with session(ParallelConfig()), torch.no_grad():
+        options = BuildOptions(padded_vocab_size=vocab.padded_size)
+        model = build_model(export.model, ParallelConfig(), options)[0].eval()
+        _load_weights(model, save / "iter_0000003")
+        expected = model(tokens, torch.arange(20).expand(2, 20), None)[..., : vocab.size]
+    loaded = AutoModelForCausalLM.from_pretrained(exported)
+    assert loaded.config.vocab_size == vocab.size == len(AutoTokenizer.from_pretrained(exported))
+    assert loaded.generation_config.eos_token_id == vocab.eod_id
+    with torch.no_grad():
+        assert torch.allclose(loaded(tokens).logits, expected, atol=1e-4)
+    assert (len(list(exported.glob("*.safetensors"))) == 1) == (shard_bytes > 10**6)
+    assert SpeechTextVocab.from_pretrained(exported).fingerprint == vocab.fingerprint
+    assert convert_checkpoint.main(arguments).parameters == export.parameters  # replaces it
+
+
+def _load_weights(model: torch.nn.Module, directory: Path) -> None:
+    from megatron.core import dist_checkpointing, parallel_state
+
+    group = parallel_state.get_data_parallel_group(with_context_parallel=True)
+    metadata = {"dp_cp_group": group, "singleton_local_shards": False}
+    state = {"model": model.sharded_state_dict(metadata=metadata)}
+    model.load_state_dict(dist_checkpointing.load(state, str(directory))["model"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--tensor-model-parallel-size", "3"], ConfigError, "divided into replicas"),
+        (["--seq-length", "1024"], ConfigError, "--max-position-embeddings"),
+        (["--micro-batch-size", "3"], ConfigError, "--global-batch-size"),
+        (["--lr-warmup-iters", "6"], ConfigError, "--lr-warmup-iters"),
+        (["--context-parallel-size", "2"], ConfigError, "--context-parallel-size"),
+        (["--vocab", "nowhere"], VocabularyError, "nowhere"),
+        (["--data-path", "nowhere"], DataError, "nowhere.idx does not exist"),
+        (["--load", "nowhere"], ConfigError, "no checkpoint found"),
+    ],
+)
+def test_bad_settings_are_refused_in_words(arguments, error, message, folder, data, tmp_path):
+    with pytest.raises(error, match=message):
+        train("--save", tmp_path / "run", *data, *arguments)
+    assert not torch.distributed.is_initialized()
+
+
+def test_tensor_parallelism_that_does_not_divide_heads(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match="--num-attention-heads 4"):
+        train("--save", tmp_path, *data, "--tensor-model-parallel-size", "8")
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("missing", ["--vocab", "--save", "--data-path"])
+def test_missing_settings_are_named(missing, data, tmp_path):
+    given = {"--save": [str(tmp_path)], "--vocab": data[1:2], "--data-path": data[3:]}
+    arguments = [
+        part for name, values in given.items() if name != missing for part in (name, *values)
+    ]
+    with pytest.raises(ConfigError, match=missing):
+        train(*arguments)
+
+
+def test_run_of_another_shape_is_not_continued(run, data):
+    with pytest.raises(CheckpointError, match="ffn_hidden_size is 48 there and 64 here"):
+        train("--save", run[1], *data, "--ffn-hidden-size", "64", "--train-iters", "9")
+
+
+@pytest.mark.parametrize("wrong", [["lm-smokey"], [*TINY, "--hiden-size", "3"]])
+def test_unknown_recipe_or_flag_exits(wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        pretrain.main(wrong)
+    assert stop.value.code != 0
+
+
+def test_export_of_nothing_is_refused(tmp_path, run):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        convert_checkpoint.main(
+            ["megatron-to-hf", "--load", str(tmp_path), "--hf", str(tmp_path / "hf")]
+        )
+    with pytest.raises(ConfigError, match="--hf"):
+        convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1])])
+
+
+def test_export_with_another_vocabulary_is_refused(tmp_path, run):
+    make_vocab(tmp_path, extra=["<|user|>"])
+    arguments = ["--load", run[1], "--hf", tmp_path / "hf", "--vocab", tmp_path / "vocab"]
+    with pytest.raises(CheckpointError, match="--vocab"):
+        convert_checkpoint.main(["megatron-to-hf", *map(str, arguments)])
+    assert not (tmp_path / "hf").exists()
