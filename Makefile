@@ -41,6 +41,16 @@ test-long: $(STAMP)
 test-gpu: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu
 
+## bench      times against named peers, into benchmarks/results
+bench: $(STAMP)
+	$(PYTHON) benchmarks/indexing.py
+	$(PYTHON) benchmarks/language_model.py
+	$(PYTHON) kernels/vq_lookup/benchmark.py
+
+## bench-gpu  the same for what runs on an NVIDIA GPU
+bench-gpu: $(STAMP)
+	$(PYTHON) kernels/vq_lookup/benchmark.py
+
 ## lint       ruff, pyright, import-linter
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -43,18 +43,6 @@ _UNKNOWN_SIZE = 0x7FFF_0000
 DynamicRange = Literal["clip_maximum", "fixed"]
 
 
-def audio_error(reason: str, message: str) -> AudioError:
-    """An AudioError whose `reason` is a short code to count rejected recordings by."""
-    error = AudioError(message)
-    error.reason = reason  # type: ignore[attr-defined]
-    return error
-
-
-def reason_of(error: AudioError) -> str:
-    """Why a recording was refused: missing, unreadable, empty, not_finite, silent or audio."""
-    return getattr(error, "reason", "audio")
-
-
 def check_waveform(waveform: np.ndarray, name: str) -> None:
     """Refuse a waveform without usable sound; `name` says whose it is.
 
@@ -63,16 +51,17 @@ def check_waveform(waveform: np.ndarray, name: str) -> None:
             (`silent`).
     """
     if waveform.size == 0:
-        raise audio_error("empty", f"{name} holds no samples; record or export it again")
+        raise AudioError(f"{name} holds no samples; record or export it again", reason="empty")
     peak = float(np.abs(waveform).max())
     if not np.isfinite(peak):
         bad = int(np.count_nonzero(~np.isfinite(waveform)))
-        raise audio_error(
-            "not_finite", f"{name} holds {bad} NaN or infinite samples of {waveform.size}"
+        raise AudioError(
+            f"{name} holds {bad} NaN or infinite samples of {waveform.size}", reason="not_finite"
         )
     if peak < SILENCE_PEAK:
-        raise audio_error(
-            "silent", f"{name} is silent: its peak is {peak:.1e}, expected above {SILENCE_PEAK}"
+        raise AudioError(
+            f"{name} is silent: its peak is {peak:.1e}, expected above {SILENCE_PEAK}",
+            reason="silent",
         )
 
 
@@ -86,25 +75,25 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
 
     Raises:
         AudioError: the file is missing, unreadable or cut short, or holds no usable sound;
-            `reason_of(error)` gives the code.
+            its `reason` gives the code.
     """
     path = Path(path)
     if not path.is_file():
-        raise audio_error("missing", f"recording {path} does not exist")
+        raise AudioError(f"recording {path} does not exist", reason="missing")
     try:
         with soundfile.SoundFile(path) as file:
             expected, rate_hz = file.frames, file.samplerate
             samples = file.read(dtype="float32", always_2d=True)
             promised = _CUT_SHORT.search(file.extra_info)
     except (soundfile.SoundFileError, OSError) as error:
-        raise audio_error(
-            "unreadable", f"recording {path} cannot be read, it may be cut short: {error}"
+        raise AudioError(
+            f"recording {path} cannot be read, it may be cut short: {error}", reason="unreadable"
         ) from None
     if len(samples) != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
-        raise audio_error(
-            "unreadable",
+        raise AudioError(
             f"recording {path} is cut short: it ends after {len(samples)} samples, and its header "
             "promises more",
+            reason="unreadable",
         )
     waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     check_waveform(waveform, f"recording {path}")
@@ -174,10 +163,10 @@ def log_mel(
     if dynamic_range not in ("clip_maximum", "fixed"):
         raise ConfigError(f"dynamic_range is {dynamic_range!r}; choose 'clip_maximum' or 'fixed'")
     if waveform.shape[-1] < WINDOW_SAMPLES:
-        raise audio_error(
-            "too_short",
+        raise AudioError(
             f"{waveform.shape[-1]} samples are too few for a spectrogram; at least "
             f"{WINDOW_SAMPLES} (25 ms) are needed",
+            reason="too_short",
         )
     spectrum = torch.stft(
         waveform.float(),

@@ -14,13 +14,13 @@ Config = TypeVar("Config")
 _STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
-def parse(config: type[Config], argv: Sequence[str] | None, description: str) -> Config:
+def parse(config: type[Config], argv: Sequence[str] | None, description: str | None) -> Config:
     """Read a dataclass from the command line; an unknown flag exits with the nearest names."""
     return tyro.cli(config, args=argv, description=description, config=_STYLE)
 
 
 def parse_recipe(
-    recipes: Mapping[str, Callable[[], Any]], argv: Sequence[str] | None, description: str
+    recipes: Mapping[str, Callable[[], Any]], argv: Sequence[str] | None, description: str | None
 ) -> tuple[str, Any]:
     """Read a recipe's name and the fields that override it.
 

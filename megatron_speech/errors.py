@@ -14,7 +14,14 @@ class DataError(MegatronSpeechError):
 
 
 class AudioError(DataError):
-    """A recording that cannot be read or carries no usable sound."""
+    """A recording that cannot be read or carries no usable sound.
+
+    `reason` is a short code by which rejected recordings are counted.
+    """
+
+    def __init__(self, message: str, reason: str = "audio"):
+        super().__init__(message)
+        self.reason = reason
 
 
 class VocabularyError(MegatronSpeechError):

@@ -98,7 +98,7 @@ def reason_for(path: Path) -> str:
     with pytest.raises(AudioError) as caught:
         audio.read_audio(path)
     assert path.name in str(caught.value)
-    return audio.reason_of(caught.value)
+    return caught.value.reason
 
 
 def test_bad_recordings_are_refused_with_a_reason(tmp_path: Path) -> None:

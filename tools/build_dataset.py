@@ -1,12 +1,12 @@
 """Build indexed datasets from code shards, and interleaved ones from text alone.
 
-    python tools/build_dataset.py speech --codes codes/train --vocab runs/vocab \
+    python tools/build_dataset.py speech --codes codes/train --vocab runs/vocab \\
         --output-prefix data/speech --join-segments
-    python tools/build_dataset.py pairs --codes codes/train --vocab runs/vocab \
+    python tools/build_dataset.py pairs --codes codes/train --vocab runs/vocab \\
         --output-prefix data/pairs
-    python tools/build_dataset.py text-to-token --codes codes/train --vocab runs/vocab \
+    python tools/build_dataset.py text-to-token --codes codes/train --vocab runs/vocab \\
         --output-prefix data/t2t
-    python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \
+    python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \\
         --model runs/t2t/hf --like codes/train --output-prefix data/interleaved
 
 `interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one, with

@@ -1,8 +1,8 @@
 """Make a speech-text vocabulary: a text tokenizer plus specials and speech codes.
 
-    python tools/build_vocab.py --input corpus.parquet --train-bpe 1024 --num-codes 512 \
+    python tools/build_vocab.py --input corpus.parquet --train-bpe 1024 --num-codes 512 \\
         --output runs/vocab
-    python tools/build_vocab.py --tokenizer path/to/base-model --speech-tokenizer runs/tokenizer \
+    python tools/build_vocab.py --tokenizer path/to/base-model --speech-tokenizer runs/tokenizer \\
         --output runs/vocab
 
 Text ids stay what the base tokenizer says; specials and codes are numbered behind them. The

@@ -1,6 +1,6 @@
 """Tokenise a text corpus into Megatron's indexed format, with the flags of Megatron's own tool.
 
-    python tools/preprocess_data.py --input corpus.parquet --tokenizer-model runs/vocab \
+    python tools/preprocess_data.py --input corpus.parquet --tokenizer-model runs/vocab \\
         --append-eod --output-prefix data/corpus --workers 8
 
 writes data/corpus_text_document.bin, .idx and .json (pass that prefix to pretrain's --data-path)

@@ -1,6 +1,6 @@
 """Pre-train a language model on indexed datasets, or continue a run.
 
-    python tools/pretrain.py lm-debug --vocab runs/vocab --save runs/lm \
+    python tools/pretrain.py lm-debug --vocab runs/vocab --save runs/lm \\
         --data-path 0.3 data/text 0.7 data/interleaved --valid-data-path data/valid
     torchrun --nproc-per-node 8 tools/pretrain.py lm-9b --tensor-model-parallel-size 4 ...
 

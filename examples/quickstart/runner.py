@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart.sizes import DemoSize
-from megatron_speech.errors import MegatronSpeechError
 from megatron_speech.files import fingerprint_of, read_json, write_json
 
 Figures = dict[str, Any]
@@ -48,10 +47,6 @@ class Stage:
 
 class Done(dict[str, Figures]):
     """Figures of the stages done, by name."""
-
-
-class StoppedEarly(MegatronSpeechError):
-    """A training was asked to stop and has saved its state."""
 
 
 def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, dict[str, float]]:
@@ -108,3 +103,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _banner(number: int, total: int, title: str) -> None:
     print(f"\n──── {number}/{total}  {title} " + "─" * max(4, 70 - len(title)), flush=True)
+
+
+def to_flags(**values: Any) -> list[str]:
+    """`manifest=a, codes=[b, c]` as --manifest a --codes b c."""
+    flags = []
+    for name, value in values.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        flags += [f"--{name.replace('_', '-')}", *map(str, parts)]
+    return flags

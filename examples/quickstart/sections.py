@@ -131,10 +131,12 @@ def listen(data: PageData) -> str:
     if not data.recordings:
         return ""
     cards = "".join(_recording_card(recording) for recording in data.recordings)
+    rate = data.report["speech_tokenizer"]["frame_rate_hz"]
     return (
-        "<p>Held-out recordings. Under each waveform are its codes, 12.5 a second, one colour "
-        "each: all that the language model gets to hear. The last line is what the speech tokenizer's "
-        f'own recogniser reads back from those codes.</p><div class="grid">{cards}</div>'
+        f"<p>Held-out recordings. Under each waveform are its codes, {rate:g} a second, one colour "
+        "each: all that the language model gets to hear. The last line is what the speech "
+        "tokenizer's own recogniser reads back from those codes.</p>"
+        f'<div class="grid">{cards}</div>'
     )
 
 

@@ -118,8 +118,8 @@ def training(data: PageData) -> str:
     ]
     return (
         "<p>Both arms were pre-trained by Megatron-Core on the same number of tokens; losses are "
-        "in nats per token, by the modality of the token predicted. The validation documents are the "
-        "same for both; the training curves are each arm's own blend and not to be compared by "
+        "in nats per token, by the modality of the token predicted. The validation documents are "
+        "the same for both; the training curves are each arm's own blend and not to be compared by "
         "height."
         f'</p><div class="figures">{"".join(figures)}</div>'
         f'<div class="grid">{"".join(pictures)}</div>{settings_table(data.report, "blends")}'

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart import corpora
-from examples.quickstart.runner import Demo, Done, Figures, StoppedEarly
+from examples.quickstart.runner import Demo, Done, Figures, to_flags
 from examples.quickstart.sizes import BLENDS, DemoSize
 
 TEST_SETS = ("sentences", "windows", "held-out-voice")
@@ -21,7 +21,7 @@ def storyworld(demo: Demo, done: Done) -> Figures:
 
     size = demo.size
     summary = generate.main(
-        _flags(
+        to_flags(
             output_dir=demo.path("storyworld"),
             documents=size.documents,
             speech_utterances=size.speech_utterances,
@@ -52,7 +52,7 @@ def speech(demo: Demo, done: Done) -> Figures:
     utterances, duration_s = 0, 0.0
     for name, path in lists.items():
         voices = "held-out" if name == "held-out-voice" else "train"
-        flags = _flags(texts=path, output_dir=demo.path("speech", name), voices=voices)
+        flags = to_flags(texts=path, output_dir=demo.path("speech", name), voices=voices)
         summary = make_speech.main(flags)
         utterances += summary.utterances
         duration_s += summary.duration_s
@@ -76,7 +76,7 @@ def _train_tokenizer(demo: Demo, folder: str, quantize: bool) -> Figures:
 
     size = demo.size
     sets = [demo.path("speech", name, "manifest.parquet") for name in TEST_SETS]
-    flags = _flags(
+    flags = to_flags(
         manifest=demo.path("speech", "train", "manifest.parquet"),
         valid_manifest=sets,
         save=demo.path(folder),
@@ -98,14 +98,14 @@ def codes(demo: Demo, done: Done) -> Figures:
     tokenizer = demo.path("speech_tokenizer", "export")
     for name in _SPOKEN:
         manifest = demo.path("speech", name, "manifest.parquet")
-        flags = _flags(
+        flags = to_flags(
             manifest=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
         )
         if name == "stories":
-            flags += _flags(shard_size=corpora.rows_per_shard(manifest, _STORY_SHARDS))
+            flags += to_flags(shard_size=corpora.rows_per_shard(manifest, _STORY_SHARDS))
         tokenize_speech.main(flags)
     sets = [demo.path("codes", name) for name in TEST_SETS]
-    return evaluate_codes.main(_flags(speech_tokenizer=tokenizer, codes=sets))
+    return evaluate_codes.main(to_flags(speech_tokenizer=tokenizer, codes=sets))
 
 
 def vocabulary(demo: Demo, done: Done) -> Figures:
@@ -113,7 +113,7 @@ def vocabulary(demo: Demo, done: Done) -> Figures:
     from tools import build_vocab
 
     vocab = build_vocab.main(
-        _flags(
+        to_flags(
             input=corpora.vocabulary_inputs(demo),
             train_bpe=demo.size.bpe_size,
             speech_tokenizer=demo.path("speech_tokenizer", "export"),
@@ -129,24 +129,24 @@ def text_to_token(demo: Demo, done: Done) -> Figures:
 
     train, data = demo.path("codes", "train"), demo.path("text_to_token", "data")
     vocab = demo.path("vocab")
-    build_dataset.main(["text-to-token", *_flags(codes=train, vocab=vocab, output_prefix=data)])
-    flags = _flags(data_path=data, train_iters=demo.size.text_to_token_steps)
+    build_dataset.main(["text-to-token", *to_flags(codes=train, vocab=vocab, output_prefix=data)])
+    flags = to_flags(data_path=data, train_iters=demo.size.text_to_token_steps)
     export = _pretrain(demo, "text_to_token", demo.size.recipes[1], flags)
     generated = []
     for name in ("sentences", "windows"):
         texts = demo.path("storyworld", "speech", f"{name}.parquet")
         work = demo.path("text_to_token", "test", name)
         # Spans that cover whole documents: every test text becomes one request.
-        plan = _flags(input=texts, vocab=vocab, output=work / "plan", eta=1.0, tasks=1,
+        plan = to_flags(input=texts, vocab=vocab, output=work / "plan", eta=1.0, tasks=1,
                       mean_span_words=_WHOLE_DOCUMENT_WORDS)  # fmt: skip
         build_dataset.main(["plan", *plan])
         target = demo.path("text_to_token", "test", "codes", name)
         build_dataset.main(
-            ["generate", *_flags(plan=work / "plan", output=target), *_engine_flags(demo)]
+            ["generate", *to_flags(plan=work / "plan", output=target), *_engine_flags(demo)]
         )
         generated.append(target)
     tokenizer = demo.path("speech_tokenizer", "export")
-    figures = evaluate_codes.main(_flags(speech_tokenizer=tokenizer, codes=generated))
+    figures = evaluate_codes.main(to_flags(speech_tokenizer=tokenizer, codes=generated))
     return {**figures, "parameters": export.parameters}
 
 
@@ -156,7 +156,7 @@ def datasets(demo: Demo, done: Done) -> Figures:
 
     vocab, figures = demo.path("vocab"), {}
     for name in ("train", "valid"):
-        flags = _flags(
+        flags = to_flags(
             input=corpora.text_path(demo, name),
             tokenizer_model=vocab,
             output_prefix=demo.path("data", name),
@@ -165,10 +165,10 @@ def datasets(demo: Demo, done: Done) -> Figures:
         figures[f"text_{name}"] = text.tokens
     shards = sorted(demo.path("codes", "stories").glob("*.parquet"))
     for name, part in (("speech", shards[:-1] or shards), ("speech_valid", shards[-1:])):
-        flags = _flags(codes=part, vocab=vocab, output_prefix=demo.path("data", name))
+        flags = to_flags(codes=part, vocab=vocab, output_prefix=demo.path("data", name))
         facts = build_dataset.main(["speech", *flags, "--join-segments"])
         figures[name] = facts.speech_tokens
-    flags = _flags(
+    flags = to_flags(
         codes=demo.path("codes", "train"), vocab=vocab, output_prefix=demo.path("data", "pairs")
     )
     for name, facts in build_dataset.main(["pairs", *flags]).items():
@@ -181,7 +181,7 @@ def interleaving(demo: Demo, done: Done) -> Figures:
     from tools import build_dataset, evaluate_codes
 
     prefix = demo.path("interleaved", "data")
-    flags = _flags(
+    flags = to_flags(
         input=corpora.text_path(demo, "interleaved"),
         vocab=demo.path("vocab"),
         output_prefix=prefix,
@@ -189,7 +189,7 @@ def interleaving(demo: Demo, done: Done) -> Figures:
     )
     facts = build_dataset.main(["interleaved", *flags, *_engine_flags(demo)])
     read = evaluate_codes.main(
-        _flags(
+        to_flags(
             speech_tokenizer=demo.path("speech_tokenizer", "export"),
             codes=Path(f"{prefix}.work") / "codes",
             limit=400,
@@ -218,7 +218,7 @@ def language_model(arm: str, seed: int):
             0.5,
             demo.path("data", "speech_valid"),
         ]
-        flags = _flags(
+        flags = to_flags(
             data_path=blend,
             valid_data_path=valid,
             train_iters=demo.size.language_model_steps,
@@ -254,7 +254,7 @@ def evaluation(demo: Demo, done: Done) -> Figures:
     for arm in BLENDS:
         for seed in demo.size.seeds:
             name = arm_folder(demo.size, arm, seed)
-            flags = _flags(
+            flags = to_flags(
                 model=demo.path(name, "hf"),
                 speech_tokenizer=demo.path("speech_tokenizer", "export"),
                 cloze=demo.path("storyworld", "eval", "cloze.jsonl"),
@@ -264,7 +264,7 @@ def evaluation(demo: Demo, done: Done) -> Figures:
                 precision=demo.machine["precision"],
             )
             if demo.size.evaluation_limit:
-                flags += _flags(limit=demo.size.evaluation_limit)
+                flags += to_flags(limit=demo.size.evaluation_limit)
             figures.setdefault(arm, {})[str(seed)] = evaluate.main(flags)
     return figures
 
@@ -273,15 +273,15 @@ def _pretrain(demo: Demo, folder: str, recipe: str, flags: Sequence[str]) -> Any
     from tools import convert_checkpoint, pretrain
 
     save = demo.path(folder, "run")
-    flags = [*flags, *_flags(vocab=demo.path("vocab"), save=save)]
+    flags = [*flags, *to_flags(vocab=demo.path("vocab"), save=save)]
     result = pretrain.main([recipe, *flags, *(["--bf16"] if demo.bf16 else [])])
     _require_finished(result.finished)
     target = demo.path(folder, "hf")
-    return convert_checkpoint.main(["megatron-to-hf", *_flags(load=save, hf=target)])
+    return convert_checkpoint.main(["megatron-to-hf", *to_flags(load=save, hf=target)])
 
 
 def _engine_flags(demo: Demo) -> list[str]:
-    flags = _flags(
+    flags = to_flags(
         model=demo.path("text_to_token", "hf"),
         like=demo.path("codes", "train"),
         dtype="bfloat16" if demo.bf16 else "float32",
@@ -291,14 +291,6 @@ def _engine_flags(demo: Demo) -> list[str]:
 
 
 def _require_finished(finished: bool) -> None:
+    """A training that caught a stop signal has saved its state; stop the demo as well."""
     if not finished:
-        raise StoppedEarly("stopped; run the same command again to continue")
-
-
-def _flags(**values: Any) -> list[str]:
-    """`manifest=a, codes=[b, c]` as --manifest a --codes b c."""
-    flags = []
-    for name, value in values.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        flags += [f"--{name.replace('_', '-')}", *map(str, parts)]
-    return flags
+        raise KeyboardInterrupt

@@ -44,7 +44,7 @@ class Voice:
     """As espeak-ng calls it, `language+variant`."""
     pitch: tuple[int, int] = (35, 65)
     """Least and greatest pitch, 0..99."""
-    words_per_minute: tuple[int, int] = (200, 250)
+    words_per_minute: tuple[int, int] = (150, 190)
     """Least and greatest speed."""
 
 

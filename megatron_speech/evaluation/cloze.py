@@ -111,7 +111,7 @@ class Layout:
 
 
 def lay_out(
-    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances | None = None
+    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances
 ) -> Layout:
     """Token ids of one item in one direction, as drawn at the top of this file."""
     if direction not in DIRECTIONS:

@@ -69,7 +69,7 @@ def _evaluate_set(tokenizer: Any, path: Path, limit: int | None) -> dict[str, An
         readings[n] = text
     counts = code_counts([record.codes for record in records], tokenizer.num_codes)
     return {
-        "wer": word_error_rate([record.text for record in records], readings),
+        "wer": word_error_rate([record.text or "" for record in records], readings),
         "records": len(records),
         "without_codes": len(records) - len(spoken),
         "codes": int(counts.sum()),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import DataError
 
@@ -79,8 +79,11 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
                 f"{path}, line {number} needs the fields {', '.join(sorted(names))}; "
                 f"got {', '.join(got)}"
             )
-        values = {name: record[name] for name in names}
-        items.append(kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+        values: dict[str, Any] = {
+            name: tuple(record[name]) if isinstance(record[name], list) else record[name]
+            for name in names
+        }
+        items.append(kind(**values))
     if not items:
         raise DataError(f"{path} holds no items; expected one JSON object a line")
     return items

@@ -6,11 +6,10 @@ Everything here reads a Hugging Face folder; nothing knows how the model was tra
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
 
 from ..errors import CheckpointError, ConfigError
 from ..progress import Progress
@@ -43,7 +42,8 @@ class Query:
 class LanguageModel:
     """An exported model with its vocabulary, ready to score and to generate."""
 
-    model: torch.nn.Module
+    model: Any
+    """A causal language model of transformers."""
     vocab: SpeechTextVocab
     batch_tokens: int = 8192
     """Padded tokens of one forward pass."""
@@ -71,7 +71,7 @@ class LanguageModel:
                 "export one with tools/convert_checkpoint.py megatron-to-hf"
             )
         vocab = SpeechTextVocab.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             use_safetensors=True,
@@ -155,15 +155,20 @@ class LanguageModel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Packed:
-    tokens: Int[np.ndarray, "batch length"]
-    positions: Int[np.ndarray, "batch length"]
-    mask: Bool[np.ndarray, "batch 1 length length"]
-    rows: Int[np.ndarray, "scored"]
-    predicted_at: Int[np.ndarray, "scored"]
-    """Position whose logits predict the token."""
-    targets: Int[np.ndarray, "scored"]
-    ending: Int[np.ndarray, "scored"]
-    """Number of the ending in the batch."""
+    tokens: np.ndarray
+    """(batch, length), int64."""
+    positions: np.ndarray
+    """(batch, length), int64."""
+    mask: np.ndarray
+    """(batch, 1, length, length), bool: who sees whom."""
+    rows: np.ndarray
+    """(scored,) row of each token that is scored."""
+    predicted_at: np.ndarray
+    """(scored,) position whose logits predict it."""
+    targets: np.ndarray
+    """(scored,) its id."""
+    ending: np.ndarray
+    """(scored,) number, within the batch, of the ending it belongs to."""
 
 
 def _pack(queries: Sequence[Query]) -> _Packed:

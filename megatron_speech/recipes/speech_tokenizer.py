@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from ..errors import ConfigError
 from ..files import write_json
+from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import AsrDataset, SpeechDataConfig, read_rows
 from ..speech_tokenizer.layout import load_whisper
@@ -20,6 +21,8 @@ from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, OptimizerConfig, process_group
 from ..training.loop import LoopConfig, train
 from ..training.reporting import read_metrics
+
+_EXPORT_MARK = "export/config.json"  # the export's last file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,8 @@ class SpeechTokenizerResult:
     finished: bool
     """False if it was stopped and should be started again."""
     metrics: dict[str, float]
-    """Figures of the last evaluation: `wer <set>`, `codebook usage <set>`, `perplexity <set>`."""
+    """Figures of the last evaluation, for each set: `wer`, `ctc wer`, `codebook usage`,
+    `perplexity`, each followed by the name of the set."""
 
 
 def tokenizer_debug() -> SpeechTokenizerRecipe:
@@ -69,7 +73,7 @@ def tokenizer_debug() -> SpeechTokenizerRecipe:
             max_target_positions=128,
             ctc_head=True,
             init_std=0.05,
-            pooling_position=3,
+            pooling_position=2,
             quantize_position=3,
             quantize_vocab_size=512,
             quantize_commit_coefficient=1.0,
@@ -77,10 +81,15 @@ def tokenizer_debug() -> SpeechTokenizerRecipe:
             quantize_restart_interval=20,
             quantize_restart_threshold=0.1,
         ),
-        data=SpeechDataConfig(words_only=True, cache_features=True),
-        objective=ObjectiveConfig(ctc_weight=0.3, quantize_start_step=540, kmeans_init=True),
-        optimizer=OptimizerConfig(lr=1e-3, lr_warmup_iters=60, lr_decay_start=0.5),
-        loop=LoopConfig(train_iters=2160, log_interval=40, eval_interval=540, save_interval=540),
+        data=SpeechDataConfig(words_only=True, cache_features=True, asr_vocab_size=340),
+        objective=ObjectiveConfig(
+            character_ctc_weight=1.0,
+            upper_character_ctc_weight=1.0,
+            quantize_start_step=750,
+            kmeans_init=True,
+        ),
+        optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=100, lr_decay_start=0.5),
+        loop=LoopConfig(train_iters=3000, log_interval=50, eval_interval=750, save_interval=500),
     )
 
 
@@ -142,32 +151,28 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         ConfigError: no manifest or no --save folder.
         DataError: no usable recordings.
     """
-    if not recipe.data.manifest or recipe.loop.save is None:
+    save = recipe.loop.save
+    if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
-    if _finished_before(recipe.loop):
-        return _result(recipe.loop.save, finished=True)
+    if latest_iteration(save) == recipe.loop.train_iters and (save / _EXPORT_MARK).exists():
+        return _result(save, finished=True)
     with process_group() as device:
         torch.manual_seed(recipe.data.seed)
         rows = read_rows(recipe.data.manifest)
-        text = _open_text(recipe, [row.text for row in rows])
+        text = _open_text(recipe.data, save, [row.text for row in rows])
         config = _model_config(recipe, text)
         dataset = AsrDataset(rows, text, config, recipe.data, "reading training speech")
         valid = _validation_sets(recipe, text, config)
-        _write_rejected(recipe.loop.save, {"train": dataset, **valid})
-        model = SpeechTokenizerModel(config, recipe.attention)
+        _write_rejected(save, {"train": dataset, **valid})
+        model = SpeechTokenizerModel(config, recipe.attention, _character_heads(recipe, config))
         if recipe.init_from is not None:
             load_whisper(model, recipe.init_from)
         objective = AsrObjective(dataset, valid, recipe.data, recipe.objective, device)
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
         result = train(trainer, recipe.loop)
         if result.finished and trainer.is_main_rank:
-            SpeechTokenizer(model, text).save_pretrained(recipe.loop.save / "export")
-    return _result(recipe.loop.save, result.finished)
-
-
-def _finished_before(loop: LoopConfig) -> bool:
-    done = loop.save is not None and latest_iteration(loop.save) == loop.train_iters
-    return done and (loop.save / "export/config.json").exists()
+            SpeechTokenizer(model, text).save_pretrained(save / "export")
+    return _result(save, result.finished)
 
 
 def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
@@ -178,16 +183,16 @@ def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
     return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
 
 
-def _open_text(recipe: SpeechTokenizerRecipe, transcripts: list[str]) -> AsrText:
+def _open_text(data: SpeechDataConfig, save: Path, transcripts: list[str]) -> AsrText:
     """The given text tokenizer, or one trained on the transcripts and kept with the run."""
-    folder = recipe.data.tokenizer
+    folder = data.tokenizer
     if folder is None:
-        folder = recipe.loop.save / "text_tokenizer"
+        folder = save / "text_tokenizer"
         if _rank() == 0 and not (folder / "tokenizer.json").exists():
-            train_text_tokenizer(transcripts, recipe.data.asr_vocab_size, folder)
+            train_text_tokenizer(transcripts, data.asr_vocab_size, folder)
         if dist.is_initialized():
             dist.barrier()
-    return AsrText(folder, recipe.data.words_only)
+    return AsrText(folder, data.words_only)
 
 
 def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokenizerConfig:
@@ -200,6 +205,14 @@ def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokeniz
         ctc_head=recipe.objective.ctc_weight > 0,
         quantize_vocab_size=codes,
     )
+
+
+def _character_heads(
+    recipe: SpeechTokenizerRecipe, config: SpeechTokenizerConfig
+) -> CharacterHeads | None:
+    lower = recipe.objective.character_ctc_weight > 0
+    upper = recipe.objective.upper_character_ctc_weight > 0
+    return CharacterHeads(config, lower, upper) if lower or upper else None
 
 
 def _validation_sets(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import SAMPLE_RATE_HZ, read_audio, reason_of
+from ..audio import SAMPLE_RATE_HZ, read_audio
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
@@ -125,7 +125,7 @@ def _tokenize_rows(
     rejected = []
     for row, audio in zip(rows, pool.map(_read_or_error, rows), strict=True):
         if isinstance(audio, AudioError):
-            rejected.append({"id": row.id, "reason": reason_of(audio), "detail": str(audio)})
+            rejected.append({"id": row.id, "reason": audio.reason, "detail": str(audio)})
         else:
             usable.append((row, audio))
     codes = tokenizer.encode([audio for _, audio in usable])

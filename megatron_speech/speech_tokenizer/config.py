@@ -49,6 +49,8 @@ class SpeechTokenizerConfig:
     """Token that ends a text; set from the text tokenizer in training."""
     ctc_head: bool = False
     """A linear CTC output beside the decoder, on the pooled frames."""
+    asr_decoding: Literal["attention", "ctc"] = "attention"
+    """How text is read off: by the decoder, token by token, or by the CTC output in one pass."""
     init_std: float = 0.02
     """Standard deviation of the initial weights."""
     pooling_kernel_size: int = 4
@@ -102,6 +104,8 @@ class SpeechTokenizerConfig:
             heads = getattr(self, f"{side}_attention_heads")
             if self.d_model % heads:
                 raise ConfigError(f"--d-model {self.d_model} is not divisible by {heads} heads")
+        if self.asr_decoding == "ctc" and not self.ctc_head:
+            raise ConfigError("--asr-decoding ctc needs a CTC output; train with --ctc-weight > 0")
         if not 0 < self.quantize_ema_decay < 1:
             raise ConfigError(f"--quantize-ema-decay is {self.quantize_ema_decay}; expected 0..1")
         if self.quantize_vocab_size is not None and self.quantize_vocab_size < 2:

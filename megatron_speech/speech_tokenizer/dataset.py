@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_audio, reason_of
+from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
+from .characters import character_ids
 from .config import CONV_STRIDE, SpeechTokenizerConfig
 from .features import clip_features, collate_features
 from .text import AsrText
@@ -70,10 +71,12 @@ class AsrBatch:
     """Next tokens (B, L); IGNORED in the prompt and on padding."""
     targets: list[list[int]]
     """Text tokens without prompt and end, for CTC."""
+    characters: list[list[int]]
+    """Letters of the texts, for the character CTC."""
 
     def to(self, device: torch.device) -> "AsrBatch":
-        moved = (self.mel, self.mel_lengths, self.decoder_input, self.labels)
-        return AsrBatch(*(tensor.to(device) for tensor in moved), targets=self.targets)
+        names = ("mel", "mel_lengths", "decoder_input", "labels")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 class AsrDataset:
@@ -117,7 +120,9 @@ class AsrDataset:
             [IGNORED] * (len(prompt) - 1) + target + [eos]
             for prompt, target in zip(prompts, targets, strict=True)
         ]
-        return AsrBatch(mel, mel_lengths, _padded(inputs, eos), _padded(labels, IGNORED), targets)
+        padded = _padded(inputs, eos), _padded(labels, IGNORED)
+        characters = [character_ids(self.rows[index].text) for index in indices]
+        return AsrBatch(mel, mel_lengths, *padded, targets, characters)
 
     def _features(self, index: int) -> tuple[torch.Tensor, int]:
         if index in self._cache:
@@ -148,7 +153,7 @@ class AsrDataset:
         results = self._pool.map(self._load_or_error, rows)
         for row, result in zip(rows, track(results, description, len(rows), "clips"), strict=True):
             if isinstance(result, AudioError):
-                self._reject(row, reason_of(result), str(result))
+                self._reject(row, result.reason, str(result))
             elif result[1] > self.config.max_source_positions * CONV_STRIDE:
                 self._reject(row, "too_long", f"{result[1] / MEL_FRAME_RATE_HZ:.1f} s")
             else:

@@ -1,6 +1,7 @@
 """Whisper's encoder made block-causal, with pooling and quantization inside (paper section 2)."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -51,6 +52,19 @@ def attention_mask(
     return mask.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
+class LowerOutput(NamedTuple):
+    """What lies below the quantizer, for B clips of T codes and F frames of 50 Hz, width D."""
+
+    hidden: Tensor
+    """The vectors that get quantized, (B, T, D)."""
+    valid: Tensor
+    """False on padding, (B, T)."""
+    frames: Tensor
+    """The frames before the pool, (B, F, D)."""
+    frames_valid: Tensor
+    """False on padding, (B, F)."""
+
+
 @dataclass
 class EncoderOutput:
     """Result of the encoder for B clips of at most T codes, width D."""
@@ -61,6 +75,8 @@ class EncoderOutput:
     """False on padding, (B, T)."""
     quantized: Quantized | None
     """Codes and commitment loss; None where the quantizer is off."""
+    lower: LowerOutput
+    """What lies below the quantizer."""
 
 
 class SpeechTokenizerEncoder(WhisperEncoder):
@@ -95,17 +111,18 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         `frames` is a multiple of the mel frames per code. `quantize=False` passes the vectors on
         as they are (the first part of training).
         """
-        hidden, valid = self.lower(mel, mel_lengths)
+        lower = self.lower(mel, mel_lengths)
+        hidden, valid = lower.hidden, lower.valid
         quantized = None
         if quantize and self.quantizer is not None:
             quantized = self.quantizer(hidden, valid)
             hidden = quantized.vectors.to(hidden.dtype)
-        return EncoderOutput(self.upper(hidden, valid), valid, quantized)
+        return EncoderOutput(self.upper(hidden, valid), valid, quantized, lower)
 
     def lower(
         self, mel: Float[Tensor, "batch bins frames"], mel_lengths: Int64[Tensor, " batch"]
-    ) -> tuple[Float[Tensor, "batch codes width"], Bool[Tensor, "batch codes"]]:
-        """The vectors that get quantized (B, T, D) and which are valid (B, T)."""
+    ) -> LowerOutput:
+        """Layers below the quantizer: log-mels and their valid frames, as in `forward`."""
         shape = self.shape
         hidden = F.gelu(self._convolve(self.conv1, mel))
         hidden = F.gelu(self._convolve(self.conv2, hidden)).transpose(1, 2)
@@ -117,12 +134,13 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         mask = attention_mask(valid, block, causal, hidden.dtype)
         for layer in self.layers[: shape.pooling_position]:
             hidden = layer(hidden, mask)
+        frames, frames_valid = hidden, valid
         hidden, valid = self._pool(hidden), valid[:, ::pool]
         if shape.quantize_position > shape.pooling_position:
             mask = attention_mask(valid, block and block // pool, causal, hidden.dtype)
         for layer in self.layers[shape.pooling_position : shape.quantize_position]:
             hidden = layer(hidden, mask)
-        return hidden, valid
+        return LowerOutput(hidden, valid, frames, frames_valid)
 
     def upper(
         self, hidden: Float[Tensor, "batch codes width"], valid: Bool[Tensor, "batch codes"]

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..errors import CheckpointError
 from ..files import atomic_path, read_json, write_json
+from .characters import PREFIX
 from .config import SpeechTokenizerConfig
+from .model import SpeechTokenizerModel
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -17,8 +18,12 @@ _QUANTIZER_TENSORS = ("codebook.weight", "ema_count", "ema_weight")
 
 
 def released_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Our state dict under the released tensor names."""
-    return {name.replace(".encoder.quantizer.", ".encoder."): v for name, v in state.items()}
+    """Our state dict under the released tensor names, without training-only outputs."""
+    return {
+        name.replace(".encoder.quantizer.", ".encoder."): value
+        for name, value in state.items()
+        if not name.startswith(PREFIX)
+    }
 
 
 def own_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -55,14 +60,14 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def load_whisper(model: nn.Module, folder: Path) -> None:
+def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
     """Start `model` from a Whisper folder of transformers: everything but the quantizer is there.
 
     Raises:
         CheckpointError: tensors of other shapes, or missing ones.
     """
     tensors = own_names(read_tensors(folder))
-    new = ("quantizer.", "embed_positions2.", "ctc_head.")
+    new = ("quantizer.", "embed_positions2.", "ctc_head.", PREFIX)
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
+from .characters import CharacterHeads, CharacterLogits
 from .config import SpeechTokenizerConfig
 from .encoder import EncoderOutput, SpeechTokenizerEncoder, whisper_config
 
@@ -53,13 +54,24 @@ class ModelOutput:
     """Logits of the decoder, (B, L, vocabulary)."""
     ctc_logits: torch.Tensor | None
     """Logits of the CTC output, (B, T, vocabulary + 1), blank last; None without a CTC head."""
+    characters: CharacterLogits | None
+    """Logits of the training-only character outputs; None without them."""
 
 
 class SpeechTokenizerModel(nn.Module):
-    """Encoder and decoder under the tensor names of the released layout."""
+    """Encoder and decoder under the tensor names of the released layout.
 
-    def __init__(self, config: SpeechTokenizerConfig, attention: str = "eager"):
+    `character_heads` are for training only and no part of the layout.
+    """
+
+    def __init__(
+        self,
+        config: SpeechTokenizerConfig,
+        attention: str = "eager",
+        character_heads: CharacterHeads | None = None,
+    ):
         super().__init__()
+        self.character_heads = character_heads
         self.config = config
         self.model = nn.ModuleDict({"encoder": SpeechTokenizerEncoder(config, attention)})
         self.ctc_head = None
@@ -87,7 +99,10 @@ class SpeechTokenizerModel(nn.Module):
         encoded = self.encoder(mel, mel_lengths, quantize)
         logits = self.decoder(decoder_input, encoded.hidden, encoded.valid)
         ctc_logits = None if self.ctc_head is None else self.ctc_head(encoded.hidden)
-        return ModelOutput(encoded, logits, ctc_logits)
+        characters = None
+        if self.character_heads is not None:
+            characters = self.character_heads(encoded.lower.frames, encoded.hidden)
+        return ModelOutput(encoded, logits, ctc_logits, characters)
 
     @torch.no_grad()
     def generate(

@@ -1,6 +1,6 @@
 """What the tokenizer is trained for: transcripts, and vectors close to their codes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..training.task import Metrics
 from .dataset import IGNORED, AsrBatch, AsrDataset, BatchPlan, SpeechDataConfig
+from .features import batches_by_length
 from .model import ModelOutput, SpeechTokenizerModel
 from .quantizer import perplexity
 from .transcription import word_error_rate
@@ -22,6 +23,10 @@ class ObjectiveConfig:
 
     ctc_weight: float = 0.0
     """Weight of a CTC loss on the pooled frames; small models collapse without it."""
+    character_ctc_weight: float = 0.0
+    """Weight of a character CTC on the frames before the pool; small models start sooner."""
+    upper_character_ctc_weight: float = 0.0
+    """Weight of a character CTC on the last encoder layer, unpooled to 50 Hz."""
     quantize: bool = True
     """Train with the vector quantizer; off trains the same network without it, to compare."""
     quantize_start_step: int = 0
@@ -34,8 +39,11 @@ class ObjectiveConfig:
     """Rounds of k-means."""
 
     def __post_init__(self) -> None:
-        if self.ctc_weight < 0 or self.quantize_start_step < 0:
-            raise ConfigError("--ctc-weight and --quantize-start-step must not be negative")
+        names = ("ctc_weight", "character_ctc_weight", "upper_character_ctc_weight")
+        for name in (*names, "quantize_start_step"):
+            if getattr(self, name) < 0:
+                flag = name.replace("_", "-")
+                raise ConfigError(f"--{flag} is {getattr(self, name)}; expected 0 or more")
 
 
 class AsrObjective:
@@ -79,21 +87,45 @@ class AsrObjective:
     def loss(
         self, model: nn.Module, batch: AsrBatch, iteration: int
     ) -> tuple[torch.Tensor, Metrics]:
-        """Cross-entropy of the text + ctc_weight x CTC + commitment."""
+        """Cross-entropy of the text + weighted CTCs + commitment."""
         quantize = self.config.quantize and iteration >= self.config.quantize_start_step
         output: ModelOutput = model(batch.mel, batch.mel_lengths, batch.decoder_input, quantize)
         flat = output.logits.float().flatten(0, 1)
         total = F.cross_entropy(flat, batch.labels.flatten(), ignore_index=IGNORED)
         metrics = {"asr loss": total.item()}
-        if output.ctc_logits is not None and self.config.ctc_weight:
-            ctc = ctc_loss(output.ctc_logits, output.encoder.valid, batch.targets)
-            total = total + self.config.ctc_weight * ctc
-            metrics["ctc loss"] = ctc.item()
+        for name, weight, ctc in self._ctc_losses(output, batch):
+            total = total + weight * ctc
+            metrics[name] = ctc.item()
         if output.encoder.quantized is not None:
             commitment = output.encoder.quantized.commitment_loss
             total = total + self._commitment_weight * commitment
             metrics["commitment loss"] = commitment.item()
         return total, metrics
+
+    def _ctc_losses(
+        self, output: ModelOutput, batch: AsrBatch
+    ) -> Iterator[tuple[str, float, torch.Tensor]]:
+        """Name, weight and value of each CTC loss in use."""
+        config, encoder, letters = self.config, output.encoder, output.characters
+        if output.ctc_logits is not None:
+            yield (
+                "ctc loss",
+                config.ctc_weight,
+                ctc_loss(output.ctc_logits, encoder.valid, batch.targets),
+            )
+        frames = encoder.lower.frames_valid
+        if letters is not None and letters.lower is not None:
+            yield (
+                "character ctc loss",
+                config.character_ctc_weight,
+                ctc_loss(letters.lower, frames, batch.characters),
+            )
+        if letters is not None and letters.upper is not None:
+            yield (
+                "upper character ctc loss",
+                config.upper_character_ctc_weight,
+                ctc_loss(letters.upper, frames, batch.characters),
+            )
 
     def after_step(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
         """Move the codebook."""
@@ -114,12 +146,11 @@ class AsrObjective:
     def _evaluate_one(
         self, model: SpeechTokenizerModel, dataset: AsrDataset, iteration: int
     ) -> Metrics:
-        from .features import batches_by_length
-
         quantize = self._quantizes(model, iteration - 1)  # as the last step was trained
         counts = torch.zeros(model.config.quantize_vocab_size or 1, device=self.device)
         own = range(self.rank, min(len(dataset), self.data.valid_samples), self.world_size)
         found: list[tuple[str, str]] = []
+        by_ctc: list[tuple[str, str]] = []
         limit = max(64, 4 * self.data.micro_batch_size)
         lengths = [round(100 * dataset.durations_s[index]) + 1 for index in own]
         for part in batches_by_length(lengths, limit * 1000):
@@ -127,13 +158,17 @@ class AsrObjective:
             batch = dataset.batch(indices).to(self.device)
             encoded = model.encoder(batch.mel, batch.mel_lengths, quantize)
             languages = [dataset.rows[index].language for index in indices]
-            texts = dataset.text.transcribe(model, encoded.hidden, encoded.valid, languages)
-            found += zip((dataset.rows[index].text for index in indices), texts, strict=True)
+            said = [dataset.rows[index].text for index in indices]
+            inputs = (model, encoded.hidden, encoded.valid, languages)
+            found += zip(said, dataset.text.transcribe(*inputs), strict=True)
+            if model.ctc_head is not None:
+                by_ctc += zip(said, dataset.text.transcribe(*inputs, "ctc"), strict=True)
             if encoded.quantized is not None:
                 codes = encoded.quantized.codes[encoded.valid]
                 counts += torch.bincount(codes, minlength=len(counts))
-        pairs = self._gather(found)
-        metrics = {"wer": word_error_rate([r for r, _ in pairs], [h for _, h in pairs])}
+        metrics = {"wer": _error_rate(self._gather(found))}
+        if model.ctc_head is not None:
+            metrics["ctc wer"] = _error_rate(self._gather(by_ctc))
         if quantize:
             if self.world_size > 1:
                 dist.all_reduce(counts)
@@ -154,7 +189,7 @@ class AsrObjective:
         wanted, found, offset = self.config.kmeans_vectors / self.world_size, [], 0
         while sum(len(vectors) for vectors in found) < wanted and offset < 10_000:
             for batch in self.batches(iteration + offset):
-                hidden, valid = model.encoder.lower(batch.mel, batch.mel_lengths)
+                hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
                 found.append(hidden[valid].float())
             offset += 1
         return torch.cat(found)
@@ -167,6 +202,10 @@ class AsrObjective:
     def _commitment_weight(self) -> float:
         config = self.train.config
         return config.quantize_loss_scale * config.quantize_commit_coefficient
+
+
+def _error_rate(pairs: list[tuple[str, str]]) -> float:
+    return word_error_rate([said for said, _ in pairs], [read for _, read in pairs])
 
 
 def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:

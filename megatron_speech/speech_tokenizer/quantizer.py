@@ -38,6 +38,9 @@ class VectorQuantizer(nn.Module):
     In training mode each forward adds to the statistics of the step; `update` applies them.
     """
 
+    ema_count: torch.Tensor
+    ema_weight: torch.Tensor
+
     def __init__(self, config: SpeechTokenizerConfig):
         super().__init__()
         assert config.quantize_vocab_size is not None

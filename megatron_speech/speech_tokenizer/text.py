@@ -64,8 +64,14 @@ class AsrText:
         encoded: torch.Tensor,
         valid: torch.Tensor,
         languages: Sequence[str | None],
+        decoding: str | None = None,
     ) -> list[str]:
-        """Greedy texts of encoder outputs (B, T, D) with valid frames (B, T)."""
+        """Greedy texts of encoder outputs (B, T, D) with valid frames (B, T).
+
+        `decoding` is attention or ctc; None is what the model's config says.
+        """
+        if (decoding or model.config.asr_decoding) == "ctc":
+            return [self.decode(row) for row in model.generate_by_ctc(encoded, valid)]
         prompt = torch.tensor([self.prompt(lang) for lang in languages], device=encoded.device)
         # No speech has more tokens than codes, give or take its last word.
         limits = (8 + valid.sum(dim=1)).tolist()

@@ -135,7 +135,7 @@ class SpeechTokenizer:
         for batch in batches_by_length([len(w) for w in windows], limit):
             features = [clip_features(windows[index], self.config) for index in batch]
             mel, lengths = collate_features(features)
-            hidden, valid = encoder.lower(mel.to(self.device), lengths.to(self.device))
+            hidden, valid, *_ = encoder.lower(mel.to(self.device), lengths.to(self.device))
             flat = nearest_codes(hidden[valid], encoder.quantizer.codebook.weight)
             sizes = valid.sum(dim=1).tolist()
             for index, codes in zip(batch, flat.cpu().split(sizes), strict=True):

@@ -4,7 +4,7 @@ Serves the speech tokenizer and the speech decoder; language models use the mega
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,19 +71,19 @@ class Objective(Protocol):
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
         ...
 
-    def before_step(self, model: nn.Module, iteration: int) -> None:
+    def before_step(self, model: Any, iteration: int) -> None:
         """Called before the first micro-batch of a step (codebook initialisation)."""
         ...
 
-    def loss(self, model: nn.Module, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
+    def loss(self, model: Any, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
         """Scalar loss of one micro-batch and its metrics."""
         ...
 
-    def after_step(self, model: nn.Module, iteration: int) -> Metrics:
+    def after_step(self, model: Any, iteration: int) -> Metrics:
         """Called after the optimizer (codebook updates); metrics to add."""
         ...
 
-    def evaluate(self, model: nn.Module, iteration: int) -> Metrics:
+    def evaluate(self, model: Any, iteration: int) -> Metrics:
         """Metrics on held-out data."""
         ...
 
@@ -132,7 +132,7 @@ class DdpTrainer:
         self.train_iters = train_iters
         self.samples_per_step = objective.samples_per_step
         self.is_main_rank = not dist.is_initialized() or dist.get_rank() == 0
-        self._wrapped: Callable[..., Any] = self.model
+        self._wrapped: nn.Module = self.model
         if dist.is_initialized() and dist.get_world_size() > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
                 self.model, broadcast_buffers=False, find_unused_parameters=True

@@ -87,19 +87,19 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
                 last.update(_evaluate(trainer, iteration, reporter))
                 interval.restart_clock()
             if config.save is not None and (stopped or iteration % config.save_interval == 0):
-                _save(trainer, config, iteration)
+                _save(trainer, config.save, config.keep_last, iteration)
                 saved = iteration
                 interval.restart_clock()
     if config.save is not None and saved != iteration:
-        _save(trainer, config, iteration)
+        _save(trainer, config.save, config.keep_last, iteration)
     if reporter is not None:
         reporter.close()
     return LoopResult(iteration=iteration, finished=iteration >= config.train_iters, metrics=last)
 
 
 def _resume(trainer: Trainer, config: LoopConfig) -> int:
-    for folder in (config.save, config.load):
-        iteration = checkpoint.latest_iteration(folder) if folder is not None else None
+    for folder in (f for f in (config.save, config.load) if f is not None):
+        iteration = checkpoint.latest_iteration(folder)
         if iteration is not None:
             trainer.load(checkpoint.iteration_directory(folder, iteration))
             if trainer.is_main_rank:
@@ -110,15 +110,15 @@ def _resume(trainer: Trainer, config: LoopConfig) -> int:
     return 0
 
 
-def _save(trainer: Trainer, config: LoopConfig, iteration: int) -> None:
-    directory = checkpoint.iteration_directory(config.save, iteration)
+def _save(trainer: Trainer, run: Path, keep_last: int | None, iteration: int) -> None:
+    directory = checkpoint.iteration_directory(run, iteration)
     if trainer.is_main_rank:
-        checkpoint.begin(config.save, iteration)
+        checkpoint.begin(run, iteration)
     trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
     trainer.save(directory)
     trainer.any_rank(False)
     if trainer.is_main_rank:
-        checkpoint.commit(config.save, iteration, config.keep_last)
+        checkpoint.commit(run, iteration, keep_last)
 
 
 def _evaluate(trainer: Trainer, iteration: int, reporter: Reporter | None) -> Metrics:

@@ -195,6 +195,6 @@ def test_limit_holds_for_each_task(item_file):
     }
 
 
-def test_unknown_direction(model):
+def test_unknown_direction(model, utterances):
     with pytest.raises(ConfigError, match="no direction 'x2y'"):
-        cloze.lay_out(ITEM, "x2y", model.vocab)
+        cloze.lay_out(ITEM, "x2y", model.vocab, utterances)

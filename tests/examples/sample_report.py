@@ -80,7 +80,7 @@ def make_report() -> dict:
             {"name": "S→T, hard", "wanted": ">= 75.0%", "value": "70.1%", "met": False},
         ],
         "blends": {"model": {"text": 0.3, "interleaved": 0.45}, "control": {"text": 0.45}},
-        "machine": {"processor": "Example", "cores": 2, "bf16 GFLOP/s": 854.0},
+        "machine": {"processor": "Example", "cores": 2, "precision": "bf16", "bf16 GFLOP/s": 854.0},
         "settings": {"corpus_documents": 60000, "tokenizer_steps": 2160},
         "seconds": {"storyworld": 3.2, "speech": 80.0, "speech_tokenizer": 212.0, "model": 290.0},
     }

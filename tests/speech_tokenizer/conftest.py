@@ -68,7 +68,7 @@ def make_tokenizer(text_folder):
         clips = [clip_features(noise(32000, seed), model.config) for seed in range(6)]
         mel, lengths = collate_features(clips)
         with torch.no_grad():
-            hidden, valid = model.encoder.lower(mel, lengths)
+            hidden, valid, *_ = model.encoder.lower(mel, lengths)
             if model.encoder.quantizer is not None:
                 model.encoder.quantizer.initialise(hidden[valid], rounds=3)
         return tokenizer

@@ -20,6 +20,7 @@ def test_frame_rates_are_exact(pool, rate_hz):
         ({"quantize_position": 40}, "must not decrease"),
         ({"quantize_causal_block_size": 50}, "multiple"),
         ({"encoder_attention_heads": 7}, "heads"),
+        ({"asr_decoding": "ctc"}, "CTC output"),
         ({"quantize_ema_decay": 1.0}, "decay"),
         ({"quantize_vocab_size": 1}, "vocab"),
     ],

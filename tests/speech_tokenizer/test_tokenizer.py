@@ -115,6 +115,16 @@ def test_fingerprint_follows_weights_and_settings(make_tokenizer):
     assert upper.fingerprint == tokenizer.fingerprint
 
 
+def test_text_by_ctc(make_tokenizer, clips):
+    tokenizer = make_tokenizer(ctc_head=True, asr_decoding="ctc")
+    head = tokenizer.model.ctc_head
+    head.weight.data.zero_()
+    head.bias.data.zero_()
+    head.bias.data[tokenizer.text.encode("cat")[0]] = 1.0
+    first = tokenizer.text.decode(tokenizer.text.encode("cat")[:1])
+    assert tokenizer.decode_text(tokenizer.encode(clips)) == [first] * len(clips)
+
+
 def test_text_does_not_depend_on_batch_mates(tokenizer, clips):
     codes = tokenizer.encode(clips)
     alone = [tokenizer.decode_text([one])[0] for one in codes]

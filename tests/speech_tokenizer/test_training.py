@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.speech_tokenizer.characters import ALPHABET, CharacterHeads, character_ids
+from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import BatchPlan
 from megatron_speech.speech_tokenizer.features import batches_by_length
-from megatron_speech.speech_tokenizer.objective import ctc_loss
+from megatron_speech.speech_tokenizer.objective import ObjectiveConfig, ctc_loss
 from megatron_speech.speech_tokenizer.text import AsrText, spoken_words, train_text_tokenizer
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
 
@@ -49,6 +51,20 @@ def test_ctc_loss_by_hand():
     valid = torch.tensor([[True, True, False]])
     assert ctc_loss(logits, valid, [[0]]).item() == pytest.approx(-math.log(3 / 4))
     assert ctc_loss(logits, valid, [[0, 0, 0]]).item() == 0  # does not fit: left out
+
+
+def test_characters():
+    assert "".join(ALPHABET[n] for n in character_ids("Don't  STOP, 2 é!")) == "don't stop  "
+    heads = CharacterHeads(SpeechTokenizerConfig(d_model=20), lower=True, upper=True)
+    logits = heads(torch.zeros(3, 8, 20), torch.zeros(3, 2, 20))
+    assert logits.lower.shape == logits.upper.shape == (3, 8, len(ALPHABET) + 1)
+    only_upper = CharacterHeads(SpeechTokenizerConfig(d_model=20), lower=False, upper=True)
+    assert only_upper(torch.zeros(3, 8, 20), torch.zeros(3, 2, 20)).lower is None
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ConfigError, match="--character-ctc-weight is -1"):
+        ObjectiveConfig(character_ctc_weight=-1)
 
 
 def test_spoken_words():

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from safetensors.torch import load_file
 
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, DataError
@@ -47,6 +48,8 @@ def test_trains_exports_and_resumes_bit_exactly(manifest, tmp_path):
     assert whole.finished
     assert whole.export is not None
     tokenizer = SpeechTokenizer.from_pretrained(whole.export)
+    names = load_file(whole.export / "model.safetensors")
+    assert not [name for name in names if "character" in name]
     assert tokenizer.num_codes == 64
     name = manifest.parent.name
     assert {f"wer {name}", f"codebook usage {name}", f"perplexity {name}"} <= set(whole.metrics)
@@ -67,7 +70,8 @@ def test_trains_exports_and_resumes_bit_exactly(manifest, tmp_path):
 
 def test_without_quantizer(manifest, tmp_path):
     result = train_speech_tokenizer.main(arguments(manifest, tmp_path, "--no-quantize"))
-    assert list(result.metrics) == [f"wer {manifest.parent.name}"]
+    name = manifest.parent.name
+    assert list(result.metrics) == [f"wer {name}", f"ctc wer {name}"]
 
 
 def test_two_processes_train_together(manifest, tmp_path):

@@ -1,0 +1,67 @@
+"""What every benchmark shares: paired timing, and results that name device, versions and commit."""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megatron_speech.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def time_pair(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5) -> dict[str, Any]:
+    """Median seconds of both, run in turn after one warm-up, and peer / ours of each round."""
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    for round_number in range(rounds + 1):
+        for name, call in (("ours", ours), ("peer", peer)):
+            started = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_number:
+                seconds[name].append(time.perf_counter() - started)
+    ratios = sorted(b / a for a, b in zip(seconds["ours"], seconds["peer"], strict=True))
+    return {
+        "ours_s": statistics.median(seconds["ours"]),
+        "peer_s": statistics.median(seconds["peer"]),
+        "speedup": statistics.median(ratios),
+        "speedup_range": [ratios[0], ratios[-1]],
+    }
+
+
+def report(name: str, peer: str, figures: dict[str, Any]) -> None:
+    """Print the figures and write results/NAME.json."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    packages = ("torch", "numpy", "transformers", "megatron-core")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    record = {
+        "name": name,
+        "peer": peer,
+        "figures": figures,
+        "device": gpu or _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in packages},
+        "commit": commit,
+    }
+    write_json(RESULTS / f"{name}.json", record)
+    print(f"{name}, against {peer}, on {record['device']}:")
+    for key, value in figures.items():
+        print(f"  {key}: {value if not isinstance(value, float) else f'{value:,.4g}'}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} cores" if names else platform.machine()

@@ -1,0 +1,144 @@
+"""Stages are done once, continue where they were stopped, and start afresh if settings changed."""
+
+from dataclasses import replace
+
+import pytest
+
+from examples.quickstart.chain import chain
+from examples.quickstart.demo import DemoConfig
+from examples.quickstart.machine import expected_seconds, measure_machine
+from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
+from examples.quickstart.sizes import BLENDS, SIZES, size_named
+from megatron_speech.errors import ConfigError
+from megatron_speech.files import read_json
+from megatron_speech.recipes import lm, speech_tokenizer
+
+
+@pytest.fixture
+def demo(tmp_path):
+    return Demo(size=size_named("smoke"), output=tmp_path, machine={"precision": "fp32"})
+
+
+def recorded(name, calls, **options):
+    def run(demo, done):
+        calls.append(name)
+        folder = demo.path(name)
+        folder.mkdir(exist_ok=True)
+        before = len(list(folder.iterdir()))
+        (folder / f"piece-{before}").touch()
+        if options.get("fails_at") == before:
+            raise KeyboardInterrupt
+        return {"pieces": len(list(folder.iterdir())), "seen": sorted(done)}
+
+    return Stage(
+        name=name, title=name, run=run, settings=options.get("settings", ()), folders=(name,)
+    )
+
+
+def test_stages_run_in_order_and_see_what_was_done(demo):
+    calls = []
+    done, seconds = run_stages([recorded("a", calls), recorded("b", calls)], demo)
+    assert calls == ["a", "b"]
+    assert done == {"a": {"pieces": 1, "seen": []}, "b": {"pieces": 1, "seen": ["a"]}}
+    assert set(seconds) == {"a", "b"}
+
+
+def test_a_second_run_does_nothing_and_reports_the_same(demo, capsys):
+    calls = []
+    first = run_stages([recorded("a", calls), recorded("b", calls)], demo)
+    again = run_stages([recorded("a", calls), recorded("b", calls)], demo)
+    assert again == first
+    assert calls == ["a", "b"]
+    assert "done before" in capsys.readouterr().out
+
+
+def test_a_stopped_stage_continues_with_what_it_has(demo):
+    calls = []
+    stages = [recorded("a", calls), recorded("b", calls, fails_at=0)]
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages, demo)
+    done, seconds = run_stages(stages, demo)
+    assert calls == ["a", "b", "b"]
+    assert done["b"]["pieces"] == 2
+    marker = read_json(demo.path("stages", "b.json"))
+    assert marker["seconds"] == seconds["b"] > 0
+
+
+def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):
+    calls = []
+    stages = [
+        recorded("a", calls),
+        recorded("b", calls, settings=("tokenizer_steps",)),
+        recorded("c", calls),
+    ]
+    run_stages(stages, demo)
+    calls.clear()
+    longer = replace(demo, size=replace(demo.size, tokenizer_steps=21))
+    done, _ = run_stages(stages, longer)
+    assert calls == ["b", "c"]
+    assert done["b"]["pieces"] == 1
+    assert done["c"]["pieces"] == 1
+
+
+def test_other_text_starts_everything_afresh(demo, tmp_path):
+    calls = []
+    run_stages([recorded("a", calls)], demo)
+    run_stages([recorded("a", calls)], replace(demo, text=(str(tmp_path / "x.parquet"),)))
+    assert calls == ["a", "a"]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_fit_their_recipes(name):
+    size = SIZES[name]
+    tokenizer, t2t, model = size.recipes
+    recipe = speech_tokenizer.RECIPES[tokenizer]()
+    assert recipe.model.quantize_vocab_size == size.num_codes
+    assert {t2t, model} <= lm.RECIPES.keys()
+    stages = chain(size)
+    assert len({stage.name for stage in stages}) == len(stages)
+    assert all(hasattr(size, setting) for stage in stages for setting in stage.settings)
+
+
+def test_full_adds_seeds_and_the_tokenizer_without_vq():
+    names = [stage.name for stage in chain(size_named("full"))]
+    assert "tokenizer_without_vq" in names
+    assert sum(name.startswith("model-") for name in names) == 3
+    assert sum(name.startswith("control-") for name in names) == 3
+
+
+def test_blends_are_a_fair_comparison():
+    for blend in BLENDS.values():
+        assert sum(blend.values()) == pytest.approx(1)
+    assert BLENDS["model"]["text"] == 0.30
+    assert BLENDS["model"]["speech"] == BLENDS["control"]["speech"]
+    assert "interleaved" not in BLENDS["control"]
+
+
+def test_unknown_size():
+    with pytest.raises(ConfigError, match="smoke, demo, full"):
+        size_named("huge")
+    assert DemoConfig().size == "demo"
+
+
+def test_machine_is_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.quickstart.machine._gflops", lambda dtype: 100.0)
+    facts = measure_machine(tmp_path / "machine.json")
+    assert facts["precision"] == "fp32"
+    monkeypatch.setattr("examples.quickstart.machine._gflops", lambda dtype: 1.0)
+    assert measure_machine(tmp_path / "machine.json") == facts
+
+
+def test_bf16_is_chosen_where_it_is_faster(tmp_path, monkeypatch):
+    rates = {"torch.float32": 185.0, "torch.bfloat16": 854.0}
+    monkeypatch.setattr("examples.quickstart.machine._gflops", lambda dtype: rates[str(dtype)])
+    facts = measure_machine(tmp_path / "machine.json")
+    assert facts["precision"] == "bf16"
+    fast = expected_seconds(facts, 100_000, 100)
+    slow = expected_seconds(facts | {"precision": "fp32"}, 100_000, 100)
+    assert 100 < fast < slow
+
+
+def test_flags(tmp_path):
+    assert to_flags(train_iters=3, codes=[tmp_path, "b"]) == [
+        "--train-iters", "3", "--codes", str(tmp_path), "b",
+    ]  # fmt: skip

@@ -1,0 +1,82 @@
+"""Word errors of codes, from the tool's flags to its figures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
+from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.evaluation.codes import codebook_figures
+from megatron_speech.speech_tokenizer import tokenizer as tokenizer_module
+from tests.evaluation.fakes import FINGERPRINT, NUM_CODES, SENTENCES, TableTranscriber, write_speech
+from tools import evaluate_codes
+
+
+@pytest.fixture(autouse=True)
+def table_tokenizer(monkeypatch):
+    class Loaded:
+        @staticmethod
+        def from_pretrained(path, device):
+            return TableTranscriber()
+
+    monkeypatch.setattr(tokenizer_module, "SpeechTokenizer", Loaded)
+
+
+def run(tmp_path, *paths, **more):
+    flags = ["--speech-tokenizer", str(tmp_path), "--codes", *map(str, paths)]
+    for name, value in more.items():
+        flags += [f"--{name}", str(value)]
+    return evaluate_codes.main(flags)
+
+
+def test_codes_that_read_back_exactly(tmp_path):
+    write_speech(tmp_path / "real" / "shard.parquet", SENTENCES)
+    results = run(tmp_path, tmp_path / "real", output=tmp_path / "wer.json")
+    assert results == json.loads((tmp_path / "wer.json").read_text())
+    figures = results["real"]
+    assert figures["wer"] == 0
+    assert figures["records"] == len(SENTENCES)
+    assert figures["codes"] == sum(map(len, SENTENCES))
+
+
+def test_missing_codes_count_as_words_not_understood(tmp_path):
+    info = CodeShardInfo(frame_rate_hz=12.5, num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
+    records = [
+        CodeRecord(id="a", codes=np.empty(0, dtype=np.int64), text="one two three four"),
+        CodeRecord(id="b", codes=np.array([1, 2]), text="five"),
+    ]
+    write_code_shard(tmp_path / "made.parquet", records, info)
+    figures = run(tmp_path, tmp_path / "made.parquet")["made"]
+    assert figures["wer"] == 1.0
+    assert figures["without_codes"] == 1
+
+
+def test_limit(tmp_path):
+    write_speech(tmp_path / "real.parquet", SENTENCES)
+    assert run(tmp_path, tmp_path / "real.parquet", limit=2)["real"]["records"] == 2
+
+
+def test_another_tokenizers_codes_are_refused(tmp_path):
+    write_speech(tmp_path / "other.parquet", SENTENCES, fingerprint="0" * 16)
+    with pytest.raises(DataError, match=r"0000.*expected ffff"):
+        run(tmp_path, tmp_path / "other.parquet")
+
+
+def test_codes_without_text_are_refused(tmp_path):
+    info = CodeShardInfo(frame_rate_hz=12.5, num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
+    write_code_shard(tmp_path / "x.parquet", [CodeRecord(id="a", codes=np.array([1]))], info)
+    with pytest.raises(DataError, match="1 records without text"):
+        run(tmp_path, tmp_path / "x.parquet")
+
+
+def test_two_sets_of_one_name(tmp_path, capsys):
+    with pytest.raises((ConfigError, SystemExit)):
+        run(tmp_path, tmp_path / "a" / "x", tmp_path / "b" / "x")
+    assert "different names" in capsys.readouterr().err
+
+
+def test_codebook_figures():
+    even = codebook_figures(np.array([5, 5, 5, 5, 0, 0, 0, 0]))
+    assert even == {"codebook_usage": 0.5, "perplexity": pytest.approx(4.0)}
+    assert codebook_figures(np.array([9, 0]))["perplexity"] == pytest.approx(1.0)
