@@ -11,7 +11,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from common import report, time_pair
-
 from megatron_speech.kernels.vq_lookup import vq_lookup
 
 
