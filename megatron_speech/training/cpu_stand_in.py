@@ -66,7 +66,8 @@ def cpu_stand_in() -> Iterator[None]:
     import megatron.core
     from megatron.core.tensor_parallel import random as core_random
 
-    if megatron.core.__version__ != CORE_VERSION:
+    # core appends the commit of any git checkout it happens to be installed in, as +0123abc
+    if megatron.core.__version__.partition("+")[0] != CORE_VERSION:
         raise ConfigError(
             f"training on CPU is tested with megatron-core {CORE_VERSION}, but "
             f"{megatron.core.__version__} is installed; install {CORE_VERSION} "

@@ -23,6 +23,9 @@ class Regression:
     def __init__(self, at_step=None):
         self.at_step = at_step or {}
 
+    def before_step(self, model, iteration):
+        pass
+
     def batches(self, iteration):
         generator = torch.Generator().manual_seed(iteration)
         inputs = torch.randn(self.samples_per_step, 4, generator=generator)
