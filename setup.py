@@ -28,6 +28,7 @@ setup(
         "transformers>=5.0,<6",
         "tokenizers>=0.22",
         "numpy>=2.0",
+        "pyyaml>=6.0",
         "pyarrow>=18",
         "tyro>=1.0",
         "rich>=13",
@@ -39,10 +40,8 @@ setup(
         "jiwer>=4.0",
         "whisper-normalizer>=0.1",
         "tensorboard>=2.18",
-        "matplotlib>=3.9",
         "psutil>=6.0",  # core's checkpoint writer needs it and does not ask for it
         "espeakng-loader>=0.2",
-        "datatrove>=0.10,<0.11",
         "nltk>=3.9",
     ],
     extras_require={

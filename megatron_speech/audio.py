@@ -85,7 +85,7 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
             expected, rate_hz = file.frames, file.samplerate
             samples = file.read(dtype="float32", always_2d=True)
             promised = _CUT_SHORT.search(file.extra_info)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         raise AudioError(
             f"recording {path} cannot be read, it may be cut short: {error}", reason="unreadable"
         ) from None
@@ -97,7 +97,10 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
         )
     waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     check_waveform(waveform, f"recording {path}")
-    return resample(waveform, rate_hz)
+    waveform = resample(waveform, rate_hz)
+    if not waveform.size:
+        raise AudioError(f"recording {path} holds no sample at 16 kHz", reason="empty")
+    return waveform
 
 
 def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:

@@ -47,7 +47,7 @@ def run(main: Callable[[], Any]) -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"error: no disk space left while writing: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -14,11 +14,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`.
 
     If the block raises (a full disk included) nothing appears under `path` and the temporary
-    file is removed. The suffix is kept, so writers that look at it still work.
+    file is removed. It ends in `.part`: one that a killed process left behind is never found by a
+    reader that looks for `*.parquet`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
         with open(temporary, "rb") as written:

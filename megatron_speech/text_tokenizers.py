@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .errors import VocabularyError
-from .files import read_json, write_json
+from .files import read_json, write_json, write_text
 
 _PROBES = (
     "The quick brown fox, 1234 times!",
@@ -79,8 +79,7 @@ class HuggingFaceTokenizer:
 
         extended = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
-        folder.mkdir(parents=True, exist_ok=True)
-        extended.save(str(folder / "tokenizer.json"))
+        write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
             for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
                 if (self.folder / name).exists():
@@ -126,8 +125,7 @@ class SentencePieceTokenizer:
 
         converted = self._convert()
         converted.add_special_tokens([AddedToken(token, normalized=False) for token in added])
-        folder.mkdir(parents=True, exist_ok=True)
-        converted.save(str(folder / "tokenizer.json"))
+        write_text(folder / "tokenizer.json", converted.to_str(pretty=True))
         write_json(
             folder / "tokenizer_config.json",
             {

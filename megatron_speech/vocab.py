@@ -114,7 +114,9 @@ class SpeechTextVocab:
             padded_size=facts["padded_size"],
             added=tuple(facts["added"]),
         )
-        for token, expected in [*vocab.specials.items(), (code_token(0), vocab.code_offset)]:
+        last = vocab.num_codes - 1
+        codes = [(code_token(code), vocab.code_offset + code) for code in (0, last)]
+        for token, expected in [*vocab.specials.items(), *codes]:
             if text.id_of(token) != expected:
                 raise VocabularyError(
                     f"{folder}: {token} has id {text.id_of(token)} in the tokenizer but "

@@ -110,6 +110,10 @@ def test_bad_recordings_are_refused_with_a_reason(tmp_path: Path) -> None:
     assert reason_for(write_wav(tmp_path / "silent.wav", good * 0)) == "silent"
     assert reason_for(write_wav(tmp_path / "nan.wav", hole)) == "not_finite"
     assert reason_for(write_wav(tmp_path / "inf.wav", endless)) == "not_finite"
+    soundfile.write(tmp_path / "click.wav", good[1:2], 48_000, subtype="FLOAT")
+    assert reason_for(tmp_path / "click.wav") == "empty"
+    (tmp_path / "headerless.raw").write_bytes(b"1234")
+    assert reason_for(tmp_path / "headerless.raw") == "unreadable"
     text = tmp_path / "text.flac"
     text.write_text("this is no audio")
     assert reason_for(text) == "unreadable"

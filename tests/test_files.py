@@ -20,6 +20,13 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
     assert files.read_json(target) == {"ü": 1}
 
 
+def test_what_a_killed_process_leaves_is_no_data(tmp_path):
+    with files.atomic_path(tmp_path / "shard_000001.parquet") as temporary:
+        temporary.write_text("half")
+        assert list(tmp_path.glob("*.parquet")) == []
+    assert [path.name for path in tmp_path.glob("*.parquet")] == ["shard_000001.parquet"]
+
+
 def test_a_failed_rewrite_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     files.write_text(target, "old")

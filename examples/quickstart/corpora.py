@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from examples.quickstart.runner import Demo
 from megatron_speech.corpus.sources import Document, find_texts, read_pieces, split_inputs
+from megatron_speech.corpus.tasks import Rejected, describe_counts, write_rejected
 from megatron_speech.errors import DataError
 from megatron_speech.files import atomic_path
 
@@ -34,11 +35,14 @@ def choose_text(demo: Demo) -> dict[str, Any]:
     """
     if not demo.text:
         source = demo.path("storyworld", "corpus", "train.parquet")
-        documents = _read([str(source)], None)
+        documents = _read([str(source)], [])
         _write(demo.path("text", "interleaved.parquet"),
                [next(documents) for _ in range(demo.size.interleaved_documents)])  # fmt: skip
         return {"name": "StoryWorld", "text_documents": pq.ParquetFile(source).metadata.num_rows}
-    documents = list(_read(list(demo.text), demo.size.most_text_words))
+    rejected: list[Rejected] = []
+    documents = _first_words(_read(list(demo.text), rejected), demo.size.most_text_words)
+    counts = write_rejected(demo.path("text", "rejected.jsonl"), rejected)
+    print(f"your text: {len(documents):,} documents; rejected: {describe_counts(counts)}")
     if len(documents) < 2:
         raise DataError(f"{', '.join(demo.text)}: {len(documents)} usable documents; give more")
     every = min(_VALID_ONE_IN, len(documents))
@@ -47,7 +51,7 @@ def choose_text(demo: Demo) -> dict[str, Any]:
     _write(demo.path("text", "valid.parquet"), documents[::every])
     limit = _WORDS_OF_A_STORY * demo.size.interleaved_documents
     _write(demo.path("text", "interleaved.parquet"), _first_words(train, limit))
-    return {"name": "your text", "text_documents": len(documents)}
+    return {"name": "your text", "text_documents": len(documents), "text_rejected": counts}
 
 
 def text_path(demo: Demo, part: str) -> Path:
@@ -68,10 +72,14 @@ def rows_per_shard(manifest: Path, shards: int) -> int:
     return -(-pq.ParquetFile(manifest).metadata.num_rows // shards)
 
 
-def _read(inputs: list[str], most_words: int | None) -> Iterator[Document]:
+def _read(inputs: list[str], rejected: list[Rejected]) -> Iterator[Document]:
+    """Documents in order; what is none is added to `rejected`."""
     (pieces,) = split_inputs(find_texts(inputs), 1)
-    documents = (r for r in read_pieces(pieces, "text") if isinstance(r, Document))
-    return documents if most_words is None else iter(_first_words(documents, most_words))
+    for record in read_pieces(pieces, "text"):
+        if isinstance(record, Document):
+            yield record
+        else:
+            rejected.append(record)
 
 
 def _first_words(documents: Any, most_words: int) -> list[Document]:

@@ -1,7 +1,7 @@
 """Text-to-token engines: texts in, codes out.
 
-An engine is anything with `generate` and `fingerprint`; to add one, write a class beside
-TransformersEngine and name it where corpus/generate.py makes its engine. Which texts share a
+An engine is anything with `generate`, `fingerprint` and `num_codes`; to add one, write a class
+beside TransformersEngine and make it where corpus/generate.py makes its engine. Which texts share a
 batch is decided here, by their lengths alone: a pure function of the request shard.
 """
 
@@ -117,6 +117,29 @@ def make_batches(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
+def identify(model: Path, config: EngineConfig) -> tuple[SpeechTextVocab, str]:
+    """The vocabulary of an exported model, and the fingerprint of the codes it makes.
+
+    Raises:
+        CheckpointError: the folder holds no model.
+        VocabularyError: the folder holds no speech-text vocabulary.
+    """
+    weights = sorted(model.glob("*.safetensors"))
+    if not weights or not (model / "config.json").exists():
+        raise CheckpointError(
+            f"{model} holds no exported model (config.json and *.safetensors); make one with "
+            "tools/convert_checkpoint.py megatron-to-hf"
+        )
+    vocab = SpeechTextVocab.from_pretrained(model)
+    settings = {k: v for k, v in asdict(config).items() if k != "device"}
+    fingerprint = fingerprint_of(
+        fingerprint_of_files(model / "config.json", *weights),
+        vocab.fingerprint,
+        repr(sorted(settings.items())),
+    )
+    return vocab, fingerprint
+
+
 class TransformersEngine:
     """Decodes with a Hugging Face folder exported by tools/convert_checkpoint.py.
 
@@ -131,21 +154,9 @@ class TransformersEngine:
 
         from .decoding import Decoder
 
-        weights = sorted(model.glob("*.safetensors"))
-        if not weights or not (model / "config.json").exists():
-            raise CheckpointError(
-                f"{model} holds no exported model (config.json and *.safetensors); make one with "
-                "tools/convert_checkpoint.py megatron-to-hf"
-            )
-        self._vocab = SpeechTextVocab.from_pretrained(model)
+        self._vocab, self.fingerprint = identify(model, config)
         self._config = config
         self.num_codes = self._vocab.num_codes
-        settings = {k: v for k, v in asdict(config).items() if k != "device"}
-        self.fingerprint = fingerprint_of(
-            fingerprint_of_files(model / "config.json", *weights),
-            self._vocab.fingerprint,
-            repr(sorted(settings.items())),
-        )
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

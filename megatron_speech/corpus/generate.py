@@ -31,7 +31,7 @@ from ..data.code_shards import (
 from ..errors import ConfigError, DataError, VocabularyError
 from ..files import atomic_path, write_json
 from ..progress import Progress
-from .engines import Engine, EngineConfig, TransformersEngine
+from .engines import Engine, EngineConfig, TransformersEngine, identify
 from .gates import GateConfig, most_codes, reject_reason
 from .plan import request_paths
 from .tasks import Rejected, claim_folder, run_tasks, write_rejected
@@ -97,18 +97,26 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
             threads_per_worker=threads,
         )
     elif waiting:
-        engine = _claim(config, engine or TransformersEngine(config.model, config.engine), info)
+        engine = engine or TransformersEngine(config.model, config.engine)
+        _claim(config, engine.num_codes, engine.fingerprint, info)
         rows = [pq.ParquetFile(path).metadata.num_rows for path in waiting]
         with Progress("generate", sum(rows), "spans") as progress:
             for path in waiting:
                 generate_shard(path, engine, info, config, progress.advance)
+    elif engine is not None:
+        _claim(config, engine.num_codes, engine.fingerprint, info)
+    else:  # all is there: of this very model?
+        vocab, fingerprint = identify(config.model, config.engine)
+        _claim(config, vocab.num_codes, fingerprint, info)
     return _summarise(config, shards, info)
 
 
 @functools.lru_cache(maxsize=1)
 def _worker_engine(config: GenerateConfig) -> tuple[Engine, CodeShardInfo]:
     info = read_shard_info(find_shards(config.like)[0])
-    return _claim(config, TransformersEngine(config.model, config.engine), info), info
+    engine = TransformersEngine(config.model, config.engine)
+    _claim(config, engine.num_codes, engine.fingerprint, info)
+    return engine, info
 
 
 def _generate_in_worker(shard: _Shard) -> None:
@@ -116,21 +124,20 @@ def _generate_in_worker(shard: _Shard) -> None:
     generate_shard(shard.requests, engine, info, shard.config, lambda count: None)
 
 
-def _claim(config: GenerateConfig, engine: Engine, info: CodeShardInfo) -> Engine:
-    if engine.num_codes != info.num_codes:
+def _claim(config: GenerateConfig, num_codes: int, fingerprint: str, info: CodeShardInfo) -> None:
+    if num_codes != info.num_codes:
         raise VocabularyError(
-            f"{config.model} speaks {engine.num_codes} codes, but {config.like} was made by a "
+            f"{config.model} speaks {num_codes} codes, but {config.like} was made by a "
             f"speech tokenizer with {info.num_codes}; they do not belong together"
         )
     claim_folder(
         config.output,
         {
-            "generator_fingerprint": engine.fingerprint,
+            "generator_fingerprint": fingerprint,
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
             "gates": asdict(config.gates),
         },
     )
-    return engine
 
 
 def generate_shard(

@@ -8,6 +8,7 @@ import glob
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,7 @@ def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
             with gzip.open(path) if path.suffix == ".gz" else _open_zstd(path) as stream:
                 for number, line in enumerate(stream):
                     yield f"{path.name}:{number}", line
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise DataError(f"{path} is damaged or cut short: {error}") from None
         return
     with open(path, "rb") as stream:

@@ -73,11 +73,12 @@ def build_speech(config: SpeechConfig) -> DatasetFacts:
         VocabularyError: the shards' codebook is not the vocabulary's.
     """
     vocab, info, records = _open(config)
+    rejected: list[Rejected] = []
+    records = _with_codes(records, rejected, needs_text=False)
     if config.join_segments:
         records = join_segments(records)
-    rejected: list[Rejected] = []
     with IndexedWriter(config.output_prefix, vocab) as writer:
-        for batch in _batches(_with_codes(records, rejected, needs_text=False)):
+        for batch in _batches(records):
             writer.add_documents([speech_document(vocab, record.codes) for record in batch])
         _require_some(writer, config, rejected)
     return _finish(writer, "speech", info, rejected)
@@ -122,11 +123,13 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
 def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
     """Make one record of consecutive ones whose ids are `<document>/<nnn>` of one document.
 
-    Ids without a slash stay alone. Codes are joined, texts by a space, durations added.
+    Ids without a slash stay alone, and a number that is left out (a segment that was set aside)
+    ends a record: what is joined was spoken in one go. Codes are joined, texts by a space,
+    durations added.
     """
     waiting: list[CodeRecord] = []
     for record in records:
-        if waiting and _document_of(record.id) != _document_of(waiting[0].id):
+        if waiting and not _goes_on(waiting[-1].id, record.id):
             yield _joined(waiting)
             waiting = []
         waiting.append(record)
@@ -140,6 +143,13 @@ def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
 def _document_of(name: str) -> str | None:
     document, slash, segment = name.rpartition("/")
     return document if slash and segment.isdigit() else None
+
+
+def _goes_on(name: str, following: str) -> bool:
+    document = _document_of(name)
+    if document is None or document != _document_of(following):
+        return False
+    return int(following.rpartition("/")[2]) == int(name.rpartition("/")[2]) + 1
 
 
 def _joined(records: list[CodeRecord]) -> CodeRecord:

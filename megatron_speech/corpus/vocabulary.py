@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from ..files import read_json, write_json
+from ..files import read_json, write_json, write_text
 from ..vocab import SpeechTextVocab
 from .sources import Document, find_texts, read_pieces, split_inputs
 
@@ -82,8 +82,7 @@ def train_bpe(texts: Iterable[str], size: int, folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(
         folder / "tokenizer_config.json",
         {

@@ -210,7 +210,8 @@ def build_datasets(
     )
     builder = BlendedMegatronDatasetBuilder(SpeechTextDataset, sizes, lambda: True, core_config)
     built = builder.build()
-    _report_left_out(built[0])
+    for blend in built[: 1 + has_validation]:
+        _report_left_out(blend)
     return Datasets(
         train=built[0],
         valid=built[1] if has_validation else None,

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,10 @@ def _read_parquet_columns(path: Path, wanted: Sequence[str] | None = None) -> di
         raise DataError(f"{path} does not exist") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-    return {name: table[name].to_pylist() for name in names}
+    try:
+        return {name: table[name].to_pylist() for name in names}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} holds text that is not valid UTF-8: {error.reason}") from None
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -172,7 +176,7 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, EOFError, pa.ArrowInvalid) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
 
 

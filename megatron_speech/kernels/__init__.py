@@ -1,4 +1,4 @@
-"""Fused operators, one folder each: reference, Triton implementation, benchmark, dispatch.
+"""Operators, one folder each: reference, dispatch, and where it pays a fused version.
 
 Their code lies in the repository's top-level `kernels/`. That folder has no `__init__.py`: as an
 importable package it would shadow Hugging Face's `kernels`, which transformers looks for. A wheel

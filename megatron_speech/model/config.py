@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..training.parallel import ParallelConfig
+from ..training.parallel import ParallelConfig, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,10 @@ class ModelConfig:
     """Base-model family: decides the layout of exports (see model/families.py)."""
 
     def __post_init__(self) -> None:
+        sizes = "num_layers hidden_size ffn_hidden_size num_attention_heads num_query_groups"
+        for name in sizes.split():
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
         if self.hidden_size % self.num_attention_heads and self.kv_channels is None:
             raise ConfigError(
                 f"--hidden-size {self.hidden_size} is not a multiple of --num-attention-heads "

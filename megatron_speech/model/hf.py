@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -41,9 +42,11 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     the tokenizer and the vocabulary, and exists whole or not at all; one found there is replaced.
 
     Raises:
-        CheckpointError: no checkpoint, or one of another vocabulary.
+        CheckpointError: no checkpoint, or one of another vocabulary; `hf` holds something else
+            than an export; or the files could not be written.
         ConfigError: the model's family has no layout here.
     """
+    _require_replaceable(hf)
     iteration = latest_iteration(load)
     if iteration is None:
         raise CheckpointError(f"{load} holds no checkpoint: latest_checkpointed_iteration.txt")
@@ -65,6 +68,17 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
+
+
+def _require_replaceable(hf: Path) -> None:
+    """An export may take the place of another, never that of a run or of anything else."""
+    parts = ("config.json", "speech_text_vocab.json")
+    if hf.is_dir() and (all((hf / name).exists() for name in parts) or not any(hf.iterdir())):
+        return
+    if hf.exists():
+        raise CheckpointError(
+            f"{hf} exists and is no exported model, so it is not replaced; give --hf a new folder"
+        )
 
 
 def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
@@ -159,7 +173,10 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], max_bytes
 
     def flush() -> None:
         if pending:
-            save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+            try:
+                save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise CheckpointError(f"{folder} could not be written: {error}") from None
             shards.append(list(pending))
             pending.clear()
 

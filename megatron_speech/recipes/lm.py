@@ -100,7 +100,10 @@ def lm_1_5b() -> LMConfig:
 
 
 def lm_9b() -> LMConfig:
-    """The paper's model: GLM-4-9B's shape, 1T tokens, learning rate 6e-5 to 6e-6."""
+    """The paper's model: GLM-4-9B's shape, 1T tokens, learning rate 6e-5 to 6e-6.
+
+    There is no Hugging Face layout for its family yet: checkpoints train on but cannot be exported.
+    """
     return LMConfig(
         model=ModelConfig(
             num_layers=40,

@@ -90,12 +90,20 @@ def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
 def write_folder(
     folder: Path, config: SpeechTokenizerConfig, state: dict[str, torch.Tensor]
 ) -> None:
-    """Write weights, config.json and preprocessor_config.json; the config comes last."""
+    """Write weights, config.json and preprocessor_config.json; the config comes last.
+
+    Raises:
+        CheckpointError: the weights could not be written (a full disk, most often).
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: v.detach().cpu().contiguous() for name, v in released_names(state).items()}
-    with atomic_path(folder / _WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+    try:
+        with atomic_path(folder / _WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / _WEIGHTS} could not be written: {error}") from None
     write_json(
         folder / "preprocessor_config.json",
         {

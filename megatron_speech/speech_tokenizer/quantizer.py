@@ -74,9 +74,12 @@ class VectorQuantizer(nn.Module):
     def update(self, step: int) -> Metrics:
         """Apply the statistics gathered since the last call; restart dead codes when due.
 
-        `step` is 1 for the first update. Every rank must call it.
+        `step` is 1 for the first update. Every rank must call it. Vectors that are not finite do
+        not count: the optimizer skips such a step, and a codebook would never recover from it.
         """
         vectors, indices = self._take_pending()
+        finite = vectors.isfinite().all(dim=1)
+        vectors, indices = vectors[finite], indices[finite]
         counts, sums = codebook_sums(vectors, indices, self.num_codes)
         counts, sums = all_reduce_sum(counts), all_reduce_sum(sums)
         decay = self.config.quantize_ema_decay

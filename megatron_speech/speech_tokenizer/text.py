@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
-from ..files import write_json
+from ..files import write_json, write_text
 from ..vocab import open_text_tokenizer
 from .model import SpeechTokenizerModel
 
@@ -99,8 +99,7 @@ def train_text_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator((spoken_words(text) for text in texts), trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _EOS},

@@ -1,10 +1,7 @@
-"""Reading codes back as text by the tokenizer's own ASR decoder, and its error rate."""
+"""Word error rate of texts read back from codes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
-
-from ..data.code_shards import CodeRecord
-from .tokenizer import SpeechTokenizer
 
 
 @cache
@@ -37,16 +34,3 @@ def word_error_rate(
     if not pairs:
         return float("nan")
     return jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])
-
-
-def transcribe_codes(tokenizer: SpeechTokenizer, records: Iterable[CodeRecord]) -> list[str]:
-    """Text of each record's codes, in order.
-
-    Raises:
-        ConfigError: an encoder-only tokenizer, which cannot transcribe.
-        VocabularyError: a code outside the tokenizer's codebook.
-    """
-    records = list(records)
-    return tokenizer.decode_text(
-        [record.codes for record in records], languages=[record.language for record in records]
-    )

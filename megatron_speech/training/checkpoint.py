@@ -34,6 +34,16 @@ def latest_iteration(run: Path) -> int | None:
     return int(content)
 
 
+def unwritable(directory: Path, error: Exception) -> CheckpointError:
+    """What to tell a person whose checkpoint could not be written: most often, the disk is full."""
+    free = shutil.disk_usage(directory).free
+    return CheckpointError(
+        f"checkpoint {directory} could not be written; {free / 2**20:,.0f} MiB are free on that "
+        "disk. Make room and run the same command again: it continues from the last whole "
+        f"checkpoint.\n{error}"
+    )
+
+
 def begin(run: Path, iteration: int) -> Path:
     """An empty folder for the checkpoint of `iteration`; a half-written one is removed."""
     directory = iteration_directory(run, iteration)
@@ -44,10 +54,14 @@ def begin(run: Path, iteration: int) -> Path:
 
 
 def commit(run: Path, iteration: int, keep_last: int | None) -> None:
-    """Declare the checkpoint whole, then remove all but the newest `keep_last`."""
+    """Declare the checkpoint whole, then remove all but the newest `keep_last` up to it.
+
+    Folders of later steps, left by a run that was killed or set back, do not count.
+    """
     write_text(run / _MARKER, f"{iteration}\n")
     if keep_last is None:
         return
-    whole = sorted(run.glob("iter_*"))
+    newest = iteration_directory(run, iteration).name
+    whole = sorted(folder for folder in run.glob("iter_*") if folder.name <= newest)
     for old in whole[: max(len(whole) - keep_last, 0)]:
         shutil.rmtree(old)

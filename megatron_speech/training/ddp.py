@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import CheckpointError, ConfigError
+from .checkpoint import unwritable
 from .task import Metrics
 
 
@@ -179,12 +180,20 @@ class DdpTrainer:
             return self.objective.evaluate(self.model, iteration)
 
     def save(self, directory: Path) -> None:
-        """Model, optimizer and random state; the replicas are equal, so rank 0 writes the model."""
+        """Model, optimizer and random state; the replicas are equal, so rank 0 writes the model.
+
+        Raises:
+            CheckpointError: the files could not be written (a full disk, most often).
+        """
         rank = dist.get_rank() if dist.is_initialized() else 0
-        if self.is_main_rank:
-            state = {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
-            torch.save(state, directory / "state.pt")
-        torch.save({"rng": torch.get_rng_state()}, directory / f"rng_{rank}.pt")
+        try:
+            if self.is_main_rank:
+                optimizer = self._optimizer.state_dict()
+                state = {"model": self.model.state_dict(), "optimizer": optimizer}
+                torch.save(state, directory / "state.pt")
+            torch.save({"rng": torch.get_rng_state()}, directory / f"rng_{rank}.pt")
+        except (RuntimeError, OSError) as error:
+            raise unwritable(directory, error) from None
 
     def load(self, directory: Path) -> None:
         """Read what `save` wrote; a run folder is trusted, see docs."""

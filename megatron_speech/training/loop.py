@@ -82,7 +82,9 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
                     reporter.log_train(iteration, means, milliseconds)
             minutes = (time.monotonic() - started) / 60
             over_time = (config.exit_duration_in_mins or float("inf")) <= minutes
+            # in the last step there is nothing to stop: a finished run is evaluated
             stopped = trainer.any_rank(bool(signals) or over_time)
+            stopped = stopped and iteration < config.train_iters
             if _is_due(iteration, config.eval_interval, config.train_iters) and not stopped:
                 last.update(_evaluate(trainer, iteration, reporter))
                 interval.restart_clock()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import CheckpointError
+from .checkpoint import unwritable
 
 if TYPE_CHECKING:
     from .megatron import MegatronTrainer
@@ -33,12 +33,7 @@ def save(trainer: MegatronTrainer, directory: Path) -> None:
     try:
         dist_checkpointing.save(state, str(directory), content_metadata=content)
     except (CheckpointException, RuntimeError) as error:
-        free = shutil.disk_usage(directory).free
-        raise CheckpointError(
-            f"checkpoint {directory} could not be written; {free / 2**20:,.0f} MiB are free on "
-            "that disk. Make room and run the same command again: it continues from the last "
-            f"whole checkpoint.\n{error}"
-        ) from None
+        raise unwritable(directory, error) from None
 
 
 def load(trainer: MegatronTrainer, directory: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import ConfigError
-from .parallel import ParallelConfig
+from .parallel import ParallelConfig, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,11 @@ class BatchConfig:
     """Take only the weights from a checkpoint: a new optimizer and schedule."""
     seed: int = 1234
     """Seed of weights, dropout and the order of data."""
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch_size", "global_batch_size", "eval_iters"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
 
     def micro_batches(self, data_parallel_size: int) -> int:
         """Micro-batches per process and step.

@@ -236,9 +236,11 @@ def test_going_on_with_other_settings_is_refused(world, done, tmp_path):
     shutil.copytree(done[0], tmp_path / "copy")
     with pytest.raises(ConfigError, match=r"begun with other settings \(seed\)"):
         plan(plan_config(world, tmp_path / "copy" / "plan", seed=9))
-    (tmp_path / "copy" / "codes" / "00000-00000.parquet").unlink()
     engine = LookUpEngine()
     engine.fingerprint = "another model"
+    with pytest.raises(ConfigError, match="generator_fingerprint"):  # even with nothing left to do
+        generate(generate_config(world, tmp_path / "copy"), engine)
+    (tmp_path / "copy" / "codes" / "00000-00000.parquet").unlink()
     with pytest.raises(ConfigError, match="generator_fingerprint"):
         generate(generate_config(world, tmp_path / "copy"), engine)
 

@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_no_half_written_dataset(vocab, tmp_path, monkeypatch
 
     def open_full(path, mode):
         opened.append(path)
-        return open("/dev/full" if str(path).endswith(".bin") else path, mode)
+        return open("/dev/full" if ".bin." in str(path) else path, mode)
 
     monkeypatch.setattr(indexed, "open", open_full, raising=False)
     with pytest.raises(OSError, match="No space left") as raised:

@@ -45,7 +45,8 @@ def test_the_users_text_replaces_it(demo, tmp_path):
     write_lines(source, [f"My own text {n} has seven words." for n in range(100)])
     own = replace(demo, text=(str(source),))
     facts = corpora.choose_text(own)
-    assert facts == {"name": "your text", "text_documents": 58}  # 400 words, rounded up
+    expected = {"name": "your text", "text_documents": 58, "text_rejected": {}}
+    assert facts == expected  # 400 words, rounded up
     train, valid = (read(corpora.text_path(own, part)) for part in ("train", "valid"))
     assert len(train) + len(valid) == 58
     assert not {row["id"] for row in train} & {row["id"] for row in valid}

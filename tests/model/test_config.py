@@ -60,6 +60,20 @@ def test_settings_that_exclude_each_other(settings, message):
         ParallelConfig(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        (ModelConfig, "num_query_groups"),
+        (ModelConfig, "num_layers"),
+        (BatchConfig, "micro_batch_size"),
+        (BatchConfig, "eval_iters"),
+    ],
+)
+def test_sizes_are_at_least_one(settings, name):
+    with pytest.raises(ConfigError, match="at least 1"):
+        settings(**{name: 0})
+
+
 def test_processes_must_make_whole_replicas():
     assert TWO.data_parallel_size(4) == 2
     with pytest.raises(ConfigError, match="--nproc-per-node"):

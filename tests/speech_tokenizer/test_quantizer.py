@@ -58,6 +58,18 @@ def test_evaluation_gathers_nothing(tiny_config):
     torch.testing.assert_close(quantizer.codebook.weight, before, rtol=1e-3, atol=1e-4)
 
 
+def test_a_step_that_is_not_finite_does_not_spoil_the_codebook(tiny_config):
+    good = torch.randn(1, 9, 32)
+    bad = torch.cat([good, torch.full((1, 3, 32), float("nan"))], dim=1)
+    books = []
+    for hidden in (good, bad):
+        quantizer = make(tiny_config).train()
+        quantizer(hidden, torch.ones(hidden.shape[:2], dtype=torch.bool))
+        quantizer.update(1)
+        books.append(quantizer.codebook.weight)
+    assert torch.equal(*books)
+
+
 def test_dead_codes_restart_at_vectors_of_the_step(tiny_config):
     quantizer = make(tiny_config, quantize_restart_interval=3, quantize_restart_threshold=0.98)
     quantizer.codebook.weight.data += 100.0  # far away: one code takes all

@@ -65,7 +65,7 @@ def test_joined_segments_are_whole_recordings(world, tmp_path):
 
 
 def test_only_segments_of_one_document_in_a_row_are_joined():
-    names = ["a/000", "a/001", "b", "b/000", "b/001", "c", "c", "a/002", "x/y"]
+    names = ["a/000", "a/001", "b", "b/000", "b/001", "c", "c", "a/002", "x/y", "d/0", "d/2"]
     records = [CodeRecord(id=n, codes=np.array([i]), text=n) for i, n in enumerate(names)]
     joined = [(record.id, record.codes.tolist()) for record in join_segments(records)]
     assert joined == [
@@ -76,6 +76,8 @@ def test_only_segments_of_one_document_in_a_row_are_joined():
         ("c", [6]),
         ("a", [7]),
         ("x/y", [8]),
+        ("d", [9]),
+        ("d", [10]),  # segment 1 was set aside
     ]
 
 

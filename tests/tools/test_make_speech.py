@@ -171,6 +171,12 @@ def test_json_lines_are_read(tmp_path: Path, suffix: str) -> None:
     assert read_texts(path)[2] == ("list-0000002", "Zeile 2 ü")
 
 
+def damaged_gzip(data: bytes) -> bytes:
+    packed = bytearray(gzip.compress(data))
+    packed[30:40] = b"\xff" * 10
+    return bytes(packed)
+
+
 def bad_lists(folder: Path) -> dict[str, tuple[Path, str]]:
     """Text lists that must be refused, with what the error must say."""
     for name, data in {
@@ -184,10 +190,15 @@ def bad_lists(folder: Path) -> dict[str, tuple[Path, str]]:
         (folder / name).write_bytes(data)
     pq.write_table(pa.table({"id": ["a", "a"], "text": ["x", "y"]}), folder / "twice.parquet")
     pq.write_table(pa.table({"sentence": ["x"]}), folder / "column.parquet")
+    latin = pa.array([b"ok", b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": latin}), folder / "latin.parquet")
+    (folder / "damaged.jsonl.gz").write_bytes(damaged_gzip(b'{"text": "ok"}\n' * 1000))
     write_list(folder / "mute.parquet", {"a": "...", "b": "?"})
     says = {
         "nowhere.parquet": "does not exist",
         "latin.jsonl": "line 2: not valid UTF-8",
+        "latin.parquet": "not valid UTF-8",
+        "damaged.jsonl.gz": "cannot be read",
         "broken.jsonl": "line 2: not JSON",
         "mixed.jsonl": "some lines have an id",
         "empty.jsonl": "is empty",

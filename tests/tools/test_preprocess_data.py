@@ -94,7 +94,7 @@ def test_a_full_disk_ends_the_run_and_leaves_no_dataset(vocab, tmp_path, monkeyp
     write_corpus(tmp_path / "c.parquet", 3)
 
     def open_full(path, mode):
-        return open("/dev/full" if str(path).endswith(".bin") else path, mode)
+        return open("/dev/full" if ".bin." in str(path) else path, mode)
 
     monkeypatch.setattr(indexed, "open", open_full, raising=False)
     with pytest.raises(OSError, match="No space left") as raised:

@@ -165,6 +165,13 @@ def test_export_of_nothing_is_refused(tmp_path, run):
         convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1])])
 
 
+def test_an_export_takes_the_place_of_no_run(tmp_path):
+    (tmp_path / "iter_0000006").mkdir()
+    with pytest.raises(CheckpointError, match="is no exported model"):
+        convert_checkpoint.main(["megatron-to-hf", "--load", "runs/lm", "--hf", str(tmp_path)])
+    assert (tmp_path / "iter_0000006").is_dir()
+
+
 def test_export_with_another_vocabulary_is_refused(tmp_path, run):
     make_vocab(tmp_path, extra=["<|user|>"])
     arguments = ["--load", run[1], "--hf", tmp_path / "hf", "--vocab", tmp_path / "vocab"]

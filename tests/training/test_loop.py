@@ -103,6 +103,31 @@ def test_old_checkpoints_are_removed_and_finished_runs_do_nothing(tmp_path):
     assert (again.iteration, again.finished) == (20, True)
 
 
+def test_a_torn_later_checkpoint_does_not_cost_the_whole_one(tmp_path):
+    uninterrupted(tmp_path)
+    checkpoint.begin(tmp_path, 40)  # killed while this was written
+    checkpoint.begin(tmp_path, 30)
+    checkpoint.commit(tmp_path, 30, keep_last=1)
+    assert checkpoint.latest_iteration(tmp_path) == 30
+
+
+def test_a_signal_in_the_last_step_does_not_cost_the_last_evaluation(tmp_path):
+    interrupt = Regression({19: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    result = train(make(interrupt), config(tmp_path, eval_interval=0))
+    assert result.finished
+    assert [record["iteration"] for record in read_metrics(tmp_path, "valid")] == [20]
+
+
+def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="MiB are free"):
+        train(make(), config(tmp_path))
+    assert checkpoint.latest_iteration(tmp_path) is None
+
+
 def test_time_limit_saves_and_stops(tmp_path):
     result = train(make(), config(tmp_path, exit_duration_in_mins=1e-9))
     assert (result.iteration, result.finished) == (1, False)
