@@ -1,5 +1,7 @@
 """Recipes that train a speech tokenizer, and the one function that runs them."""
 
+import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ..errors import ConfigError
-from ..files import write_json
+from ..files import write_text
 from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import AsrDataset, SpeechDataConfig, read_rows
@@ -227,12 +229,14 @@ def _validation_sets(
 
 
 def _write_rejected(save: Path, sets: dict[str, AsrDataset]) -> None:
-    """Say on the terminal and in `rejected.json` which recordings were set aside."""
-    rejected = {name: dataset.rejected for name, dataset in sets.items() if dataset.rejected}
+    """Say on the terminal and in `rejected.jsonl` which recordings were set aside, and why."""
+    rejected = [{"set": name} | item for name, data in sets.items() for item in data.rejected]
     if rejected and _rank() == 0:
-        write_json(save / "rejected.json", rejected)
-        counts = ", ".join(f"{len(found)} of {name}" for name, found in rejected.items())
-        print(f"recordings set aside: {counts}; reasons in {save / 'rejected.json'}", flush=True)
+        path = save / "rejected.jsonl"
+        write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in rejected))
+        reasons = Counter(item["reason"] for item in rejected)
+        counts = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items()))
+        print(f"recordings set aside: {counts}; which ones: {path}", flush=True)
 
 
 def _rank() -> int:

@@ -53,7 +53,7 @@ def test_trains_exports_and_resumes_bit_exactly(manifest, tmp_path):
     assert tokenizer.num_codes == 64
     name = manifest.parent.name
     assert {f"wer {name}", f"codebook usage {name}", f"perplexity {name}"} <= set(whole.metrics)
-    assert '"broken"' in (tmp_path / "whole/rejected.json").read_text()
+    assert '"broken"' in (tmp_path / "whole/rejected.jsonl").read_text()
 
     stopped = tmp_path / "stopped"
     shutil.copytree(tmp_path / "whole", stopped)
