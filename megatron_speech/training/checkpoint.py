@@ -34,7 +34,7 @@ def latest_iteration(run: Path) -> int | None:
     return int(content)
 
 
-def unwritable(directory: Path, error: Exception) -> CheckpointError:
+def unwritable(directory: Path, error: BaseException) -> CheckpointError:
     """What to tell a person whose checkpoint could not be written: most often, the disk is full."""
     free = shutil.disk_usage(directory).free
     return CheckpointError(
