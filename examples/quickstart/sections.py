@@ -28,8 +28,8 @@ def opening(data: PageData) -> str:
     control = _accuracy(report, "control", "topic", "s2t")
     finding = (
         f"Hearing the beginning of a story, the model picks the written ending that fits "
-        f"{percent(model, 0)} of the time. An equal model that never saw speech and text in one "
-        f"document: {percent(control, 0)}; chance is 50%."
+        f"{percent(model, 0)} of the time. An equal model that had text and transcribed speech in "
+        f"place of interleaved documents: {percent(control, 0)}; chance is 50%."
     )
     smoke = (
         '<p class="note">A smoke run: every stage worked for some twenty steps only, so the models '
@@ -38,9 +38,12 @@ def opening(data: PageData) -> str:
         else ""
     )
     total = seconds_text(sum(report["seconds"].values()))
+    heard = report["evaluation"]["model"]["cloze"]["topic"]["s2t"]
+    listens = heard["accuracy"] > 0.5 + 3 * heard["stderr"]
+    title = "A language model learns to listen" if listens else "A model that does not listen yet"
     return (
         f'<header><p class="kicker">megatron_speech · {escape(report["size"])} run</p>'
-        "<h1>A language model learns to listen</h1>"
+        f"<h1>{title}</h1>"
         f'<p class="lead">{finding}</p>{smoke}</header>'
         f'<div class="scroll">{chain(_chain_captions(report))}</div>'
         f'<p class="note">Every box was made on this machine, by the tools and code that run on a '
