@@ -37,7 +37,6 @@ def main() -> None:
         optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4)
         with lm.build(config) as trainer:
             train(trainer, replace(config.loop, train_iters=1))  # takes the peer's weights
-            trainer.chunks[0].eval()
             size, windows = trainer.samples_per_step, trainer.data.train
             batch = read_batch(windows, range(size), torch.device("cpu"), False)
 
@@ -66,7 +65,8 @@ def main() -> None:
 
 
 def _config(folder: Path, bf16: bool) -> lm.LMConfig:
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1_000)}
+    # 1,532 words, 4 specials and 512 codes: no padding, which an export would cut off
+    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1_532)}
     (folder / "text").mkdir()
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
     tokenizer.save(str(folder / "text" / "tokenizer.json"))
@@ -80,7 +80,7 @@ def _config(folder: Path, bf16: bool) -> lm.LMConfig:
     return replace(
         debug,
         data=replace(debug.data, vocab=folder / "vocab", data_path=(str(folder / "data"),)),
-        batch=replace(debug.batch, bf16=bf16),
+        batch=replace(debug.batch, bf16=bf16, lr_warmup_iters=0),
         loop=replace(debug.loop, save=folder / "run", tensorboard=False, eval_interval=0),
     )
 
