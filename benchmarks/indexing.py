@@ -34,7 +34,9 @@ def main() -> None:
                 writer.add(tokens, lengths)
 
         def write_peer() -> None:
-            builder = IndexedDatasetBuilder(f"{peer}.bin", dtype=token_dtype(vocab.padded_size).type)
+            builder = IndexedDatasetBuilder(
+                f"{peer}.bin", dtype=token_dtype(vocab.padded_size).type
+            )
             for document in lists:
                 builder.add_document(document, [len(document)])
             builder.finalize(f"{peer}.idx")
