@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..data.code_shards import (
     CodeRecord,
@@ -29,12 +28,14 @@ from ..data.code_shards import (
     write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
-from ..files import atomic_path, write_json
+from ..files import write_json
+from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
+from ..rejected import Rejected, write_rejected
 from .engines import Engine, EngineConfig, TransformersEngine, identify
 from .gates import GateConfig, most_codes, reject_reason
 from .plan import request_paths
-from .tasks import Rejected, claim_folder, run_tasks, write_rejected
+from .tasks import claim_folder, run_tasks
 
 _REPORT_SCHEMA = pa.schema({"id": pa.string(), "batch": pa.int32(), "reason": pa.string()})
 
@@ -99,7 +100,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
     elif waiting:
         engine = engine or TransformersEngine(config.model, config.engine)
         _claim(config, engine.num_codes, engine.fingerprint, info)
-        rows = [pq.ParquetFile(path).metadata.num_rows for path in waiting]
+        rows = [open_parquet(path).metadata.num_rows for path in waiting]
         with Progress("generate", sum(rows), "spans") as progress:
             for path in waiting:
                 generate_shard(path, engine, info, config, progress.advance)
@@ -148,7 +149,7 @@ def generate_shard(
     advance: Callable[[int], None],
 ) -> None:
     """Generate the codes of one request shard; the code shard appears last, whole."""
-    requests = pq.read_table(path)
+    requests = read_parquet(path, ("id", "text", "seed"))
     ids, texts = requests["id"].to_pylist(), requests["text"].to_pylist()
     results = engine.generate(
         texts,
@@ -174,8 +175,7 @@ def generate_shard(
         {"id": ids, "batch": [result.batch for result in results], "reason": reasons},
         _REPORT_SCHEMA,
     )
-    with atomic_path(config.output / "reports" / path.name) as temporary:
-        pq.write_table(report, temporary, compression="zstd")
+    write_parquet(config.output / "reports" / path.name, report)
     write_code_shard(config.output / path.name, records, info)
 
 
@@ -184,7 +184,7 @@ def read_report(codes: Path, name: str) -> tuple[list[int | None], list[str | No
     path = codes / "reports" / name
     if not path.exists():
         return None
-    table = pq.read_table(path)
+    table = read_parquet(path, ("batch", "reason"))
     return table["batch"].to_pylist(), table["reason"].to_pylist()
 
 
@@ -193,7 +193,7 @@ def _summarise(config: GenerateConfig, shards: list[Path], info: CodeShardInfo) 
     requests, codes = 0, 0
     rejected: list[Rejected] = []
     for name in done:
-        table = pq.read_table(config.output / name, columns=["id", "codes", "text"])
+        table = read_parquet(config.output / name, ("id", "codes", "text"))
         requests += table.num_rows
         codes += len(table["codes"].combine_chunks().flatten()) if table.num_rows else 0
         report = read_report(config.output, name)

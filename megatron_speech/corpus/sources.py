@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .tasks import Rejected
+from ..parquet import open_parquet, read_batches
+from ..rejected import Rejected
 
 _COMPRESSED = (".gz", ".zst")
 _ROWS_AT_A_TIME = 1024
@@ -87,7 +87,7 @@ def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
     """
     sizes = [path.stat().st_size for path in paths]
     total = sum(sizes)
-    rows = {path: _open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
+    rows = {path: open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
     shares: list[list[Piece]] = []
     for task in range(tasks):
         low, high = total * task // tasks, total * (task + 1) // tasks
@@ -134,15 +134,8 @@ def _is_parquet(path: Path) -> bool:
     return _kind(path) == "parquet"
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-
-
 def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document | Rejected]:
-    file = _open_parquet(piece.path)
+    file = open_parquet(piece.path)
     schema = file.schema_arrow
     if text_key not in schema.names:
         raise DataError(
@@ -160,7 +153,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
         if row + size <= piece.start or row >= piece.stop:
             row += size
             continue
-        for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=columns):
+        for batch in read_batches(file, piece.path, _ROWS_AT_A_TIME, columns, [group]):
             first = max(piece.start - row, 0)
             last = min(piece.stop - row, batch.num_rows)
             if first < last:
@@ -174,10 +167,20 @@ def _parquet_rows(path: Path, batch: pa.RecordBatch, row: int) -> Iterator[Docum
     if pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     raw = texts.cast(pa.large_binary()).to_pylist()
-    ids = batch.column(1).to_pylist() if batch.num_columns > 1 else [None] * len(raw)
+    ids = _ids(batch.column(1)) if batch.num_columns > 1 else [None] * len(raw)
     for offset, (value, given) in enumerate(zip(raw, ids, strict=True)):
         name = f"{path.name}:{row + offset}" if given is None else str(given)
         yield _usable(name, value)
+
+
+def _ids(column: pa.Array) -> list[Any]:
+    """Ids as they are; one that is not UTF-8 gets its bytes spelled out and stays distinct."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        raw = column.cast(pa.large_binary()).to_pylist()
+        return [
+            None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
+        ]
+    return column.to_pylist()
 
 
 def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:

@@ -12,8 +12,8 @@ from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
 from ..data.templates import asr_document, speech_document, tts_document
 from ..errors import DataError, VocabularyError
 from ..progress import track
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .tasks import Rejected, write_rejected
 
 _DOCUMENTS_AT_A_TIME = 1024
 

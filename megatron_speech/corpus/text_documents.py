@@ -11,9 +11,10 @@ import numpy as np
 
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import ConfigError, DataError
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .sources import Document, Piece, find_texts, read_pieces, split_inputs, total_bytes
-from .tasks import Rejected, run_tasks, write_rejected
+from .tasks import run_tasks
 
 _PART_BYTES = 16 << 20
 _DOCUMENTS_AT_A_TIME = 1024

@@ -15,6 +15,7 @@ from megatron_speech import audio
 from megatron_speech.corpus import espeak, speech_source
 from megatron_speech.data.manifest import ManifestRow, read_manifest, read_texts, write_manifest
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.rejected import Rejected, count_reasons
 from tools import make_speech
 
 SENTENCES = {
@@ -178,33 +179,28 @@ def damaged_gzip(data: bytes) -> bytes:
 
 
 def bad_lists(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Text lists that must be refused, with what the error must say."""
+    """Text lists that must be refused whole, with what the error must say."""
     for name, data in {
-        "latin.jsonl": b'{"text": "ok"}\n{"text": "caf\xe9"}\n',
-        "broken.jsonl": b'{"text": "ok"}\n{"text": \n',
-        "mixed.jsonl": b'{"id": "a", "text": "x"}\n{"text": "y"}\n',
+        "latin.jsonl": b'{"text": "caf\xe9"}\n',
+        "broken.jsonl": b'{"text": \n"text"\n',
+        "column.jsonl": b'{"sentence": "x"}\n' * 2,
         "empty.jsonl": b"",
         "words.parquet": b"no parquet",
         "list.csv": b"text\n",
     }.items():
         (folder / name).write_bytes(data)
-    pq.write_table(pa.table({"id": ["a", "a"], "text": ["x", "y"]}), folder / "twice.parquet")
     pq.write_table(pa.table({"sentence": ["x"]}), folder / "column.parquet")
-    latin = pa.array([b"ok", b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
-    pq.write_table(pa.table({"text": latin}), folder / "latin.parquet")
     (folder / "damaged.jsonl.gz").write_bytes(damaged_gzip(b'{"text": "ok"}\n' * 1000))
     write_list(folder / "mute.parquet", {"a": "...", "b": "?"})
     says = {
         "nowhere.parquet": "does not exist",
-        "latin.jsonl": "line 2: not valid UTF-8",
-        "latin.parquet": "not valid UTF-8",
+        "latin.jsonl": "not one of its 1 rows can be used: 1 invalid_utf8; the first, 'line 1'",
         "damaged.jsonl.gz": "cannot be read",
-        "broken.jsonl": "line 2: not JSON",
-        "mixed.jsonl": "some lines have an id",
+        "broken.jsonl": "not one of its 2 rows can be used: 2 invalid_json",
+        "column.jsonl": "no column 'text'",
         "empty.jsonl": "is empty",
         "words.parquet": "cannot be read as Parquet",
         "list.csv": "expected a name ending in",
-        "twice.parquet": "id 'a' more than once",
         "column.parquet": "no column 'text'; it has sentence",
         "mute.parquet": "none of the 2 texts",
     }
@@ -216,6 +212,62 @@ def test_bad_lists_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             make(path, tmp_path / "out" / path.stem)
         assert not (tmp_path / "out" / path.stem / "manifest.parquet").exists()
+
+
+def list_with_bad_rows(folder: Path, suffix: str) -> Path:
+    """Two good texts among rows that cannot be used."""
+    path = folder / f"list.{suffix}"
+    if suffix == "jsonl":
+        lines = [
+            b'{"id": "a", "text": "Good morning."}',
+            b'{"id": "b", "text": "caf\xe9"}',
+            b'{"id": "a", "text": "Once more."}',
+            b'{"text": 7}',
+            b'{"text": ',
+            b"[1]",
+            b'{"words": "x"}',
+            b'{"text": "half \\ud800"}',
+            b'{"text": "It rained."}',
+        ]
+        path.write_bytes(b"\n".join(lines))
+    else:
+        texts = pa.array([b"Good morning.", b"caf\xe9", b"Once more.", b"It rained."], pa.binary())
+        ids = ["a", "b", "a", "list-0000008"]
+        table = pa.table({"id": ids, "text": texts.cast(pa.string(), safe=False)})
+        pq.write_table(table, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "counts"),
+    [
+        (
+            "jsonl",
+            {
+                "duplicate_id": 1,
+                "invalid_json": 2,
+                "invalid_utf8": 2,
+                "no_such_field": 1,
+                "not_text": 1,
+            },
+        ),
+        ("parquet", {"duplicate_id": 1, "invalid_utf8": 1}),
+    ],
+)
+def test_bad_rows_of_a_list_do_not_cost_the_good_ones(
+    suffix: str, counts: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = list_with_bad_rows(tmp_path, suffix)
+    good = [("a", "Good morning."), ("list-0000008", "It rained.")]
+    assert read_texts(path) == good
+    assert f"{sum(counts.values())} of {sum(counts.values()) + 2} rows" in capsys.readouterr().err
+    summary = make(path, tmp_path / "out", "--workers", "1")
+    assert (summary.utterances, summary.rejected) == (2, counts)
+    assert [(row.id, row.text) for row in read_manifest(summary.manifest)] == good
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert len(lines) == sum(counts.values())
+    assert all(json.loads(line).keys() == {"id", "reason", "detail"} for line in lines)
+    assert f"{counts['duplicate_id']} duplicate_id" in capsys.readouterr().out
 
 
 def test_manifest_of_own_recordings(tmp_path: Path) -> None:
@@ -232,18 +284,48 @@ def test_manifest_of_own_recordings(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "m.parquet")["path"].to_pylist() == ["sub/y.wav"]
 
 
+HEADER = b"id\tpath\ttext\tspeaker\tlanguage\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id\tpath\ttext\tspeaker\na\tx\ty\tz\n", "no column 'language'"),
-        ("id\tpath\ttext\tspeaker\tlanguage\na\tx\n", "line 2: 2 fields, expected 5"),
-        ("id\tpath\ttext\tspeaker\tlanguage\na\t\ty\tz\ten\n", "row 0: id and path"),
-        ("id\tpath\ttext\tspeaker\tlanguage\n", "no rows"),
-        ("id\tpath\ttext\tspeaker\tlanguage\n" + "a\tx\ty\tz\ten\n" * 2, "more than once"),
+        (b"id\tpath\ttext\tspeaker\na\tx\ty\tz\n", "no column 'language'"),
+        (b"id\tp\xe9\n", "line 1: not valid UTF-8"),
+        (HEADER + b"a\tx\n", "1 wrong_number_of_fields; the first, 'line 2': 2 fields, expected 5"),
+        (HEADER + b"a\t\ty\tz\ten\n", "1 no_path; the first, 'a': row 0"),
+        (HEADER, "is empty: no rows"),
     ],
 )
-def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_manifests_are_refused(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "m.tsv"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(DataError, match=message):
         read_manifest(path)
+
+
+def test_bad_rows_of_a_manifest_do_not_cost_the_good_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.tsv"
+    lines = [b"a\tx\ty\tz\ten", b"b\tx", b"", b"\tx\ty\tz\ten", b"c\t\ty\tz\ten"]
+    lines += [b"a\tw\ty\tz\ten", b"d\tx\tcaf\xe9\tz\ten", b"e\tx\ty\tz\ten"]
+    path.write_bytes(HEADER + b"\n".join(lines) + b"\n")
+    rejected: list[Rejected] = []
+    assert [row.id for row in read_manifest(path, rejected)] == ["a", "e"]
+    assert count_reasons(rejected) == {
+        "duplicate_id": 1,
+        "invalid_utf8": 1,
+        "no_id": 1,
+        "no_path": 1,
+        "wrong_number_of_fields": 1,
+    }
+    assert capsys.readouterr().err == ""
+    assert len(read_manifest(path)) == 2
+    assert "5 of 7 rows are set aside" in capsys.readouterr().err
+    long = path.with_name("durations.tsv")
+    long.write_bytes(
+        HEADER.strip() + b"\tduration_s\n" + b"a\tx\ty\tz\ten\t1.5\nb\tx\ty\tz\ten\tlong\n"
+    )
+    assert [row.duration_s for row in read_manifest(long, rejected)] == [1.5]
+    assert rejected[-1].reason == "bad_duration"
