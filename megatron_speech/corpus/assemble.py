@@ -104,6 +104,8 @@ def _check_codes(
                 f"{path} was made by speech tokenizer {found.tokenizer_fingerprint}, the shards "
                 f"before it by {info.tokenizer_fingerprint}; generate them with one model"
             )
+        fingerprint = found.tokenizer_fingerprint
+        vocab.require_speech_tokenizer(fingerprint, str(path), str(config.vocab))
         if found.num_codes != vocab.num_codes:
             raise VocabularyError(
                 f"{path} holds codes of a codebook of {found.num_codes}, the vocabulary "

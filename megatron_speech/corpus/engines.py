@@ -1,6 +1,6 @@
 """Text-to-token engines: texts in, codes out.
 
-An engine is anything with `generate`, `fingerprint` and `num_codes`; to add one, write a class
+An engine is anything with what `Engine` lists; to add one, write a class
 beside TransformersEngine and make it where corpus/generate.py makes its engine. Which texts share a
 batch is decided here, by their lengths alone: a pure function of the request shard.
 """
@@ -62,6 +62,8 @@ class Engine(Protocol):
     fingerprint: str
     """Identifies the model and all settings that change its codes."""
     num_codes: int
+    speech_tokenizer: str | None
+    """Fingerprint of the speech tokenizer whose codes it learned; None if unknown."""
 
     def generate(
         self,
@@ -117,7 +119,23 @@ def make_batches(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
-def identify(model: Path, config: EngineConfig) -> tuple[SpeechTextVocab, str]:
+@dataclass(frozen=True)
+class Identity:
+    """What is known of an exported model without loading it; the fields are `Engine`'s."""
+
+    vocab: SpeechTextVocab
+    fingerprint: str
+
+    @property
+    def num_codes(self) -> int:
+        return self.vocab.num_codes
+
+    @property
+    def speech_tokenizer(self) -> str | None:
+        return self.vocab.speech_tokenizer
+
+
+def identify(model: Path, config: EngineConfig) -> Identity:
     """The vocabulary of an exported model, and the fingerprint of the codes it makes.
 
     Raises:
@@ -137,7 +155,7 @@ def identify(model: Path, config: EngineConfig) -> tuple[SpeechTextVocab, str]:
         vocab.fingerprint,
         repr(sorted(settings.items())),
     )
-    return vocab, fingerprint
+    return Identity(vocab, fingerprint)
 
 
 class TransformersEngine:
@@ -154,9 +172,11 @@ class TransformersEngine:
 
         from .decoding import Decoder
 
-        self._vocab, self.fingerprint = identify(model, config)
+        known = identify(model, config)
+        self._vocab, self.fingerprint = known.vocab, known.fingerprint
         self._config = config
         self.num_codes = self._vocab.num_codes
+        self.speech_tokenizer = self._vocab.speech_tokenizer
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -32,7 +32,7 @@ from ..files import write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
-from .engines import Engine, EngineConfig, TransformersEngine, identify
+from .engines import Engine, EngineConfig, Identity, TransformersEngine, identify
 from .gates import GateConfig, most_codes, reject_reason
 from .plan import request_paths
 from .tasks import claim_folder, run_tasks
@@ -79,7 +79,8 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
     `engine` replaces the transformers engine (then in this process only).
 
     Raises:
-        DataError: no finished plan, or no code shard to be like.
+        DataError: no finished plan, no code shard to be like, or one of another speech tokenizer
+            than the model's.
         VocabularyError: model and code shards have different codebooks.
         ConfigError: the output folder was begun with other settings.
     """
@@ -99,16 +100,13 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
         )
     elif waiting:
         engine = engine or TransformersEngine(config.model, config.engine)
-        _claim(config, engine.num_codes, engine.fingerprint, info)
+        _claim(config, engine, info)
         rows = [open_parquet(path).metadata.num_rows for path in waiting]
         with Progress("generate", sum(rows), "spans") as progress:
             for path in waiting:
                 generate_shard(path, engine, info, config, progress.advance)
-    elif engine is not None:
-        _claim(config, engine.num_codes, engine.fingerprint, info)
     else:  # all is there: of this very model?
-        vocab, fingerprint = identify(config.model, config.engine)
-        _claim(config, vocab.num_codes, fingerprint, info)
+        _claim(config, engine or identify(config.model, config.engine), info)
     return _summarise(config, shards, info)
 
 
@@ -116,7 +114,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
 def _worker_engine(config: GenerateConfig) -> tuple[Engine, CodeShardInfo]:
     info = read_shard_info(find_shards(config.like)[0])
     engine = TransformersEngine(config.model, config.engine)
-    _claim(config, engine.num_codes, engine.fingerprint, info)
+    _claim(config, engine, info)
     return engine, info
 
 
@@ -125,16 +123,23 @@ def _generate_in_worker(shard: _Shard) -> None:
     generate_shard(shard.requests, engine, info, shard.config, lambda count: None)
 
 
-def _claim(config: GenerateConfig, num_codes: int, fingerprint: str, info: CodeShardInfo) -> None:
-    if num_codes != info.num_codes:
+def _claim(config: GenerateConfig, engine: Engine | Identity, info: CodeShardInfo) -> None:
+    if engine.num_codes != info.num_codes:
         raise VocabularyError(
-            f"{config.model} speaks {num_codes} codes, but {config.like} was made by a "
+            f"{config.model} speaks {engine.num_codes} codes, but {config.like} was made by a "
             f"speech tokenizer with {info.num_codes}; they do not belong together"
+        )
+    known = engine.speech_tokenizer
+    if known is not None and known != info.tokenizer_fingerprint:
+        raise DataError(
+            f"{config.like} was made by speech tokenizer {info.tokenizer_fingerprint}, but "
+            f"{config.model} was trained on codes of {known}; give --like code shards of the "
+            "speech the model was trained on"
         )
     claim_folder(
         config.output,
         {
-            "generator_fingerprint": fingerprint,
+            "generator_fingerprint": engine.fingerprint,
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
             "gates": asdict(config.gates),
         },

@@ -32,6 +32,8 @@ class Datasets:
     valid: Any | None
     separate_documents: bool
     """Whether some windows hold documents that must not see each other."""
+    speech_tokenizer: str | None = None
+    """Fingerprint of the speech tokenizer of the codes in them; None if there are none."""
 
 
 @dataclass
@@ -212,11 +214,13 @@ def build_datasets(
     built = builder.build()
     for blend in built[: 1 + has_validation]:
         _report_left_out(blend)
+    known = {found.tokenizer_fingerprint for found in facts.values()}
     return Datasets(
         train=built[0],
         valid=built[1] if has_validation else None,
         separate_documents=config.reset_attention_mask
         or any(found.packing == "whole" for found in facts.values()),
+        speech_tokenizer=max(filter(None, known), default=None),  # they agree: check_datasets
     )
 
 

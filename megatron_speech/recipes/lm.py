@@ -18,6 +18,7 @@ from ..files import write_text
 from ..model.config import ModelConfig
 from ..training.loop import LoopConfig, LoopResult, train
 from ..training.megatron import MegatronTrainer, TrainingData
+from ..training.megatron_checkpoint import SPEECH_TOKENIZER_KEY
 from ..training.megatron_optimizer import BatchConfig
 from ..training.parallel import ParallelConfig, launched_world_size, session
 from ..vocab import SpeechTextVocab
@@ -197,11 +198,21 @@ def check(config: LMConfig) -> SpeechTextVocab:
     return vocab
 
 
-def identity(config: LMConfig, vocab: SpeechTextVocab) -> dict[str, Any]:
-    """What a checkpoint must agree on with the run that loads it."""
+def identity(
+    config: LMConfig, vocab: SpeechTextVocab, speech_tokenizer: str | None
+) -> dict[str, Any]:
+    """What a checkpoint must agree on with the run that loads it.
+
+    `speech_tokenizer` is the fingerprint of the one whose codes the model learns, if known.
+    """
     training_only = ("hidden_dropout", "attention_dropout", "init_method_std")
     model = {k: v for k, v in asdict(config.model).items() if k not in training_only}
-    return {**model, "padded_vocab_size": vocab.padded_size, "vocab": vocab.fingerprint}
+    return {
+        **model,
+        "padded_vocab_size": vocab.padded_size,
+        "vocab": vocab.fingerprint,
+        SPEECH_TOKENIZER_KEY: speech_tokenizer,
+    }
 
 
 @contextmanager
@@ -234,7 +245,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.parallel,
             layout,
             config.loop.train_iters,
-            identity(config, vocab),
+            identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
 
 
@@ -246,7 +257,9 @@ def pretrain(config: LMConfig) -> LoopResult:
         assert config.data.vocab is not None
         if trainer.is_main_rank:
             write_text(save / "run_config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
-            SpeechTextVocab.from_pretrained(config.data.vocab).save_pretrained(save / "vocab")
+            vocab = SpeechTextVocab.from_pretrained(config.data.vocab)
+            vocab = replace(vocab, speech_tokenizer=trainer.identity[SPEECH_TOKENIZER_KEY])
+            vocab.save_pretrained(save / "vocab")
         return train(trainer, config.loop)
 
 

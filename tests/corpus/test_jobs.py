@@ -261,6 +261,22 @@ def test_shards_of_another_tokenizer_are_refused(world, done, tmp_path, change, 
         assemble(assemble_config(world, tmp_path / "copy"))
 
 
+def test_a_model_of_another_speech_tokenizer_is_refused(world, done, tmp_path):
+    plan(plan_config(world, tmp_path / "plan"))
+    engine = LookUpEngine()
+    engine.speech_tokenizer = "tok-b"
+    with pytest.raises(DataError, match=r"made by speech tokenizer tok-a, but .* codes of tok-b"):
+        generate(generate_config(world, tmp_path), engine)
+    assert not (tmp_path / "codes").exists()
+    engine.speech_tokenizer = INFO.tokenizer_fingerprint
+    assert generate(generate_config(world, tmp_path), engine)["shards_missing"] == 0
+    vocab = SpeechTextVocab.from_pretrained(world / "vocab")
+    dataclasses.replace(vocab, speech_tokenizer="tok-b").save_pretrained(tmp_path / "other")
+    config = dataclasses.replace(assemble_config(world, tmp_path), vocab=tmp_path / "other")
+    with pytest.raises(DataError, match=r"has codes of speech tokenizer tok-a, but .* of tok-b"):
+        assemble(config)
+
+
 def test_codes_of_another_plan_are_refused(world, done, tmp_path):
     shutil.copytree(done[0], tmp_path / "copy")
     path = sorted((tmp_path / "copy" / "codes").glob("*.parquet"))[0]

@@ -66,6 +66,31 @@ def test_run_leaves_checkpoint_log_config_and_vocabulary(run):
     SpeechTextVocab.from_pretrained(save / "vocab")
 
 
+def test_the_speech_tokenizer_of_the_data_goes_with_the_model(run, folder, data, vocab, tmp_path):
+    _, save = run
+    export = ["megatron-to-hf", "--load", str(save), "--hf", str(tmp_path / "hf")]
+    convert_checkpoint.main(export)
+    for written in (save / "vocab", tmp_path / "hf"):
+        assert SpeechTextVocab.from_pretrained(written).speech_tokenizer == "codes-a"
+    documents = random_documents(vocab, 120, seed=1)
+    other = write_dataset(tmp_path / "b", vocab, documents, tokenizer_fingerprint="codes-b")
+    with pytest.raises(DataError, match=r"codes of speech tokenizer codes-b, but .* of codes-a"):
+        train("--save", tmp_path / "run", "--data-path", other, "--vocab", tmp_path / "hf")
+    flags = ["--data-path", other, "--vocab", folder / "vocab", "--load", save]
+    with pytest.raises(CheckpointError, match="speech_tokenizer is codes-a there and codes-b here"):
+        train("--save", tmp_path / "run", *flags, "--train-iters", "7")
+
+
+def test_a_model_goes_on_with_text_alone_and_still_knows_its_codes(run, folder, vocab, tmp_path):
+    documents = random_documents(vocab, 120, seed=1)
+    text = write_dataset(tmp_path / "text", vocab, documents, tokenizer_fingerprint=None)
+    flags = ["--data-path", text, "--vocab", folder / "vocab", "--load", run[1]]
+    train("--save", tmp_path / "run", *flags, "--train-iters", "7")
+    export = ["megatron-to-hf", "--load", str(tmp_path / "run"), "--hf", str(tmp_path / "hf")]
+    convert_checkpoint.main(export)
+    assert SpeechTextVocab.from_pretrained(tmp_path / "hf").speech_tokenizer == "codes-a"
+
+
 def test_same_command_continues_what_was_interrupted(run, folder, data):
     whole, _ = run
     train("--save", folder / "again", *data, "--exit-duration-in-mins", "1e-9")
