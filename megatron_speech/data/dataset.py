@@ -15,7 +15,7 @@ import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import atomic_path
 from ..vocab import SpeechTextVocab
 from .config import DataConfig, parse_blend
@@ -182,10 +182,7 @@ def build_datasets(
         ConfigError, DataError, VocabularyError: the settings or the files do not work; see
             `indexed_files.check_datasets`.
     """
-    if not config.data_path:
-        raise ConfigError("--data-path is missing: give at least one dataset prefix")
-    if config.split is not None and config.valid_data_path:
-        raise ConfigError("--split and --valid-data-path exclude each other; drop one")
+    config.check()
     train = parse_blend(config.data_path, "--data-path")
     valid = None
     if config.valid_data_path:

@@ -16,12 +16,19 @@ from ..data.config import DataConfig
 from ..errors import ConfigError
 from ..files import write_text
 from ..model.config import ModelConfig
+from ..model.families import export_obstacle
 from ..training.loop import LoopConfig, LoopResult, train
 from ..training.megatron import MegatronTrainer, TrainingData
 from ..training.megatron_checkpoint import SPEECH_TOKENIZER_KEY
 from ..training.megatron_optimizer import BatchConfig
-from ..training.parallel import ParallelConfig, launched_world_size, session
+from ..training.parallel import (
+    ParallelConfig,
+    is_launched_main_rank,
+    launched_world_size,
+    session,
+)
 from ..vocab import SpeechTextVocab
+from .resume import CONFIG_NAME, check_resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +191,9 @@ def _shortened(config: LMConfig) -> LMConfig:
 def check(config: LMConfig) -> SpeechTextVocab:
     """Refuse what cannot work before any process group starts; returns the vocabulary.
 
+    Prints what works and should be known: a model without a layout for exports, settings that
+    changed since the run was saved.
+
     Raises:
         ConfigError, VocabularyError: names the setting to change.
     """
@@ -195,6 +205,11 @@ def check(config: LMConfig) -> SpeechTextVocab:
     replicas = config.parallel.data_parallel_size(launched_world_size())
     config.batch.micro_batches(replicas)
     config.model.check_layout(config.parallel, config.data.seq_length, vocab.padded_size)
+    config.data.check()
+    notes = (export_obstacle(config.model), check_resume(config.loop.save, plain(config)))
+    for note in notes:
+        if note is not None and is_launched_main_rank():
+            print(note, flush=True)
     return vocab
 
 
@@ -256,7 +271,7 @@ def pretrain(config: LMConfig) -> LoopResult:
         assert save is not None
         assert config.data.vocab is not None
         if trainer.is_main_rank:
-            write_text(save / "run_config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
+            write_text(save / CONFIG_NAME, yaml.safe_dump(plain(config), sort_keys=False))
             vocab = SpeechTextVocab.from_pretrained(config.data.vocab)
             vocab = replace(vocab, speech_tokenizer=trainer.identity[SPEECH_TOKENIZER_KEY])
             vocab.save_pretrained(save / "vocab")

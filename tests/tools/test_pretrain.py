@@ -1,6 +1,7 @@
 """The trainer and the export through their public tools: good path, resume, bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -144,12 +145,72 @@ def _load_weights(model: torch.nn.Module, directory: Path) -> None:
         (["--vocab", "nowhere"], VocabularyError, "nowhere"),
         (["--data-path", "nowhere"], DataError, "nowhere.idx does not exist"),
         (["--load", "nowhere"], ConfigError, "no checkpoint found"),
+        (
+            ["--family", "lama"],
+            ConfigError,
+            "--family 'lama' is unknown; .* llama, glm",
+        ),
+        (["--split", "abc"], ConfigError, "--split is 'abc'; expected shares"),
+        (["--split", "99"], ConfigError, "--split is '99'"),
+        (["--split", "99,0"], ConfigError, "--split is '99,0'"),
+        (["--split", "99,-1"], ConfigError, "--split is '99,-1'"),
+        (["--split", "nan,1"], ConfigError, "--split is 'nan,1'"),
     ],
 )
 def test_bad_settings_are_refused_in_words(arguments, error, message, folder, data, tmp_path):
     with pytest.raises(error, match=message):
         train("--save", tmp_path / "run", *data, *arguments)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("wrong", [["--family", "lama"], ["--split", "abc"], ["--seed", "5"]])
+def test_they_are_refused_before_anything_starts(wrong, run, data, tmp_path, monkeypatch):
+    def start(*_, **__):
+        pytest.fail("a process group was started")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
+    shutil.copytree(run[1], tmp_path / "run")
+    with pytest.raises(ConfigError, match=wrong[0]):
+        train("--save", tmp_path / "run", *data, *wrong)
+
+
+def test_a_split_gives_validation_data(data, tmp_path):
+    result = train("--save", tmp_path / "run", *data, "--split", "80,20", "--train-iters", "2",
+                   "--lr-warmup-iters", "1")  # fmt: skip
+    assert result.metrics["lm loss validation"] > 0
+
+
+def test_a_family_without_export_is_said_at_the_start(data, tmp_path, capsys):
+    short = ["--train-iters", "1", "--lr-warmup-iters", "0"]
+    train("--save", tmp_path / "a", *data, *short)
+    assert "not exported" not in capsys.readouterr().out
+    train("--save", tmp_path / "b", *data, *short, "--family", "glm")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not exported" in line]
+    assert len(lines) == 1
+    assert "--family 'glm' has no Hugging Face layout here" in lines[0]
+
+
+def test_a_changed_blend_is_said_and_a_changed_seed_refused(run, folder, data, tmp_path, capsys):
+    save = tmp_path / "run"
+    shutil.copytree(run[1], save)
+    old = (save / "run_config.yaml").read_text()
+    cut = str(folder / "cut")
+    vocab = ["--vocab", str(folder / "vocab"), "--valid-data-path", cut]
+    with pytest.raises(ConfigError, match=r"--seed is 5, .* begun with 1234"):
+        train("--save", save, *vocab, "--data-path", cut, "--seed", "5", "--train-iters", "7")
+    assert (save / "run_config.yaml").read_text() == old
+    capsys.readouterr()
+    train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "changed settings" in line]
+    assert lines == [
+        f"continuing {save} with changed settings: data.data_path 0.6 {cut} 0.4 {folder / 'whole'} "
+        f"-> {cut}; loop.train_iters 6 -> 7"
+    ]
+    train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
+    assert "changed settings" not in capsys.readouterr().out
+    (save / "run_config.yaml").write_text("batch: [")
+    with pytest.raises(ConfigError, match=r"run_config\.yaml is damaged"):
+        train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
 
 
 def test_tensor_parallelism_that_does_not_divide_heads(data, tmp_path, monkeypatch):
