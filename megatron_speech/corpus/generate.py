@@ -1,6 +1,6 @@
 """Job 2, generate: request shards -> code shards, one for one.
 
-    <output>/settings.json            model, engine settings and gates the work was begun with
+    <output>/settings.json            plan, model, engine settings and gates the work was begun with
     <output>/<shard>.parquet          code shard, records in the order of the requests
     <output>/reports/<shard>.parquet  for each request its batch and, if rejected, the reason
     <output>/generation.json          counts, written when every shard is there
@@ -28,7 +28,7 @@ from ..data.code_shards import (
     write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
-from ..files import write_json
+from ..files import fingerprint_of_files, write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
@@ -139,6 +139,7 @@ def _claim(config: GenerateConfig, engine: Engine | Identity, info: CodeShardInf
     claim_folder(
         config.output,
         {
+            "plan": fingerprint_of_files(config.plan / "plan.json"),
             "generator_fingerprint": engine.fingerprint,
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
             "gates": asdict(config.gates),

@@ -24,7 +24,14 @@ from ..parquet import open_parquet, parquet_writer, read_batches, write_parquet
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
-from .sources import Document, Piece, find_texts, read_pieces, split_inputs
+from .sources import (
+    Document,
+    Piece,
+    find_texts,
+    fingerprint_inputs,
+    read_pieces,
+    split_inputs,
+)
 from .spans import SpanConfig, document_keys, random_bits
 from .tasks import claim_folder, run_tasks
 
@@ -95,12 +102,12 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
-        ConfigError: the output folder was begun with other settings.
+        ConfigError: the output folder was begun with other settings or another corpus.
     """
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     paths = find_texts(config.input)
     settings = {
-        "inputs": [[str(path), path.stat().st_size] for path in paths],
+        "inputs": fingerprint_inputs(paths, config.workers),
         "vocab_fingerprint": vocab.fingerprint,
         "spans": asdict(config.spans),
         **{

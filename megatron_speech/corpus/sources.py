@@ -10,6 +10,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
+from ..files import fingerprint_of_files
 from ..parquet import open_parquet, read_batches
+from ..progress import Progress
 from ..rejected import Rejected
 
 _COMPRESSED = (".gz", ".zst")
@@ -109,6 +112,22 @@ def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
 def total_bytes(paths: Sequence[Path]) -> int:
     """Size of the files on disk."""
     return sum(path.stat().st_size for path in paths)
+
+
+def fingerprint_inputs(paths: Sequence[Path], threads: int = 1) -> list[list[str]]:
+    """Path and fingerprint of the contents of every file, which is read to its end for it.
+
+    Size and time do not do: a corpus that was edited in place can keep both.
+    """
+    with (
+        Progress("fingerprint corpus", total_bytes(paths), "bytes") as progress,
+        ThreadPoolExecutor(max_workers=max(threads, 1)) as pool,
+    ):
+        found = []
+        for path, name in zip(paths, pool.map(fingerprint_of_files, paths), strict=True):
+            found.append([str(path), name])
+            progress.advance(path.stat().st_size)
+    return found
 
 
 def read_pieces(
