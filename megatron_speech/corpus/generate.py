@@ -164,7 +164,9 @@ def generate_shard(
         advance,
     )
     reasons = [
-        reject_reason(text, result.codes, result.ended, info.frame_rate_hz, config.gates)
+        "too_long"
+        if result.too_long
+        else reject_reason(text, result.codes, result.ended, info.frame_rate_hz, config.gates)
         for text, result in zip(texts, results, strict=True)
     ]
     nothing = np.zeros(0, np.int64)
