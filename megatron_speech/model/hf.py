@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import write_json
+from ..files import replace_folder, write_json
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron_checkpoint import IDENTITY_KEY, SPEECH_TOKENIZER_KEY, read_common
 from ..training.parallel import ParallelConfig, session
@@ -67,9 +67,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
             tensors = checkpoint_tensors(directory, model, vocab)
             parameters = _write_shards(staging, tensors, MAX_SHARD_BYTES)
             _write_configs(staging, model, family, vocab, directory)
-            if hf.exists():
-                shutil.rmtree(hf)
-            os.rename(staging, hf)
+            replace_folder(staging, hf)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)

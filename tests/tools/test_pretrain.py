@@ -264,3 +264,11 @@ def test_export_with_another_vocabulary_is_refused(tmp_path, run):
     with pytest.raises(CheckpointError, match="--vocab"):
         convert_checkpoint.main(["megatron-to-hf", *map(str, arguments)])
     assert not (tmp_path / "hf").exists()
+
+
+def test_export_is_on_the_disk_before_it_has_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf, "replace_folder", lambda new, target: names.extend(new.iterdir()))
+    names: list[Path] = []
+    convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1]), "--hf", str(tmp_path / "hf")])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in names}
+    assert not (tmp_path / "hf").exists()
