@@ -24,6 +24,7 @@ from ..parquet import open_parquet, parquet_writer, read_batches, write_parquet
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
+from .sentences import sentence_splitter
 from .sources import (
     Document,
     Piece,
@@ -110,6 +111,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "inputs": fingerprint_inputs(paths, config.workers),
         "vocab_fingerprint": vocab.fingerprint,
         "spans": asdict(config.spans),
+        "sentences": sentence_splitter() if config.spans.unit == "sentence" else None,
         **{
             key: getattr(config, key) for key in ("text_key", "seed", "tasks", "requests_per_shard")
         },
