@@ -38,6 +38,8 @@ POWER_FLOOR = 1e-10
 FIXED_FLOOR_LOG10 = -6.0
 CLIP_RANGE_LOG10 = 8.0
 
+_BLOCK_FRAMES = 1 << 18
+
 # What libsndfile notes about a WAV or AIFF file that holds less than its header promises. Sizes
 # near 2 GiB and above are what a program writes that streams and does not know the length.
 _CUT_SHORT = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -91,24 +93,36 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
         raise AudioError(f"recording {path} does not exist", reason="missing")
     try:
         with soundfile.SoundFile(path) as file:
-            expected, rate_hz = file.frames, file.samplerate
-            samples = file.read(dtype="float32", always_2d=True)
+            expected = file.frames
+            waveform, frames = _read_mono_16_khz(file)
             promised = _CUT_SHORT.search(file.extra_info)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         raise AudioError(
             f"recording {path} cannot be read, it may be cut short: {error}", reason="unreadable"
         ) from None
-    if len(samples) != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
+    if frames != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
         raise AudioError(
-            f"recording {path} is cut short: it ends after {len(samples)} samples, and its header "
+            f"recording {path} is cut short: it ends after {frames} samples, and its header "
             "promises more",
             reason="unreadable",
         )
-    waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     check_waveform(waveform, f"recording {path}")
-    waveform = resample(waveform, rate_hz)
-    check_waveform(waveform, f"recording {path}, resampled to {SAMPLE_RATE_HZ} Hz,")
     return waveform
+
+
+def _read_mono_16_khz(file: soundfile.SoundFile) -> tuple[np.ndarray, int]:
+    """Waveform and the number of frames read, block by block: hours of many channels fit."""
+    resampler = None
+    if file.samplerate != SAMPLE_RATE_HZ:
+        resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    parts, frames, last = [], 0, False
+    while not last:
+        block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        frames += len(block)
+        last = len(block) < _BLOCK_FRAMES
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
+    return np.concatenate(parts), frames
 
 
 def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:
