@@ -185,7 +185,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         **causality_figures(tokenizer, clips[: config.streams], random),
         **cost_figures(tokenizer),
     }
-    report(f"code_stability_{config.device}", "each clip whole and alone", figures)
+    report(
+        f"code_stability_{config.device}_seed{config.seed}", "each clip whole and alone", figures
+    )
 
 
 if __name__ == "__main__":
