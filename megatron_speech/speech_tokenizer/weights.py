@@ -116,8 +116,21 @@ def _write_file(path: Path, tensors: Tensors) -> None:
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
+            _sort_metadata(temporary)
     except SafetensorError as error:
         raise CheckpointError(f"{path} could not be written: {error}") from None
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the header's metadata in order: safetensors writes it in another one every time."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:

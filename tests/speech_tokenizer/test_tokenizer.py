@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from megatron_speech.errors import AudioError, CheckpointError, ConfigError, VocabularyError
@@ -49,6 +50,16 @@ def test_save_and_load_give_the_same_codes(tokenizer, clips, tmp_path):
     assert again.decode_text(codes) == tokenizer.decode_text(codes)
     assert again.fingerprint == tokenizer.fingerprint
     assert (again.frame_rate_hz, again.num_codes) == (12.5, 64)
+
+
+def test_the_same_tokenizer_is_saved_to_the_same_bytes(tokenizer, tmp_path):
+    written = set()
+    for number in range(6):  # safetensors orders its metadata by chance
+        tokenizer.save_pretrained(tmp_path / str(number))
+        written.add((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / "0/model.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
 
 
 def test_released_names_and_encoder_only_files(make_tokenizer, clips, tmp_path):
