@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -29,6 +30,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _fsync_directory(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what will be `path`: many nodes may share a folder."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
 
 
 def _fsync_directory(directory: Path) -> None:
