@@ -38,10 +38,10 @@ class TarFile:
         try:
             for member in tar:
                 name = member.name.removeprefix("./")
-                if not member.isreg() or _is_hidden(name):
-                    continue
                 folder, slash, file_name = name.rpartition("/")
                 stem, _, ending = file_name.partition(".")
+                if not member.isreg() or not stem or stem.startswith("__") and stem.endswith("__"):
+                    continue  # WebDataset keeps notes of its own as __name__
                 if folder + slash + stem != key:
                     if members:
                         yield self._sample(tar, key, members)
@@ -73,11 +73,6 @@ class TarFile:
         member = members[audio[0]]
         place = (member.offset_data, member.size)
         return Recording(id=name, path=str(self.path), tar_place=place, **known)
-
-
-def _is_hidden(name: str) -> bool:
-    last = name.rpartition("/")[2]
-    return last.startswith(".") or (last.startswith("__") and last.endswith("__"))
 
 
 def _texts(tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> dict[str, str]:
