@@ -40,8 +40,9 @@ class TarFile:
                 name = member.name.removeprefix("./")
                 folder, slash, file_name = name.rpartition("/")
                 stem, _, ending = file_name.partition(".")
-                if not member.isreg() or not stem or stem.startswith("__") and stem.endswith("__"):
-                    continue  # WebDataset keeps notes of its own as __name__
+                own_note = stem.startswith("__") and stem.endswith("__")  # WebDataset's
+                if not member.isreg() or not stem or own_note:
+                    continue
                 if folder + slash + stem != key:
                     if members:
                         yield self._sample(tar, key, members)

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
+from megatron_speech.speech_tokenizer.features import clip_features, collate_features
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
 
@@ -29,6 +30,11 @@ def save_tiny_tokenizer(folder: Path, **changes) -> Path:
         "quantize_position": 1,
         "quantize_vocab_size": 64,
     }
-    config = SpeechTokenizerConfig(**settings | changes)
-    SpeechTokenizer(SpeechTokenizerModel(config)).save_pretrained(folder)
+    model = SpeechTokenizerModel(SpeechTokenizerConfig(**settings | changes)).eval()
+    noise = torch.randn(20, 16_000) * torch.linspace(0.01, 0.5, 20)[:, None]
+    with torch.no_grad():  # codes among the vectors, so that what is heard decides
+        features = [clip_features(row, model.config) for row in noise]
+        hidden, valid, *_ = model.encoder.lower(*collate_features(features))
+        model.encoder.quantizer.initialise(hidden[valid], rounds=3)
+    SpeechTokenizer(model).save_pretrained(folder)
     return folder
