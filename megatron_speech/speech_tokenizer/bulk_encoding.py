@@ -1,5 +1,6 @@
 """Windows of one shard -> codes, in batches that the shard's contents alone decide."""
 
+from array import array
 from collections import deque
 from collections.abc import Callable
 
@@ -27,7 +28,9 @@ class ShardEncoder:
         self._waiting: list[tuple[_Key, np.ndarray]] = []
         self._samples = 0
         self._under_way: deque[tuple[list[_Key], Callable[[], list[np.ndarray]]]] = deque()
-        self._codes: dict[int, dict[int, np.ndarray]] = {}
+        # One array for all codes: many small ones between large ones would scatter the heap.
+        self._codes = array("i")
+        self._places: dict[int, dict[int, slice]] = {}
         self._windows: dict[int, int] = {}
 
     def add(self, recording: int, window: np.ndarray) -> None:
@@ -44,11 +47,12 @@ class ShardEncoder:
         self._encode(keep_last=False)
         while self._under_way:
             self._collect()
+        flat = np.array(self._codes, np.int64)
         codes = {
-            recording: np.concatenate([parts[number] for number in sorted(parts)])
-            for recording, parts in self._codes.items()
+            recording: np.concatenate([flat[parts[number]] for number in sorted(parts)])
+            for recording, parts in self._places.items()
         }
-        self._codes, self._windows = {}, {}
+        self._codes, self._places, self._windows = array("i"), {}, {}
         return codes
 
     def _encode(self, keep_last: bool) -> None:
@@ -69,4 +73,6 @@ class ShardEncoder:
     def _collect(self) -> None:
         keys, wait = self._under_way.popleft()
         for (recording, number), codes in zip(keys, wait(), strict=True):
-            self._codes.setdefault(recording, {})[number] = codes
+            start = len(self._codes)
+            self._codes.frombytes(codes.astype(np.int32).tobytes())
+            self._places.setdefault(recording, {})[number] = slice(start, len(self._codes))
