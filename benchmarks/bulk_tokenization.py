@@ -103,7 +103,6 @@ def files_figures(config: BenchmarkConfig) -> dict[str, Any]:
     assert config.manifest is not None
     assert config.speech_tokenizer is not None
     tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer)
-    twin = _with_transformers_attention(tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         rows = read_manifest(config.manifest)
         rows = _joined(rows, config, Path(folder)) if config.join_s else rows[: config.clips]
@@ -116,7 +115,7 @@ def files_figures(config: BenchmarkConfig) -> dict[str, Any]:
             tokenize(make_plan(replace(job, output=Path(folder) / name), {}))
 
         def peer() -> list[np.ndarray]:
-            return plain_loop(twin, (read_audio(row.path) for row in rows))
+            return plain_loop(tokenizer, (read_audio(row.path) for row in rows))
 
         ours("first")
         _, records = read_code_shards(Path(folder) / "first")
@@ -144,13 +143,6 @@ def _joined(rows: list[ManifestRow], config: BenchmarkConfig, folder: Path) -> l
         soundfile.write(path, np.concatenate(parts)[: 30 * SAMPLE_RATE_HZ], SAMPLE_RATE_HZ)
         clips.append(ManifestRow(id=str(number), path=path, text=""))
     return clips
-
-
-def _with_transformers_attention(tokenizer: SpeechTokenizer) -> SpeechTokenizer:
-    """The same weights under transformers' default attention, which is faster on long windows."""
-    model = SpeechTokenizerModel(tokenizer.config, "sdpa")
-    model.load_state_dict(tokenizer.model.state_dict())
-    return SpeechTokenizer(model)
 
 
 def _job(folder: Path, rows: list[ManifestRow], config: BenchmarkConfig) -> TokenizeConfig:

@@ -144,5 +144,5 @@ def _batch_bytes(config: TokenizeConfig, shape: SpeechTokenizerConfig) -> float:
     positions = shape.max_source_positions
     windows = max(config.batch_samples // shape.window_samples, 1)
     wide = shape.num_mel_bins * CONV_STRIDE * 2 + shape.d_model * 6 + shape.encoder_ffn_dim * 2
-    scores = positions * (2 + (2 * shape.encoder_attention_heads if shape.d_model <= 512 else 0))
-    return windows * positions * (wide + scores) * element
+    masks = 2 * positions  # the scores themselves are never whole
+    return windows * positions * (wide + masks) * element
