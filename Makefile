@@ -51,6 +51,7 @@ bench: $(STAMP)
 ## bench-gpu  the same for what runs on an NVIDIA GPU
 bench-gpu: $(STAMP)
 	$(PYTHON) kernels/vq_lookup/benchmark.py
+	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
 
 ## lint       ruff, pyright, import-linter
 lint: $(STAMP)

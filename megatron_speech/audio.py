@@ -220,6 +220,11 @@ def _mel_filters(n_mels: int) -> np.ndarray:
     return filters.astype(np.float32)
 
 
+@cache
+def _filters_on(n_mels: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(_mel_filters(n_mels)).to(device)
+
+
 def log_mel(
     waveform: Float[Tensor, "batch samples"],
     n_mels: int = 80,
@@ -277,7 +282,7 @@ def mel_log_power(
         center=False,
         return_complex=True,
     )
-    filters = torch.from_numpy(_mel_filters(n_mels)).to(padded.device)
+    filters = _filters_on(n_mels, padded.device)
     return (filters.T @ spectrum.abs().square()).clamp(min=POWER_FLOOR).log10()
 
 

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..files import fingerprint_of, fingerprint_of_files
 from ..rejected import Rejected
 from .cuts import is_list_of_cuts, read_cuts
-from .manifest import JSONL_SUFFIXES, ManifestRow, distinct, read_manifest
+from .manifest import JSONL_SUFFIXES, ManifestRow, distinct, is_unicode, read_manifest
 from .recording import AUDIO_SUFFIXES, Recording
 from .tars import TarFile
 
@@ -48,7 +48,7 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
             found, more = _scan(path)
             listed += found
             tars += more
-            prints += [f"{item.id} {os.path.getsize(item.path)}" for item in found]
+            prints += [_fingerprint(item) for item in found]
             prints += [f"{tar.name} {os.path.getsize(tar.path)}" for tar in more]
         elif path.name.endswith(".tar"):
             tars.append(TarFile(path=_existing(path), name=path.stem))
@@ -65,6 +65,11 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
     return Recordings(
         listed=usable, tars=tars, rejected=rejected, fingerprint=fingerprint_of(*prints)
     )
+
+
+def _fingerprint(item: Recording | Rejected) -> str:
+    size = os.path.getsize(item.path) if isinstance(item, Recording) else item.reason
+    return f"{item.id} {size}"
 
 
 def _existing(path: Path) -> Path:
@@ -100,28 +105,37 @@ def _from_row(row: ManifestRow, folder: Path, audio_root: Path | None) -> Record
     )
 
 
-def _scan(folder: Path) -> tuple[list[Recording], list[TarFile]]:
+def _scan(folder: Path) -> tuple[list[Recording | Rejected], list[TarFile]]:
     """Audio files and tars below a folder, in the order of their names.
 
     An audio file's id is its path in the folder without suffix; a .txt beside it holds its text.
     """
     files = sorted(_files_below(folder))
     names = set(files)
-    recordings, tars = [], []
+    recordings: list[Recording | Rejected] = []
+    tars: list[TarFile] = []
     for name in files:
         stem, suffix = os.path.splitext(name)
         if suffix == ".tar":
             tars.append(TarFile(path=folder / name, name=stem))
         elif suffix.lower() in AUDIO_SUFFIXES:
-            text = ""
-            if f"{stem}.txt" in names:
-                text = (folder / f"{stem}.txt").read_text("utf-8", errors="replace").strip()
-            recordings.append(Recording(id=stem, path=str(folder / name), text=text))
+            text = folder / f"{stem}.txt" if f"{stem}.txt" in names else None
+            recordings.append(_from_file(stem, folder / name, text))
     if not recordings and not tars:
         raise DataError(
             f"{folder} holds neither .tar files nor audio ({', '.join(sorted(AUDIO_SUFFIXES))})"
         )
     return recordings, tars
+
+
+def _from_file(name: str, path: Path, text: Path | None) -> Recording | Rejected:
+    if not is_unicode(name):
+        return Rejected(ascii(name), "invalid_utf8", "its file name is no UTF-8")
+    try:
+        said = "" if text is None else text.read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        return Rejected(name, "bad_text", f"{text}: {error}")
+    return Recording(id=name, path=str(path), text=said)
 
 
 def _files_below(folder: Path) -> Iterator[str]:

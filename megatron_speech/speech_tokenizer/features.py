@@ -124,15 +124,19 @@ def device_features(
             row[end : end + _HALF] = row[end - 2 : end - 2 - _HALF : -1]
     power = mel_log_power(audio.to(device, non_blocking=True), config.num_mel_bins)
     power = power[..., : max(sizes) // HOP_SAMPLES]
-    frames = torch.tensor([size // HOP_SAMPLES for size in sizes])
-    valid = torch.tensor([-(-len(clip) // HOP_SAMPLES) for clip in clips])
-    behind = torch.arange(power.shape[-1]) >= frames[:, None, None]
-    behind = behind.to(device, non_blocking=True)
+    frames = to_device([size // HOP_SAMPLES for size in sizes], device)
+    valid = to_device([-(-len(clip) // HOP_SAMPLES) for clip in clips], device)
+    behind = torch.arange(power.shape[-1], device=device) >= frames[:, None, None]
     maximum = None
     if config.mel_dynamic_range == "clip_maximum":
         maximum = power.masked_fill(behind, -torch.inf).amax(dim=(-2, -1), keepdim=True)
-    mel = scale_log_mel(power, maximum).masked_fill_(behind, 0.0)
-    return mel, valid.to(device, non_blocking=True)
+    return scale_log_mel(power, maximum).masked_fill_(behind, 0.0), valid
+
+
+def to_device(numbers: Sequence[int], device: torch.device) -> Int64[Tensor, " n"]:
+    """Numbers on a device, from pinned memory: what a GPU is still doing is not waited for."""
+    tensor = torch.tensor(numbers, pin_memory=device.type == "cuda")
+    return tensor.to(device, non_blocking=True)
 
 
 def batches_by_length(lengths: Sequence[int], limit: int) -> Iterator[list[int]]:

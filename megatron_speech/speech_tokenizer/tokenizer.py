@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import AudioError, ConfigError, VocabularyError
 from ..files import fingerprint_of
 from . import layout
 from .config import SpeechTokenizerConfig
-from .features import batch_features, batches_by_length, checked_clip
+from .features import batch_features, batches_by_length, checked_clip, to_device
 from .lookup import codes_by_rule
 from .model import SpeechTokenizerModel
 from .stream import SpeechTokenStream
@@ -166,8 +167,9 @@ class SpeechTokenizer:
         mel, lengths = batch_features(windows, self.config, self.device)
         hidden = self.model.encoder.lower(mel.to(self.dtype), lengths).hidden
         sizes = [-(-len(window) // self.config.samples_per_code) for window in windows]
-        places = [np.arange(n) + row * hidden.shape[1] for row, n in enumerate(sizes)]
-        chosen = torch.from_numpy(np.concatenate(places)).to(self.device, non_blocking=True)
+        starts = [row * hidden.shape[1] for row in range(len(sizes))]
+        places = [range(start, start + n) for start, n in zip(starts, sizes, strict=True)]
+        chosen = to_device(list(chain.from_iterable(places)), self.device)
         found = self.codes_of(hidden.flatten(0, 1)[chosen])
         return lambda: [codes.numpy() for codes in found.cpu().split(sizes)]
 

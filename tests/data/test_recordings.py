@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -143,18 +144,23 @@ def test_folders_hold_audio_and_tars(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "s1/1.txt").write_text("what 1 says\n")
     (tmp_path / "s1/2.flac").write_bytes(b"x")
+    (tmp_path / "b.txt").write_bytes(b"caf\xe9")
+    (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(b"x")
     write_tar(tmp_path / "s1/t.tar", [("k.wav", b"x")])
     found = find_recordings([tmp_path])
     assert [(r.id, r.text) for r in found.listed] == [
-        ("b", ""),
         ("s1/1", "what 1 says"),
         ("s1/2", ""),
         ("song", ""),
     ]
-    assert [(r.id, r.reason) for r in found.rejected] == [("s1/2", "duplicate_id")]
+    assert [(r.id, r.reason) for r in found.rejected] == [
+        ("b", "bad_text"),
+        ("'caf\\udce9'", "invalid_utf8"),
+        ("s1/2", "duplicate_id"),
+    ]
     assert [tar.name for tar in found.tars] == ["s1/t"]
     assert find_recordings([tmp_path]).fingerprint == found.fingerprint
-    (tmp_path / "b.mp3").write_bytes(b"xy")
+    (tmp_path / "song.m4a").write_bytes(b"xy")
     assert find_recordings([tmp_path]).fingerprint != found.fingerprint
 
 
