@@ -1,0 +1,198 @@
+"""Triton kernels that screen the codebook; `triton_impl` says how they fit together.
+
+Letters: N vectors x (N, D), K codes (K, D), scores s = x.c - |c|^2 / 2 (the nearest code has the
+largest). A *group* is a run of BLOCK_N codes. Rows are numbered within the chunk in hand.
+"""
+
+import triton
+import triton.language as tl
+
+from .triton_rows import load_rows
+
+
+@triton.jit
+def power_of_two(exponent):
+    """2^exponent as fp32, exactly, for -126 <= exponent <= 127."""
+    return ((exponent + 127) << 23).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scaled(tile, exponents):
+    """tile * 2^-exponents in fp32; two steps, since one factor may not fit fp32."""
+    half = exponents >> 1
+    return tile.to(tl.float32) * power_of_two(-half) * power_of_two(half - exponents)
+
+
+@triton.jit
+def add_products(
+    acc, a, b, a_exponents, b_exponent, A_TERMS: tl.constexpr, B_TERMS: tl.constexpr,
+    SCALED: tl.constexpr, UPCAST: tl.constexpr
+):  # fmt: skip
+    """acc + a b^T on tensor cores: as they are, or scaled and split into bf16 terms.
+
+    hi*hi + hi*lo + lo*hi leaves out lo*lo and what two bf16 terms do not hold of fp32: at most
+    3 * 2^-16 of |a||b|, which the threshold allows for. UPCAST: the interpreter multiplies bf16 as
+    if it were integers.
+    """
+    if SCALED:
+        a = scaled(a, a_exponents[:, None])
+        b = scaled(b, b_exponent)
+        a_high = a.to(tl.bfloat16)
+        b_high = b.to(tl.bfloat16)
+        if UPCAST:
+            a_high = a_high.to(tl.float32)
+            b_high = b_high.to(tl.float32)
+        acc = tl.dot(a_high, b_high.T, acc)
+        if B_TERMS > 1:
+            acc = tl.dot(a_high, (b - b_high.to(tl.float32)).to(a_high.dtype).T, acc)
+        if A_TERMS > 1:
+            acc = tl.dot((a - a_high.to(tl.float32)).to(b_high.dtype), b_high.T, acc)
+    else:
+        if UPCAST:
+            a = a.to(tl.float32)
+            b = b.to(tl.float32)
+        acc = tl.dot(a, b.T, acc)
+    return acc
+
+
+@triton.jit
+def load_tile(
+    source, row, num_rows, k, width, stride, ROWS: tl.constexpr, BLOCK_D: tl.constexpr,
+    TMA: tl.constexpr
+):  # fmt: skip
+    """(ROWS, BLOCK_D) tile at (row, k), by the bulk copy engine where strides allow."""
+    if TMA:
+        return source.load([row, k])
+    else:
+        rows = row + tl.arange(0, ROWS)
+        return load_rows(source, rows, rows < num_rows, k, width, stride, BLOCK_D)
+
+
+@triton.jit
+def insert(value, group, best, second, third, best_group, second_group):
+    """Put a group's maximum among the three largest of each row; groups of two are kept."""
+    first = value > best
+    second_group = tl.where(first, best_group, tl.where(value > second, group, second_group))
+    best_group = tl.where(first, group, best_group)
+    third = tl.maximum(third, tl.minimum(second, value))
+    second = tl.maximum(second, tl.minimum(best, value))
+    best = tl.maximum(best, value)
+    return best, second, third, best_group, second_group
+
+
+@triton.jit
+def group_maxima(
+    x, codebook, bias, exponents, values, groups, num_rows, num_codes, width, x_stride, c_stride,
+    code_exponent, num_groups, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    BLOCK_D: tl.constexpr, TMA: tl.constexpr, X_TERMS: tl.constexpr, C_TERMS: tl.constexpr,
+    SCALED: tl.constexpr, UPCAST: tl.constexpr
+):  # fmt: skip
+    """Three largest group maxima of the scores of each row, and the groups of two of them.
+
+    values (SPLITS, 3, num_rows) fp32, groups (SPLITS, 2, num_rows) int32. Neighbouring programs
+    take the SPLITS parts of the codebook for the same rows, so that rows and codes in flight fit
+    the L2 cache together. The loops are flattened: the copies of the next group run while the
+    maxima of this one are taken, and one maximum per score is all that stands between two products.
+    """
+    split = tl.program_id(0) % SPLITS
+    row = tl.program_id(0) // SPLITS * BLOCK_M
+    rows = row + tl.arange(0, BLOCK_M)
+    inside = rows < num_rows
+    row_exponents = tl.load(exponents + rows, inside, other=0)
+    best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    second = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    third = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    best_group = tl.zeros((BLOCK_M,), tl.int32)
+    second_group = tl.zeros((BLOCK_M,), tl.int32)
+    per_split = tl.cdiv(num_groups, SPLITS)
+    last = tl.minimum(split * per_split + per_split, num_groups)
+    for group in tl.range(split * per_split, last, flatten=True):
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        for k in tl.range(0, width, BLOCK_D):
+            a = load_tile(x, row, num_rows, k, width, x_stride, BLOCK_M, BLOCK_D, TMA)
+            b = load_tile(
+                codebook, group * BLOCK_N, num_codes, k, width, c_stride, BLOCK_N, BLOCK_D, TMA
+            )
+            acc = add_products(
+                acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
+            )
+        acc += tl.load(bias + group * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
+        best, second, third, best_group, second_group = insert(
+            tl.max(acc, 1), group, best, second, third, best_group, second_group
+        )
+    value = values + split.to(tl.int64) * 3 * num_rows + rows
+    tl.store(value, best, inside)
+    tl.store(value + num_rows, second, inside)
+    tl.store(value + 2 * num_rows, third, inside)
+    number = groups + split.to(tl.int64) * 2 * num_rows + rows
+    tl.store(number, best_group, inside)
+    tl.store(number + num_rows, second_group, inside)
+
+
+@triton.jit
+def merge_splits(values, groups, num_rows, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
+    """Merge the parts of `group_maxima` into the part at 0."""
+    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = rows < num_rows
+    best = tl.load(values + rows, inside)
+    second = tl.load(values + num_rows + rows, inside)
+    third = tl.load(values + 2 * num_rows + rows, inside)
+    best_group = tl.load(groups + rows, inside)
+    second_group = tl.load(groups + num_rows + rows, inside)
+    for split in tl.static_range(1, SPLITS):
+        value = values + split * 3 * num_rows.to(tl.int64) + rows
+        group = groups + split * 2 * num_rows.to(tl.int64) + rows
+        for part in tl.static_range(3):
+            number = tl.load(group + min(part, 1) * num_rows, inside)
+            best, second, third, best_group, second_group = insert(
+                tl.load(value + part * num_rows, inside), number,
+                best, second, third, best_group, second_group,
+            )  # fmt: skip
+    tl.store(values + rows, best, inside)
+    tl.store(values + num_rows + rows, second, inside)
+    tl.store(values + 2 * num_rows + rows, third, inside)
+    tl.store(groups + rows, best_group, inside)
+    tl.store(groups + num_rows + rows, second_group, inside)
+
+
+@triton.jit
+def find_candidates(
+    x, codebook, bias, exponents, thresholds, several, item_rows, item_groups, indices, keys,
+    count, capacity, num_items, num_codes, width, x_stride, c_stride, code_exponent,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, X_TERMS: tl.constexpr,
+    C_TERMS: tl.constexpr, SCALED: tl.constexpr, UPCAST: tl.constexpr
+):  # fmt: skip
+    """Codes of (row, group) items, sorted by group, whose score reaches the row's threshold.
+
+    A row with one such code, and no other group to look at, is settled: `indices` gets it. Else
+    row * K + code is appended to `keys`; `count` goes on counting when they are full.
+    """
+    items = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    valid = items < num_items
+    rows = tl.load(item_rows + items, valid, other=0)
+    groups = tl.load(item_groups + items, valid, other=-1)
+    first = tl.min(tl.where(valid, groups, 2147483647), 0)
+    last = tl.max(groups, 0)
+    limit = tl.load(thresholds + rows)
+    row_exponents = tl.load(exponents + rows)
+    unsettled = tl.load(several + rows) != 0
+    for group in tl.range(first, last + 1):
+        acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+        codes = group * BLOCK_N + tl.arange(0, BLOCK_N)
+        for k in tl.range(0, width, BLOCK_D):
+            a = load_rows(x, rows, valid, k, width, x_stride, BLOCK_D)
+            b = load_rows(codebook, codes, codes < num_codes, k, width, c_stride, BLOCK_D)
+            acc = add_products(
+                acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
+            )
+        acc += tl.load(bias + codes)[None, :]
+        mine = groups == group
+        candidate = (acc >= limit[:, None]) & mine[:, None]
+        settled = mine & (tl.sum(candidate.to(tl.int32), 1) == 1) & (unsettled == 0)
+        code = tl.min(tl.where(candidate, codes[None, :], 2147483647), 1)
+        tl.store(indices + rows, code.to(tl.int64), settled)
+        listed = candidate & (settled == 0)[:, None]
+        ones = tl.full((BLOCK_M, BLOCK_N), 1, tl.int64)
+        slots = tl.atomic_add(count + tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ones, mask=listed)
+        key = rows.to(tl.int64)[:, None] * num_codes + codes[None, :]
+        tl.store(keys + slots, key, listed & (slots < capacity))
