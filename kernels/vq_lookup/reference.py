@@ -4,20 +4,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from .bounds import describe_codes, error_unit, row_exponents, scale, thresholds
+from .bounds import check_finite, describe_codes, error_unit, row_exponents, scale, thresholds
 from .exact import best_codes
 
 _SCORES_PER_CHUNK = 1 << 22
 _TERMS_PER_CHUNK = 1 << 20
 
 
-def nearest_codes(x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> Int64[Tensor, " n"]:
+@torch.no_grad()
+def nearest_codes(
+    x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], checked: bool = False
+) -> Int64[Tensor, " n"]:
     """Index of the nearest codebook row, (N, D) and (K, D) -> (N,) int64.
 
     The index of exact arithmetic over the values as given, the lowest of equal ones; 0 for a
     vector with NaN or inf. A few MB of the N x K scores exist at a time.
     """
     squares = squared_norms(codebook)
+    if checked:
+        check_finite(squares, "code")
+        check_finite(squared_norms(x), "vector")
     codes = describe_codes(codebook, squares, scale=True)
     finite = torch.where(squares.isfinite()[:, None], codebook, 0)
     transposed = scale(finite, torch.tensor(codes.exponent)).t()

@@ -52,7 +52,7 @@ class Search(NamedTuple):
     indices: Tensor
     """(N,) int64; 0 for vectors that are not finite."""
     contested: int
-    """Rows whose bound left several codes, compared exactly."""
+    """Rows whose error bound left several codes or groups, compared exactly."""
     scanned: int
     """Of these, rows for which every group of the codebook was computed again."""
 
@@ -229,7 +229,7 @@ def choose_tiles(x: Tensor, codebook: Tensor, plain: bool) -> Tiles:
     the shared memory. Split operands pass through registers and take smaller tiles.
     """
     if not x.is_cuda:  # the interpreter
-        return Tiles(128, 128, 64, 4, 1, _bulk_copies(x, codebook))
+        return Tiles(256, 256, 64, 4, 1, _bulk_copies(x, codebook))
     hopper = torch.cuda.get_device_capability(x.device) >= (9, 0)
     if not plain:
         return Tiles(128, 128, 32, 8, 2, False)
@@ -259,7 +259,7 @@ def _bulk_copies(x: Tensor, codebook: Tensor) -> bool:
 
 
 def _rows_contiguous(x: Tensor) -> Tensor:
-    return x if x.stride(1) == 1 else x.contiguous()
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
 
 
 def _multiprocessors(device: torch.device) -> int:

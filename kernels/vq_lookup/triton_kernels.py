@@ -9,6 +9,8 @@ import triton.language as tl
 
 from .triton_rows import load_rows
 
+NONE = tl.constexpr(2147483647)
+
 
 @triton.jit
 def power_of_two(exponent):
@@ -80,7 +82,8 @@ def insert(value, group, best, second, third, best_group, second_group):
     return best, second, third, best_group, second_group
 
 
-@triton.jit
+# An exponent of 1 must stay a value: constants have no bits to shift.
+@triton.jit(do_not_specialize=["code_exponent"])
 def group_maxima(
     x, codebook, bias, exponents, values, groups, num_rows, num_codes, width, x_stride, c_stride,
     code_exponent, num_groups, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -120,11 +123,11 @@ def group_maxima(
         best, second, third, best_group, second_group = insert(
             tl.max(acc, 1), group, best, second, third, best_group, second_group
         )
-    value = values + split.to(tl.int64) * 3 * num_rows + rows
+    value = values + split * 3 * num_rows + rows
     tl.store(value, best, inside)
     tl.store(value + num_rows, second, inside)
     tl.store(value + 2 * num_rows, third, inside)
-    number = groups + split.to(tl.int64) * 2 * num_rows + rows
+    number = groups + split * 2 * num_rows + rows
     tl.store(number, best_group, inside)
     tl.store(number + num_rows, second_group, inside)
 
@@ -140,8 +143,8 @@ def merge_splits(values, groups, num_rows, SPLITS: tl.constexpr, BLOCK: tl.const
     best_group = tl.load(groups + rows, inside)
     second_group = tl.load(groups + num_rows + rows, inside)
     for split in tl.static_range(1, SPLITS):
-        value = values + split * 3 * num_rows.to(tl.int64) + rows
-        group = groups + split * 2 * num_rows.to(tl.int64) + rows
+        value = values + split * 3 * num_rows + rows
+        group = groups + split * 2 * num_rows + rows
         for part in tl.static_range(3):
             number = tl.load(group + min(part, 1) * num_rows, inside)
             best, second, third, best_group, second_group = insert(
@@ -156,6 +159,13 @@ def merge_splits(values, groups, num_rows, SPLITS: tl.constexpr, BLOCK: tl.const
 
 
 @triton.jit
+def next_candidate(scores, codes, limit, after):
+    """Lowest code above `after` whose score reaches the limit of its row, or NONE."""
+    reached = (scores >= limit[:, None]) & (codes[None, :] > after[:, None])
+    return tl.min(tl.where(reached, codes[None, :], NONE), 1)
+
+
+@triton.jit(do_not_specialize=["code_exponent"])
 def find_candidates(
     x, codebook, bias, exponents, thresholds, several, item_rows, item_groups, indices, keys,
     count, capacity, num_items, num_codes, width, x_stride, c_stride, code_exponent,
@@ -171,7 +181,7 @@ def find_candidates(
     valid = items < num_items
     rows = tl.load(item_rows + items, valid, other=0)
     groups = tl.load(item_groups + items, valid, other=-1)
-    first = tl.min(tl.where(valid, groups, 2147483647), 0)
+    first = tl.min(tl.where(valid, groups, NONE), 0)
     last = tl.max(groups, 0)
     limit = tl.load(thresholds + rows)
     row_exponents = tl.load(exponents + rows)
@@ -186,13 +196,16 @@ def find_candidates(
                 acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
             )
         acc += tl.load(bias + codes)[None, :]
-        mine = groups == group
-        candidate = (acc >= limit[:, None]) & mine[:, None]
-        settled = mine & (tl.sum(candidate.to(tl.int32), 1) == 1) & (unsettled == 0)
-        code = tl.min(tl.where(candidate, codes[None, :], 2147483647), 1)
+        limited = tl.where(groups == group, limit, float("inf"))
+        code = next_candidate(acc, codes, limited, tl.full((BLOCK_M,), -1, tl.int32))
+        following = next_candidate(acc, codes, limited, code)
+        settled = (code < NONE) & (following == NONE) & (unsettled == 0)
         tl.store(indices + rows, code.to(tl.int64), settled)
-        listed = candidate & (settled == 0)[:, None]
-        ones = tl.full((BLOCK_M, BLOCK_N), 1, tl.int64)
-        slots = tl.atomic_add(count + tl.zeros((BLOCK_M, BLOCK_N), tl.int32), ones, mask=listed)
-        key = rows.to(tl.int64)[:, None] * num_codes + codes[None, :]
-        tl.store(keys + slots, key, listed & (slots < capacity))
+        code = tl.where(settled, NONE, code)
+        while tl.min(code, 0) < NONE:
+            listed = code < NONE
+            ones = tl.full((BLOCK_M,), 1, tl.int64)
+            slots = tl.atomic_add(count + tl.zeros((BLOCK_M,), tl.int32), ones, mask=listed)
+            key = rows.to(tl.int64) * num_codes + code
+            tl.store(keys + slots, key, listed & (slots < capacity))
+            code = next_candidate(acc, codes, limited, code)

@@ -45,11 +45,10 @@ def exact_scores(
         total, lost = two_sum(total, b * b * -0.5)
         error += lost
     for level in tl.static_range(LEVELS):
-        shape: tl.constexpr = [BLOCK_P, BLOCK_D >> (level + 1), 2]
-        left, right = tl.split(tl.reshape(total, shape))
-        left_error, right_error = tl.split(tl.reshape(error, shape))
+        left, right = tl.split(tl.reshape(total, (BLOCK_P, BLOCK_D >> (level + 1), 2)))
+        pair = tl.split(tl.reshape(error, (BLOCK_P, BLOCK_D >> (level + 1), 2)))
         total, lost = two_sum(left, right)
-        error = left_error + right_error + lost
+        error = pair[0] + pair[1] + lost
     total, error = two_sum(total, error)
     columns = tl.arange(0, BLOCK_D >> LEVELS)
     place = pairs[:, None] + columns[None, :]
