@@ -12,6 +12,7 @@ _TERMS_PER_CHUNK = 1 << 20
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)  # the error bound is that of fp32 products
 def nearest_codes(
     x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], checked: bool = False
 ) -> Int64[Tensor, " n"]:

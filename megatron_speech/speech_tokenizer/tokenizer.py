@@ -136,7 +136,7 @@ class SpeechTokenizer:
             features = [clip_features(windows[index], self.config) for index in batch]
             mel, lengths = collate_features(features)
             hidden, valid, *_ = encoder.lower(mel.to(self.device), lengths.to(self.device))
-            flat = nearest_codes(hidden[valid], encoder.quantizer.codebook.weight)
+            flat = nearest_codes(hidden[valid], encoder.quantizer.codebook.weight, checked=True)
             sizes = valid.sum(dim=1).tolist()
             for index, codes in zip(batch, flat.cpu().split(sizes), strict=True):
                 results[index] = codes.numpy()
