@@ -64,7 +64,11 @@ def search(x: Tensor, codebook: Tensor, checked: bool = False) -> Search:
     Raises:
         DataError: `checked`, and a vector or code is not finite.
     """
-    x, codebook = _rows_contiguous(x), _rows_contiguous(codebook)
+    with torch.cuda.device_of(x):
+        return _search(_rows_contiguous(x), _rows_contiguous(codebook), checked)
+
+
+def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
     code_squares = squared_norms(codebook)
     if checked:
         check_finite(code_squares, "code")
@@ -106,7 +110,8 @@ class _Chunk:
 
     def __init__(self, x: Tensor, codebook: Tensor, squares: Tensor, codes: Codes, plain: bool):
         self.x, self.codebook, self.codes, self.squares = x, codebook, codes, squares
-        self.tiles = choose_tiles(x, codebook, plain)
+        capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else None
+        self.tiles = choose_tiles(capability, plain, _bulk_copies(x, codebook))
         self.num_groups = cdiv(len(codebook), self.tiles.n)
         self.exponents = row_exponents(squares, codes)
         if plain:
@@ -220,22 +225,20 @@ class _Chunk:
         self.contested += 1 + (rows[1:] != rows[:-1]).sum()
 
 
-def choose_tiles(x: Tensor, codebook: Tensor, plain: bool) -> Tiles:
-    """Tile shape by device and operands.
+def choose_tiles(capability: tuple[int, int] | None, plain: bool, bulk_copies: bool) -> Tiles:
+    """Tile shape by compute capability (None: the interpreter) and operands.
 
     A fixed table instead of autotuning: thousands of workers need not spend their first minute on
     the same measurement, and what is compiled does not depend on a noisy one. Hopper: 128 x 256
     holds the most products per byte from L2 in the registers of two warpgroups, four stages fill
     the shared memory. Split operands pass through registers and take smaller tiles.
     """
-    if not x.is_cuda:  # the interpreter
-        return Tiles(256, 256, 64, 4, 1, _bulk_copies(x, codebook))
-    hopper = torch.cuda.get_device_capability(x.device) >= (9, 0)
+    if capability is None:
+        return Tiles(256, 256, 64, 4, 1, bulk_copies)
     if not plain:
         return Tiles(128, 128, 32, 8, 2, False)
-    if hopper and torch.cuda.get_device_capability(x.device)[0] < 12:
-        tma = _bulk_copies(x, codebook)
-        return Tiles(128, 256, 64, 8, 4 if tma else 3, tma)
+    if (9, 0) <= capability < (12, 0):
+        return Tiles(128, 256, 64, 8, 4 if bulk_copies else 3, bulk_copies)
     return Tiles(128, 128, 64, 8, 3, False)
 
 
@@ -246,10 +249,11 @@ def gather(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor
     distances = torch.empty(len(x), dtype=torch.float32, device=x.device)
     rows = 4 if x.is_cuda else 256
     if len(x):
-        triton_rows.gather_codes[(cdiv(len(x), rows),)](
-            x, codebook, indices, quantized, distances, len(x), x.shape[1], x.stride(0),
-            codebook.stride(0), BLOCK_M=rows, BLOCK_D=256,
-        )  # fmt: skip
+        with torch.cuda.device_of(x):
+            triton_rows.gather_codes[(cdiv(len(x), rows),)](
+                x, codebook, indices, quantized, distances, len(x), x.shape[1], x.stride(0),
+                codebook.stride(0), BLOCK_M=rows, BLOCK_D=256,
+            )  # fmt: skip
     return quantized, distances
 
 

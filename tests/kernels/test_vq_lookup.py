@@ -23,7 +23,7 @@ def test_index_is_that_of_exact_arithmetic(name, x, codebook):
 
 
 def test_plain_fp32_is_not_enough():
-    """The cases are hard ones: what the reference did before it settled near-ties gets them wrong."""
+    """The cases are hard ones: scores in plain fp32 get some of them wrong."""
     wrong = 0
     for _, x, codebook in adversarial():
         scores = x.float() @ codebook.float().T - 0.5 * codebook.float().square().sum(dim=1)
