@@ -74,7 +74,7 @@ def scale(x: Tensor, exponents: Tensor) -> Tensor:
 
 
 def error_unit(width: int, products: int = 1) -> float:
-    """Largest error of a score relative to |x||c| + |c|^2 / 2.
+    """Largest error of x.c relative to |x||c|.
 
     Tensor cores add blocks of 16 products, each cut to fp32 of the largest: 17/16 of 2^-23 for each
     of the `products` * D terms; plain fp32 sums stay well within that. More than one product means
@@ -99,7 +99,7 @@ def thresholds(
     slack = 2 * math.sqrt(unit)
     near = (reach * (1 + slack) + distance) / max(1 - slack, 1e-9)
     radius = near.clamp(max=codes.radius)
-    error = unit * (reach * radius + 0.5 * radius.square()) + 2.0**-80
+    error = unit * reach * radius + 2.0**-21 * radius.square() + 2.0**-80
     # A vector with a scale of its own is compared with codes of no norm.
     error += torch.where(shift > codes.exponent, radius.square(), 0)
     limit = best - 2 * error

@@ -1,11 +1,11 @@
 """The look-up on a GPU.
 
-1. `group_maxima`: one pass of tensor-core products; per vector the three largest *group* maxima
+1. `group_maxima`: one pass of tensor-core products; per vector the four largest *group* maxima
    (a group is 256 codes). Taking maxima alone keeps the pass at the speed of the product: tracking
    indices and runners-up for every score would cost a sixth of it.
 2. From the largest score and the error bound (`bounds`) follows each vector's threshold. Groups
    that reach it are looked at again, sorted by group (`find_candidates`): one of K/256 for nearly
-   all vectors, two where the second maximum reaches it, all where the third does.
+   all vectors, two or three where the next maxima reach it, all where the fourth does.
 3. Vectors left with one code are settled. The others' candidates, a few, are scored in about 106
    bits (`exact_scores`) and the best, lowest index on equal scores, is taken.
 
@@ -138,25 +138,25 @@ class _Chunk:
         values, groups = self._group_maxima()
         unit = error_unit(self.x.shape[1], self.products)
         limits = thresholds(values[0], self.squares, self.exponents, self.codes, unit)
-        several, all_groups = values[1] >= limits, values[2] >= limits
+        more, all_groups = values[1:3] >= limits, values[3] >= limits
         del values
-        one_or_two = torch.where(all_groups, torch.nan, limits)
+        few = torch.where(all_groups, torch.nan, limits)
         rows = torch.arange(len(self.x), dtype=torch.int32, device=self.x.device)
-        self._settle(rows, groups, one_or_two, several, indices)
+        self._settle(rows, groups, few, more, indices)
         scanned = rows[all_groups]
         for part in scanned.split(max(_ITEMS // self.num_groups, 1)):
-            self._settle(part, None, limits, several, indices)
+            self._settle(part, None, limits, more, indices)
         return len(scanned)
 
     def _group_maxima(self) -> tuple[Tensor, Tensor]:
-        """Three largest group maxima (3, n) and the groups of two of them (2, n) int32."""
+        """Four largest group maxima (4, n) and the groups of three of them (3, n) int32."""
         x, codebook, tiles = self.x, self.codebook, self.tiles
         blocks, device = cdiv(len(x), tiles.m), x.device
         splits = 4
         while splits < 16 and blocks * splits < _multiprocessors(device):
             splits *= 2
-        values = torch.empty(splits, 3, len(x), dtype=torch.float32, device=device)
-        groups = torch.empty(splits, 2, len(x), dtype=torch.int32, device=device)
+        values = torch.empty(splits, 4, len(x), dtype=torch.float32, device=device)
+        groups = torch.empty(splits, 3, len(x), dtype=torch.int32, device=device)
         sources: list[Any] = [x, codebook]
         if tiles.tma:
             sources = [
@@ -174,11 +174,11 @@ class _Chunk:
         return values[0].clone(), groups[0].clone()
 
     def _settle(
-        self, rows: Tensor, groups: Tensor | None, limits: Tensor, several: Tensor, indices: Tensor
+        self, rows: Tensor, groups: Tensor | None, limits: Tensor, more: Tensor, indices: Tensor
     ) -> None:
         """Find the codes of `rows` that reach their limit and keep the best of each row.
 
-        The groups looked at are the best one, the second too where `several`, or all where
+        The groups looked at are the best one, the next two where `more` (2, n), or all where
         `groups` is None. Rows are halved when their candidates are too many for the buffer, which
         always holds those of one row.
         """
@@ -187,23 +187,23 @@ class _Chunk:
             item_rows = rows.repeat_interleave(self.num_groups)
             item_groups = every.repeat(len(rows))
         else:
-            two = rows[several[rows]]
-            item_rows = torch.cat([rows, two])
-            item_groups = torch.cat([groups[0, rows], groups[1, two]])
+            two, three = (rows[reached[rows]] for reached in more)
+            item_rows = torch.cat([rows, two, three])
+            item_groups = torch.cat([groups[0, rows], groups[1, two], groups[2, three]])
         item_groups, order = item_groups.sort()
         item_rows = item_rows[order]
         del order
         keys = torch.empty(max(_KEYS, len(self.codebook)), dtype=torch.int64, device=rows.device)
         count = torch.zeros(1, dtype=torch.int64, device=rows.device)
         kernels.find_candidates[(cdiv(len(item_rows), self.tiles.m),)](
-            self.x, self.codebook, self.bias, self.exponents, limits, several, item_rows,
+            self.x, self.codebook, self.bias, self.exponents, limits, more[0], item_rows,
             item_groups, indices, keys, count, len(keys), len(item_rows), *self.sizes,
             num_stages=3, **self.constants,
         )  # fmt: skip
         found = int(count)
         if found > len(keys):
             for half in rows.chunk(2):
-                self._settle(half, groups, limits, several, indices)
+                self._settle(half, groups, limits, more, indices)
         elif found:
             self._compare(keys[:found].sort().values, indices)
 

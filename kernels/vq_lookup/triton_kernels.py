@@ -71,15 +71,29 @@ def load_tile(
 
 
 @triton.jit
-def insert(value, group, best, second, third, best_group, second_group):
-    """Put a group's maximum among the three largest of each row; groups of two are kept."""
-    first = value > best
-    second_group = tl.where(first, best_group, tl.where(value > second, group, second_group))
-    best_group = tl.where(first, group, best_group)
-    third = tl.maximum(third, tl.minimum(second, value))
-    second = tl.maximum(second, tl.minimum(best, value))
-    best = tl.maximum(best, value)
-    return best, second, third, best_group, second_group
+def insert(value, group, value1, value2, value3, value4, group1, group2, group3):
+    """Put a group's maximum among the four largest of each row; groups of three are kept."""
+    group3 = tl.where(value > value2, group2, tl.where(value > value3, group, group3))
+    group2 = tl.where(value > value1, group1, tl.where(value > value2, group, group2))
+    group1 = tl.where(value > value1, group, group1)
+    value4 = tl.maximum(value4, tl.minimum(value3, value))
+    value3 = tl.maximum(value3, tl.minimum(value2, value))
+    value2 = tl.maximum(value2, tl.minimum(value1, value))
+    value1 = tl.maximum(value1, value)
+    return value1, value2, value3, value4, group1, group2, group3
+
+
+@triton.jit
+def store_largest(
+    values, groups, num_rows, rows, inside, value1, value2, value3, value4, group1, group2, group3
+):
+    tl.store(values + rows, value1, inside)
+    tl.store(values + num_rows + rows, value2, inside)
+    tl.store(values + 2 * num_rows + rows, value3, inside)
+    tl.store(values + 3 * num_rows + rows, value4, inside)
+    tl.store(groups + rows, group1, inside)
+    tl.store(groups + num_rows + rows, group2, inside)
+    tl.store(groups + 2 * num_rows + rows, group3, inside)
 
 
 # An exponent of 1 must stay a value: constants have no bits to shift.
@@ -90,9 +104,9 @@ def group_maxima(
     BLOCK_D: tl.constexpr, TMA: tl.constexpr, X_TERMS: tl.constexpr, C_TERMS: tl.constexpr,
     SCALED: tl.constexpr, UPCAST: tl.constexpr
 ):  # fmt: skip
-    """Three largest group maxima of the scores of each row, and the groups of two of them.
+    """Four largest group maxima of the scores of each row, and the groups of three of them.
 
-    values (SPLITS, 3, num_rows) fp32, groups (SPLITS, 2, num_rows) int32. Neighbouring programs
+    values (SPLITS, 4, num_rows) fp32, groups (SPLITS, 3, num_rows) int32. Neighbouring programs
     take the SPLITS parts of the codebook for the same rows, so that rows and codes in flight fit
     the L2 cache together. The loops are flattened: the copies of the next group run while the
     maxima of this one are taken, and one maximum per score is all that stands between two products.
@@ -102,11 +116,10 @@ def group_maxima(
     rows = row + tl.arange(0, BLOCK_M)
     inside = rows < num_rows
     row_exponents = tl.load(exponents + rows, inside, other=0)
-    best = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    second = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    third = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-    best_group = tl.zeros((BLOCK_M,), tl.int32)
-    second_group = tl.zeros((BLOCK_M,), tl.int32)
+    none = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+    zero = tl.zeros((BLOCK_M,), tl.int32)
+    value1, value2, value3, value4 = none, none, none, none
+    group1, group2, group3 = zero, zero, zero
     per_split = tl.cdiv(num_groups, SPLITS)
     last = tl.minimum(split * per_split + per_split, num_groups)
     for group in tl.range(split * per_split, last, flatten=True):
@@ -120,16 +133,13 @@ def group_maxima(
                 acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
             )
         acc += tl.load(bias + group * BLOCK_N + tl.arange(0, BLOCK_N))[None, :]
-        best, second, third, best_group, second_group = insert(
-            tl.max(acc, 1), group, best, second, third, best_group, second_group
+        value1, value2, value3, value4, group1, group2, group3 = insert(
+            tl.max(acc, 1), group, value1, value2, value3, value4, group1, group2, group3
         )
-    value = values + split * 3 * num_rows + rows
-    tl.store(value, best, inside)
-    tl.store(value + num_rows, second, inside)
-    tl.store(value + 2 * num_rows, third, inside)
-    number = groups + split * 2 * num_rows + rows
-    tl.store(number, best_group, inside)
-    tl.store(number + num_rows, second_group, inside)
+    store_largest(
+        values + split * 4 * num_rows, groups + split * 3 * num_rows, num_rows, rows, inside,
+        value1, value2, value3, value4, group1, group2, group3,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -137,25 +147,24 @@ def merge_splits(values, groups, num_rows, SPLITS: tl.constexpr, BLOCK: tl.const
     """Merge the parts of `group_maxima` into the part at 0."""
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = rows < num_rows
-    best = tl.load(values + rows, inside)
-    second = tl.load(values + num_rows + rows, inside)
-    third = tl.load(values + 2 * num_rows + rows, inside)
-    best_group = tl.load(groups + rows, inside)
-    second_group = tl.load(groups + num_rows + rows, inside)
-    for split in tl.static_range(1, SPLITS):
-        value = values + split * 3 * num_rows + rows
-        group = groups + split * 2 * num_rows + rows
-        for part in tl.static_range(3):
-            number = tl.load(group + min(part, 1) * num_rows, inside)
-            best, second, third, best_group, second_group = insert(
+    none = tl.full((BLOCK,), float("-inf"), tl.float32)
+    zero = tl.zeros((BLOCK,), tl.int32)
+    value1, value2, value3, value4 = none, none, none, none
+    group1, group2, group3 = zero, zero, zero
+    for split in tl.static_range(SPLITS):
+        value = values + split * 4 * num_rows + rows
+        group = groups + split * 3 * num_rows + rows
+        for part in tl.static_range(4):
+            # The fourth has no group; the three before it keep it out of the first three.
+            number = tl.load(group + min(part, 2) * num_rows, inside)
+            value1, value2, value3, value4, group1, group2, group3 = insert(
                 tl.load(value + part * num_rows, inside), number,
-                best, second, third, best_group, second_group,
+                value1, value2, value3, value4, group1, group2, group3,
             )  # fmt: skip
-    tl.store(values + rows, best, inside)
-    tl.store(values + num_rows + rows, second, inside)
-    tl.store(values + 2 * num_rows + rows, third, inside)
-    tl.store(groups + rows, best_group, inside)
-    tl.store(groups + num_rows + rows, second_group, inside)
+    store_largest(
+        values, groups, num_rows, rows, inside,
+        value1, value2, value3, value4, group1, group2, group3,
+    )  # fmt: skip
 
 
 @triton.jit

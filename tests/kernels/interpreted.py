@@ -80,10 +80,10 @@ def test_candidates_that_overflow_their_buffer(monkeypatch):
     torch.testing.assert_close(found.indices, expected)
 
 
-def test_every_group_is_looked_at_where_three_are_close(monkeypatch):
-    codebook = randn(600, 6) + 5
-    codebook[[10, 300, 301, 590]] = randn(1, 6) * (1 + torch.arange(4)[:, None] * 2.0**-23)
-    x = torch.cat([codebook[[590, 10, 301]], randn(1, 6) * 1.0001, codebook[:4]])
+def test_every_group_is_looked_at_where_four_are_close(monkeypatch):
+    codebook = randn(900, 6) + 5
+    codebook[[10, 300, 590, 800]] = randn(1, 6) * (1 + torch.arange(4)[:, None] * 2.0**-23)
+    x = torch.cat([codebook[[590, 10, 300]], randn(1, 6) * 1.0001, codebook[:4]])
     monkeypatch.setattr(triton_impl, "_ITEMS", 6)
     found = triton_impl.search(x, codebook)
     assert found.scanned == 4
