@@ -85,12 +85,19 @@ def error_unit(width: int, products: int = 1) -> float:
 
 
 def thresholds(
-    best: Tensor, squares: Tensor, exponents: Tensor, codes: Codes, unit: float
+    best: Tensor,
+    squares: Tensor,
+    exponents: Tensor,
+    codes: Codes,
+    unit: float,
+    bias_unit: float = 2.0**-20,
 ) -> Tensor:
     """Score (N,) fp32 below which no code can be the nearest; NaN for vectors that are not finite.
 
     `best` (N,) is the largest computed score of each vector, `squares` its unscaled |x|^2 in fp64.
-    Only codes within |x| + distance of the origin can be meant: a far one spoils no other's bound.
+    The error is `unit` |x||c| + `bias_unit` |c|^2 / 2: the second part is a few roundings where the
+    bias is added last, and `unit` where a library may add products to it. Only codes within
+    |x| + distance of the origin can be meant: a far one spoils no other's bound.
     """
     best = best.double()
     shift = exponents.double()
@@ -99,7 +106,7 @@ def thresholds(
     slack = 2 * math.sqrt(unit)
     near = (reach * (1 + slack) + distance) / max(1 - slack, 1e-9)
     radius = near.clamp(max=codes.radius)
-    error = unit * reach * radius + 2.0**-21 * radius.square() + 2.0**-80
+    error = unit * reach * radius + bias_unit / 2 * radius.square() + 2.0**-80
     # A vector with a scale of its own is compared with codes of no norm.
     error += torch.where(shift > codes.exponent, radius.square(), 0)
     limit = best - 2 * error

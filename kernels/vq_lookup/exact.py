@@ -11,18 +11,12 @@ def best_codes(x: Tensor, codebook: Tensor, rows: Tensor, codes: Tensor) -> Tens
 
     Candidates are pairs (rows[i], codes[i]), (P,) int64 each, in ascending order.
     """
-    counts = rows.unique_consecutive(return_counts=True)[1]
-    several = counts > 1
-    contested = several.repeat_interleave(counts)
-    chosen = torch.empty_like(counts)
-    chosen[~several] = codes[~contested]
-    rows, codes, counts = rows[contested], codes[contested], counts[several]
     order = torch.arange(len(rows))
     for score in reversed(_exact_scores(x, codebook, rows, codes)):
         order = order[score[order].argsort(stable=True, descending=True)]
     order = order[rows[order].argsort(stable=True)]
-    chosen[several] = codes[order[counts.cumsum(0) - counts]]
-    return chosen
+    counts = rows.unique_consecutive(return_counts=True)[1]
+    return codes[order[counts.cumsum(0) - counts]]
 
 
 def _exact_scores(

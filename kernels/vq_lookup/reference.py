@@ -8,7 +8,7 @@ from .bounds import check_finite, describe_codes, error_unit, row_exponents, sca
 from .exact import best_codes
 
 _SCORES_PER_CHUNK = 1 << 22
-_TERMS_PER_CHUNK = 1 << 20
+_TERMS_PER_CHUNK = 1 << 17
 
 
 @torch.no_grad()
@@ -16,11 +16,7 @@ _TERMS_PER_CHUNK = 1 << 20
 def nearest_codes(
     x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], checked: bool = False
 ) -> Int64[Tensor, " n"]:
-    """Index of the nearest codebook row, (N, D) and (K, D) -> (N,) int64.
-
-    The index of exact arithmetic over the values as given, the lowest of equal ones; 0 for a
-    vector with NaN or inf. A few MB of the N x K scores exist at a time.
-    """
+    """(N, D) and (K, D) -> (N,) int64 of exact arithmetic, the lowest of equal ones; 0 for NaN."""
     squares = squared_norms(codebook)
     if checked:
         check_finite(squares, "code")
@@ -29,19 +25,23 @@ def nearest_codes(
     finite = torch.where(squares.isfinite()[:, None], codebook, 0)
     transposed = scale(finite, torch.tensor(codes.exponent)).t()
     unit = error_unit(x.shape[1])
-    rows_per_chunk = max(_SCORES_PER_CHUNK // codebook.shape[0], 1)
+    size = max(_SCORES_PER_CHUNK // codebook.shape[0], 1)
     indices = torch.zeros(x.shape[0], dtype=torch.int64)
-    for part, chosen in zip(x.split(rows_per_chunk), indices.split(rows_per_chunk), strict=True):
+    for part, chosen in zip(x.split(size), indices.split(size), strict=True):
         part_squares = squared_norms(part)
         exponents = row_exponents(part_squares, codes)
         scores = torch.addmm(codes.bias, scale(part, exponents[:, None]), transposed)
-        limit = thresholds(scores.amax(dim=1), part_squares, exponents, codes, unit)
+        best, first = scores.max(dim=1)
+        limit = thresholds(best, part_squares, exponents, codes, unit, bias_unit=unit)
+        chosen.copy_(torch.where(limit.isnan(), 0, first))
+        close = scores.scatter_(1, first[:, None], -torch.inf).amax(dim=1) >= limit
+        scores, limit = scores[close].scatter_(1, first[close, None], torch.inf), limit[close]
         rows, found = (scores >= limit[:, None]).nonzero().unbind(dim=1)
-        chosen[rows.unique_consecutive()] = best_codes(part, codebook, rows, found)
+        chosen[close] = best_codes(part[close], codebook, rows, found)
     return indices
 
 
 def squared_norms(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     """|x|^2 of each row in fp64; not finite where the row is not."""
-    parts = x.split(max(_TERMS_PER_CHUNK // max(x.shape[1], 1), 1))
+    parts = x.split(max(_TERMS_PER_CHUNK // x.shape[1], 1))
     return torch.cat([part.double().square().sum(dim=1) for part in parts])

@@ -73,9 +73,9 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
     if checked:
         check_finite(code_squares, "code")
     same = x.dtype == codebook.dtype and x.dtype != torch.float32
-    codes = describe_codes(codebook, code_squares, scale=False)
+    codes = describe_codes(codebook, code_squares, scale=not same)
     plain = same and _PLAIN_RANGE[0] <= codes.radius <= _PLAIN_RANGE[1]
-    scaled_codes = None if plain else describe_codes(codebook, code_squares, scale=True)
+    scaled_codes = None if same else codes
     indices = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     contested, scanned = torch.zeros((), dtype=torch.int64, device=x.device), 0
     size = _CHUNK_WAVES * 128 * _multiprocessors(x.device)
@@ -84,11 +84,12 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
         squares = squared_norms(part)
         if checked:
             check_finite(squares, "vector", start)
-        longest = torch.where(squares.isfinite(), squares, 0).amax().item()
-        near = plain and longest <= _PLAIN_RANGE[1] ** 2
-        if not near and scaled_codes is None:
-            scaled_codes = describe_codes(codebook, code_squares, scale=True)
-        chunk = _Chunk(part, codebook, squares, codes if near else scaled_codes, near)
+        far = squares.isfinite() & (squares > _PLAIN_RANGE[1] ** 2)
+        if plain and not far.any():
+            chunk = _Chunk(part, codebook, squares, codes, plain=True)
+        else:
+            scaled_codes = scaled_codes or describe_codes(codebook, code_squares, scale=True)
+            chunk = _Chunk(part, codebook, squares, scaled_codes, plain=False)
         scanned += chunk.search(indices[start : start + size])
         contested += chunk.contested
     return Search(indices, int(contested), scanned)
