@@ -16,6 +16,7 @@ import soxr
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from .errors import AudioError, ConfigError
 
@@ -31,9 +32,13 @@ CHUNK_SAMPLES = CHUNK_S * SAMPLE_RATE_HZ
 
 SILENCE_PEAK = 1e-4
 """A recording that never exceeds this amplitude (-80 dBFS) carries no sound."""
+LOUDEST = 100.0
+"""Full scale is 1.0 and clipping lies a little above; integer samples as floats far above."""
 POWER_FLOOR = 1e-10
 FIXED_FLOOR_LOG10 = -6.0
 CLIP_RANGE_LOG10 = 8.0
+
+_BLOCK_FRAMES = 1 << 18
 
 # What libsndfile notes about a WAV or AIFF file that holds less than its header promises. Sizes
 # near 2 GiB and above are what a program writes that streams and does not know the length.
@@ -47,8 +52,8 @@ def check_waveform(waveform: np.ndarray, name: str) -> None:
     """Refuse a waveform without usable sound; `name` says whose it is.
 
     Raises:
-        AudioError: no samples (`empty`), NaN or infinite ones (`not_finite`), or only silence
-            (`silent`).
+        AudioError: no samples (`empty`), NaN or infinite ones (`not_finite`), only silence
+            (`silent`), or samples far beyond full scale (`out_of_range`).
     """
     if waveform.size == 0:
         raise AudioError(f"{name} holds no samples; record or export it again", reason="empty")
@@ -62,6 +67,12 @@ def check_waveform(waveform: np.ndarray, name: str) -> None:
         raise AudioError(
             f"{name} is silent: its peak is {peak:.1e}, expected above {SILENCE_PEAK}",
             reason="silent",
+        )
+    if peak > LOUDEST:
+        raise AudioError(
+            f"{name} has samples up to {peak:.4g}, expected -1..1; divide integer samples by their "
+            "full scale",
+            reason="out_of_range",
         )
 
 
@@ -82,25 +93,36 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
         raise AudioError(f"recording {path} does not exist", reason="missing")
     try:
         with soundfile.SoundFile(path) as file:
-            expected, rate_hz = file.frames, file.samplerate
-            samples = file.read(dtype="float32", always_2d=True)
+            expected = file.frames
+            waveform, frames = _read_mono_16_khz(file)
             promised = _CUT_SHORT.search(file.extra_info)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         raise AudioError(
             f"recording {path} cannot be read, it may be cut short: {error}", reason="unreadable"
         ) from None
-    if len(samples) != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
+    if frames != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
         raise AudioError(
-            f"recording {path} is cut short: it ends after {len(samples)} samples, and its header "
+            f"recording {path} is cut short: it ends after {frames} samples, and its header "
             "promises more",
             reason="unreadable",
         )
-    waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     check_waveform(waveform, f"recording {path}")
-    waveform = resample(waveform, rate_hz)
-    if not waveform.size:
-        raise AudioError(f"recording {path} holds no sample at 16 kHz", reason="empty")
     return waveform
+
+
+def _read_mono_16_khz(file: soundfile.SoundFile) -> tuple[np.ndarray, int]:
+    """Waveform and the number of frames read, block by block: hours of many channels fit."""
+    resampler = None
+    if file.samplerate != SAMPLE_RATE_HZ:
+        resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    parts, frames, last = [], 0, False
+    while not last:
+        block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        frames += len(block)
+        last = len(block) < _BLOCK_FRAMES
+        mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
+        parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
+    return np.concatenate(parts), frames
 
 
 def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:
@@ -161,31 +183,56 @@ def log_mel(
 
     Raises:
         ConfigError: an unknown `dynamic_range`.
-        AudioError: less than one window of samples.
+        AudioError: too few samples to mirror half a window of them (or for one frame, if fixed).
     """
     if dynamic_range not in ("clip_maximum", "fixed"):
         raise ConfigError(f"dynamic_range is {dynamic_range!r}; choose 'clip_maximum' or 'fixed'")
-    if waveform.shape[-1] < WINDOW_SAMPLES:
+    half = WINDOW_SAMPLES // 2
+    least = half + 1 if dynamic_range == "clip_maximum" else HOP_SAMPLES
+    if waveform.shape[-1] < least:
         raise AudioError(
-            f"{waveform.shape[-1]} samples are too few for a spectrogram; at least "
-            f"{WINDOW_SAMPLES} (25 ms) are needed",
+            f"{waveform.shape[-1]} samples are too few for a spectrogram; at least {least} are "
+            "needed",
             reason="too_short",
         )
+    # Frame t is centred at sample 160 t; what lies before the start and behind the end is mirrored
+    # or silent.
+    mode = "reflect" if dynamic_range == "clip_maximum" else "constant"
+    padded = F.pad(waveform.float(), (half, half), mode=mode)
+    frames = waveform.shape[-1] // HOP_SAMPLES
+    log_power = mel_log_power(padded, n_mels)[..., :frames]
+    if dynamic_range == "clip_maximum":
+        return scale_log_mel(log_power, log_power.amax(dim=(-2, -1), keepdim=True))
+    return scale_log_mel(log_power, None, floor_log10)
+
+
+def mel_log_power(
+    padded: Float[Tensor, "batch samples"], n_mels: int
+) -> Float[Tensor, "batch n_mels frames"]:
+    """log10 of the power in each mel band of every whole window: frame t sees 160 t .. 160 t + 399.
+
+    `padded` holds what lies before and behind the recording; no floor is applied but 1e-10.
+    """
     spectrum = torch.stft(
-        waveform.float(),
+        padded,
         WINDOW_SAMPLES,
         HOP_SAMPLES,
-        window=torch.hann_window(WINDOW_SAMPLES, device=waveform.device),
-        pad_mode="reflect" if dynamic_range == "clip_maximum" else "constant",
+        window=torch.hann_window(WINDOW_SAMPLES, device=padded.device),
+        center=False,
         return_complex=True,
     )
-    frames = waveform.shape[-1] // HOP_SAMPLES
-    power = spectrum[..., :frames].abs().square().contiguous()
-    filters = torch.from_numpy(_mel_filters(n_mels)).to(waveform.device)
-    log_power = (filters.T @ power).clamp(min=POWER_FLOOR).log10()
-    if dynamic_range == "clip_maximum":
-        floor = log_power.amax(dim=(-2, -1), keepdim=True) - CLIP_RANGE_LOG10
-        log_power = torch.maximum(log_power, floor)
+    filters = torch.from_numpy(_mel_filters(n_mels)).to(padded.device)
+    return (filters.T @ spectrum.abs().square()).clamp(min=POWER_FLOOR).log10()
+
+
+def scale_log_mel(
+    log_power: Float[Tensor, "batch n_mels frames"],
+    maximum: Float[Tensor, "batch 1 1"] | None,
+    floor_log10: float = FIXED_FLOOR_LOG10,
+) -> Float[Tensor, "batch n_mels frames"]:
+    """Floor log10 powers, 8 decades below `maximum` or at `floor_log10`, and scale as Whisper."""
+    if maximum is None:
+        floored = log_power.clamp(min=floor_log10)
     else:
-        log_power = log_power.clamp(min=floor_log10)
-    return (log_power + 4.0) / 4.0
+        floored = torch.maximum(log_power, maximum - CLIP_RANGE_LOG10)
+    return (floored + 4.0) / 4.0

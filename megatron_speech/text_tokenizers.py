@@ -1,12 +1,15 @@
 """Text tokenizers behind one small interface: Hugging Face's and SentencePiece's. No torch."""
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from .errors import VocabularyError
-from .files import read_json, write_json, write_text
+from .files import atomic_path, fingerprint_of, read_json, write_json, write_text
 
 _PROBES = (
     "The quick brown fox, 1234 times!",
@@ -27,6 +30,7 @@ class TextTokenizer(Protocol):
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def id_of(self, token: str) -> int | None: ...
+    def digest(self, without: Set[str]) -> str: ...
     def save(self, folder: Path, added: Sequence[str]) -> None: ...
 
 
@@ -73,6 +77,10 @@ class HuggingFaceTokenizer:
     def id_of(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
 
+    def digest(self, without: Set[str]) -> str:
+        """Identifies how text becomes ids; tokens of `without` do not count."""
+        return _digest(self._tokenizer, without)
+
     def save(self, folder: Path, added: Sequence[str]) -> None:
         """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
         from tokenizers import AddedToken, Tokenizer
@@ -83,7 +91,8 @@ class HuggingFaceTokenizer:
         if folder.resolve() != self.folder.resolve():
             for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
                 if (self.folder / name).exists():
-                    shutil.copy(self.folder / name, folder / name)
+                    with atomic_path(folder / name) as temporary:
+                        shutil.copyfile(self.folder / name, temporary)
 
 
 class SentencePieceTokenizer:
@@ -119,6 +128,12 @@ class SentencePieceTokenizer:
         found = self._processor.piece_to_id(token)
         return None if found == self._processor.unk_id() else found
 
+    def digest(self, without: Set[str]) -> str:
+        """The digest of the `tokenizer.json` that `save` writes."""
+        if self._converted is None:
+            self._converted = self._convert()
+        return _digest(self._converted, without)
+
     def save(self, folder: Path, added: Sequence[str]) -> None:
         """Write a `tokenizer.json` that gives the same ids, with `added` tokens behind it."""
         from tokenizers import AddedToken
@@ -150,6 +165,29 @@ class SentencePieceTokenizer:
                     "tools and give the folder with tokenizer.json"
                 )
         return converted
+
+
+def _digest(tokenizer: Any, without: Set[str]) -> str:
+    """Hash a tokenizer's token-to-id map, its merges or scores, and the ids of some texts.
+
+    The texts stand for normalisation and splitting, whose settings each version of the library
+    writes down in another way.
+    """
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    model = json.loads(tokenizer.to_str())["model"]
+    merges = [
+        merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or ()
+    ]
+    # a score changes in its last bit when it is written and read; as float32 it does not
+    scored = model["vocab"] if isinstance(model.get("vocab"), list) else []
+    scores = [(token, float(np.float32(score))) for token, score in scored]
+    probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBES]
+    return fingerprint_of(
+        json.dumps(sorted((i, token) for token, i in ids.items() if token not in without)),
+        json.dumps(merges),
+        json.dumps(scores),
+        json.dumps(probes),
+    )
 
 
 def open_text_tokenizer(path: str | Path) -> TextTokenizer:

@@ -8,11 +8,12 @@ padding that no text or code ever maps to. Imports no torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from .errors import VocabularyError
+from .errors import DataError, VocabularyError
 from .files import fingerprint_of, read_json, write_json
 from .text_tokenizers import TextTokenizer, open_text_tokenizer
 
@@ -43,6 +44,9 @@ class SpeechTextVocab:
     specials: dict[str, int]
     padded_size: int
     added: tuple[str, ...] = field(repr=False)
+    speech_tokenizer: str | None = None
+    """Fingerprint of the speech tokenizer whose codes these are, where a model was trained on
+    them; None if unknown. It is no part of the id layout."""
 
     @classmethod
     def extend(
@@ -113,6 +117,7 @@ class SpeechTextVocab:
             specials=facts["specials"],
             padded_size=facts["padded_size"],
             added=tuple(facts["added"]),
+            speech_tokenizer=facts.get("speech_tokenizer"),
         )
         last = vocab.num_codes - 1
         codes = [(code_token(code), vocab.code_offset + code) for code in (0, last)]
@@ -136,8 +141,26 @@ class SpeechTextVocab:
                 "specials": self.specials,
                 "padded_size": self.padded_size,
                 "added": list(self.added),
+                "speech_tokenizer": self.speech_tokenizer,
             },
         )
+
+    def require_speech_tokenizer(self, fingerprint: str | None, whose: str, here: str) -> None:
+        """Refuse codes of another speech tokenizer than this vocabulary's, where both are known.
+
+        `whose` names what has codes of `fingerprint`, `here` what has this vocabulary.
+
+        Raises:
+            DataError: the speech tokenizers differ; their codes mean other sounds.
+        """
+        if None not in (fingerprint, self.speech_tokenizer) and (
+            fingerprint != self.speech_tokenizer
+        ):
+            raise DataError(
+                f"{whose} has codes of speech tokenizer {fingerprint}, but {here} was trained on "
+                f"codes of {self.speech_tokenizer}; use the speech tokenizer of the training, or "
+                "train again"
+            )
 
     @property
     def size(self) -> int:
@@ -158,13 +181,18 @@ class SpeechTextVocab:
     def end_of_audio_id(self) -> int:
         return self.specials[END_OF_AUDIO]
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Identifies the id layout: two vocabularies that agree on it number tokens alike."""
-        sample = self.text.encode("The quick brown fox, 1234 times!")
+        """Identifies the id layout: two vocabularies that agree on it number tokens alike.
+
+        Covers every token and its id, the merges (or scores) and the numbering of specials and
+        codes, not how a library's version writes them down.
+        """
+        codes = {code_token(code) for code in range(self.num_codes)}
         return fingerprint_of(
             repr((self.code_offset, self.num_codes, sorted(self.specials.items()))),
-            repr((self.padded_size, self.eod_id, sample)),
+            repr((self.padded_size, self.eod_id)),
+            self.text.digest(codes | self.specials.keys()),
         )
 
     def codes_to_tokens(self, codes: np.ndarray | Sequence[int]) -> np.ndarray:

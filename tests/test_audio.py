@@ -112,6 +112,8 @@ def test_bad_recordings_are_refused_with_a_reason(tmp_path: Path) -> None:
     assert reason_for(write_wav(tmp_path / "inf.wav", endless)) == "not_finite"
     soundfile.write(tmp_path / "click.wav", good[1:2], 48_000, subtype="FLOAT")
     assert reason_for(tmp_path / "click.wav") == "empty"
+    soundfile.write(tmp_path / "nan48.wav", hole, 48_000, subtype="FLOAT")
+    assert reason_for(tmp_path / "nan48.wav") == "not_finite"
     (tmp_path / "headerless.raw").write_bytes(b"1234")
     assert reason_for(tmp_path / "headerless.raw") == "unreadable"
     text = tmp_path / "text.flac"
@@ -127,6 +129,55 @@ def test_a_recording_cut_short_is_refused(tmp_path: Path, suffix: str) -> None:
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert reason_for(cut) == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("rate_hz", "channels", "subtype", "container"),
+    [
+        (16_000, 8, "PCM_16", "WAV"),
+        (192_000, 2, "PCM_24", "WAV"),
+        (16_000, 1, "IMA_ADPCM", "WAV"),  # four bits a sample
+        (22_050, 1, "PCM_U8", "WAV"),
+        (48_000, 1, "VORBIS", "OGG"),
+        (16_000, 1, "PCM_16", "FLAC"),
+    ],
+)
+def test_odd_but_whole_recordings_are_read(
+    tmp_path: Path, rate_hz: int, channels: int, subtype: str, container: str
+) -> None:
+    """Under a name that does not say what they are: the content decides."""
+    samples = np.sin(2 * np.pi * 440 * np.arange(rate_hz) / rate_hz).astype(np.float32) * 0.5
+    path = tmp_path / "mislabelled.wav"
+    frames = np.stack([samples] * channels, axis=1)
+    soundfile.write(path, frames, rate_hz, subtype=subtype, format=container)
+    waveform = audio.read_audio(path)
+    assert abs(waveform.size - 16_000) <= 600  # ADPCM is written in whole blocks
+    assert np.abs(np.fft.rfft(waveform[:16_000])).argmax() == 440
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100])
+def test_long_recordings_are_read_block_by_block_to_the_same_samples(
+    tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([tone(2.0, rate_hz)] * 2, axis=1), rate_hz, subtype="FLOAT")
+    whole = audio.read_audio(path)
+    np.testing.assert_array_equal(whole, audio.resample(tone(2.0, rate_hz), rate_hz))
+    monkeypatch.setattr(audio, "_BLOCK_FRAMES", 1_000)
+    np.testing.assert_array_equal(audio.read_audio(path), whole)
+
+
+def test_samples_far_beyond_full_scale_are_refused(tmp_path: Path) -> None:
+    assert reason_for(write_wav(tmp_path / "a.wav", tone(1.0) * 32_768)) == "out_of_range"
+    audio.read_audio(write_wav(tmp_path / "b.wav", tone(1.0) * 4))  # merely clipped elsewhere
+
+
+def test_sound_above_8_khz_alone_is_silence_at_16_khz(tmp_path: Path) -> None:
+    time_s = np.arange(48_000) / 48_000
+    ultrasound = (0.5 * np.sin(2 * np.pi * 20_000 * time_s) * np.hanning(48_000)).astype(np.float32)
+    path = tmp_path / "ultrasound.wav"
+    soundfile.write(path, ultrasound, 48_000, subtype="FLOAT")
+    assert reason_for(path) == "silent"
 
 
 def test_chunks_hold_every_sample() -> None:

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 
@@ -48,3 +49,28 @@ def test_fingerprints_see_boundaries_and_order(tmp_path):
     one = files.fingerprint_of_files(tmp_path / "x", tmp_path / "y")
     assert one != files.fingerprint_of_files(tmp_path / "y", tmp_path / "x")
     assert one == files.fingerprint_of_files(tmp_path / "x", tmp_path / "y")
+
+
+def test_a_folder_is_synced_and_takes_the_place_of_another(tmp_path, monkeypatch):
+    new, target = tmp_path / ".new", tmp_path / "target"
+    for folder, text in ((new, "new"), (target, "old")):
+        (folder / "deep").mkdir(parents=True)
+        (folder / "deep" / "a").write_text(text)
+    synced, sync, rename = [], os.fsync, os.rename
+
+    def remember(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    def check_then_rename(source, to):
+        if source == new:
+            parts = (new, new / "deep", new / "deep" / "a")
+            assert {part.stat().st_ino for part in parts} <= set(synced)
+        rename(source, to)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(os, "rename", check_then_rename)
+    files.replace_folder(new, target)
+    assert (target / "deep" / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert synced[-1] == tmp_path.stat().st_ino

@@ -1,8 +1,10 @@
 """The house itself: imports start nothing, light rooms stay light, layers hold."""
 
+import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,38 @@ def test_every_tool_teaches_itself():
         text = tool.read_text()
         assert text.count("\n") <= 80, f"{tool.name} is longer than 80 lines"
         assert "python tools/" in text or "torchrun" in text, f"{tool.name} shows no usage"
+
+
+def test_no_module_imports_in_a_circle():
+    """Nor for its types alone: two modules that need each other are one."""
+    files: dict[str, Path] = {}
+    for path in (ROOT / "megatron_speech").rglob("*.py"):
+        dotted = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        files[dotted.removesuffix(".__init__")] = path
+    graph = {name: relative_imports(name, path) & files.keys() for name, path in files.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+
+
+def relative_imports(name: str, path: Path) -> set[str]:
+    """Modules that a module names in its relative imports, at any level of it."""
+    parts = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            above = parts[: len(parts) - node.level + 1]
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+            if node.module:
+                found.add(module)
+    return found - {name}
+
+
+@pytest.mark.parametrize("folder", ["megatron_speech", "kernels", "tools", "examples"])
+def test_functions_are_short(folder: str):
+    long = [
+        f"{path.relative_to(ROOT)}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
+    ]
+    assert not long, "\n".join(long)

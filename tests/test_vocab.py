@@ -1,4 +1,6 @@
+import dataclasses
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_speech.corpus.vocabulary import train_bpe
-from megatron_speech.errors import VocabularyError
+from megatron_speech.errors import DataError, VocabularyError
 from megatron_speech.files import read_json, write_json
 from megatron_speech.vocab import DEFAULT_SPECIALS, SpeechTextVocab, code_token
 from tests.corpus.samples import NUM_CODES, make_vocab, story
@@ -171,6 +173,63 @@ def test_sentencepiece_folder_loads_in_transformers(sentencepiece):
     for text in TEXTS:
         assert theirs.encode(text, add_special_tokens=False) == original.text.encode(text)
     assert theirs.convert_tokens_to_ids(code_token(0)) == original.code_offset
+
+
+def edited(folder: Path, into: Path, change) -> SpeechTextVocab:
+    """The vocabulary of a folder whose tokenizer.json was changed."""
+    shutil.copytree(folder, into)
+    content = read_json(into / "tokenizer.json")
+    change(content)
+    write_json(into / "tokenizer.json", content)
+    return SpeechTextVocab.from_pretrained(into)
+
+
+def swap_two_rare_tokens(content: dict) -> None:
+    ids = content["model"]["vocab"]
+    ids["§"], ids["Þ"] = ids["Þ"], ids["§"]
+
+
+def swap_two_merges(content: dict) -> None:
+    merges = content["model"]["merges"]
+    merges[-1], merges[-2] = merges[-2], merges[-1]
+
+
+def lowercase(content: dict) -> None:
+    content["normalizer"] = {"type": "Lowercase"}
+
+
+@pytest.mark.parametrize("change", [swap_two_rare_tokens, swap_two_merges, lowercase])
+def test_fingerprint_tells_apart_what_one_sentence_does_not(bpe, tmp_path, change):
+    bpe.save_pretrained(tmp_path / "a")
+    assert edited(tmp_path / "a", tmp_path / "b", change).fingerprint != bpe.fingerprint
+
+
+def test_fingerprint_is_of_the_vocabulary_and_not_of_how_it_is_written_down(bpe, tmp_path):
+    bpe.save_pretrained(tmp_path / "a")
+
+    def as_older_versions_write(content: dict) -> None:
+        model = content["model"]
+        model["merges"] = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
+        model["vocab"] = dict(sorted(model["vocab"].items()))
+        content["truncation"] = None
+        content.pop("ignore_merges", None)
+
+    again = edited(tmp_path / "a", tmp_path / "b", as_older_versions_write)
+    assert again.fingerprint == bpe.fingerprint
+    named = dataclasses.replace(bpe, speech_tokenizer="a")
+    assert named.fingerprint == bpe.fingerprint  # says nothing of ids
+    assert SpeechTextVocab.extend(tmp_path / "a", NUM_CODES).fingerprint == bpe.fingerprint
+
+
+def test_the_speech_tokenizer_is_kept_and_others_are_refused(bpe, tmp_path):
+    bpe.require_speech_tokenizer("a", "shard", "vocab")  # unknown: no check
+    dataclasses.replace(bpe, speech_tokenizer="a").save_pretrained(tmp_path)
+    again = SpeechTextVocab.from_pretrained(tmp_path)
+    assert again.speech_tokenizer == "a"
+    again.require_speech_tokenizer("a", "shard", "vocab")
+    again.require_speech_tokenizer(None, "shard", "vocab")
+    with pytest.raises(DataError, match=r"s\.parquet has codes of .* b, but .* of a;"):
+        again.require_speech_tokenizer("b", "s.parquet", "vocab")
 
 
 def test_training_is_the_same_in_every_process(tmp_path):

@@ -3,7 +3,8 @@
     python tools/make_speech.py --texts runs/storyworld/speech/train.parquet \\
         --output-dir runs/speech/train --voices train
 
-Run again, it keeps what is finished. Texts that cannot be spoken go to rejected.jsonl.
+Run again, it keeps what is finished. Texts that cannot be read or spoken go to
+rejected.jsonl.
 """
 
 import time
@@ -16,6 +17,7 @@ from megatron_speech import cli
 from megatron_speech.corpus.espeak import HELD_OUT_VOICES, TRAINING_VOICES
 from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
 from megatron_speech.data.manifest import read_texts
+from megatron_speech.rejected import Rejected, describe_counts
 
 VOICES = {
     "train": TRAINING_VOICES,
@@ -46,15 +48,15 @@ def main(argv: Sequence[str] | None = None) -> SpeechSummary:
     """Make the speech and return what was made."""
     config = cli.parse(MakeSpeechConfig, argv, "Speak a list of texts by espeak-ng.")
     started = time.monotonic()
-    texts = read_texts(config.texts, config.text_column)
-    summary = speak_texts(
-        texts, config.output_dir, VOICES[config.voices], config.seed, config.workers
-    )
+    unusable: list[Rejected] = []
+    texts = read_texts(config.texts, config.text_column, unusable)
+    voices = VOICES[config.voices]
+    summary = speak_texts(texts, config.output_dir, voices, config.seed, config.workers, unusable)
     seconds = time.monotonic() - started
     print(
         f"{summary.utterances:,} utterances, {summary.duration_s / 3600:.2f} h in {seconds:.0f} s "
         f"({summary.duration_s / seconds:.0f} x real time), {summary.reused:,} found finished, "
-        f"{sum(summary.rejected.values())} rejected {summary.rejected or ''}".rstrip()
+        f"rejected: {describe_counts(summary.rejected)}"
     )
     return summary
 

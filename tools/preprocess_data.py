@@ -10,8 +10,8 @@ and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.corpus.tasks import describe_counts
 from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
+from megatron_speech.rejected import describe_counts
 
 
 def main(argv: Sequence[str] | None = None) -> list[TextDataset]:

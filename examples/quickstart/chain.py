@@ -15,63 +15,66 @@ _TEXTS = (
 )
 
 
+_BEFORE_THE_MODELS = (
+    Stage(
+        name="storyworld",
+        title="A small world: texts, and stories to be judged",
+        run=stages.storyworld,
+        settings=_TEXTS,
+        folders=("storyworld", "text"),
+    ),
+    Stage(
+        name="speech",
+        title="Real speech from text, by espeak-ng",
+        run=stages.speech,
+        folders=("speech",),
+    ),
+    Stage(
+        name="speech_tokenizer",
+        title="Training the speech tokenizer",
+        run=stages.speech_tokenizer,
+        settings=("recipes", "tokenizer_steps"),
+        folders=("speech_tokenizer",),
+    ),
+    Stage(
+        name="codes",
+        title="Speech to codes, and codes read back",
+        run=stages.codes,
+        folders=("codes",),
+    ),
+    Stage(
+        name="vocabulary",
+        title="The vocabulary: text, specials, codes",
+        run=stages.vocabulary,
+        settings=("bpe_size",),
+        folders=("vocab",),
+    ),
+    Stage(
+        name="text_to_token",
+        title="Training the text-to-token model",
+        run=stages.text_to_token,
+        settings=("text_to_token_steps", "generation_flags"),
+        folders=("text_to_token",),
+    ),
+    Stage(
+        name="datasets",
+        title="Text, speech and pairs as indexed datasets",
+        run=stages.datasets,
+        folders=("data",),
+    ),
+    Stage(
+        name="interleaving",
+        title="Interleaving: spans of text become codes",
+        run=stages.interleaving,
+        settings=("span_unit",),
+        folders=("interleaved",),
+    ),
+)
+
+
 def chain(size: DemoSize) -> list[Stage]:
     """All stages of a run of this size; the report is made after them."""
-    found = [
-        Stage(
-            name="storyworld",
-            title="A small world: texts, and stories to be judged",
-            run=stages.storyworld,
-            settings=_TEXTS,
-            folders=("storyworld", "text"),
-        ),
-        Stage(
-            name="speech",
-            title="Real speech from text, by espeak-ng",
-            run=stages.speech,
-            folders=("speech",),
-        ),
-        Stage(
-            name="speech_tokenizer",
-            title="Training the speech tokenizer",
-            run=stages.speech_tokenizer,
-            settings=("recipes", "tokenizer_steps"),
-            folders=("speech_tokenizer",),
-        ),
-        Stage(
-            name="codes",
-            title="Speech to codes, and codes read back",
-            run=stages.codes,
-            folders=("codes",),
-        ),
-        Stage(
-            name="vocabulary",
-            title="The vocabulary: text, specials, codes",
-            run=stages.vocabulary,
-            settings=("bpe_size",),
-            folders=("vocab",),
-        ),
-        Stage(
-            name="text_to_token",
-            title="Training the text-to-token model",
-            run=stages.text_to_token,
-            settings=("text_to_token_steps", "generation_flags"),
-            folders=("text_to_token",),
-        ),
-        Stage(
-            name="datasets",
-            title="Text, speech and pairs as indexed datasets",
-            run=stages.datasets,
-            folders=("data",),
-        ),
-        Stage(
-            name="interleaving",
-            title="Interleaving: spans of text become codes",
-            run=stages.interleaving,
-            settings=("span_unit",),
-            folders=("interleaved",),
-        ),
-    ]
+    found = list(_BEFORE_THE_MODELS)
     if size.without_vq:
         without = Stage(
             name="tokenizer_without_vq",

@@ -16,6 +16,9 @@ fp32 accumulation. The exact comparison always reads the values as given.
 Memory beyond inputs and outputs depends on the chunk of rows, not on N or K: see `_CHUNK_WAVES`.
 """
 
+# Launch options and constants of Triton kernels are not in their Python signatures.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from typing import Any, NamedTuple
 
 import torch

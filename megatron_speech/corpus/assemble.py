@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
 from ..files import atomic_path, fingerprint_of, read_json, write_json
+from ..parquet import open_parquet, parquet_writer, read_batches
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance
-from .tasks import Rejected, run_tasks, write_rejected
+from .tasks import run_tasks
 from .weave import weave
 
+_SPANS_AT_A_TIME = 65_536
 _COUNTS = ("words", "spoken_words", "spans")
 
 
@@ -102,6 +104,8 @@ def _check_codes(
                 f"{path} was made by speech tokenizer {found.tokenizer_fingerprint}, the shards "
                 f"before it by {info.tokenizer_fingerprint}; generate them with one model"
             )
+        fingerprint = found.tokenizer_fingerprint
+        vocab.require_speech_tokenizer(fingerprint, str(path), str(config.vocab))
         if found.num_codes != vocab.num_codes:
             raise VocabularyError(
                 f"{path} holds codes of a codebook of {found.num_codes}, the vocabulary "
@@ -128,7 +132,7 @@ def _assemble_task(task: _Task) -> None:
     with (
         IndexedWriter(task.part, vocab) as writer,
         atomic_path(dataset_path(task.part, ".spans.parquet")) as spans_path,
-        pq.ParquetWriter(spans_path, SPAN_SCHEMA, compression="zstd") as spans_writer,
+        parquet_writer(spans_path, SPAN_SCHEMA) as spans_writer,
     ):
         for batch in read_plan(plan_file):
             columns = PlanColumns(batch)
@@ -165,7 +169,7 @@ def _join_parts(
     with (
         IndexedWriter(prefix, vocab) as writer,
         atomic_path(dataset_path(prefix, ".spans.parquet")) as temporary,
-        pq.ParquetWriter(temporary, SPAN_SCHEMA, compression="zstd") as spans_writer,
+        parquet_writer(temporary, SPAN_SCHEMA) as spans_writer,
     ):
         for part in parts:
             for table in _shifted(dataset_path(part, ".spans.parquet"), writer.documents):
@@ -179,7 +183,7 @@ def _join_parts(
 
 
 def _shifted(path: Path, first_document: int) -> Iterator[pa.Table]:
-    for batch in pq.ParquetFile(path).iter_batches():
+    for batch in read_batches(open_parquet(path), path, _SPANS_AT_A_TIME):
         table = pa.Table.from_batches([batch]).cast(SPAN_SCHEMA)
         document = table["document"].to_numpy() + first_document
         yield table.set_column(0, "document", pa.array(document))

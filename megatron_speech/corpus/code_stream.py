@@ -8,8 +8,8 @@ import numpy as np
 
 from ..data.code_shards import CodeRecord, read_code_shard
 from ..errors import DataError
+from ..rejected import Rejected
 from .generate import read_report
-from .tasks import Rejected
 
 _UNKNOWN = "no_codes"
 

@@ -1,6 +1,6 @@
 """Text-to-token engines: texts in, codes out.
 
-An engine is anything with `generate`, `fingerprint` and `num_codes`; to add one, write a class
+An engine is anything with what `Engine` lists; to add one, write a class
 beside TransformersEngine and make it where corpus/generate.py makes its engine. Which texts share a
 batch is decided here, by their lengths alone: a pure function of the request shard.
 """
@@ -20,6 +20,7 @@ from .sentences import split_sentences
 from .spans import random_bits
 
 _PART_PURPOSE = 101
+_ENDLESS = 1 << 62  # positions of a model that names no limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +49,14 @@ class EngineConfig:
 class Generation:
     """What came of one text. `codes` (n,) int64; `ended` is False if the model did not stop.
 
-    `batch` is the number of the batch, within the call, that held its (first) part.
+    `batch` is the number of the batch, within the call, that held its (first) part; None if no
+    part was decoded. `too_long` says why it did not stop: the model's positions were used up.
     """
 
     codes: np.ndarray
     ended: bool
-    batch: int
+    batch: int | None
+    too_long: bool = False
 
 
 class Engine(Protocol):
@@ -62,6 +65,8 @@ class Engine(Protocol):
     fingerprint: str
     """Identifies the model and all settings that change its codes."""
     num_codes: int
+    speech_tokenizer: str | None
+    """Fingerprint of the speech tokenizer whose codes it learned; None if unknown."""
 
     def generate(
         self,
@@ -117,7 +122,23 @@ def make_batches(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
     return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
-def identify(model: Path, config: EngineConfig) -> tuple[SpeechTextVocab, str]:
+@dataclass(frozen=True)
+class Identity:
+    """What is known of an exported model without loading it; the fields are `Engine`'s."""
+
+    vocab: SpeechTextVocab
+    fingerprint: str
+
+    @property
+    def num_codes(self) -> int:
+        return self.vocab.num_codes
+
+    @property
+    def speech_tokenizer(self) -> str | None:
+        return self.vocab.speech_tokenizer
+
+
+def identify(model: Path, config: EngineConfig) -> Identity:
     """The vocabulary of an exported model, and the fingerprint of the codes it makes.
 
     Raises:
@@ -137,7 +158,7 @@ def identify(model: Path, config: EngineConfig) -> tuple[SpeechTextVocab, str]:
         vocab.fingerprint,
         repr(sorted(settings.items())),
     )
-    return vocab, fingerprint
+    return Identity(vocab, fingerprint)
 
 
 class TransformersEngine:
@@ -154,9 +175,11 @@ class TransformersEngine:
 
         from .decoding import Decoder
 
-        self._vocab, self.fingerprint = identify(model, config)
+        known = identify(model, config)
+        self._vocab, self.fingerprint = known.vocab, known.fingerprint
         self._config = config
         self.num_codes = self._vocab.num_codes
+        self.speech_tokenizer = self._vocab.speech_tokenizer
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -168,6 +191,7 @@ class TransformersEngine:
                 f"{model}: the model has {loaded.config.vocab_size} rows, its vocabulary "
                 f"{self._vocab.size} tokens; export it again"
             )
+        self._positions: int = getattr(loaded.config, "max_position_embeddings", None) or _ENDLESS
         self._decoder = Decoder(
             loaded.to(device).eval(),
             first_code=self._vocab.code_offset,
@@ -183,26 +207,35 @@ class TransformersEngine:
         most_codes: Callable[[str], int],
         advance: Callable[[int], None] = lambda count: None,
     ) -> list[Generation]:
-        """Decode all texts; see `Engine.generate`."""
+        """Decode all texts; see `Engine.generate`.
+
+        No part gets more codes than the model has positions left after its prompt; one that would
+        need more, or whose prompt leaves none, comes back as `too_long`.
+        """
         parts, members = split_requests(texts, seeds, self._config)
         encoded = self._vocab.text.encode_batch([part.text for part in parts])
         prompts = [speak_prompt(self._vocab, ids) for ids in encoded]
-        results: list[Generation | None] = [None] * len(parts)
-        batches = make_batches([len(prompt) for prompt in prompts], self._config.batch_size)
-        for number, batch in enumerate(batches):
+        wanted = [most_codes(part.text) for part in parts]
+        room = [self._positions - len(prompt) for prompt in prompts]
+        results = [Generation(np.zeros(0, np.int64), False, None, too_long=True)] * len(parts)
+        fitting = [i for i in range(len(parts)) if room[i] > 0]
+        batches = make_batches([len(prompts[i]) for i in fitting], self._config.batch_size)
+        for number, places in enumerate(batches):
+            batch = [fitting[place] for place in places]
             decoded = self._decoder.decode(
                 [prompts[i] for i in batch],
-                [most_codes(parts[i].text) for i in batch],
+                [min(wanted[i], room[i]) for i in batch],
                 np.array([parts[i].seed for i in batch], dtype=np.uint64),
             )
             for i, (codes, ended) in zip(batch, decoded, strict=True):
-                results[i] = Generation(codes, ended, number)
+                results[i] = Generation(codes, ended, number, not ended and room[i] < wanted[i])
             advance(round(len(texts) * len(batch) / len(parts)))
-        return [_join([results[i] for i in own]) for own in members]  # type: ignore[misc]
+        return [_join([results[i] for i in own]) for own in members]
 
 
 def _join(parts: list[Generation]) -> Generation:
     if len(parts) == 1:
         return parts[0]
     codes = np.concatenate([part.codes for part in parts])
-    return Generation(codes, all(part.ended for part in parts), parts[0].batch)
+    too_long = any(part.too_long for part in parts)
+    return Generation(codes, all(part.ended for part in parts), parts[0].batch, too_long)

@@ -1,6 +1,7 @@
 """Which generated codes are good enough to stand for their words.
 
-Cheap checks that need no recogniser. A rejected span stays text; the reason is counted.
+Cheap checks that need no recogniser. A rejected span stays text; the reason is counted. One more
+reason, too_long, comes from the engine: the model's positions do not hold the text and its speech.
 """
 
 import math

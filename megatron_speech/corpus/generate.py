@@ -1,6 +1,6 @@
 """Job 2, generate: request shards -> code shards, one for one.
 
-    <output>/settings.json            model, engine settings and gates the work was begun with
+    <output>/settings.json            plan, model, engine settings and gates the work was begun with
     <output>/<shard>.parquet          code shard, records in the order of the requests
     <output>/reports/<shard>.parquet  for each request its batch and, if rejected, the reason
     <output>/generation.json          counts, written when every shard is there
@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..data.code_shards import (
     CodeRecord,
@@ -29,12 +28,14 @@ from ..data.code_shards import (
     write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
-from ..files import atomic_path, write_json
+from ..files import fingerprint_of_files, write_json
+from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
-from .engines import Engine, EngineConfig, TransformersEngine, identify
+from ..rejected import Rejected, write_rejected
+from .engines import Engine, EngineConfig, Identity, TransformersEngine, identify
 from .gates import GateConfig, most_codes, reject_reason
 from .plan import request_paths
-from .tasks import Rejected, claim_folder, run_tasks, write_rejected
+from .tasks import claim_folder, run_tasks
 
 _REPORT_SCHEMA = pa.schema({"id": pa.string(), "batch": pa.int32(), "reason": pa.string()})
 
@@ -78,7 +79,8 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
     `engine` replaces the transformers engine (then in this process only).
 
     Raises:
-        DataError: no finished plan, or no code shard to be like.
+        DataError: no finished plan, no code shard to be like, or one of another speech tokenizer
+            than the model's.
         VocabularyError: model and code shards have different codebooks.
         ConfigError: the output folder was begun with other settings.
     """
@@ -98,16 +100,13 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
         )
     elif waiting:
         engine = engine or TransformersEngine(config.model, config.engine)
-        _claim(config, engine.num_codes, engine.fingerprint, info)
-        rows = [pq.ParquetFile(path).metadata.num_rows for path in waiting]
+        _claim(config, engine, info)
+        rows = [open_parquet(path).metadata.num_rows for path in waiting]
         with Progress("generate", sum(rows), "spans") as progress:
             for path in waiting:
                 generate_shard(path, engine, info, config, progress.advance)
-    elif engine is not None:
-        _claim(config, engine.num_codes, engine.fingerprint, info)
     else:  # all is there: of this very model?
-        vocab, fingerprint = identify(config.model, config.engine)
-        _claim(config, vocab.num_codes, fingerprint, info)
+        _claim(config, engine or identify(config.model, config.engine), info)
     return _summarise(config, shards, info)
 
 
@@ -115,7 +114,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
 def _worker_engine(config: GenerateConfig) -> tuple[Engine, CodeShardInfo]:
     info = read_shard_info(find_shards(config.like)[0])
     engine = TransformersEngine(config.model, config.engine)
-    _claim(config, engine.num_codes, engine.fingerprint, info)
+    _claim(config, engine, info)
     return engine, info
 
 
@@ -124,16 +123,24 @@ def _generate_in_worker(shard: _Shard) -> None:
     generate_shard(shard.requests, engine, info, shard.config, lambda count: None)
 
 
-def _claim(config: GenerateConfig, num_codes: int, fingerprint: str, info: CodeShardInfo) -> None:
-    if num_codes != info.num_codes:
+def _claim(config: GenerateConfig, engine: Engine | Identity, info: CodeShardInfo) -> None:
+    if engine.num_codes != info.num_codes:
         raise VocabularyError(
-            f"{config.model} speaks {num_codes} codes, but {config.like} was made by a "
+            f"{config.model} speaks {engine.num_codes} codes, but {config.like} was made by a "
             f"speech tokenizer with {info.num_codes}; they do not belong together"
+        )
+    known = engine.speech_tokenizer
+    if known is not None and known != info.tokenizer_fingerprint:
+        raise DataError(
+            f"{config.like} was made by speech tokenizer {info.tokenizer_fingerprint}, but "
+            f"{config.model} was trained on codes of {known}; give --like code shards of the "
+            "speech the model was trained on"
         )
     claim_folder(
         config.output,
         {
-            "generator_fingerprint": fingerprint,
+            "plan": fingerprint_of_files(config.plan / "plan.json"),
+            "generator_fingerprint": engine.fingerprint,
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
             "gates": asdict(config.gates),
         },
@@ -148,7 +155,7 @@ def generate_shard(
     advance: Callable[[int], None],
 ) -> None:
     """Generate the codes of one request shard; the code shard appears last, whole."""
-    requests = pq.read_table(path)
+    requests = read_parquet(path, ("id", "text", "seed"))
     ids, texts = requests["id"].to_pylist(), requests["text"].to_pylist()
     results = engine.generate(
         texts,
@@ -157,7 +164,9 @@ def generate_shard(
         advance,
     )
     reasons = [
-        reject_reason(text, result.codes, result.ended, info.frame_rate_hz, config.gates)
+        "too_long"
+        if result.too_long
+        else reject_reason(text, result.codes, result.ended, info.frame_rate_hz, config.gates)
         for text, result in zip(texts, results, strict=True)
     ]
     nothing = np.zeros(0, np.int64)
@@ -174,8 +183,7 @@ def generate_shard(
         {"id": ids, "batch": [result.batch for result in results], "reason": reasons},
         _REPORT_SCHEMA,
     )
-    with atomic_path(config.output / "reports" / path.name) as temporary:
-        pq.write_table(report, temporary, compression="zstd")
+    write_parquet(config.output / "reports" / path.name, report)
     write_code_shard(config.output / path.name, records, info)
 
 
@@ -184,7 +192,7 @@ def read_report(codes: Path, name: str) -> tuple[list[int | None], list[str | No
     path = codes / "reports" / name
     if not path.exists():
         return None
-    table = pq.read_table(path)
+    table = read_parquet(path, ("batch", "reason"))
     return table["batch"].to_pylist(), table["reason"].to_pylist()
 
 
@@ -193,7 +201,7 @@ def _summarise(config: GenerateConfig, shards: list[Path], info: CodeShardInfo) 
     requests, codes = 0, 0
     rejected: list[Rejected] = []
     for name in done:
-        table = pq.read_table(config.output / name, columns=["id", "codes", "text"])
+        table = read_parquet(config.output / name, ("id", "codes", "text"))
         requests += table.num_rows
         codes += len(table["codes"].combine_chunks().flatten()) if table.num_rows else 0
         report = read_report(config.output, name)

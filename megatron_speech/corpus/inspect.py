@@ -13,6 +13,7 @@ from ..data.indexed import dataset_path, open_tokens
 from ..data.indexed_files import DatasetFacts, read_facts
 from ..errors import ConfigError, DataError, VocabularyError
 from ..files import write_text
+from ..parquet import named_in_errors
 from ..vocab import SpeechTextVocab
 
 _COLOURS = ("cyan", "magenta", "yellow", "green")
@@ -118,11 +119,13 @@ def _spoken_words(prefix: Path, documents: range, codes: Path | None) -> dict[in
     if not spans_path.exists() or not codes.exists():
         return {}
     wanted = [("document", ">=", documents.start), ("document", "<", documents.stop)]
-    spans = pq.read_table(spans_path, filters=[*wanted, ("modality", "=", "speech")])
+    with named_in_errors(spans_path):
+        spans = pq.read_table(spans_path, filters=[*wanted, ("modality", "=", "speech")])
     texts: dict[str, str] = {}
     for shard in sorted(set(spans["request_shard"].to_pylist())):
         names = [("id", "in", spans["source_id"].to_pylist())]
-        found = pq.read_table(codes / shard, columns=["id", "text"], filters=names)
+        with named_in_errors(codes / shard):
+            found = pq.read_table(codes / shard, columns=["id", "text"], filters=names)
         texts.update(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
     spoken: dict[int, dict[int, str]] = {}
     columns = (spans[name].to_pylist() for name in ("document", "token_start", "source_id"))

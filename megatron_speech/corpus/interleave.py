@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..vocab import SpeechTextVocab
-from .sentences import ends_sentence
+from .sentences import sentence_ends
 from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans
 
 # Chinese and Japanese write no spaces: there every character is a word, with its punctuation
@@ -81,15 +81,8 @@ def align_units(words: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _sentences(text: str, characters: np.ndarray) -> np.ndarray:
-    """Units per sentence: a sentence ends with its punctuation or before an empty line."""
-    if not len(characters):
-        return np.zeros(0, np.int64)
-    following = [*characters[1:, 0].tolist(), len(text)]
-    ends = [
-        ends_sentence(text[start:stop]) or "\n\n" in text[stop:after]
-        for (start, stop), after in zip(characters.tolist(), following, strict=True)
-    ]
-    ends[-1] = True
+    """Units per sentence."""
+    ends = sentence_ends(text, characters[:, 0], characters[:, 1])
     return np.diff(np.flatnonzero(ends), prepend=-1)
 
 

@@ -17,15 +17,24 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, read_json, write_json
+from ..parquet import open_parquet, parquet_writer, read_batches, write_parquet
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
-from .sources import Document, Piece, find_texts, read_pieces, split_inputs
+from .sentences import sentence_splitter
+from .sources import (
+    Document,
+    Piece,
+    find_texts,
+    fingerprint_inputs,
+    read_pieces,
+    split_inputs,
+)
 from .spans import SpanConfig, document_keys, random_bits
-from .tasks import Rejected, claim_folder, run_tasks, write_rejected
+from .tasks import claim_folder, run_tasks
 
 _DOCUMENTS_AT_A_TIME = 1024
 _SEED_PURPOSE = 100
@@ -94,14 +103,15 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
-        ConfigError: the output folder was begun with other settings.
+        ConfigError: the output folder was begun with other settings or another corpus.
     """
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     paths = find_texts(config.input)
     settings = {
-        "inputs": [[str(path), path.stat().st_size] for path in paths],
+        "inputs": fingerprint_inputs(paths, config.workers),
         "vocab_fingerprint": vocab.fingerprint,
         "spans": asdict(config.spans),
+        "sentences": sentence_splitter() if config.spans.unit == "sentence" else None,
         **{
             key: getattr(config, key) for key in ("text_key", "seed", "tasks", "requests_per_shard")
         },
@@ -167,7 +177,7 @@ def _plan_task(task: _Task) -> None:
     )
     with (
         atomic_path(plan_path(config.output, task.number)) as temporary,
-        pq.ParquetWriter(temporary, PLAN_SCHEMA, compression="zstd") as writer,
+        parquet_writer(temporary, PLAN_SCHEMA) as writer,
         _RequestShards(config, task.number) as shards,
     ):
         while batch := list(islice(records, _DOCUMENTS_AT_A_TIME)):
@@ -272,8 +282,7 @@ class _RequestShards:
 
     def _write(self, requests: list[dict[str, Any]]) -> None:
         name = f"{self._task:05d}-{len(self.names):05d}.parquet"
-        with atomic_path(self._folder / name) as temporary:
-            pq.write_table(_table(requests, REQUEST_SCHEMA), temporary, compression="zstd")
+        write_parquet(self._folder / name, _table(requests, REQUEST_SCHEMA))
         self.names.append(name)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
@@ -287,7 +296,4 @@ def read_plan(path: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    try:
-        yield from pq.ParquetFile(path).iter_batches(_DOCUMENTS_AT_A_TIME)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"plan {path} cannot be read: {error}") from None
+    yield from read_batches(open_parquet(path), path, _DOCUMENTS_AT_A_TIME)

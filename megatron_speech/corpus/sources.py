@@ -10,15 +10,18 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import DataError
-from .tasks import Rejected
+from ..files import fingerprint_of_files
+from ..parquet import open_parquet, read_batches
+from ..progress import Progress
+from ..rejected import Rejected
 
 _COMPRESSED = (".gz", ".zst")
 _ROWS_AT_A_TIME = 1024
@@ -87,7 +90,7 @@ def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
     """
     sizes = [path.stat().st_size for path in paths]
     total = sum(sizes)
-    rows = {path: _open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
+    rows = {path: open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
     shares: list[list[Piece]] = []
     for task in range(tasks):
         low, high = total * task // tasks, total * (task + 1) // tasks
@@ -109,6 +112,22 @@ def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
 def total_bytes(paths: Sequence[Path]) -> int:
     """Size of the files on disk."""
     return sum(path.stat().st_size for path in paths)
+
+
+def fingerprint_inputs(paths: Sequence[Path], threads: int = 1) -> list[list[str]]:
+    """Path and fingerprint of the contents of every file, which is read to its end for it.
+
+    Size and time do not do: a corpus that was edited in place can keep both.
+    """
+    with (
+        Progress("fingerprint corpus", total_bytes(paths), "bytes") as progress,
+        ThreadPoolExecutor(max_workers=max(threads, 1)) as pool,
+    ):
+        found = []
+        for path, name in zip(paths, pool.map(fingerprint_of_files, paths), strict=True):
+            found.append([str(path), name])
+            progress.advance(path.stat().st_size)
+    return found
 
 
 def read_pieces(
@@ -134,15 +153,8 @@ def _is_parquet(path: Path) -> bool:
     return _kind(path) == "parquet"
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-
-
 def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document | Rejected]:
-    file = _open_parquet(piece.path)
+    file = open_parquet(piece.path)
     schema = file.schema_arrow
     if text_key not in schema.names:
         raise DataError(
@@ -160,7 +172,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
         if row + size <= piece.start or row >= piece.stop:
             row += size
             continue
-        for batch in file.iter_batches(_ROWS_AT_A_TIME, row_groups=[group], columns=columns):
+        for batch in read_batches(file, piece.path, _ROWS_AT_A_TIME, columns, [group]):
             first = max(piece.start - row, 0)
             last = min(piece.stop - row, batch.num_rows)
             if first < last:
@@ -174,10 +186,20 @@ def _parquet_rows(path: Path, batch: pa.RecordBatch, row: int) -> Iterator[Docum
     if pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_decode()
     raw = texts.cast(pa.large_binary()).to_pylist()
-    ids = batch.column(1).to_pylist() if batch.num_columns > 1 else [None] * len(raw)
+    ids = _ids(batch.column(1)) if batch.num_columns > 1 else [None] * len(raw)
     for offset, (value, given) in enumerate(zip(raw, ids, strict=True)):
         name = f"{path.name}:{row + offset}" if given is None else str(given)
         yield _usable(name, value)
+
+
+def _ids(column: pa.Array) -> list[Any]:
+    """Ids as they are; one that is not UTF-8 gets its bytes spelled out and stays distinct."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        raw = column.cast(pa.large_binary()).to_pylist()
+        return [
+            None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
+        ]
+    return column.to_pylist()
 
 
 def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:

@@ -33,7 +33,7 @@ class SpanConfig:
     """How much of a document is spoken, and in what pieces."""
 
     unit: Literal["word", "sentence"] = "word"
-    """Spans of words (the paper) or whole sentences."""
+    """Spans of words (the paper) or whole sentences (by NLTK's Punkt, if its data is installed)."""
     eta: float = 0.3
     """Share of a document's words to be spoken."""
     mean_span_words: float = 10.0

@@ -12,8 +12,8 @@ from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
 from ..data.templates import asr_document, speech_document, tts_document
 from ..errors import DataError, VocabularyError
 from ..progress import track
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .tasks import Rejected, write_rejected
 
 _DOCUMENTS_AT_A_TIME = 1024
 
@@ -167,6 +167,8 @@ def _joined(records: list[CodeRecord]) -> CodeRecord:
 def _open(config: AnyConfig) -> tuple[SpeechTextVocab, CodeShardInfo, Iterator[CodeRecord]]:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     info, records = read_code_shards(config.codes, config.tokenizer_fingerprint)
+    whose = ", ".join(map(str, config.codes))
+    vocab.require_speech_tokenizer(info.tokenizer_fingerprint, whose, str(config.vocab))
     if info.num_codes != vocab.num_codes:
         raise VocabularyError(
             f"the code shards come from a codebook of {info.num_codes}, but the vocabulary "

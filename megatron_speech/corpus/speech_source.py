@@ -27,8 +27,9 @@ import soundfile
 
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
-from ..files import fingerprint_of, read_json, write_json, write_text
+from ..files import fingerprint_of, read_json, write_json
 from ..progress import Progress
+from ..rejected import Rejected, write_rejected
 from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
 
 BLOCK_UTTERANCES = 128
@@ -45,15 +46,6 @@ class Spoken:
     num_bytes: int
     duration_s: float
     voice: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rejected:
-    """A text that could not be spoken."""
-
-    id: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,8 +138,11 @@ def speak_texts(
     voices: tuple[Voice, ...],
     seed: int = 1,
     workers: int | None = None,
+    unusable: Sequence[Rejected] = (),
 ) -> SpeechSummary:
     """Speak (id, text) pairs into `output_dir`, re-using blocks that are finished.
+
+    `unusable` are rows of the list that came to nothing before; they are reported with the rest.
 
     Raises:
         ConfigError: the folder holds speech of another list, seed or set of voices; bad workers.
@@ -184,7 +179,8 @@ def speak_texts(
         for block, spoken, _ in results
         for entry in spoken
     ]
-    counts = _write_rejected(output_dir / "rejected.jsonl", [r for _, _, rs in results for r in rs])
+    rejected = [*unusable, *(entry for _, _, entries in results for entry in entries)]
+    counts = write_rejected(output_dir / "rejected.jsonl", rejected)
     if not rows:
         raise DataError(f"none of the {len(texts)} texts could be spoken: {counts}")
     manifest = output_dir / "manifest.parquet"
@@ -251,16 +247,3 @@ def _speak_in_parallel(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _write_rejected(path: Path, rejected: Sequence[Rejected]) -> dict[str, int]:
-    """Write or remove the file of rejected texts; returns counts by reason."""
-    counts: dict[str, int] = {}
-    for entry in rejected:
-        counts[entry.reason] = counts.get(entry.reason, 0) + 1
-    if rejected:
-        lines = [json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in rejected]
-        write_text(path, "".join(lines))
-    else:
-        path.unlink(missing_ok=True)
-    return counts

@@ -3,48 +3,18 @@
 import json
 import multiprocessing
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import ConfigError, DataError
-from ..files import read_json, write_json, write_text
+from ..files import read_json, write_json
 from ..progress import Progress
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """An item set aside: why (a short reason to count by) and what came (`detail`)."""
-
-    id: str
-    reason: str
-    detail: str = ""
-
-
-def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
-    """Write the items set aside as JSON lines and return counts by reason.
-
-    Without items no file is left there.
-    """
-    items = list(rejected)
-    lines = [json.dumps(vars(item), ensure_ascii=False) for item in items]
-    if lines:
-        write_text(path, "\n".join(lines) + "\n")
-    else:
-        path.unlink(missing_ok=True)
-    return dict(sorted(Counter(item.reason for item in items).items()))
-
-
-def describe_counts(counts: dict[str, int]) -> str:
-    """`3 empty, 1 not_text`, or `none`."""
-    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items()) or "none"
 
 
 def claim_folder(folder: Path, settings: dict[str, Any]) -> None:

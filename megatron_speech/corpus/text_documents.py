@@ -11,9 +11,19 @@ import numpy as np
 
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import ConfigError, DataError
+from ..files import read_json, write_json
+from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .sources import Document, Piece, find_texts, read_pieces, split_inputs, total_bytes
-from .tasks import Rejected, run_tasks, write_rejected
+from .sources import (
+    Document,
+    Piece,
+    find_texts,
+    fingerprint_inputs,
+    read_pieces,
+    split_inputs,
+    total_bytes,
+)
+from .tasks import run_tasks
 
 _PART_BYTES = 16 << 20
 _DOCUMENTS_AT_A_TIME = 1024
@@ -66,6 +76,9 @@ class _Part:
 def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     """Tokenise a corpus; one dataset per key, documents in the order of the input.
 
+    Finished parts of a stopped run are kept in `<prefix>.parts` and used again if corpus,
+    vocabulary and flags are the same.
+
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         VocabularyError: `tokenizer_model` is no vocabulary folder.
@@ -73,11 +86,17 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     vocab = SpeechTextVocab.from_pretrained(config.tokenizer_model)
     paths = find_texts(config.input)
     shares = split_inputs(paths, max(1, -(-total_bytes(paths) // _PART_BYTES)))
+    settings = {
+        "inputs": fingerprint_inputs(paths, config.workers),
+        "parts": len(shares),
+        "vocab_fingerprint": vocab.fingerprint,
+        "append_eod": config.append_eod,
+    }
     datasets = []
     for key in config.json_keys:
         prefix = Path(f"{config.output_prefix}_{key}_document")
         folder = dataset_path(prefix, ".parts")
-        shutil.rmtree(folder, ignore_errors=True)
+        _keep_parts_of(settings, folder)
         parts = [
             _Part(folder / f"{number:05d}", pieces, key, config)
             for number, pieces in enumerate(shares)
@@ -90,7 +109,22 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     return datasets
 
 
+def _keep_parts_of(settings: dict[str, Any], folder: Path) -> None:
+    """Keep the parts of a stopped run with these settings, remove those of any other."""
+    path = folder / "settings.json"
+    try:
+        same = read_json(path) == settings
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        write_json(path, settings)
+
+
 def _tokenise_part(part: _Part) -> list[Rejected]:
+    report = dataset_path(part.prefix, ".rejected.json")  # written last
+    if report.exists():
+        return [Rejected(*item) for item in read_json(report)]
     vocab = SpeechTextVocab.from_pretrained(part.config.tokenizer_model)
     records = read_pieces(part.pieces, part.key)
     rejected: list[Rejected] = []
@@ -100,6 +134,7 @@ def _tokenise_part(part: _Part) -> list[Rejected]:
             texts = [record.text for record in batch if isinstance(record, Document)]
             writer.add(*tokenise(vocab, texts, append_eod=part.config.append_eod))
     writer.write_facts("text", None)
+    write_json(report, [[item.id, item.reason, item.detail] for item in rejected])
     return rejected
 
 

@@ -1,12 +1,14 @@
 """Make a speech-text vocabulary: a text tokenizer, trained or given, plus codes."""
 
 import random
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..files import read_json, write_json, write_text
+from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
 from .sources import Document, find_texts, read_pieces, split_inputs
 
@@ -52,6 +54,9 @@ class VocabConfig:
 
 def build_vocab(config: VocabConfig) -> SpeechTextVocab:
     """Write the vocabulary folder and return it as read back.
+
+    Records of the corpus that are no text are listed in `<output>/rejected.jsonl` and counted on
+    stderr.
 
     Raises:
         DataError: the corpus is missing or has no usable text.
@@ -100,16 +105,28 @@ def _sample(config: VocabConfig) -> list[str]:
     chosen: list[str] = []
     generator = random.Random(_SHUFFLE_SEED)
     seen = 0
+    rejected: list[Rejected] = []
     for record in read_pieces(pieces, config.text_key):
         if not isinstance(record, Document):
+            rejected.append(record)
             continue
         seen += 1
         if len(chosen) < config.most_documents:
             chosen.append(record.text)
         elif (place := generator.randrange(seen)) < config.most_documents:
             chosen[place] = record.text
+    path = config.output / "rejected.jsonl"
+    counts = write_rejected(path, rejected)
     if not chosen:
-        raise DataError(f"no usable text in {', '.join(config.input)}")
+        raise DataError(
+            f"no usable text in {', '.join(config.input)}: {describe_counts(counts)} set aside"
+        )
+    if counts:
+        print(
+            f"{len(rejected):,} of {seen + len(rejected):,} records are set aside: "
+            f"{describe_counts(counts)}; see {path}",
+            file=sys.stderr,
+        )
     return chosen
 
 

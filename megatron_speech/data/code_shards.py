@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..files import atomic_path
+from ..parquet import open_parquet, read_parquet, write_parquet
 
 _INFO_KEYS = ("frame_rate_hz", "num_codes", "tokenizer_fingerprint")
+_NAMES = ("id", "text", "language", "duration_s", "speaker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,7 @@ def write_code_shard(path: str | Path, records: Iterable[CodeRecord], info: Code
     table = pa.table(columns).replace_schema_metadata(
         {key: str(getattr(info, key)) for key in _INFO_KEYS}
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(path, table)
     return len(records)
 
 
@@ -79,34 +78,34 @@ def read_shard_info(path: str | Path) -> CodeShardInfo:
     Raises:
         DataError: the file is missing, unreadable or no code shard.
     """
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except FileNotFoundError:
-        raise DataError(f"code shard {path} does not exist") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"code shard {path} cannot be read as Parquet: {error}") from None
+    if not Path(path).exists():
+        raise DataError(f"code shard {path} does not exist")
+    metadata = open_parquet(path).schema_arrow.metadata or {}
     missing = [key for key in _INFO_KEYS if key.encode() not in metadata]
     if missing:
         raise DataError(
             f"{path} is no code shard: its metadata lacks {', '.join(missing)}; "
             "code shards are written by tools/tokenize_speech.py"
         )
-    values = {key: metadata[key.encode()].decode() for key in _INFO_KEYS}
-    return CodeShardInfo(
-        frame_rate_hz=float(values["frame_rate_hz"]),
-        num_codes=int(values["num_codes"]),
-        tokenizer_fingerprint=values["tokenizer_fingerprint"],
-    )
+    values = {key: metadata[key.encode()].decode("utf-8", "replace") for key in _INFO_KEYS}
+    try:
+        return CodeShardInfo(
+            frame_rate_hz=float(values["frame_rate_hz"]),
+            num_codes=int(values["num_codes"]),
+            tokenizer_fingerprint=values["tokenizer_fingerprint"],
+        )
+    except ValueError as error:
+        raise DataError(f"{path} is no code shard: its metadata is damaged: {error}") from None
 
 
 def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:
     """Read a whole shard, checking every code against its codebook size.
 
     Raises:
-        DataError: the file is no code shard or a code is out of range.
+        DataError: the file is no code shard, is damaged, or a code is out of range.
     """
     info = read_shard_info(path)
-    table = pq.read_table(path)
+    table = read_parquet(path, ("codes", *_NAMES))
     code_lists = table["codes"].combine_chunks()
     flat = code_lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     if flat.size and not 0 <= flat.min() <= flat.max() < info.num_codes:
@@ -116,10 +115,9 @@ def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:
         )
     lengths = code_lists.value_lengths().to_numpy(zero_copy_only=False)
     codes = np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
-    names = ("id", "text", "language", "duration_s", "speaker")
-    columns = zip(*(table[name].to_pylist() for name in names), strict=True)
+    columns = zip(*(table[name].to_pylist() for name in _NAMES), strict=True)
     records = [
-        CodeRecord(codes=array, **dict(zip(names, values, strict=True)))
+        CodeRecord(codes=array, **dict(zip(_NAMES, values, strict=True)))
         for array, values in zip(codes, columns, strict=True)
     ]
     return info, records

@@ -1,5 +1,6 @@
 """Where a run's data is: settings and the blend notation."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,35 @@ class DataConfig:
     """Tokens in a window."""
     reset_attention_mask: bool = False
     """Keep documents apart in attention in cut windows too (packed windows always do)."""
+
+    def check(self) -> None:
+        """Refuse notations that cannot be read; no file is touched.
+
+        Raises:
+            ConfigError: names the flag to change.
+        """
+        if not self.data_path:
+            raise ConfigError("--data-path is missing: give at least one dataset prefix")
+        parse_blend(self.data_path, "--data-path")
+        if self.valid_data_path:
+            parse_blend(self.valid_data_path, "--valid-data-path")
+        if self.split is not None:
+            if self.valid_data_path:
+                raise ConfigError("--split and --valid-data-path exclude each other; drop one")
+            _check_split(self.split)
+
+
+def _check_split(split: str) -> None:
+    try:
+        shares = [float(share) for share in split.split(",")]
+    except ValueError:
+        shares = []
+    good = len(shares) in (2, 3) and all(0 <= share < math.inf for share in shares)
+    if not (good and min(shares[:2]) > 0):
+        raise ConfigError(
+            f"--split is {split!r}; expected shares for training and validation above 0, as 99,1 "
+            "(a third share, for a test, is left out of both)"
+        )
 
 
 def parse_blend(data_path: Sequence[str], flag: str) -> tuple[list[str], list[float] | None]:

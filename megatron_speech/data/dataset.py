@@ -15,7 +15,7 @@ import torch
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
 from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import atomic_path
 from ..vocab import SpeechTextVocab
 from .config import DataConfig, parse_blend
@@ -32,6 +32,8 @@ class Datasets:
     valid: Any | None
     separate_documents: bool
     """Whether some windows hold documents that must not see each other."""
+    speech_tokenizer: str | None = None
+    """Fingerprint of the speech tokenizer of the codes in them; None if there are none."""
 
 
 @dataclass
@@ -180,10 +182,7 @@ def build_datasets(
         ConfigError, DataError, VocabularyError: the settings or the files do not work; see
             `indexed_files.check_datasets`.
     """
-    if not config.data_path:
-        raise ConfigError("--data-path is missing: give at least one dataset prefix")
-    if config.split is not None and config.valid_data_path:
-        raise ConfigError("--split and --valid-data-path exclude each other; drop one")
+    config.check()
     train = parse_blend(config.data_path, "--data-path")
     valid = None
     if config.valid_data_path:
@@ -212,11 +211,13 @@ def build_datasets(
     built = builder.build()
     for blend in built[: 1 + has_validation]:
         _report_left_out(blend)
+    known = {found.tokenizer_fingerprint for found in facts.values()}
     return Datasets(
         train=built[0],
         valid=built[1] if has_validation else None,
         separate_documents=config.reset_attention_mask
         or any(found.packing == "whole" for found in facts.values()),
+        speech_tokenizer=max(filter(None, known), default=None),  # they agree: check_datasets
     )
 
 

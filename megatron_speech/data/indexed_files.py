@@ -114,6 +114,9 @@ def check_datasets(prefixes: list[str], vocab: SpeechTextVocab) -> dict[str, Dat
                 f"dataset {prefix} was made with vocabulary {found.vocab_fingerprint}, but --vocab "
                 f"is {vocab.fingerprint}; build the dataset with this vocabulary"
             )
+        vocab.require_speech_tokenizer(
+            found.tokenizer_fingerprint, f"dataset {prefix}", "the model that --vocab comes from"
+        )
         if found.tokenizer_fingerprint is not None:
             speech[found.tokenizer_fingerprint] = prefix
     if len(speech) > 1:

@@ -2,22 +2,23 @@
 
 A manifest is Parquet or TSV with columns id, path, text, speaker, language and, if known,
 duration_s. A text list is Parquet or JSON lines (plain, .gz or .zst) with `text` and perhaps `id`.
+
+A row that cannot be used is set aside with a reason and the others are returned; a file, a header
+or a column that is not there is an error, and so is a list without one usable row.
 """
 
-import csv
-import gzip
-import io
-import json
-import zlib
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..files import atomic_path
+from ..parquet import write_parquet
+from ..rejected import Rejected, count_reasons, describe_counts
+from .list_files import Row, read_jsonl_rows, read_parquet_rows, read_tsv_rows
 
 MANIFEST_COLUMNS = ("id", "path", "text", "speaker", "language")
 _TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -39,38 +40,43 @@ class ManifestRow:
     """Length; 0 if the manifest does not say."""
 
 
-def read_manifest(path: str | Path) -> list[ManifestRow]:
+def read_manifest(path: str | Path, rejected: list[Rejected] | None = None) -> list[ManifestRow]:
     """Read a manifest. The recordings are not opened: a missing one is for its reader to report.
 
+    Rows without id or path, with an id that came before, or that are damaged are appended to
+    `rejected`; without that list they are counted on stderr.
+
     Raises:
-        DataError: the manifest is missing, unreadable, empty, lacks a column, has an empty id or
-            path, or the same id twice.
+        DataError: the manifest is missing, unreadable, lacks a column, or has no usable row.
     """
     path = Path(path)
-    columns = _read_tsv(path) if path.suffix == ".tsv" else _read_parquet_columns(path)
-    _require_columns(path, columns, MANIFEST_COLUMNS)
-    durations = columns.get("duration_s") or [0.0] * len(columns["id"])
-    rows = []
-    for number, values in enumerate(
-        zip(*(columns[name] for name in MANIFEST_COLUMNS), durations, strict=True)
-    ):
-        identifier, audio, text, speaker, language, duration_s = values
-        if not identifier or not audio:
-            raise DataError(f"{path}, row {number}: id and path must not be empty")
-        rows.append(
-            ManifestRow(
-                id=str(identifier),
-                path=path.parent / str(audio),
-                text=str(text or ""),
-                speaker=str(speaker or ""),
-                language=str(language or ""),
-                duration_s=_duration(path, number, duration_s),
-            )
-        )
-    if not rows:
-        raise DataError(f"manifest {path} has no rows")
-    _require_distinct(path, (row.id for row in rows))
-    return rows
+    if path.suffix == ".tsv":
+        rows = read_tsv_rows(path, MANIFEST_COLUMNS)
+    else:
+        rows = read_parquet_rows(path, MANIFEST_COLUMNS, ("duration_s",))
+    folder = path.parent
+    found = (row if isinstance(row, Rejected) else _manifest_row(folder, row) for row in rows)
+    return _usable(path, "manifest", found, rejected)
+
+
+def _manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
+    values = row.values
+    name = f"row {row.number}" if values["id"] in (None, "") else str(values["id"])
+    missing = next((key for key in ("id", "path") if values[key] in (None, "")), None)
+    if missing:
+        return Rejected(name, f"no_{missing}", f"row {row.number}: {missing} is empty")
+    try:
+        duration_s = float(values.get("duration_s") or 0.0)
+    except (TypeError, ValueError):
+        return Rejected(name, "bad_duration", f"{values['duration_s']!r}, expected seconds")
+    return ManifestRow(
+        id=name,
+        path=folder / str(values["path"]),
+        text=str(values["text"] or ""),
+        speaker=str(values["speaker"] or ""),
+        language=str(values["language"] or ""),
+        duration_s=duration_s,
+    )
 
 
 def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:
@@ -92,142 +98,83 @@ def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:
             "duration_s": pa.array([row.duration_s for row in rows], pa.float32()),
         }
     )
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_parquet(path, table)
 
 
-def read_texts(path: str | Path, text_column: str = "text") -> list[tuple[str, str]]:
-    """Read (id, text) pairs from Parquet or JSON lines; without ids, `<file>-<row>` is used.
+@dataclass(frozen=True)
+class _Text:
+    id: str
+    text: str
+
+
+def read_texts(
+    path: str | Path, text_column: str = "text", rejected: list[Rejected] | None = None
+) -> list[tuple[str, str]]:
+    """Read (id, text) pairs from Parquet or JSON lines; without an id, `<file>-<row>` is used.
+
+    Rows that are no text, damaged, or have an id that came before are appended to `rejected`;
+    without that list they are counted on stderr.
 
     Raises:
-        DataError: the file is missing, unreadable, empty, not UTF-8, lacks `text_column` or has
-            the same id twice.
+        DataError: the file is missing, unreadable, lacks `text_column`, or has no usable row.
     """
     path = Path(path)
     if path.name.endswith(_TEXT_SUFFIXES[1:]):
-        columns = _read_jsonl(path, text_column)
+        rows = read_jsonl_rows(path, text_column)
     elif path.suffix == ".parquet":
-        columns = _read_parquet_columns(path, ("id", text_column))
+        rows = read_parquet_rows(path, (text_column,), ("id",))
     else:
         raise DataError(f"text list {path}: expected a name ending in {', '.join(_TEXT_SUFFIXES)}")
-    _require_columns(path, columns, (text_column,))
-    texts = columns[text_column]
-    if not texts:
-        raise DataError(f"text list {path} is empty")
     stem = path.name.split(".")[0]
-    ids = columns.get("id") or [f"{stem}-{number:07d}" for number in range(len(texts))]
-    pairs = [(str(i), str(text or "")) for i, text in zip(ids, texts, strict=True)]
-    _require_distinct(path, (identifier for identifier, _ in pairs))
-    return pairs
+    found = (row if isinstance(row, Rejected) else _text(stem, row, text_column) for row in rows)
+    return [(item.id, item.text) for item in _usable(path, "text list", found, rejected)]
 
 
-def _duration(path: Path, number: int, value: object) -> float:
-    try:
-        return float(value or 0.0)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{path}, row {number}: duration_s is {value!r}, expected seconds"
-        ) from None
+def _text(stem: str, row: Row, text_column: str) -> _Text | Rejected:
+    given, text = row.values.get("id"), row.values[text_column]
+    name = str(given) if given is not None else f"{stem}-{row.number:07d}"
+    if text is not None and not isinstance(text, str):
+        return Rejected(name, "not_text", f"{type(text).__name__}: {text!r}"[:200])
+    try:  # a JSON escape can smuggle in half a surrogate pair
+        (text or "").encode("utf-8")
+    except UnicodeEncodeError as error:
+        return Rejected(name, "invalid_utf8", str(error))
+    return _Text(name, text or "")
 
 
-def _require_columns(path: Path, columns: dict[str, list], needed: Iterable[str]) -> None:
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(sorted(columns)) or 'none'}"
+def _usable(
+    path: Path, kind: str, items: Iterable[Any], rejected: list[Rejected] | None
+) -> list[Any]:
+    """The items that are not set aside; ids must be distinct.
+
+    Raises:
+        DataError: none is left.
+    """
+    bad: list[Rejected] = []
+    good = list(_distinct(items, bad))
+    counts = count_reasons(bad)
+    if not good:
+        reason = f"not one of its {len(bad)} rows can be used: {describe_counts(counts)}"
+        example = f"; the first, {bad[0].id!r}: {bad[0].detail}" if bad else ""
+        raise DataError(f"{kind} {path} " + (reason + example if bad else "is empty: no rows"))
+    if rejected is not None:
+        rejected += bad
+    elif bad:
+        print(
+            f"{path}: {len(bad):,} of {len(good) + len(bad):,} rows are set aside: "
+            f"{describe_counts(counts)}; the first, {bad[0].id!r}: {bad[0].detail}",
+            file=sys.stderr,
         )
+    return good
 
 
-def _require_distinct(path: Path, ids: Iterable[str]) -> None:
+def _distinct(items: Iterable[Any], bad: list[Rejected]) -> Iterator[Any]:
     seen: set[str] = set()
-    for identifier in ids:
-        if identifier in seen:
-            raise DataError(f"{path} has id {identifier!r} more than once; ids must be unique")
-        seen.add(identifier)
-
-
-def _read_parquet_columns(path: Path, wanted: Sequence[str] | None = None) -> dict[str, list]:
-    try:
-        file = pq.ParquetFile(path)
-        names = [n for n in file.schema_arrow.names if wanted is None or n in wanted]
-        table = file.read(columns=names)
-        if not names:
-            return {name: [] for name in file.schema_arrow.names}
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
-    try:
-        return {name: table[name].to_pylist() for name in names}
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} holds text that is not valid UTF-8: {error.reason}") from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    """The whole file, decompressed by its suffix."""
-    try:
-        if path.suffix == ".gz":
-            with gzip.open(path) as stream:
-                return stream.read()
-        if path.suffix == ".zst":
-            with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-                return stream.read()
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _decode(path: Path, line: bytes, number: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: not valid UTF-8 ({error.reason} at byte {error.start}); "
-            "convert the file to UTF-8"
-        ) from None
-
-
-def _read_jsonl(path: Path, text_column: str) -> dict[str, list]:
-    columns: dict[str, list] = {text_column: [], "id": []}
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(_decode(path, line, number))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON: {error.msg}") from None
-        if not isinstance(record, dict) or text_column not in record:
-            fields = (
-                ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
-            )
-            raise DataError(f"{path}, line {number}: no field {text_column!r}; it has {fields}")
-        columns[text_column].append(record[text_column])
-        if record.get("id") is not None:
-            columns["id"].append(record["id"])
-    if columns["id"] and len(columns["id"]) != len(columns[text_column]):
-        raise DataError(f"{path}: some lines have an id and some do not; give all or none")
-    if not columns["id"]:
-        del columns["id"]
-    return columns
-
-
-def _read_tsv(path: Path) -> dict[str, list]:
-    data = _read_bytes(path)
-    lines = [_decode(path, line, n) for n, line in enumerate(data.split(b"\n"), start=1)]
-    reader = csv.reader(io.StringIO("\n".join(lines)), delimiter="\t", quoting=csv.QUOTE_NONE)
-    header = next(reader, [])
-    columns: dict[str, list] = {name: [] for name in header}
-    for number, values in enumerate(reader, start=2):
-        if not values:
-            continue
-        if len(values) != len(header):
-            raise DataError(
-                f"{path}, line {number}: {len(values)} fields, expected {len(header)} "
-                f"({', '.join(header)}) separated by tabs"
-            )
-        for name, value in zip(header, values, strict=True):
-            columns[name].append(value)
-    return columns
+    for item in items:
+        if isinstance(item, Rejected):
+            bad.append(item)
+        elif item.id in seen:
+            bad.append(Rejected(item.id, "duplicate_id", "the first row of this id is used"))
+        else:
+            seen.add(item.id)
+            yield item

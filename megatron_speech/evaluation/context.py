@@ -141,6 +141,8 @@ def check_same_codes(
             f"the spoken sentences were tokenized with {utterances.info.num_codes} codes, the "
             f"model's vocabulary has {model.vocab.num_codes}; they belong to different tokenizers"
         )
+    fingerprint = utterances.info.tokenizer_fingerprint
+    model.vocab.require_speech_tokenizer(fingerprint, "the set of spoken sentences", "the model")
     if tokenizer is not None and tokenizer.fingerprint != utterances.info.tokenizer_fingerprint:
         raise DataError(
             f"the spoken sentences were made by speech tokenizer "

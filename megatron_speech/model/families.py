@@ -46,6 +46,24 @@ class Family:
     """What of the model the family cannot express, None if nothing."""
 
 
+def export_obstacle(model: ModelConfig) -> str | None:
+    """One line that says why checkpoints of this model cannot be exported yet, None if they can.
+
+    Raises:
+        ConfigError: the family's name is not known at all.
+    """
+    if model.family not in FAMILIES and model.family not in WITHOUT_LAYOUT:
+        raise ConfigError(
+            f"--family {model.family!r} is unknown; expected one of "
+            f"{', '.join([*FAMILIES, *WITHOUT_LAYOUT])}"
+        )
+    try:
+        get_family(model)
+    except ConfigError as error:
+        return f"note: checkpoints of this run can be trained on, but not exported yet: {error}"
+    return None
+
+
 def get_family(model: ModelConfig) -> Family:
     """The family a model belongs to.
 
@@ -158,3 +176,5 @@ _LLAMA_LAYER = (
 FAMILIES: dict[str, Family] = {
     "llama": Family(layer=_LLAMA_LAYER, config=_llama_config, refuses=_llama_refuses),
 }
+WITHOUT_LAYOUT = ("glm",)
+"""Families that can be trained, but have no export here yet."""

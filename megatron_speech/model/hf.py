@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import write_json
+from ..files import replace_folder, write_json
 from ..training.checkpoint import iteration_directory, latest_iteration
-from ..training.megatron_checkpoint import IDENTITY_KEY, read_common
+from ..training.megatron_checkpoint import IDENTITY_KEY, SPEECH_TOKENIZER_KEY, read_common
 from ..training.parallel import ParallelConfig, session
 from ..vocab import SpeechTextVocab
 from .config import ModelConfig
@@ -39,7 +39,8 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
 
     The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
     vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
-    the tokenizer and the vocabulary, and exists whole or not at all; one found there is replaced.
+    the tokenizer and the vocabulary (which names the speech tokenizer of the codes the model
+    learned), and exists whole or not at all; one found there is replaced.
 
     Raises:
         CheckpointError: no checkpoint, or one of another vocabulary; `hf` holds something else
@@ -53,7 +54,11 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     directory = iteration_directory(load, iteration)
     vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
     with session(ParallelConfig()):
-        model = _stored_model(directory, vocab)
+        stored = _stored_identity(directory, vocab)
+        names = {field.name for field in fields(ModelConfig)}
+        model = ModelConfig(**{name: value for name, value in stored.items() if name in names})
+        known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
+        vocab = replace(vocab, speech_tokenizer=known)
         family = get_family(model)
         staging = hf.parent / f".{hf.name}.{os.getpid()}.part"
         shutil.rmtree(staging, ignore_errors=True)
@@ -62,9 +67,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
             tensors = checkpoint_tensors(directory, model, vocab)
             parameters = _write_shards(staging, tensors, MAX_SHARD_BYTES)
             _write_configs(staging, model, family, vocab, directory)
-            if hf.exists():
-                shutil.rmtree(hf)
-            os.rename(staging, hf)
+            replace_folder(staging, hf)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
@@ -81,7 +84,7 @@ def _require_replaceable(hf: Path) -> None:
         )
 
 
-def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
+def _stored_identity(directory: Path, vocab: SpeechTextVocab) -> dict[str, Any]:
     stored = read_common(directory).get(IDENTITY_KEY)
     if stored is None:
         raise CheckpointError(
@@ -92,8 +95,7 @@ def _stored_model(directory: Path, vocab: SpeechTextVocab) -> ModelConfig:
             f"{directory} was trained with vocabulary {stored['vocab']}, but the given one is "
             f"{vocab.fingerprint}; give --vocab the folder used in training"
         )
-    names = {field.name for field in fields(ModelConfig)}
-    return ModelConfig(**{name: value for name, value in stored.items() if name in names})
+    return stored
 
 
 def checkpoint_tensors(

@@ -16,11 +16,19 @@ from ..data.config import DataConfig
 from ..errors import ConfigError
 from ..files import write_text
 from ..model.config import ModelConfig
+from ..model.families import export_obstacle
 from ..training.loop import LoopConfig, LoopResult, train
 from ..training.megatron import MegatronTrainer, TrainingData
+from ..training.megatron_checkpoint import SPEECH_TOKENIZER_KEY
 from ..training.megatron_optimizer import BatchConfig
-from ..training.parallel import ParallelConfig, launched_world_size, session
+from ..training.parallel import (
+    ParallelConfig,
+    is_launched_main_rank,
+    launched_world_size,
+    session,
+)
 from ..vocab import SpeechTextVocab
+from .resume import CONFIG_NAME, check_resume
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +52,19 @@ def lm_debug() -> LMConfig:
             num_attention_heads=4,
             num_query_groups=2,
             max_position_embeddings=512,
+            init_method_std=0.06,
         ),
-        data=DataConfig(seq_length=256),
-        batch=BatchConfig(lr_warmup_iters=30, eval_iters=8),
-        loop=LoopConfig(train_iters=732, save_interval=200, eval_interval=0),
+        # A window holds several short stories. Kept apart, and in many small steps, the model
+        # learns within a million tokens to read codes; run together it does not in three.
+        data=DataConfig(seq_length=256, reset_attention_mask=True),
+        batch=BatchConfig(
+            micro_batch_size=4,
+            global_batch_size=4,
+            adam_beta2=0.98,
+            lr_warmup_iters=100,
+            eval_iters=32,
+        ),
+        loop=LoopConfig(train_iters=2928, save_interval=500, eval_interval=0),
     )
 
 
@@ -183,6 +200,9 @@ def _shortened(config: LMConfig) -> LMConfig:
 def check(config: LMConfig) -> SpeechTextVocab:
     """Refuse what cannot work before any process group starts; returns the vocabulary.
 
+    Prints what works and should be known: a model without a layout for exports, settings that
+    changed since the run was saved.
+
     Raises:
         ConfigError, VocabularyError: names the setting to change.
     """
@@ -194,14 +214,29 @@ def check(config: LMConfig) -> SpeechTextVocab:
     replicas = config.parallel.data_parallel_size(launched_world_size())
     config.batch.micro_batches(replicas)
     config.model.check_layout(config.parallel, config.data.seq_length, vocab.padded_size)
+    config.data.check()
+    notes = (export_obstacle(config.model), check_resume(config.loop.save, plain(config)))
+    for note in notes:
+        if note is not None and is_launched_main_rank():
+            print(note, flush=True)
     return vocab
 
 
-def identity(config: LMConfig, vocab: SpeechTextVocab) -> dict[str, Any]:
-    """What a checkpoint must agree on with the run that loads it."""
+def identity(
+    config: LMConfig, vocab: SpeechTextVocab, speech_tokenizer: str | None
+) -> dict[str, Any]:
+    """What a checkpoint must agree on with the run that loads it.
+
+    `speech_tokenizer` is the fingerprint of the one whose codes the model learns, if known.
+    """
     training_only = ("hidden_dropout", "attention_dropout", "init_method_std")
     model = {k: v for k, v in asdict(config.model).items() if k not in training_only}
-    return {**model, "padded_vocab_size": vocab.padded_size, "vocab": vocab.fingerprint}
+    return {
+        **model,
+        "padded_vocab_size": vocab.padded_size,
+        "vocab": vocab.fingerprint,
+        SPEECH_TOKENIZER_KEY: speech_tokenizer,
+    }
 
 
 @contextmanager
@@ -234,7 +269,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.parallel,
             layout,
             config.loop.train_iters,
-            identity(config, vocab),
+            identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
 
 
@@ -245,8 +280,10 @@ def pretrain(config: LMConfig) -> LoopResult:
         assert save is not None
         assert config.data.vocab is not None
         if trainer.is_main_rank:
-            write_text(save / "run_config.yaml", yaml.safe_dump(plain(config), sort_keys=False))
-            SpeechTextVocab.from_pretrained(config.data.vocab).save_pretrained(save / "vocab")
+            write_text(save / CONFIG_NAME, yaml.safe_dump(plain(config), sort_keys=False))
+            vocab = SpeechTextVocab.from_pretrained(config.data.vocab)
+            vocab = replace(vocab, speech_tokenizer=trainer.identity[SPEECH_TOKENIZER_KEY])
+            vocab.save_pretrained(save / "vocab")
         return train(trainer, config.loop)
 
 

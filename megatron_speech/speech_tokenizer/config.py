@@ -1,8 +1,8 @@
 """Shape of a speech tokenizer, in the field names of the released GLM-4-Voice tokenizer."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from ..audio import HOP_SAMPLES, SAMPLE_RATE_HZ
 from ..errors import ConfigError
@@ -63,6 +63,10 @@ class SpeechTokenizerConfig:
     """Codes K in the codebook; none trains without quantization."""
     quantize_position: int = 16
     """Encoder layers before the quantizer."""
+    quantize_lookup: Literal["exact", "released"] = "exact"
+    """How the nearest code is found: exactly, or by the released code's arithmetic, whose distances
+    are rounded in the model's dtype. A folder in the released layout that does not say is read as
+    `released`."""
     quantize_commit_coefficient: float = 0.25
     """Weight of the commitment loss, times `quantize_loss_scale`."""
     quantize_loss_scale: float = 10.0
@@ -118,8 +122,11 @@ class SpeechTokenizerConfig:
                 f"{self.quantize_position} and --encoder-layers {self.encoder_layers} must not "
                 "decrease: the pool comes before the quantizer"
             )
-        if self.pooling_kernel_size < 1:
-            raise ConfigError(f"--pooling-kernel-size is {self.pooling_kernel_size}; expected >= 1")
+        if not 1 <= self.pooling_kernel_size <= self.max_source_positions:
+            raise ConfigError(
+                f"--pooling-kernel-size is {self.pooling_kernel_size}; expected 1 to "
+                f"--max-source-positions {self.max_source_positions}"
+            )
 
     @property
     def frame_rate_hz(self) -> float:
@@ -138,13 +145,18 @@ class SpeechTokenizerConfig:
 
     @property
     def codes_per_window(self) -> int:
-        """Most codes that one window (30 s in Whisper) gives; also rows of embed_positions2."""
+        """Codes of one full window: 30 s in Whisper, at 6.25 Hz its 187 whole codes (29.92 s)."""
+        return self.max_source_positions // self.pooling_kernel_size
+
+    @property
+    def code_positions(self) -> int:
+        """Rows of embed_positions2, as in the released layout: a last partial code counts."""
         return -(-self.max_source_positions // self.pooling_kernel_size)
 
     @property
     def window_samples(self) -> int:
-        """Longest audio handled at once; longer audio is cut."""
-        return self.max_source_positions * CONV_STRIDE * HOP_SAMPLES
+        """Longest audio handled at once; longer audio is cut, and the codes are joined."""
+        return self.codes_per_window * self.samples_per_code
 
     @property
     def restart_threshold(self) -> float:
@@ -176,5 +188,33 @@ class SpeechTokenizerConfig:
             raise ConfigError(
                 "config.json has no quantize_vocab_size: this is no speech tokenizer folder"
             )
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
+        if values.get("activation_function", "gelu") != "gelu":
+            raise ConfigError(
+                f"config.json has activation_function {values['activation_function']!r}; expected "
+                "gelu, as in Whisper"
+            )
+        hints = get_type_hints(cls)
+        known = {name: value for name, value in values.items() if name in hints}
+        # None stands for no pooling, and for a codebook that was trained by gradient.
+        for name, stand_in in (("pooling_kernel_size", 1), ("quantize_ema_decay", 0.99)):
+            if name in known and known[name] is None:
+                known[name] = stand_in
+        if "mel_dynamic_range" not in known:
+            known = {"quantize_lookup": "released", **known}
+        for name, value in known.items():
+            _check_type(name, value, hints[name])
+        return cls(**known)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    allowed = get_args(hint) or (hint,)
+    if all(isinstance(choice, str) for choice in allowed):  # Literal
+        fits = value in allowed
+    elif all(type(choice) is type for choice in allowed):
+        kinds = (*allowed, int) if float in allowed else allowed
+        fits = isinstance(value, kinds) and (bool in allowed or not isinstance(value, bool))
+    else:
+        return
+    if not fits:
+        expected = " or ".join(str(getattr(choice, "__name__", choice)) for choice in allowed)
+        raise ConfigError(f"config.json says {name} = {value!r}; expected {expected}")

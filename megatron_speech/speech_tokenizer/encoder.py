@@ -1,6 +1,6 @@
 """Whisper's encoder made block-causal, with pooling and quantization inside (paper section 2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -86,16 +86,16 @@ class SpeechTokenizerEncoder(WhisperEncoder):
     """
 
     def __init__(self, config: SpeechTokenizerConfig, attention: str = "eager"):
-        super().__init__(whisper_config(config, attention))
+        whole = config
+        if config.quantize_encoder_only:
+            whole = replace(config, encoder_layers=config.quantize_position)
+        super().__init__(whisper_config(whole, attention))
         self.shape = config
         if config.quantize_encoder_only:
-            self.layers = self.layers[: config.quantize_position]
             self.layer_norm = nn.Identity()
-        self.embed_positions2 = nn.Embedding(config.codes_per_window, config.d_model)
+        self.embed_positions2 = nn.Embedding(config.code_positions, config.d_model)
         with torch.no_grad():
-            self.embed_positions2.weight.copy_(
-                self.embed_positions.weight[: config.codes_per_window]
-            )
+            self.embed_positions2.weight.copy_(self.embed_positions.weight[: config.code_positions])
         self.quantizer = None
         if config.quantize_vocab_size is not None:
             self.quantizer = VectorQuantizer(config)

@@ -8,8 +8,34 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..audio import HOP_SAMPLES, log_mel
+from ..audio import HOP_SAMPLES, LOUDEST, log_mel
+from ..errors import AudioError
 from .config import SpeechTokenizerConfig
+
+
+def checked_clip(clip: np.ndarray, name: str) -> np.ndarray:
+    """Audio (n,) as float32; `name` says whose it is.
+
+    Raises:
+        AudioError: no samples, more than one channel, no floats, NaN, infinite samples, or some far
+            beyond full scale.
+    """
+    clip = np.asarray(clip)
+    if clip.ndim != 1:
+        raise AudioError(f"{name} has shape {clip.shape}; expected mono audio (samples,)")
+    if clip.size == 0:
+        raise AudioError(f"{name} is empty", reason="empty")
+    if not np.issubdtype(clip.dtype, np.floating):
+        raise AudioError(f"{name} is {clip.dtype}; expected float samples in -1..1")
+    peak = float(np.abs(clip).max())
+    if not np.isfinite(peak):
+        raise AudioError(f"{name} holds NaN or infinite samples", reason="not_finite")
+    if peak > 2 * LOUDEST:  # twice what read_audio lets through: resampling may overshoot
+        raise AudioError(
+            f"{name} has samples up to {peak:.4g}; expected -1..1 (divide 16-bit samples by 32768)",
+            reason="out_of_range",
+        )
+    return clip.astype(np.float32, copy=False)
 
 
 def clip_features(

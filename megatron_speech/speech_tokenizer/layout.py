@@ -1,23 +1,25 @@
 """The released tokenizer's folder: safetensors whose names are Whisper's, plus the codebook's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..errors import CheckpointError
-from ..files import atomic_path, read_json, write_json
+from ..files import read_json, write_json
 from .characters import PREFIX
 from .config import SpeechTokenizerConfig
 from .model import SpeechTokenizerModel
+from .weights import Tensors, read_tensors, write_tensors
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _ENCODER = "model.encoder."
-_QUANTIZER_TENSORS = ("codebook.weight", "ema_count", "ema_weight")
+_QUANTIZER = _ENCODER + "quantizer."
+_STATISTICS = ("ema_count", "ema_weight")  # of training; codes do not depend on them
+_QUANTIZER_TENSORS = ("codebook.weight", *_STATISTICS)
 
 
-def released_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def released_names(state: Tensors) -> Tensors:
     """Our state dict under the released tensor names, without training-only outputs."""
     return {
         name.replace(".encoder.quantizer.", ".encoder."): value
@@ -26,38 +28,67 @@ def released_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def own_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def own_names(tensors: Tensors) -> Tensors:
     """Released tensors under our names; encoder-only files may lack the `model.encoder.` prefix."""
     if not any(name.startswith(_ENCODER) for name in tensors):
-        tensors = {_ENCODER + name: value for name, value in tensors.items()}
-    quantizer = {_ENCODER + name: _ENCODER + "quantizer." + name for name in _QUANTIZER_TENSORS}
+        lacking = "model." if any(name.startswith("encoder.") for name in tensors) else _ENCODER
+        tensors = {lacking + name: value for name, value in tensors.items()}
+    quantizer = {_ENCODER + name: _QUANTIZER + name for name in _QUANTIZER_TENSORS}
     tied = "proj_out.weight"  # Whisper's output layer is its embedding
     return {quantizer.get(name, name): v for name, v in tensors.items() if name != tied}
 
 
-def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder with one or several safetensors files.
+def load_model(folder: Path) -> SpeechTokenizerModel:
+    """Read a folder in the released layout: the whole model, or what it has below the quantizer.
 
     Raises:
-        CheckpointError: none there, pickle weights only, or a damaged file.
+        CheckpointError: files missing or damaged, or tensors that do not fit the config.
+        ConfigError: a config that makes no speech tokenizer.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    config = read_config(folder)
+    tensors = own_names(read_tensors(folder))
+    above = _names_above(config, tensors)
+    if not above:  # some files hold the encoder alone, whatever their config says
+        config = replace(config, quantize_encoder_only=True)
+    if config.quantize_encoder_only:
+        tensors = {name: value for name, value in tensors.items() if name not in above}
+    codebook = tensors.get(_QUANTIZER + "codebook.weight")
+    if codebook is not None:  # a codebook trained by gradient comes without statistics
+        tensors.setdefault(_QUANTIZER + "ema_count", torch.ones(len(codebook)))
+        tensors.setdefault(_QUANTIZER + "ema_weight", codebook.float().clone())
+    tensors = {name: v.float() if v.is_floating_point() else v for name, v in tensors.items()}
+    model = _filled_model(config, tensors, folder, "meta")
+    if any(buffer.is_meta for buffer in model.buffers()):  # some are no part of the file
+        model = _filled_model(config, tensors, folder, "cpu")
+    return model
 
-    files = [folder / _WEIGHTS]
-    if (folder / _INDEX).exists():
-        files = [folder / n for n in sorted(set(read_json(folder / _INDEX)["weight_map"].values()))]
-    tensors: dict[str, torch.Tensor] = {}
-    for path in files:
-        if not path.exists():
-            pickled = sorted(p.name for p in folder.glob("*.bin"))
-            hint = f"; {pickled[0]} is pickle and is not read, convert it" if pickled else ""
-            raise CheckpointError(f"{path} does not exist{hint}")
-        try:
-            tensors |= load_file(path)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from None
-    return tensors
+
+def _filled_model(
+    config: SpeechTokenizerConfig, tensors: Tensors, folder: Path, built_on: str
+) -> SpeechTokenizerModel:
+    """The model with `tensors`; built on "meta" no random weights are drawn first."""
+    with torch.device(built_on):
+        model = SpeechTokenizerModel(config, "sdpa" if config.d_model > 512 else "eager")
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder}: weights do not fit config.json: {error}") from None
+    if missing:
+        raise CheckpointError(f"{folder}: {len(missing)} tensors missing, first {missing[0]}")
+    if unexpected:
+        raise CheckpointError(
+            f"{folder}: {len(unexpected)} tensors that the config has no place for, first "
+            f"{unexpected[0]}"
+        )
+    return model
+
+
+def _names_above(config: SpeechTokenizerConfig, tensors: Tensors) -> set[str]:
+    """Names of the tensors above the quantizer: upper layers, decoder, outputs."""
+    layers = range(config.quantize_position, config.encoder_layers)
+    upper = tuple(f"{_ENCODER}layers.{number}." for number in layers)
+    parts = (*upper, f"{_ENCODER}layer_norm.", "model.decoder.", "ctc_head.")
+    return {name for name in tensors if name.startswith(parts)}
 
 
 def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
@@ -88,22 +119,17 @@ def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
 
 
 def write_folder(
-    folder: Path, config: SpeechTokenizerConfig, state: dict[str, torch.Tensor]
+    folder: Path,
+    config: SpeechTokenizerConfig,
+    state: Tensors,
+    max_shard_bytes: int | None = None,
 ) -> None:
-    """Write weights, config.json and preprocessor_config.json; the config comes last.
+    """Write weights, preprocessor_config.json and config.json; the config comes last.
 
     Raises:
         CheckpointError: the weights could not be written (a full disk, most often).
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    tensors = {name: v.detach().cpu().contiguous() for name, v in released_names(state).items()}
-    try:
-        with atomic_path(folder / _WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / _WEIGHTS} could not be written: {error}") from None
+    write_tensors(folder, released_names(state), max_shard_bytes)
     write_json(
         folder / "preprocessor_config.json",
         {
@@ -134,6 +160,9 @@ def read_config(folder: Path) -> SpeechTokenizerConfig:
             "folder that tools/train_speech_tokenizer.py writes"
         )
     try:
-        return SpeechTokenizerConfig.from_dict(read_json(path))
-    except json.JSONDecodeError as error:
+        values = read_json(path)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds {type(values).__name__}, not settings by name")
+    return SpeechTokenizerConfig.from_dict(values)

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 
 from ..audio import SAMPLE_RATE_HZ
-from ..errors import AudioError, CheckpointError, ConfigError, VocabularyError
+from ..errors import AudioError, ConfigError, VocabularyError
 from ..files import fingerprint_of
-from ..kernels.vq_lookup import nearest_codes
 from . import layout
 from .config import SpeechTokenizerConfig
-from .features import batches_by_length, clip_features, collate_features
+from .features import batches_by_length, checked_clip, clip_features, collate_features
+from .lookup import codes_by_rule
 from .model import SpeechTokenizerModel
+from .stream import SpeechTokenStream
 from .text import AsrText
 
 # What codes depend on: the rest of the config belongs to training and transcription.
@@ -39,42 +40,52 @@ class SpeechTokenizer:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: str | torch.device = "cpu"
+        cls,
+        folder: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> "SpeechTokenizer":
         """Read a folder in the released layout.
+
+        `dtype` is that of the encoder; the codebook stays fp32.
 
         Raises:
             CheckpointError: files missing or damaged, or tensors that do not fit the config.
             ConfigError: a config that makes no speech tokenizer.
         """
         folder = Path(folder)
-        config = layout.read_config(folder)
-        model = SpeechTokenizerModel(config, "sdpa" if config.d_model > 512 else "eager")
-        tensors = layout.own_names(layout.read_tensors(folder))
-        missing, unexpected = [], []
-        try:
-            missing, unexpected = model.load_state_dict(tensors, strict=False)
-        except RuntimeError as error:
-            raise CheckpointError(f"{folder}: weights do not fit config.json: {error}") from None
-        if missing:
-            raise CheckpointError(f"{folder}: {len(missing)} tensors missing, first {missing[0]}")
-        if unexpected and not config.quantize_encoder_only:
-            raise CheckpointError(
-                f"{folder}: {len(unexpected)} tensors that the config has no place for, first "
-                f"{unexpected[0]}"
-            )
+        model = layout.load_model(folder)
         text = None
-        if not config.quantize_encoder_only and (folder / "tokenizer.json").exists():
+        if not model.config.quantize_encoder_only and (folder / "tokenizer.json").exists():
             text = AsrText(folder)
-        return cls(model.to(device), text)
+        tokenizer = cls(model, text)
+        if dtype != torch.float32:
+            tokenizer._round_encoder(dtype)
+        model.to(device)
+        return tokenizer
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder in the released layout."""
+    def _round_encoder(self, dtype: torch.dtype) -> None:
+        self._fingerprint = _fingerprint(self.model)  # names the weights, not their rounding
+        encoder = self.model.encoder
+        quantizer, encoder.quantizer = encoder.quantizer, None
+        self.model.to(dtype)
+        encoder.quantizer = quantizer
+
+    def save_pretrained(self, folder: str | Path, max_shard_bytes: int | None = None) -> None:
+        """Write a folder in the released layout, in several files if `max_shard_bytes` is given.
+
+        Raises:
+            ConfigError: a model that was rounded on loading; its file would be another tokenizer.
+        """
+        if self.dtype != torch.float32:
+            raise ConfigError(
+                f"the model was loaded in {self.dtype}; load it in float32 to save it"
+            )
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.text is not None:
             self.text.save_pretrained(folder)
-        layout.write_folder(folder, self.config, self.model.state_dict())
+        layout.write_folder(folder, self.config, self.model.state_dict(), max_shard_bytes)
 
     @property
     def frame_rate_hz(self) -> float:
@@ -93,6 +104,11 @@ class SpeechTokenizer:
         return self.model.encoder.conv1.weight.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder's weights."""
+        return self.model.encoder.conv1.weight.dtype
+
+    @property
     def fingerprint(self) -> str:
         """Identifies weights and settings that codes depend on; the text side does not count."""
         if self._fingerprint is None:
@@ -106,10 +122,11 @@ class SpeechTokenizer:
         """Mono float32 clips (n,) in -1..1 -> codes (ceil(n / samples per code),), int64.
 
         Clips are cut into 30 s windows whose codes are joined. The order and number of clips do
-        not matter to the result.
+        not matter to the result, but for rounding where two codes are equally near.
 
         Raises:
-            AudioError: another sample rate, an empty clip, more than one channel, NaN or inf.
+            AudioError: another sample rate; a clip that is empty, not mono, not of floats, or holds
+                NaN, infinite samples or some far beyond full scale.
         """
         self.num_codes  # noqa: B018 - refuses models without a codebook
         if sample_rate_hz != SAMPLE_RATE_HZ:
@@ -117,9 +134,11 @@ class SpeechTokenizer:
                 f"audio has {sample_rate_hz} Hz; the speech tokenizer takes {SAMPLE_RATE_HZ} Hz. "
                 "megatron_speech.audio.read_audio resamples files"
             )
+        if isinstance(audio, np.ndarray | torch.Tensor) and audio.ndim == 1:
+            raise AudioError("encode takes a list of clips and got one clip; put it into a list")
         windows: list[tuple[int, np.ndarray]] = []
         for index, clip in enumerate(audio):
-            clip = _checked(clip, index)
+            clip = checked_clip(clip, f"clip {index}")
             size = self.config.window_samples
             windows += [(index, clip[start : start + size]) for start in range(0, len(clip), size)]
         found = self._encode_windows([clip for _, clip in windows])
@@ -131,16 +150,30 @@ class SpeechTokenizer:
     def _encode_windows(self, windows: list[np.ndarray]) -> list[np.ndarray]:
         results: list[np.ndarray] = [np.zeros(0, np.int64)] * len(windows)
         encoder, limit = self.model.encoder, _BATCH_SECONDS * SAMPLE_RATE_HZ
-        assert encoder.quantizer is not None
         for batch in batches_by_length([len(w) for w in windows], limit):
             features = [clip_features(windows[index], self.config) for index in batch]
             mel, lengths = collate_features(features)
-            hidden, valid, *_ = encoder.lower(mel.to(self.device), lengths.to(self.device))
-            flat = nearest_codes(hidden[valid], encoder.quantizer.codebook.weight, checked=True)
+            mel = mel.to(self.device, self.dtype)
+            hidden, valid, *_ = encoder.lower(mel, lengths.to(self.device))
+            flat = self.codes_of(hidden[valid])
             sizes = valid.sum(dim=1).tolist()
             for index, codes in zip(batch, flat.cpu().split(sizes), strict=True):
                 results[index] = codes.numpy()
         return results
+
+    def codes_of(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Codes (N,) of vectors (N, D) from below the quantizer."""
+        assert self.model.encoder.quantizer is not None
+        codebook = self.model.encoder.quantizer.codebook.weight
+        return codes_by_rule(hidden, codebook, self.config.quantize_lookup)
+
+    def stream(self) -> SpeechTokenStream:
+        """A stream that takes audio in chunks of any size and gives codes as blocks complete.
+
+        Raises:
+            ConfigError: a tokenizer whose codes depend on all of the later audio.
+        """
+        return SpeechTokenStream(self)
 
     @torch.no_grad()
     def decode_text(
@@ -183,14 +216,17 @@ class SpeechTokenizer:
             row[: len(array)] = torch.from_numpy(array)
         valid = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
         vectors = self.model.encoder.quantizer.lookup(padded.to(self.device))
-        encoded = self.model.encoder.upper(vectors, valid)
+        encoded = self.model.encoder.upper(vectors.to(self.dtype), valid)
         return self.text.transcribe(self.model, encoded, valid, languages)
 
 
 def _fingerprint(model: SpeechTokenizerModel) -> str:
     """Hash of the tensors and settings below the codes."""
     config = model.config
-    parts: list[bytes | str] = [json.dumps({name: getattr(config, name) for name in _CODE_FIELDS})]
+    settings = {name: getattr(config, name) for name in _CODE_FIELDS}
+    if config.quantize_lookup != "exact":  # named only then: older fingerprints stay valid
+        settings["quantize_lookup"] = config.quantize_lookup
+    parts: list[bytes | str] = [json.dumps(settings)]
     upper = [f"layers.{n}." for n in range(config.quantize_position, config.encoder_layers)]
     unused = (*upper, "layer_norm.", "embed_positions2.", "quantizer.ema_")
     for name, value in sorted(model.encoder.state_dict().items()):
@@ -198,16 +234,3 @@ def _fingerprint(model: SpeechTokenizerModel) -> str:
             data = value.detach().cpu().contiguous().view(torch.uint8)
             parts += [name, data.numpy().tobytes()]
     return fingerprint_of(*parts)
-
-
-def _checked(clip: np.ndarray, index: int) -> np.ndarray:
-    clip = np.asarray(clip)
-    if clip.ndim != 1:
-        raise AudioError(f"clip {index} has shape {clip.shape}; expected mono audio (samples,)")
-    if clip.size == 0:
-        raise AudioError(f"clip {index} is empty")
-    if not np.issubdtype(clip.dtype, np.floating):
-        raise AudioError(f"clip {index} is {clip.dtype}; expected float samples in -1..1")
-    if not np.isfinite(clip).all():
-        raise AudioError(f"clip {index} holds NaN or infinite samples")
-    return clip.astype(np.float32, copy=False)

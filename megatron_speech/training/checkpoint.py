@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files import write_text
+from ..files import sync_folder, write_text
 
 _MARKER = "latest_checkpointed_iteration.txt"
 
@@ -56,8 +56,10 @@ def begin(run: Path, iteration: int) -> Path:
 def commit(run: Path, iteration: int, keep_last: int | None) -> None:
     """Declare the checkpoint whole, then remove all but the newest `keep_last` up to it.
 
-    Folders of later steps, left by a run that was killed or set back, do not count.
+    Its files are brought to the disk before the marker names them. Folders of later steps, left by
+    a run that was killed or set back, do not count.
     """
+    sync_folder(iteration_directory(run, iteration))
     write_text(run / _MARKER, f"{iteration}\n")
     if keep_last is None:
         return

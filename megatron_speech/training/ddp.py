@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import CheckpointError, ConfigError
+from ..files import atomic_path
 from .checkpoint import unwritable
 from .task import Metrics
 
@@ -190,8 +191,10 @@ class DdpTrainer:
             if self.is_main_rank:
                 optimizer = self._optimizer.state_dict()
                 state = {"model": self.model.state_dict(), "optimizer": optimizer}
-                torch.save(state, directory / "state.pt")
-            torch.save({"rng": torch.get_rng_state()}, directory / f"rng_{rank}.pt")
+                with atomic_path(directory / "state.pt") as temporary:
+                    torch.save(state, temporary)
+            with atomic_path(directory / f"rng_{rank}.pt") as temporary:
+                torch.save({"rng": torch.get_rng_state()}, temporary)
         except (RuntimeError, OSError) as error:
             raise unwritable(directory, error) from None
 

@@ -60,7 +60,12 @@ class LoopResult:
 def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
     """Train until `train_iters`, continuing from the newest checkpoint.
 
-    SIGTERM, SIGUSR1 and SIGINT finish the step, save and return with `finished=False`.
+    SIGTERM, SIGUSR1 and SIGINT finish the step, save and return with `finished=False`. In the
+    last step nothing is left to stop: the run is evaluated and saved. A scheduler's signal is then
+    done with (`finished=True`); a person's Ctrl-C still ends the program.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C in the last step, after the last checkpoint; or pressed twice.
     """
     first = _resume(trainer, config)
     reporter = None
@@ -82,7 +87,6 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
                     reporter.log_train(iteration, means, milliseconds)
             minutes = (time.monotonic() - started) / 60
             over_time = (config.exit_duration_in_mins or float("inf")) <= minutes
-            # in the last step there is nothing to stop: a finished run is evaluated
             stopped = trainer.any_rank(bool(signals) or over_time)
             stopped = stopped and iteration < config.train_iters
             if _is_due(iteration, config.eval_interval, config.train_iters) and not stopped:
@@ -92,10 +96,13 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
                 _save(trainer, config.save, config.keep_last, iteration)
                 saved = iteration
                 interval.restart_clock()
-    if config.save is not None and saved != iteration:
-        _save(trainer, config.save, config.keep_last, iteration)
-    if reporter is not None:
-        reporter.close()
+        if config.save is not None and saved != iteration:
+            _save(trainer, config.save, config.keep_last, iteration)
+        if reporter is not None:
+            reporter.close()
+        interrupted = trainer.any_rank(signal.SIGINT in signals)
+    if interrupted and not stopped:
+        raise KeyboardInterrupt
     return LoopResult(iteration=iteration, finished=iteration >= config.train_iters, metrics=last)
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from ..errors import CheckpointError
 from .checkpoint import unwritable
-
-if TYPE_CHECKING:
-    from .megatron import MegatronTrainer
+from .megatron_optimizer import BatchConfig
+from .parallel import ParallelConfig
 
 IDENTITY_KEY = "identity"
+SPEECH_TOKENIZER_KEY = "speech_tokenizer"
+"""Part of the identity that may be None: a model that was trained on text alone."""
 
 
-def save(trainer: MegatronTrainer, directory: Path) -> None:
+class Checkpointed(Protocol):
+    """What a checkpoint is made of; a `MegatronTrainer` is one."""
+
+    chunks: list[Any]
+    optimizer: Any
+    scheduler: Any
+    config: BatchConfig
+    parallel: ParallelConfig
+    identity: dict[str, Any]
+
+
+def save(trainer: Checkpointed, directory: Path) -> None:
     """Weights, optimizer, schedule and random state, written by all ranks together.
 
     Raises:
@@ -36,7 +48,7 @@ def save(trainer: MegatronTrainer, directory: Path) -> None:
         raise unwritable(directory, error) from None
 
 
-def load(trainer: MegatronTrainer, directory: Path) -> None:
+def load(trainer: Checkpointed, directory: Path) -> None:
     """Read what `save` wrote, resharding if the layout is another.
 
     Random state is restored where tensor and pipeline sizes agree; elsewhere it stays freshly
@@ -49,7 +61,11 @@ def load(trainer: MegatronTrainer, directory: Path) -> None:
     from megatron.core import dist_checkpointing
 
     common = read_common(directory)
-    _check_identity(common.get(IDENTITY_KEY, {}), trainer.identity, directory)
+    stored = common.get(IDENTITY_KEY, {})
+    _check_identity(stored, trainer.identity, directory)
+    if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
+        known = stored.get(SPEECH_TOKENIZER_KEY)
+        trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
     metadata = _metadata(trainer)
     with_optimizer = not trainer.config.no_load_optim
     if with_optimizer:
@@ -88,7 +104,7 @@ def read_common(directory: Path) -> dict[str, Any]:
 
 
 def _state(
-    trainer: MegatronTrainer, metadata: dict, is_loading: bool, with_optimizer: bool = True
+    trainer: Checkpointed, metadata: dict, is_loading: bool, with_optimizer: bool = True
 ) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for key, chunk in _modules(trainer):
@@ -103,7 +119,7 @@ def _state(
     return state
 
 
-def _modules(trainer: MegatronTrainer) -> list[tuple[str, Any]]:
+def _modules(trainer: Checkpointed) -> list[tuple[str, Any]]:
     """The bare modules: those wrapped in DistributedDataParallel would prefix every key."""
     chunks = [chunk.module for chunk in trainer.chunks]
     if len(chunks) == 1:
@@ -111,7 +127,7 @@ def _modules(trainer: MegatronTrainer) -> list[tuple[str, Any]]:
     return [(f"model{index}", chunk) for index, chunk in enumerate(chunks)]
 
 
-def _metadata(trainer: MegatronTrainer) -> dict[str, Any]:
+def _metadata(trainer: Checkpointed) -> dict[str, Any]:
     from megatron.core import parallel_state
 
     metadata: dict[str, Any] = {
@@ -129,7 +145,7 @@ def _without_groups(metadata: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in metadata.items() if key != "dp_cp_group"}
 
 
-def _layout(trainer: MegatronTrainer) -> list[int]:
+def _layout(trainer: Checkpointed) -> list[int]:
     return [
         trainer.parallel.tensor_model_parallel_size,
         trainer.parallel.pipeline_model_parallel_size,
@@ -173,11 +189,11 @@ def _restore_random_state(stored: list[dict[str, Any]]) -> None:
     torch.set_rng_state(value["torch"])
 
 
-def _inner_optimizers(trainer: MegatronTrainer) -> list[Any]:
+def _inner_optimizers(trainer: Checkpointed) -> list[Any]:
     return list(getattr(trainer.optimizer, "chained_optimizers", [trainer.optimizer]))
 
 
-def _allocate_optimizer_state(trainer: MegatronTrainer) -> None:
+def _allocate_optimizer_state(trainer: Checkpointed) -> None:
     """Give a fresh torch AdamW its state: core's distributed optimizer cannot load without it.
 
     Done by a step with zero gradients; the weights it may decay are overwritten by the load.
@@ -203,7 +219,7 @@ def _tolerate_missing_step(optimizer: Any) -> None:
     optimizer._set_main_param_and_optimizer_states = with_step
 
 
-def _separate_steps(trainer: MegatronTrainer) -> None:
+def _separate_steps(trainer: Checkpointed) -> None:
     """Give each parameter a step count of its own again.
 
     Core restores one tensor into all of them, and torch's AdamW adds to it in place: the count
@@ -215,7 +231,7 @@ def _separate_steps(trainer: MegatronTrainer) -> None:
                 state["step"] = state["step"].clone()
 
 
-def _check_optimizer(common: dict, trainer: MegatronTrainer, directory: Path) -> None:
+def _check_optimizer(common: dict, trainer: Checkpointed, directory: Path) -> None:
     stored = "distrib_optim_sharding_type" in common.get("content_metadata", {})
     wanted = trainer.parallel.use_distributed_optimizer
     if stored != wanted:
@@ -231,9 +247,11 @@ def _check_identity(stored: dict, wanted: dict, directory: Path) -> None:
         f"{name} is {stored.get(name)} there and {value} here"
         for name, value in wanted.items()
         if stored.get(name) != value
+        and not (name == SPEECH_TOKENIZER_KEY and None in (stored.get(name), value))
     ]
     if differing:
         raise CheckpointError(
-            f"{directory} is of another model or vocabulary: {'; '.join(differing)}; use the "
-            "settings it was trained with, or another --save folder"
+            f"{directory} is of another model, vocabulary or speech tokenizer: "
+            f"{'; '.join(differing)}; use the settings and data it was trained with, or another "
+            "--save folder"
         )

@@ -148,6 +148,13 @@ def launched_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_launched_main_rank() -> bool:
+    """Whether this process is the one to print, before or within a group."""
+    if dist.is_initialized():
+        return dist.get_rank() == 0
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 @contextmanager
 def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
     """Start process groups and core's parallel state, and take down what was started here.

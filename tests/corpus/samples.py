@@ -69,6 +69,7 @@ class LookUpEngine:
 
     fingerprint = "look-up"
     num_codes = NUM_CODES
+    speech_tokenizer: str | None = None
 
     def generate(
         self,

@@ -1,4 +1,8 @@
+import shutil
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -12,9 +16,14 @@ from megatron_speech.corpus.engines import (
     split_requests,
 )
 from megatron_speech.corpus.gates import GateConfig, most_codes, reject_reason
+from megatron_speech.corpus.generate import GenerateConfig, generate_shard, read_report
+from megatron_speech.data.code_shards import read_code_shard
 from megatron_speech.data.templates import speak_prompt
 from megatron_speech.errors import CheckpointError, ConfigError
-from tests.corpus.samples import make_vocab
+from megatron_speech.files import read_json, write_json
+from tests.corpus.samples import INFO, WORDS, make_vocab
+
+POSITIONS = 40
 
 TEXTS = ["The cat.", "Mira saw a red dog near the river.", "ran", "She and Tom ate bread."] * 3
 SEEDS = list(range(100, 100 + len(TEXTS)))
@@ -90,6 +99,66 @@ def test_sampling_depends_on_the_seed_and_not_on_the_neighbours(model_folder):
     other = run(model_folder, seeds=[seed + 1000 for seed in SEEDS], temperature=1.0)
     assert other != together
     assert len({tuple(codes) for codes, _ in together[::4]}) > 1, "equal texts, other seeds"
+
+
+@pytest.fixture(scope="module")
+def short_model_folder(model_folder, tmp_path_factory):
+    """The same model with 40 positions."""
+    folder = tmp_path_factory.mktemp("short") / "model"
+    shutil.copytree(model_folder, folder)
+    write_json(folder / "config.json", read_json(folder / "config.json") | {
+        "max_position_embeddings": POSITIONS})  # fmt: skip
+    return folder
+
+
+def test_texts_beyond_the_models_positions_are_told_apart(short_model_folder, vocab):
+    """Texts that fit are unharmed; the others say so, be it the prompt or its codes."""
+    texts = [*TEXTS[:4], *(" ".join([word] * 10) for word in WORDS), " ".join(["river"] * 60)]
+    engine = TransformersEngine(short_model_folder, EngineConfig(device="cpu"))
+    seen = []
+    decode = engine._decoder.decode
+    engine._decoder.decode = lambda prompts, most, seeds: (
+        seen.extend(len(p) + m for p, m in zip(prompts, most, strict=True))
+        or decode(prompts, most, seeds)
+    )
+    found = engine.generate(texts, range(len(texts)), limit_of)
+    assert max(seen) == POSITIONS
+    for text, result in zip(texts, found, strict=True):
+        prompt = len(speak_prompt(vocab, vocab.text.encode(text)))
+        limit = min(limit_of(text), POSITIONS - prompt)
+        if limit <= 0:
+            assert (len(result.codes), result.ended, result.batch) == (0, False, None)
+            assert result.too_long
+            continue
+        codes, ended = reference(short_model_folder, vocab, text, limit)
+        assert (result.codes.tolist(), result.ended) == (codes, ended)
+        assert result.too_long == (not ended and limit < limit_of(text))
+    assert found[-1].batch is None
+    assert any(result.too_long and len(result.codes) for result in found)
+    assert not all(result.too_long for result in found)
+
+
+def test_a_request_that_is_too_long_is_rejected_with_that_reason(
+    short_model_folder, vocab, tmp_path
+):
+    texts = ["The cat.", " ".join(["river"] * 60)]
+    pq.write_table(
+        pa.table({"id": ["a", "b"], "text": texts, "seed": [1, 2]}), tmp_path / "r.parquet"
+    )
+    engine = TransformersEngine(short_model_folder, EngineConfig(device="cpu"))
+    config = GenerateConfig(
+        plan=tmp_path,
+        model=short_model_folder,
+        like=tmp_path,
+        output=tmp_path / "codes",
+        gates=GateConfig(least_seconds_per_character=0, extra_seconds=0.1),
+    )
+    generate_shard(tmp_path / "r.parquet", engine, INFO, config, lambda count: None)
+    batches, reasons = read_report(tmp_path / "codes", "r.parquet")
+    assert (batches, reasons[1]) == ([0, None], "too_long")
+    assert reasons[0] != "too_long"
+    _, records = read_code_shard(tmp_path / "codes" / "r.parquet")
+    assert len(records[1].codes) == 0
 
 
 def test_low_temperature_comes_near_the_likeliest_codes(model_folder):

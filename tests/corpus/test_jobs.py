@@ -1,8 +1,6 @@
 """plan, generate and assemble with a look-up engine: codes are known, so every byte can be."""
 
 import dataclasses
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,90 +8,26 @@ import pyarrow.parquet as pq
 import pytest
 
 from megatron_speech.corpus import plan as plan_module
-from megatron_speech.corpus.assemble import AssembleConfig, assemble
-from megatron_speech.corpus.generate import GenerateConfig, generate
-from megatron_speech.corpus.plan import PlanConfig, plan, request_paths
+from megatron_speech.corpus.assemble import assemble
+from megatron_speech.corpus.generate import generate
+from megatron_speech.corpus.plan import plan, request_paths
 from megatron_speech.corpus.spans import SpanConfig
-from megatron_speech.data.code_shards import read_code_shard, write_code_shard
-from megatron_speech.data.indexed import open_tokens
-from megatron_speech.errors import ConfigError, DataError, VocabularyError
+from megatron_speech.errors import DataError
 from megatron_speech.files import read_json
 from megatron_speech.vocab import SpeechTextVocab
+from tests.corpus.jobs import (
+    assemble_config,
+    documents_of,
+    files_of,
+    generate_config,
+    plan_config,
+    run_jobs,
+)
 from tests.corpus.samples import (
     INFO,
     LookUpEngine,
     look_up,
-    make_vocab,
-    write_codes,
-    write_corpus,
 )
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A folder with a vocabulary, a corpus and a code shard to be like."""
-    folder = tmp_path_factory.mktemp("world")
-    make_vocab(folder)
-    texts = write_corpus(folder / "corpus.parquet")
-    texts[3] = "This bad span fails. " * 3
-    texts[4] = "... --- ... !!! ??? ... --- ..."
-    ids = [f"doc-{n}" for n in range(len(texts))]
-    pq.write_table(pa.table({"id": ids, "text": texts}), folder / "corpus.parquet")
-    write_codes(folder / "like" / "a.parquet")
-    return folder
-
-
-def plan_config(world: Path, output: Path, **changes) -> PlanConfig:
-    settings = {
-        "input": (str(world / "corpus.parquet"),),
-        "vocab": world / "vocab",
-        "output": output,
-        "tasks": 3,
-        "requests_per_shard": 20,
-        **changes,
-    }
-    return PlanConfig(**settings)
-
-
-def run_jobs(world: Path, work: Path, workers: int = 1, **changes) -> dict:
-    plan(plan_config(world, work / "plan", workers=workers, **changes))
-    generate(generate_config(world, work), LookUpEngine())
-    return assemble(assemble_config(world, work, workers))
-
-
-def generate_config(world: Path, work: Path) -> GenerateConfig:
-    return GenerateConfig(
-        plan=work / "plan", model=work, like=world / "like", output=work / "codes"
-    )
-
-
-def assemble_config(world: Path, work: Path, workers: int = 1) -> AssembleConfig:
-    return AssembleConfig(
-        plan=work / "plan",
-        codes=work / "codes",
-        vocab=world / "vocab",
-        output_prefix=work / "out",
-        workers=workers,
-    )
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def documents_of(prefix: Path) -> list[list[int]]:
-    index, tokens = open_tokens(prefix)
-    return [tokens[a : a + n].tolist() for a, n in zip(index.starts, index.lengths, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def done(world, tmp_path_factory):
-    work = tmp_path_factory.mktemp("done")
-    return work, run_jobs(world, work)
 
 
 def test_every_span_leads_back_to_its_words(world, done):
@@ -230,57 +164,6 @@ def test_sentence_spans_next_to_each_other_share_delimiters(world, tmp_path):
     assert document.count(vocab.begin_of_audio_id) == document.count(vocab.end_of_audio_id) == 1
     assert facts["spans"] > facts["documents"]
     assert document[0] == vocab.begin_of_audio_id
-
-
-def test_going_on_with_other_settings_is_refused(world, done, tmp_path):
-    shutil.copytree(done[0], tmp_path / "copy")
-    with pytest.raises(ConfigError, match=r"begun with other settings \(seed\)"):
-        plan(plan_config(world, tmp_path / "copy" / "plan", seed=9))
-    engine = LookUpEngine()
-    engine.fingerprint = "another model"
-    with pytest.raises(ConfigError, match="generator_fingerprint"):  # even with nothing left to do
-        generate(generate_config(world, tmp_path / "copy"), engine)
-    (tmp_path / "copy" / "codes" / "00000-00000.parquet").unlink()
-    with pytest.raises(ConfigError, match="generator_fingerprint"):
-        generate(generate_config(world, tmp_path / "copy"), engine)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda info: dataclasses.replace(info, tokenizer_fingerprint="b"), DataError, "made by"),
-        (lambda info: dataclasses.replace(info, num_codes=99), VocabularyError, "codebook of 99"),
-    ],
-)
-def test_shards_of_another_tokenizer_are_refused(world, done, tmp_path, change, error, message):
-    shutil.copytree(done[0], tmp_path / "copy")
-    path = sorted((tmp_path / "copy" / "codes").glob("*.parquet"))[1]
-    info, records = read_code_shard(path)
-    write_code_shard(path, records, change(info))
-    with pytest.raises(error, match=message):
-        assemble(assemble_config(world, tmp_path / "copy"))
-
-
-def test_codes_of_another_plan_are_refused(world, done, tmp_path):
-    shutil.copytree(done[0], tmp_path / "copy")
-    path = sorted((tmp_path / "copy" / "codes").glob("*.parquet"))[0]
-    info, records = read_code_shard(path)
-    for changed in (records[1:], records[:-1], [*records, records[0]]):
-        write_code_shard(path, changed, info)
-        with pytest.raises(DataError, match="another plan"):
-            assemble(assemble_config(world, tmp_path / "copy"))
-
-
-def test_vocabularies_that_do_not_belong_are_refused(world, done, tmp_path):
-    make_vocab(tmp_path, size=300)
-    config = dataclasses.replace(assemble_config(world, done[0]), vocab=tmp_path / "vocab")
-    with pytest.raises(VocabularyError, match="plan again with this vocabulary"):
-        assemble(config)
-    engine = LookUpEngine()
-    engine.num_codes = 8
-    plan(plan_config(world, tmp_path / "plan"))
-    with pytest.raises(VocabularyError, match="do not belong together"):
-        generate(generate_config(world, tmp_path), engine)
 
 
 def test_requests_hold_what_is_said(done):

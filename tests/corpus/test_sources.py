@@ -13,8 +13,8 @@ from megatron_speech.corpus.sources import (
     read_pieces,
     split_inputs,
 )
-from megatron_speech.corpus.tasks import Rejected
 from megatron_speech.errors import DataError
+from megatron_speech.rejected import Rejected
 from tests.corpus.samples import write_corpus
 
 

@@ -65,7 +65,10 @@ def make_tokenizer(text_folder):
         tokenizer = SpeechTokenizer(model, text)
         from megatron_speech.speech_tokenizer.features import clip_features, collate_features
 
-        clips = [clip_features(noise(32000, seed), model.config) for seed in range(6)]
+        samples = min(32_000, model.config.window_samples)
+        clips = [
+            clip_features(noise(samples, seed), model.config) for seed in range(192_000 // samples)
+        ]
         mel, lengths = collate_features(clips)
         with torch.no_grad():
             hidden, valid, *_ = model.encoder.lower(mel, lengths)

@@ -9,7 +9,9 @@ def test_frame_rates_are_exact(pool, rate_hz):
     config = SpeechTokenizerConfig(pooling_kernel_size=pool, quantize_causal_block_size=200)
     assert config.frame_rate_hz == rate_hz
     assert config.samples_per_code * rate_hz == 16000
-    assert config.codes_per_window == -(-1500 // pool)
+    assert config.code_positions == -(-1500 // pool)
+    assert config.window_samples == config.codes_per_window * config.samples_per_code
+    assert 0 <= 480_000 - config.window_samples < config.samples_per_code
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from megatron_speech.errors import AudioError, CheckpointError, ConfigError, VocabularyError
@@ -49,6 +50,16 @@ def test_save_and_load_give_the_same_codes(tokenizer, clips, tmp_path):
     assert again.decode_text(codes) == tokenizer.decode_text(codes)
     assert again.fingerprint == tokenizer.fingerprint
     assert (again.frame_rate_hz, again.num_codes) == (12.5, 64)
+
+
+def test_the_same_tokenizer_is_saved_to_the_same_bytes(tokenizer, tmp_path):
+    written = set()
+    for number in range(6):  # safetensors orders its metadata by chance
+        tokenizer.save_pretrained(tmp_path / str(number))
+        written.add((tmp_path / str(number) / "model.safetensors").read_bytes())
+    assert len(written) == 1
+    with safe_open(tmp_path / "0/model.safetensors", "pt") as file:
+        assert file.metadata()["format"] == "pt"
 
 
 def test_released_names_and_encoder_only_files(make_tokenizer, clips, tmp_path):
@@ -140,11 +151,41 @@ def test_text_does_not_depend_on_batch_mates(tokenizer, clips):
         (np.zeros((100, 2), np.float32), "mono"),
         (np.zeros(5000, np.int16), "float"),
         (np.full(5000, np.nan, np.float32), "NaN"),
+        (np.full(5000, -np.inf), "infinite"),
+        (np.full(5000, 1e300), "32768"),
+        (np.full(5000, 12_345.0, np.float32), "32768"),
+        (np.zeros(5000, np.complex64), "float"),
+        (["text"], "float"),
+        (np.float32(0.5), "mono"),
     ],
 )
 def test_unusable_audio_is_refused(tokenizer, clip, words):
     with pytest.raises(AudioError, match=words):
-        tokenizer.encode([clip])
+        tokenizer.encode([np.zeros(2000, np.float32), clip])
+
+
+def test_one_clip_without_a_list_is_refused(tokenizer, make_noise):
+    with pytest.raises(AudioError, match="put it into a list"):
+        tokenizer.encode(make_noise(5000))
+    assert tokenizer.encode([]) == []
+
+
+def test_float64_and_strided_audio_give_the_codes_of_float32(tokenizer, make_noise):
+    audio = make_noise(20_000)
+    wide = np.stack([audio, audio], axis=1).astype(np.float64)[:, 0]
+    np.testing.assert_array_equal(tokenizer.encode([wide])[0], tokenizer.encode([audio])[0])
+
+
+@pytest.mark.parametrize("pool", [1, 8])
+def test_the_shortest_clip_and_a_full_window_at_every_rate(make_tokenizer, make_noise, pool):
+    """At 6.25 Hz 30 s are no whole number of codes: windows there hold 187."""
+    for dynamic_range in ("fixed", "clip_maximum"):
+        tokenizer = make_tokenizer(pooling_kernel_size=pool, mel_dynamic_range=dynamic_range)
+        per_code = 320 * pool
+        lengths = [1, 30 * 16_000, 30 * 16_000 + 1]
+        codes = tokenizer.encode([make_noise(n) for n in lengths])
+        assert [len(c) for c in codes] == [-(-n // per_code) for n in lengths]
+        assert len(tokenizer.decode_text(codes)) == 3
 
 
 def test_other_sample_rates_and_codes_out_of_range_are_refused(tokenizer):
@@ -161,8 +202,29 @@ def test_damaged_folders_are_refused(tokenizer, tmp_path):
     weights = tmp_path / "model.safetensors"
     tensors = {name: value.clone() for name, value in load_file(weights).items()}
     whole = weights.read_bytes()
+    for place in (len(whole) - 5, len(whole) // 2):  # one bit of one weight
+        altered = bytearray(whole)
+        altered[place] ^= 4
+        weights.write_bytes(altered)
+        with pytest.raises(CheckpointError, match=r"altered|NaN"):
+            SpeechTokenizer.from_pretrained(tmp_path)
+    header_bytes = int.from_bytes(whole[:8], "little")
+    for altered in (
+        whole.replace(b'"F32"', b'"F99"', 1),
+        (header_bytes + (1 << 40)).to_bytes(8, "little") + whole[8:],
+        b"",
+        b"\x80\x02}q\x00." * 100,  # pickle under another name
+    ):
+        weights.write_bytes(altered)
+        with pytest.raises(CheckpointError, match="damaged"):
+            SpeechTokenizer.from_pretrained(tmp_path)
     weights.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match="damaged"):
+        SpeechTokenizer.from_pretrained(tmp_path)
+    broken = {name: value.clone() for name, value in tensors.items()}
+    broken["model.encoder.conv2.bias"][3] = float("nan")
+    save_file(broken, weights)
+    with pytest.raises(CheckpointError, match=r"conv2\.bias holds NaN"):
         SpeechTokenizer.from_pretrained(tmp_path)
     del tensors["model.encoder.conv1.weight"]
     save_file(tensors, weights)

@@ -119,6 +119,9 @@ def test_records_without_codes_or_text_are_set_aside(world, tmp_path):
 def test_codes_that_do_not_belong_are_refused(world, tmp_path):
     with pytest.raises(DataError, match="expected tok-z"):
         build(world, "speech", tmp_path / "s", "--tokenizer-fingerprint", "tok-z")
+    dataclasses.replace(world[1], speech_tokenizer="tok-z").save_pretrained(tmp_path / "z")
+    with pytest.raises(DataError, match=r"codes of speech tokenizer tok-a, but .* of tok-z"):
+        build(world, "speech", tmp_path / "s", "--vocab", str(tmp_path / "z"))
     write_codes(world[0] / "large" / "a.parquet", info=dataclasses.replace(INFO, num_codes=128))
     with pytest.raises(VocabularyError, match="codebook of 128"):
         build(world, "pairs", tmp_path / "s", codes="large")

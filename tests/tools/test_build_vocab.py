@@ -1,3 +1,5 @@
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -57,10 +59,30 @@ def test_the_command_line_says_so_in_one_box(tmp_path, capsys):
     assert "give either --tokenizer or --train-bpe" in capsys.readouterr().err
 
 
+def test_unusable_records_are_counted_and_listed(tmp_path, capsys):
+    texts = write_corpus(tmp_path / "corpus.parquet", 50)
+    pq.write_table(pa.table({"text": [*texts, "", None, " "]}), tmp_path / "mixed.parquet")
+    flags = ["--train-bpe", "300", "--num-codes", "4", "--input"]
+    output = ["--output", str(tmp_path / "v")]
+    mixed = build_vocab.main([*flags, str(tmp_path / "mixed.parquet"), *output])
+    said = capsys.readouterr().err
+    assert "3 of 53 records are set aside: 2 empty_text, 1 null_text" in said
+    lines = (tmp_path / "v" / "rejected.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == [
+        "empty_text",
+        "null_text",
+        "empty_text",
+    ]
+    clean = build_vocab.main([*flags, str(tmp_path / "corpus.parquet"), *output])
+    assert "set aside" not in capsys.readouterr().err
+    assert not (tmp_path / "v" / "rejected.jsonl").exists()
+    assert clean.fingerprint == mixed.fingerprint
+
+
 def test_a_corpus_without_text(tmp_path):
     pq.write_table(pa.table({"text": ["", " "]}), tmp_path / "c.parquet")
     flags = ["--train-bpe", "300", "--num-codes", "4", "--output", str(tmp_path / "v")]
-    with pytest.raises(DataError, match="no usable text"):
+    with pytest.raises(DataError, match=r"no usable text .* 2 empty_text"):
         build_vocab.main([*flags, "--input", str(tmp_path / "c.parquet")])
     with pytest.raises(DataError, match="does not exist"):
         build_vocab.main([*flags, "--input", str(tmp_path / "none.parquet")])

@@ -1,11 +1,14 @@
 """The evaluation tool from its flags to its file."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 
 from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.vocab import SpeechTextVocab
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tools import evaluate
 
@@ -59,6 +62,19 @@ def test_another_speech_tokenizer_is_refused(folder, monkeypatch):
     with_tokenizer(monkeypatch, "0" * 16)
     with pytest.raises(DataError, match="tokenize the sentences again"):
         evaluate.main(arguments(folder, "--speech-tokenizer", str(folder)))
+
+
+def test_a_model_of_another_speech_tokenizer_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "model", tmp_path / "model")
+    vocab = SpeechTextVocab.from_pretrained(tmp_path / "model")
+    for name, refused in (("f" * 16, False), ("0" * 16, True)):
+        replace(vocab, speech_tokenizer=name).save_pretrained(tmp_path / "model")
+        flags = [*arguments(folder), "--model", str(tmp_path / "model"), "--directions", "t2t"]
+        if refused:
+            with pytest.raises(DataError, match=f"the model was .*{'0' * 16}"):
+                evaluate.main(flags)
+        else:
+            evaluate.main(flags)
 
 
 @pytest.mark.parametrize(

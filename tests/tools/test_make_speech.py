@@ -13,7 +13,7 @@ import pytest
 
 from megatron_speech import audio
 from megatron_speech.corpus import espeak, speech_source
-from megatron_speech.data.manifest import ManifestRow, read_manifest, read_texts, write_manifest
+from megatron_speech.data.manifest import read_manifest, read_texts
 from megatron_speech.errors import ConfigError, DataError
 from tools import make_speech
 
@@ -178,33 +178,28 @@ def damaged_gzip(data: bytes) -> bytes:
 
 
 def bad_lists(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Text lists that must be refused, with what the error must say."""
+    """Text lists that must be refused whole, with what the error must say."""
     for name, data in {
-        "latin.jsonl": b'{"text": "ok"}\n{"text": "caf\xe9"}\n',
-        "broken.jsonl": b'{"text": "ok"}\n{"text": \n',
-        "mixed.jsonl": b'{"id": "a", "text": "x"}\n{"text": "y"}\n',
+        "latin.jsonl": b'{"text": "caf\xe9"}\n',
+        "broken.jsonl": b'{"text": \n"text"\n',
+        "column.jsonl": b'{"sentence": "x"}\n' * 2,
         "empty.jsonl": b"",
         "words.parquet": b"no parquet",
         "list.csv": b"text\n",
     }.items():
         (folder / name).write_bytes(data)
-    pq.write_table(pa.table({"id": ["a", "a"], "text": ["x", "y"]}), folder / "twice.parquet")
     pq.write_table(pa.table({"sentence": ["x"]}), folder / "column.parquet")
-    latin = pa.array([b"ok", b"caf\xe9"], pa.binary()).cast(pa.string(), safe=False)
-    pq.write_table(pa.table({"text": latin}), folder / "latin.parquet")
     (folder / "damaged.jsonl.gz").write_bytes(damaged_gzip(b'{"text": "ok"}\n' * 1000))
     write_list(folder / "mute.parquet", {"a": "...", "b": "?"})
     says = {
         "nowhere.parquet": "does not exist",
-        "latin.jsonl": "line 2: not valid UTF-8",
-        "latin.parquet": "not valid UTF-8",
+        "latin.jsonl": "not one of its 1 rows can be used: 1 invalid_utf8; the first, 'line 1'",
         "damaged.jsonl.gz": "cannot be read",
-        "broken.jsonl": "line 2: not JSON",
-        "mixed.jsonl": "some lines have an id",
+        "broken.jsonl": "not one of its 2 rows can be used: 2 invalid_json",
+        "column.jsonl": "no column 'text'",
         "empty.jsonl": "is empty",
         "words.parquet": "cannot be read as Parquet",
         "list.csv": "expected a name ending in",
-        "twice.parquet": "id 'a' more than once",
         "column.parquet": "no column 'text'; it has sentence",
         "mute.parquet": "none of the 2 texts",
     }
@@ -218,32 +213,57 @@ def test_bad_lists_are_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "out" / path.stem / "manifest.parquet").exists()
 
 
-def test_manifest_of_own_recordings(tmp_path: Path) -> None:
-    tsv = tmp_path / "own.tsv"
-    tsv.write_text('id\tpath\ttext\tspeaker\tlanguage\na\tx.wav\tsay "this"\tEva\ten\n')
-    assert read_manifest(tsv) == [
-        ManifestRow(
-            id="a", path=tmp_path / "x.wav", text='say "this"', speaker="Eva", language="en"
-        )
-    ]
-    rows = [ManifestRow(id="b", path=tmp_path / "sub" / "y.wav", text="t", duration_s=1.5)]
-    write_manifest(tmp_path / "m.parquet", rows)
-    assert read_manifest(tmp_path / "m.parquet") == rows
-    assert pq.read_table(tmp_path / "m.parquet")["path"].to_pylist() == ["sub/y.wav"]
+def list_with_bad_rows(folder: Path, suffix: str) -> Path:
+    """Two good texts among rows that cannot be used."""
+    path = folder / f"list.{suffix}"
+    if suffix == "jsonl":
+        lines = [
+            b'{"id": "a", "text": "Good morning."}',
+            b'{"id": "b", "text": "caf\xe9"}',
+            b'{"id": "a", "text": "Once more."}',
+            b'{"text": 7}',
+            b'{"text": ',
+            b"[1]",
+            b'{"words": "x"}',
+            b'{"text": "half \\ud800"}',
+            b'{"text": "It rained."}',
+        ]
+        path.write_bytes(b"\n".join(lines))
+    else:
+        texts = pa.array([b"Good morning.", b"caf\xe9", b"Once more.", b"It rained."], pa.binary())
+        ids = ["a", "b", "a", "list-0000008"]
+        table = pa.table({"id": ids, "text": texts.cast(pa.string(), safe=False)})
+        pq.write_table(table, path)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("suffix", "counts"),
     [
-        ("id\tpath\ttext\tspeaker\na\tx\ty\tz\n", "no column 'language'"),
-        ("id\tpath\ttext\tspeaker\tlanguage\na\tx\n", "line 2: 2 fields, expected 5"),
-        ("id\tpath\ttext\tspeaker\tlanguage\na\t\ty\tz\ten\n", "row 0: id and path"),
-        ("id\tpath\ttext\tspeaker\tlanguage\n", "no rows"),
-        ("id\tpath\ttext\tspeaker\tlanguage\n" + "a\tx\ty\tz\ten\n" * 2, "more than once"),
+        (
+            "jsonl",
+            {
+                "duplicate_id": 1,
+                "invalid_json": 2,
+                "invalid_utf8": 2,
+                "no_such_field": 1,
+                "not_text": 1,
+            },
+        ),
+        ("parquet", {"duplicate_id": 1, "invalid_utf8": 1}),
     ],
 )
-def test_bad_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "m.tsv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        read_manifest(path)
+def test_bad_rows_of_a_list_do_not_cost_the_good_ones(
+    suffix: str, counts: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = list_with_bad_rows(tmp_path, suffix)
+    good = [("a", "Good morning."), ("list-0000008", "It rained.")]
+    assert read_texts(path) == good
+    assert f"{sum(counts.values())} of {sum(counts.values()) + 2} rows" in capsys.readouterr().err
+    summary = make(path, tmp_path / "out", "--workers", "1")
+    assert (summary.utterances, summary.rejected) == (2, counts)
+    assert [(row.id, row.text) for row in read_manifest(summary.manifest)] == good
+    lines = (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()
+    assert len(lines) == sum(counts.values())
+    assert all(json.loads(line).keys() == {"id", "reason", "detail"} for line in lines)
+    assert f"{counts['duplicate_id']} duplicate_id" in capsys.readouterr().out

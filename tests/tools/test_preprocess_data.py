@@ -55,6 +55,32 @@ def test_workers_and_parts_do_not_change_a_byte(vocab, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.parts"))
 
 
+def test_a_stopped_run_keeps_its_parts_and_others_parts_are_not_taken(vocab, tmp_path, monkeypatch):
+    write_corpus(tmp_path / "c.parquet")
+    monkeypatch.setattr(text_documents, "_PART_BYTES", 1000)
+    run(vocab, tmp_path / "c.parquet", tmp_path / "whole")
+    calls, tokenise = [], text_documents.tokenise
+
+    def stop_in_the_third(*arguments, **flags):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tokenise(*arguments, **flags)
+
+    monkeypatch.setattr(text_documents, "tokenise", stop_in_the_third)
+    for corpus in ("c.parquet", "other.parquet"):
+        write_corpus(tmp_path / "other.parquet", seed=1)
+        calls.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run(vocab, tmp_path / "c.parquet", tmp_path / "a")
+        [dataset] = run(vocab, tmp_path / corpus, tmp_path / "a")
+        parts = -(-(tmp_path / corpus).stat().st_size // 1000)
+        kept = 2 if corpus == "c.parquet" else 0
+        assert len(calls) == 3 + parts - kept
+        whole = (tmp_path / "whole_text_document.bin").read_bytes()
+        assert (Path(f"{dataset.prefix}.bin").read_bytes() == whole) == (corpus == "c.parquet")
+
+
 def test_several_keys_make_several_datasets(vocab, tmp_path):
     texts = write_corpus(tmp_path / "c.parquet", 5)
     table = pq.read_table(tmp_path / "c.parquet")
@@ -100,7 +126,8 @@ def test_a_full_disk_ends_the_run_and_leaves_no_dataset(vocab, tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left") as raised:
         run(vocab, tmp_path / "c.parquet", tmp_path / "out")
     assert raised.value.errno == errno.ENOSPC
-    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".idx", ".json")]
+    assert not [p for p in tmp_path.rglob("*") if p.suffix in (".bin", ".idx")]
+    assert not list(tmp_path.glob("out_*.json"))
 
 
 def test_a_bad_flag_and_a_missing_corpus_end_with_one_screen(vocab, tmp_path):

@@ -1,6 +1,7 @@
 """The trainer and the export through their public tools: good path, resume, bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,31 @@ def test_run_leaves_checkpoint_log_config_and_vocabulary(run):
     SpeechTextVocab.from_pretrained(save / "vocab")
 
 
+def test_the_speech_tokenizer_of_the_data_goes_with_the_model(run, folder, data, vocab, tmp_path):
+    _, save = run
+    export = ["megatron-to-hf", "--load", str(save), "--hf", str(tmp_path / "hf")]
+    convert_checkpoint.main(export)
+    for written in (save / "vocab", tmp_path / "hf"):
+        assert SpeechTextVocab.from_pretrained(written).speech_tokenizer == "codes-a"
+    documents = random_documents(vocab, 120, seed=1)
+    other = write_dataset(tmp_path / "b", vocab, documents, tokenizer_fingerprint="codes-b")
+    with pytest.raises(DataError, match=r"codes of speech tokenizer codes-b, but .* of codes-a"):
+        train("--save", tmp_path / "run", "--data-path", other, "--vocab", tmp_path / "hf")
+    flags = ["--data-path", other, "--vocab", folder / "vocab", "--load", save]
+    with pytest.raises(CheckpointError, match="speech_tokenizer is codes-a there and codes-b here"):
+        train("--save", tmp_path / "run", *flags, "--train-iters", "7")
+
+
+def test_a_model_goes_on_with_text_alone_and_still_knows_its_codes(run, folder, vocab, tmp_path):
+    documents = random_documents(vocab, 120, seed=1)
+    text = write_dataset(tmp_path / "text", vocab, documents, tokenizer_fingerprint=None)
+    flags = ["--data-path", text, "--vocab", folder / "vocab", "--load", run[1]]
+    train("--save", tmp_path / "run", *flags, "--train-iters", "7")
+    export = ["megatron-to-hf", "--load", str(tmp_path / "run"), "--hf", str(tmp_path / "hf")]
+    convert_checkpoint.main(export)
+    assert SpeechTextVocab.from_pretrained(tmp_path / "hf").speech_tokenizer == "codes-a"
+
+
 def test_same_command_continues_what_was_interrupted(run, folder, data):
     whole, _ = run
     train("--save", folder / "again", *data, "--exit-duration-in-mins", "1e-9")
@@ -119,12 +145,72 @@ def _load_weights(model: torch.nn.Module, directory: Path) -> None:
         (["--vocab", "nowhere"], VocabularyError, "nowhere"),
         (["--data-path", "nowhere"], DataError, "nowhere.idx does not exist"),
         (["--load", "nowhere"], ConfigError, "no checkpoint found"),
+        (
+            ["--family", "lama"],
+            ConfigError,
+            "--family 'lama' is unknown; .* llama, glm",
+        ),
+        (["--split", "abc"], ConfigError, "--split is 'abc'; expected shares"),
+        (["--split", "99"], ConfigError, "--split is '99'"),
+        (["--split", "99,0"], ConfigError, "--split is '99,0'"),
+        (["--split", "99,-1"], ConfigError, "--split is '99,-1'"),
+        (["--split", "nan,1"], ConfigError, "--split is 'nan,1'"),
     ],
 )
 def test_bad_settings_are_refused_in_words(arguments, error, message, folder, data, tmp_path):
     with pytest.raises(error, match=message):
         train("--save", tmp_path / "run", *data, *arguments)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("wrong", [["--family", "lama"], ["--split", "abc"], ["--seed", "5"]])
+def test_they_are_refused_before_anything_starts(wrong, run, data, tmp_path, monkeypatch):
+    def start(*_, **__):
+        pytest.fail("a process group was started")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", start)
+    shutil.copytree(run[1], tmp_path / "run")
+    with pytest.raises(ConfigError, match=wrong[0]):
+        train("--save", tmp_path / "run", *data, *wrong)
+
+
+def test_a_split_gives_validation_data(data, tmp_path):
+    result = train("--save", tmp_path / "run", *data, "--split", "80,20", "--train-iters", "2",
+                   "--lr-warmup-iters", "1")  # fmt: skip
+    assert result.metrics["lm loss validation"] > 0
+
+
+def test_a_family_without_export_is_said_at_the_start(data, tmp_path, capsys):
+    short = ["--train-iters", "1", "--lr-warmup-iters", "0"]
+    train("--save", tmp_path / "a", *data, *short)
+    assert "not exported" not in capsys.readouterr().out
+    train("--save", tmp_path / "b", *data, *short, "--family", "glm")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "not exported" in line]
+    assert len(lines) == 1
+    assert "--family 'glm' has no Hugging Face layout here" in lines[0]
+
+
+def test_a_changed_blend_is_said_and_a_changed_seed_refused(run, folder, data, tmp_path, capsys):
+    save = tmp_path / "run"
+    shutil.copytree(run[1], save)
+    old = (save / "run_config.yaml").read_text()
+    cut = str(folder / "cut")
+    vocab = ["--vocab", str(folder / "vocab"), "--valid-data-path", cut]
+    with pytest.raises(ConfigError, match=r"--seed is 5, .* begun with 1234"):
+        train("--save", save, *vocab, "--data-path", cut, "--seed", "5", "--train-iters", "7")
+    assert (save / "run_config.yaml").read_text() == old
+    capsys.readouterr()
+    train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "changed settings" in line]
+    assert lines == [
+        f"continuing {save} with changed settings: data.data_path 0.6 {cut} 0.4 {folder / 'whole'} "
+        f"-> {cut}; loop.train_iters 6 -> 7"
+    ]
+    train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
+    assert "changed settings" not in capsys.readouterr().out
+    (save / "run_config.yaml").write_text("batch: [")
+    with pytest.raises(ConfigError, match=r"run_config\.yaml is damaged"):
+        train("--save", save, *vocab, "--data-path", cut, "--train-iters", "7")
 
 
 def test_tensor_parallelism_that_does_not_divide_heads(data, tmp_path, monkeypatch):
@@ -177,4 +263,12 @@ def test_export_with_another_vocabulary_is_refused(tmp_path, run):
     arguments = ["--load", run[1], "--hf", tmp_path / "hf", "--vocab", tmp_path / "vocab"]
     with pytest.raises(CheckpointError, match="--vocab"):
         convert_checkpoint.main(["megatron-to-hf", *map(str, arguments)])
+    assert not (tmp_path / "hf").exists()
+
+
+def test_export_is_on_the_disk_before_it_has_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(hf, "replace_folder", lambda new, target: names.extend(new.iterdir()))
+    names: list[Path] = []
+    convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1]), "--hf", str(tmp_path / "hf")])
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in names}
     assert not (tmp_path / "hf").exists()

@@ -1,8 +1,10 @@
 """The loop with the ddp backend on a small regression: resume, signals, torn writes."""
 
+import errno
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,6 +118,88 @@ def test_a_signal_in_the_last_step_does_not_cost_the_last_evaluation(tmp_path):
     result = train(make(interrupt), config(tmp_path, eval_interval=0))
     assert result.finished
     assert [record["iteration"] for record in read_metrics(tmp_path, "valid")] == [20]
+
+
+class LateSignals(Regression):
+    """Sends signals in the last evaluation, when nothing but saving is left."""
+
+    def __init__(self, *numbers):
+        super().__init__()
+        self.numbers = numbers
+
+    def evaluate(self, model, iteration):
+        if iteration == 20:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+        return super().evaluate(model, iteration)
+
+
+@pytest.mark.parametrize("when", ["last step", "last evaluation"])
+def test_ctrl_c_at_the_very_end_saves_the_run_and_still_interrupts(when, tmp_path):
+    press = {19: lambda: os.kill(os.getpid(), signal.SIGINT)}
+    objective = Regression(press) if when == "last step" else LateSignals(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(make(objective), config(tmp_path, save_interval=7))
+    assert checkpoint.latest_iteration(tmp_path) == 20
+    assert read_metrics(tmp_path, "valid")[-1]["iteration"] == 20
+    again = train(make(), config(tmp_path))
+    assert (again.iteration, again.finished) == (20, True)
+
+
+def test_a_scheduler_s_signal_at_the_very_end_is_done_with(tmp_path):
+    result = train(make(LateSignals(signal.SIGUSR1, signal.SIGTERM)), config(tmp_path))
+    assert result.finished
+    assert checkpoint.latest_iteration(tmp_path) == 20
+
+
+def test_ctrl_c_in_the_middle_returns_and_twice_interrupts_at_once(tmp_path):
+    def press():
+        os.kill(os.getpid(), signal.SIGINT)
+
+    first = train(make(Regression({12: press})), config(tmp_path / "a"))
+    assert (first.iteration, first.finished) == (13, False)
+    twice = Regression({12: lambda: (press(), press())})
+    with pytest.raises(KeyboardInterrupt):
+        train(make(twice), config(tmp_path / "b"))
+    assert checkpoint.latest_iteration(tmp_path / "b") == 10
+
+
+def test_checkpoints_are_on_the_disk_before_they_are_declared_whole(tmp_path, monkeypatch):
+    """Every file of a checkpoint, and the folders that name it, are synced before the marker."""
+    synced, sync = set(), os.fsync
+
+    def remember(descriptor):
+        status = os.fstat(descriptor)
+        synced.add((status.st_dev, status.st_ino))
+        sync(descriptor)
+
+    write_text = checkpoint.write_text
+
+    def check_then_write(path, text):
+        folder = checkpoint.iteration_directory(tmp_path, int(text))
+        for part in (folder, *folder.iterdir()):
+            status = part.stat()
+            assert (status.st_dev, status.st_ino) in synced, part
+        checked.append(int(text))
+        write_text(path, text)
+
+    checked = []
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(checkpoint, "write_text", check_then_write)
+    train(make(), config(tmp_path))
+    assert checked == [5, 10, 15, 20]
+
+
+def test_a_checkpoint_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    def half(value, path, *_):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", half)
+    (tmp_path / "iter").mkdir()
+    with pytest.raises(CheckpointError, match="MiB are free"):
+        make().save(tmp_path / "iter")
+    assert list((tmp_path / "iter").iterdir()) == []
 
 
 def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):

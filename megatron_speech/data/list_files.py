@@ -1,0 +1,164 @@
+"""Rows of Parquet, TSV and JSON lines, one by one: a bad row does not cost the others."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import DataError
+from ..parquet import open_parquet, read_parquet
+from ..rejected import Rejected
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: its number from 0 (empty lines do not count) and its values by column."""
+
+    number: int
+    values: dict[str, Any]
+
+
+def read_parquet_rows(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[Row | Rejected]:
+    """Rows of a Parquet file; one with text that is not UTF-8 is set aside.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks a needed column.
+    """
+    names = open_parquet(path).schema_arrow.names
+    _require_columns(path, names, needed)
+    wanted = [name for name in names if name in (*needed, *optional)]
+    table = read_parquet(path, wanted, valid_text=False)
+    columns = [_values(table[name]) for name in wanted]
+    for number, values in enumerate(zip(*columns, strict=True)):
+        broken = [name for name, v in zip(wanted, values, strict=True) if isinstance(v, _Broken)]
+        if broken:
+            detail = f"column {', '.join(broken)} holds text that is not valid UTF-8"
+            yield Rejected(f"row {number}", "invalid_utf8", detail)
+        else:
+            yield Row(number, dict(zip(wanted, values, strict=True)))
+
+
+class _Broken:
+    """Stands for a string that is no UTF-8."""
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column.to_pylist()
+    raw = column.cast(pa.large_binary()).to_pylist()
+    return [None if value is None else _decoded(value) for value in raw]
+
+
+def _decoded(value: bytes) -> str | _Broken:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _Broken()
+
+
+def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]:
+    """Rows of tab-separated UTF-8 below a header.
+
+    Raises:
+        DataError: the file cannot be read, its header is not UTF-8 or lacks a column.
+    """
+    lines = _read_bytes(path).split(b"\n")
+    try:
+        header = _fields(lines[0].decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, line 1: not valid UTF-8 ({error.reason} at byte {error.start}); convert the "
+            "file to UTF-8"
+        ) from None
+    _require_columns(path, header, needed)
+    number = -1
+    for line_number, line in enumerate(lines[1:], start=2):
+        if not line.strip(b"\r"):
+            continue
+        number += 1
+        try:
+            values = _fields(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield Rejected(f"line {line_number}", "invalid_utf8", str(error))
+            continue
+        if len(values) != len(header):
+            detail = f"{len(values)} fields, expected {len(header)} ({', '.join(header)})"
+            yield Rejected(f"line {line_number}", "wrong_number_of_fields", detail)
+        else:
+            yield Row(number, dict(zip(header, values, strict=True)))
+
+
+def _fields(line: str) -> list[str]:
+    return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])
+
+
+def read_jsonl_rows(path: Path, text_column: str) -> Iterator[Row | Rejected]:
+    """Objects of JSON lines with at least the field `text_column`.
+
+    Raises:
+        DataError: the file cannot be read, or no object has such a field.
+    """
+    rows = list(_parse_lines(path, text_column))
+    lacking = [row for row in rows if isinstance(row, Rejected) and row.reason == "no_such_field"]
+    if lacking and len(lacking) == len(rows):
+        raise DataError(f"{path} has no column {text_column!r}: {lacking[0].detail}")
+    return iter(rows)
+
+
+def _parse_lines(path: Path, text_column: str) -> Iterator[Row | Rejected]:
+    number = -1
+    for line_number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        number, name = number + 1, f"line {line_number}"
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield Rejected(name, "invalid_utf8", str(error))
+            continue
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield Rejected(name, "invalid_json", str(error))
+            continue
+        if not isinstance(record, dict):
+            detail = f"expected an object, got {type(record).__name__}"
+            yield Rejected(name, "invalid_json", detail)
+        elif text_column not in record:
+            detail = f"no field {text_column!r}; it has {', '.join(sorted(record))[:200]}"
+            yield Rejected(name, "no_such_field", detail)
+        else:
+            yield Row(number, record)
+
+
+def _require_columns(path: Path, names: Sequence[str], needed: Iterable[str]) -> None:
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(sorted(names)) or 'none'}"
+        )
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The whole file, decompressed by its suffix."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path) as stream:
+                return stream.read()
+        if path.suffix == ".zst":
+            with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+                return stream.read()
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,101 @@
+"""Parquet files that are whole, checked and named in errors. Imports no torch.
+
+Every page is written with a checksum: a byte that changed on the way is found when it is read, and
+does not become another text or another code.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import DataError
+from .files import atomic_path
+
+
+def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
+    """Write a table atomically."""
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+
+
+def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of many batches; give it the path that `atomic_path` yields."""
+    return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+
+
+def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
+    """Open a file for its schema, its counts and its rows.
+
+    Raises:
+        DataError: it does not exist or is no Parquet file.
+    """
+    try:
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+
+
+@contextmanager
+def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Make what pyarrow says about the pages of `path` a DataError that names the file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} is damaged: {str(error).strip()[:300]}; copy or make the file again"
+        ) from None
+
+
+def read_batches(
+    file: pq.ParquetFile,
+    path: str | os.PathLike[str],
+    rows: int,
+    columns: Sequence[str] | None = None,
+    row_groups: Sequence[int] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `rows` rows of an open file.
+
+    Raises:
+        DataError: a page is damaged.
+    """
+    batches = file.iter_batches(
+        rows,
+        columns=None if columns is None else list(columns),
+        row_groups=None if row_groups is None else list(row_groups),
+    )
+    while True:
+        with named_in_errors(path):  # not around the yield: the reader's errors are its own
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def read_parquet(
+    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, valid_text: bool = True
+) -> pa.Table:
+    """The whole file, or some of its columns.
+
+    With `valid_text` strings that are not UTF-8 are an error too; a caller that sorts out single
+    rows sets it to False.
+
+    Raises:
+        DataError: the file is missing, lacks a column, or is damaged anywhere.
+    """
+    file = open_parquet(path)
+    missing = [name for name in columns or () if name not in file.schema_arrow.names]
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(file.schema_arrow.names) or 'none'}"
+        )
+    with named_in_errors(path):
+        table = file.read(columns=None if columns is None else list(columns))
+        if valid_text:
+            table.validate(full=True)
+    return table

@@ -1,0 +1,69 @@
+"""A run that is continued: what changed since it was saved, said or refused before it starts."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..training.checkpoint import latest_iteration
+
+CONFIG_NAME = "run_config.yaml"
+_SEED = "batch.seed"
+_OF_THIS_CALL = ("loop.save", "loop.load", "loop.exit_duration_in_mins")
+
+
+def check_resume(save: Path, config: dict[str, Any]) -> str | None:
+    """Compare `config`, as plain dictionaries, with the one kept in the folder of a run.
+
+    Returns one line that names every changed setting, None if there is nothing to say: no
+    checkpoint to continue, no config beside it, or no change. A changed blend is allowed, it is
+    how a schedule of blends is made.
+
+    Raises:
+        ConfigError: the seed changed. It decides the order of the data: steps done and steps to
+            come would no longer be parts of one order, and windows would repeat or be missed.
+    """
+    path = save / CONFIG_NAME
+    if not path.exists() or latest_iteration(save) is None:
+        return None
+    try:
+        saved = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is damaged, so what the run was begun with is not known ({error}); restore "
+            "it, or remove it to continue without this check"
+        ) from None
+    now = _flat(config)
+    changed = {
+        name: (saved[name], value)
+        for name, value in now.items()
+        if name in saved and saved[name] != value and name not in _OF_THIS_CALL
+    }
+    if _SEED in changed:
+        was, given = changed[_SEED]
+        raise ConfigError(
+            f"--seed is {given}, but the run in {save} was begun with {was}; continue it with "
+            f"--seed {was}, or give a new --save (with --load {save} to start from its weights)"
+        )
+    if not changed:
+        return None
+    listed = "; ".join(f"{name} {_short(was)} -> {_short(v)}" for name, (was, v) in changed.items())
+    return f"continuing {save} with changed settings: {listed}"
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    return dict(_items(config, prefix))
+
+
+def _items(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _items(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _short(value: Any) -> str:
+    return " ".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)

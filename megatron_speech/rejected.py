@@ -1,0 +1,42 @@
+"""Items that a bulk job sets aside: one record each, one file, counts by reason."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .files import write_text
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An item set aside: why (a short reason to count by) and what came (`detail`)."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:
+    """How many were set aside for each reason, by name."""
+    return dict(sorted(Counter(item.reason for item in rejected).items()))
+
+
+def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
+    """Write the items set aside as JSON lines and return counts by reason.
+
+    Without items no file is left there.
+    """
+    items = list(rejected)
+    lines = [json.dumps(vars(item), ensure_ascii=False) for item in items]
+    if lines:
+        write_text(path, "\n".join(lines) + "\n")
+    else:
+        path.unlink(missing_ok=True)
+    return count_reasons(items)
+
+
+def describe_counts(counts: dict[str, int]) -> str:
+    """`3 empty, 1 not_text`, or `none`."""
+    return ", ".join(f"{number:,} {reason}" for reason, number in counts.items()) or "none"

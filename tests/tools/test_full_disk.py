@@ -1,0 +1,121 @@
+"""Bulk tools on a full disk: one line, nothing half-written, the same files once there is room."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from megatron_speech.corpus.assemble import assemble
+from megatron_speech.corpus.generate import generate
+from megatron_speech.corpus.plan import plan
+from megatron_speech.data.manifest import ManifestRow, write_manifest
+from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
+from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
+from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
+from tests.corpus.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
+from tests.corpus.samples import LookUpEngine, make_vocab, write_codes, write_corpus
+from tests.full_disk import expect_no_space
+from tools import build_dataset, tokenize_speech
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Vocabulary, corpus and codes, and what the three jobs make of them."""
+    folder = tmp_path_factory.mktemp("world")
+    make_vocab(folder)
+    write_corpus(folder / "corpus.parquet", 30)
+    write_codes(folder / "like" / "a.parquet")
+    run_jobs(folder, folder / "done")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["settings.json", "plans/00001.parquet", "plans/00000.json",
+                                  "requests/00001-00000.parquet", "plan.json"])  # fmt: skip
+def test_plan(world, tmp_path, file, capsys):
+    config = plan_config(world, tmp_path / "plan")
+    expect_no_space(tmp_path / "plan" / file, lambda: plan(config), capsys)
+    plan(config)
+    assert files_of(tmp_path / "plan") == files_of(world / "done" / "plan")
+
+
+@pytest.mark.parametrize("file", ["settings.json", "00001-00000.parquet",
+                                  "reports/00000-00000.parquet", "generation.json"])  # fmt: skip
+def test_generate(world, tmp_path, file, capsys):
+    plan(plan_config(world, tmp_path / "plan"))
+    config = generate_config(world, tmp_path)
+    expect_no_space(tmp_path / "codes" / file, lambda: generate(config, LookUpEngine()), capsys)
+    generate(config, LookUpEngine())
+    assert files_of(tmp_path / "codes") == files_of(world / "done" / "codes")
+
+
+@pytest.mark.parametrize("file", ["out.bin", "out.idx", "out.spans.parquet", "out.json",
+                                  "out.parts/00001.spans.parquet"])  # fmt: skip
+def test_assemble(world, tmp_path, file, capsys):
+    plan(plan_config(world, tmp_path / "plan"))
+    generate(generate_config(world, tmp_path), LookUpEngine())
+    config = assemble_config(world, tmp_path)
+    expect_no_space(tmp_path / file, lambda: assemble(config), capsys)
+    assemble(config)
+    assert files_of(tmp_path) == files_of(world / "done")
+
+
+@pytest.mark.parametrize("kind", ["speech", "pairs", "text-to-token"])
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".json"])
+def test_build_dataset(world, tmp_path, kind, suffix, capsys):
+    flags = [kind, "--codes", str(world / "like"), "--vocab", str(world / "vocab")]
+    name = "d-tts" if kind == "pairs" else "d"
+
+    def build(folder: Path) -> None:
+        build_dataset.main([*flags, "--output-prefix", str(folder / "d")])
+
+    expect_no_space(tmp_path / "a" / f"{name}{suffix}", lambda: build(tmp_path / "a"), capsys)
+    build(tmp_path / "a")
+    build(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory):
+    """Flags of tokenize_speech for six recordings, two to a shard, one of them silent."""
+    folder = tmp_path_factory.mktemp("recordings")
+    torch.manual_seed(0)
+    config = SpeechTokenizerConfig(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        num_mel_bins=80,
+        vocab_size=300,
+        eos_token_id=0,
+        pooling_position=1,
+        quantize_position=1,
+        quantize_vocab_size=64,
+    )
+    SpeechTokenizer(SpeechTokenizerModel(config)).save_pretrained(folder / "tokenizer")
+    rows = []
+    for number in range(6):
+        path = folder / f"{number}.wav"
+        sound = 0.2 * np.random.default_rng(number).standard_normal(8000)
+        soundfile.write(path, sound if number else np.zeros(8000), 16000)
+        rows.append(ManifestRow(id=str(number), path=path, text="hello"))
+    write_manifest(folder / "manifest.parquet", rows)
+    flags = {"--manifest": "manifest.parquet", "--speech-tokenizer": "tokenizer"}
+    given = [part for flag, name in flags.items() for part in (flag, str(folder / name))]
+    return [*given, "--shard-size", "2"]
+
+
+@pytest.mark.parametrize("file", ["shard_000001.parquet", "rejected.jsonl"])
+def test_tokenize_speech(recordings, tmp_path, file, capsys):
+    def tokenize(folder: Path) -> None:
+        tokenize_speech.main([*recordings, "--output", str(folder)])
+
+    expect_no_space(tmp_path / "a" / file, lambda: tokenize(tmp_path / "a"), capsys)
+    assert (tmp_path / "a" / "shard_000000.parquet").exists()
+    tokenize(tmp_path / "a")
+    tokenize(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
