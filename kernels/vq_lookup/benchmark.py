@@ -1,6 +1,7 @@
 """The look-up against what others do, after checking every index against fp64.
 
 python kernels/vq_lookup/benchmark.py
+python kernels/vq_lookup/benchmark.py --tiles   # time other tile shapes on this GPU
 
 On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280; without one at a size a CPU can do, in fp32.
 Peers: chunked addmm + argmin in the vectors' dtype (best of several chunks), chunked fp32
@@ -85,11 +86,35 @@ def compare(figures: dict, name: str, ours: Callable, peer: Callable) -> None:
     figures |= {f"{name}_over_ours_range": pair["speedup_range"]}
 
 
+def sweep(x: Tensor, codebook: Tensor) -> None:
+    """Time the whole look-up under tile shapes around those of `choose_tiles`."""
+    from megatron_speech.kernels.vq_lookup import triton_impl
+
+    table = triton_impl.choose_tiles
+    for m, n, d, warps, stages in (
+        (128, 256, 64, 8, 4),
+        (128, 256, 64, 8, 3),
+        (128, 256, 128, 8, 2),
+        (256, 128, 64, 8, 4),
+        (128, 128, 64, 4, 3),
+        (128, 128, 128, 8, 3),
+        (64, 256, 64, 4, 4),
+    ):
+        tiles = triton_impl.Tiles(m, n, d, warps, stages, True)
+        triton_impl.choose_tiles = lambda *_, chosen=tiles: chosen
+        seconds = time_pair(lambda: nearest_codes(x, codebook), lambda: None, 3)["ours_s"]
+        rate = 2 * VECTORS * CODES * WIDTH / seconds / 1e12
+        print(f"{m:>4} x {n:>3} x {d:>3}, {warps} warps, {stages} stages: {rate:.0f} TFLOP/s")
+    triton_impl.choose_tiles = table
+
+
 def main() -> None:
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = torch.empty(VECTORS, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
     codebook = torch.empty(CODES, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
     bias = codebook.float().square().sum(dim=1).to(DTYPE)
+    if GPU and "--tiles" in sys.argv:
+        return sweep(x, codebook)
 
     wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
     if wrong:

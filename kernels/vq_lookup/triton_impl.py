@@ -202,7 +202,7 @@ class _Chunk:
         kernels.find_candidates[(cdiv(len(item_rows), self.tiles.m),)](
             self.x, self.codebook, self.bias, self.exponents, limits, more[0], item_rows,
             item_groups, indices, keys, count, len(keys), len(item_rows), *self.sizes,
-            num_stages=3, **self.constants,
+            num_stages=min(self.tiles.stages, 3), **self.constants,
         )  # fmt: skip
         found = int(count)
         if found > len(keys):
