@@ -6,7 +6,7 @@
 2. From the largest score and the error bound (`bounds`) follows each vector's threshold. Groups
    that reach it are looked at again, sorted by group (`find_candidates`): one of K/256 for nearly
    all vectors, two or three where the next maxima reach it, all where the fourth does.
-3. Vectors left with one code are settled. The others' candidates, a few, are scored in about 106
+3. Vectors left with one code are settled. The others' candidates, a few, are scored in about 90
    bits (`exact_scores`) and the best, lowest index on equal scores, is taken.
 
 What is multiplied: bf16 x bf16 and fp16 x fp16 as given. Everything else, such as training's bf16
@@ -219,7 +219,7 @@ class _Chunk:
         pairs, width = (8, 128) if keys.is_cuda else (1024, 128)
         triton_rows.exact_scores[(cdiv(len(keys), pairs),)](
             self.x, self.codebook, keys, high, low, len(keys), num_codes, *sizes,
-            BLOCK_P=pairs, BLOCK_D=width, LEVELS=width.bit_length() - 1,
+            BLOCK_P=pairs, BLOCK_D=width, BITS_D=width.bit_length(),
         )  # fmt: skip
         block = 128 if keys.is_cuda else 4096
         triton_rows.pick_best[(cdiv(len(keys), block),)](

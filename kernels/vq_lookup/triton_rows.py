@@ -23,12 +23,12 @@ def two_sum(a, b):
 @triton.jit
 def exact_scores(
     x, codebook, keys, high, low, num_keys, num_codes, width, x_stride, c_stride,
-    BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, LEVELS: tl.constexpr
+    BLOCK_P: tl.constexpr, BLOCK_D: tl.constexpr, BITS_D: tl.constexpr
 ):  # fmt: skip
-    """Scores of (row, code) pairs as unevaluated sums of two fp64 (about 106 bits).
+    """Scores of (row, code) pairs as unevaluated sums of two fp64, about 90 bits.
 
     Products of fp32 are exact in fp64 and each sum carries its rounding error along (Ogita, Rump
-    and Oishi's Dot2), so scores differ only where exact arithmetic differs.
+    and Oishi's Dot2), so scores differ only where exact arithmetic differs. BLOCK_D < 2^BITS_D.
     """
     pairs = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     valid = pairs < num_keys
@@ -44,16 +44,14 @@ def exact_scores(
         error += lost
         total, lost = two_sum(total, b * b * -0.5)
         error += lost
-    for level in tl.static_range(LEVELS):
-        left, right = tl.split(tl.reshape(total, (BLOCK_P, BLOCK_D >> (level + 1), 2)))
-        pair = tl.split(tl.reshape(error, (BLOCK_P, BLOCK_D >> (level + 1), 2)))
-        total, lost = two_sum(left, right)
-        error = pair[0] + pair[1] + lost
-    total, error = two_sum(total, error)
-    columns = tl.arange(0, BLOCK_D >> LEVELS)
-    place = pairs[:, None] + columns[None, :]
-    tl.store(high + place, total, valid[:, None])
-    tl.store(low + place, error, valid[:, None])
+    # Columns are added in two parts. The first is cut to multiples of 2^-52 of a power of two above
+    # any sum of them, so that it adds up without rounding; the second is some 2^-50 of it.
+    largest = tl.max(tl.abs(total), 1).to(tl.int64, bitcast=True)
+    above = (((largest >> 52) + BITS_D + 1) << 52).to(tl.float64, bitcast=True)
+    first = (total + above[:, None]) - above[:, None]
+    total, error = two_sum(tl.sum(first, 1), tl.sum((total - first) + error, 1))
+    tl.store(high + pairs, total, valid)
+    tl.store(low + pairs, error, valid)
 
 
 @triton.jit
