@@ -54,11 +54,11 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
-        hidden = hidden.float()  # also under autocast: distances decide, rounding would move codes
-        flat = hidden.detach()[valid]
+        flat = hidden.detach()[valid]  # as the encoder made it; the codebook is fp32
         indices = nearest_codes(flat, self.codebook.weight)
         if self.training:
             self._pending.append((flat, indices))
+        hidden = hidden.float()
         codes = torch.zeros(valid.shape, dtype=torch.int64, device=hidden.device)
         codes[valid] = indices
         vectors = self.lookup(codes)
