@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -171,7 +172,8 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
             load_whisper(model, recipe.init_from)
         objective = AsrObjective(dataset, valid, recipe.data, recipe.objective, device)
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
-        result = train(trainer, recipe.loop)
+        with closing(trainer):
+            result = train(trainer, recipe.loop)
         if result.finished and trainer.is_main_rank:
             SpeechTokenizer(model, text).save_pretrained(save / "export")
     return _result(save, result.finished)
