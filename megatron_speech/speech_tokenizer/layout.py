@@ -21,8 +21,9 @@ _QUANTIZER_TENSORS = ("codebook.weight", *_STATISTICS)
 
 def released_names(state: Tensors) -> Tensors:
     """Our state dict under the released tensor names, without training-only outputs."""
+    released = {_QUANTIZER + name: _ENCODER + name for name in _QUANTIZER_TENSORS}
     return {
-        name.replace(".encoder.quantizer.", ".encoder."): value
+        released.get(name, name): value
         for name, value in state.items()
         if not name.startswith(PREFIX)
     }

@@ -65,12 +65,19 @@ class OptimizerConfig:
         return self.lr + share * (self.min_lr - self.lr)
 
 
+class Batches[Item](Protocol):
+    """A list, or something that is read while one goes through it."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Item]: ...
+
+
 class Objective(Protocol):
     """What is trained: batches by iteration, loss, and what happens around a step."""
 
     samples_per_step: int
 
-    def batches(self, iteration: int) -> list[Any]:
+    def batches(self, iteration: int) -> Batches[Any]:
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
         ...
 
@@ -88,6 +95,10 @@ class Objective(Protocol):
 
     def evaluate(self, model: Any, iteration: int) -> Metrics:
         """Metrics on held-out data."""
+        ...
+
+    def before_save(self) -> None:
+        """Called by every rank before a checkpoint is written."""
         ...
 
 
@@ -190,6 +201,7 @@ class DdpTrainer:
         Raises:
             CheckpointError: the files could not be written (a full disk, most often).
         """
+        self.objective.before_save()
         rank = dist.get_rank() if dist.is_initialized() else 0
         try:
             if self.is_main_rank:

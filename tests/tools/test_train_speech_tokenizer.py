@@ -75,7 +75,14 @@ def test_without_quantizer(manifest, tmp_path):
 
 
 def test_two_processes_train_together(manifest, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
     script = str(Path(train_speech_tokenizer.__file__))
     flags = ["--micro-batch-size", "2", "--train-iters", "5"]
     result = subprocess.run(
