@@ -99,11 +99,14 @@ class AsrObjective:
         return batch.to(self.device)
 
     def _read(self, number: int) -> AsrBatch:
-        """Micro-batch `number` of this rank, counted from the first step on."""
+        """Micro-batch `number` of this rank, counted from the first step on.
+
+        A step has the same micro-batches on any number of ranks; the first rank has the first ones.
+        """
         iteration, part = divmod(number, self._micro_batches)
-        own = self._plan.batch(iteration)[self.rank :: self.world_size]
         size = self.data.micro_batch_size
-        return self.train.batch(own[part * size : (part + 1) * size].tolist())
+        start = (self.rank * self._micro_batches + part) * size
+        return self.train.batch(self._plan.batch(iteration)[start : start + size].tolist())
 
     def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
         """Fill the codebook on the step at which quantization starts."""

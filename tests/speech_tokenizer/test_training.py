@@ -1,40 +1,15 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from megatron_speech.errors import ConfigError, DataError
-from megatron_speech.speech_tokenizer.batch_plan import EpochBatchPlan
+from megatron_speech.errors import ConfigError
 from megatron_speech.speech_tokenizer.characters import ALPHABET, CharacterHeads, character_ids
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.features import batches_by_length
 from megatron_speech.speech_tokenizer.objective import ObjectiveConfig, ctc_loss
 from megatron_speech.speech_tokenizer.text import AsrText, spoken_words, train_text_tokenizer
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
-
-
-def test_an_epoch_shows_every_recording_once_in_batches_of_like_length():
-    durations = np.random.default_rng(0).uniform(0.5, 10, size=640)
-    plan = EpochBatchPlan(durations, batch_size=16, seed=1)
-    batches = [plan.batch(iteration) for iteration in range(40)]
-    assert sorted(np.concatenate(batches)) == list(range(640))
-    assert np.mean([np.ptp(durations[batch]) for batch in batches]) < 2
-    assert not np.array_equal(plan.batch(0), plan.batch(40))
-
-
-def test_batches_are_a_pure_function_of_seed_and_step():
-    durations = np.linspace(1, 9, 100)
-    one, two = EpochBatchPlan(durations, 8, seed=5), EpochBatchPlan(durations, 8, seed=5)
-    two.batch(77)
-    for step in (30, 3, 30):
-        np.testing.assert_array_equal(one.batch(step), two.batch(step))
-    assert not np.array_equal(one.batch(3), EpochBatchPlan(durations, 8, seed=6).batch(3))
-
-
-def test_too_few_recordings_are_refused():
-    with pytest.raises(DataError, match="do not fill one batch"):
-        EpochBatchPlan([1.0] * 3, 4, seed=0)
 
 
 def test_batches_by_length_cover_all_within_the_limit():
