@@ -216,7 +216,7 @@ class AsrDataset:
         if self.data.cache_features:
             return list(rows)
         missing = [n for n, row in enumerate(rows) if not row.duration_s]
-        found = self._pool.map(_with_duration, [rows[n] for n in missing])
+        found = self._pool.map(self._with_duration, [rows[n] for n in missing])
         result: list[ManifestRow | Rejected] = list(rows)
         if missing:
             found = track(found, "reading lengths of recordings", len(missing), "clips")
@@ -225,6 +225,14 @@ class AsrDataset:
             if not isinstance(row, Rejected):
                 rows[n] = row
         return result
+
+    def _with_duration(self, row: ManifestRow) -> ManifestRow | Rejected:
+        try:
+            return replace(row, duration_s=soundfile.info(row.path).duration)
+        except (soundfile.SoundFileError, OSError, TypeError) as error:
+            found = self._load(row)  # says what is wrong as reading says it
+            broken = isinstance(found, Rejected)
+            return found if broken else Rejected(row.id, "unreadable", f"no length: {error}")
 
     def _fill_cache(self, rows: list[ManifestRow], wanted: list[int], name: str) -> list[int]:
         kept: list[int] = []
@@ -236,13 +244,6 @@ class AsrDataset:
                 self._cache[len(kept)] = (found[0].half(), found[1])
                 kept.append(n)
         return kept
-
-
-def _with_duration(row: ManifestRow) -> ManifestRow | Rejected:
-    try:
-        return replace(row, duration_s=soundfile.info(row.path).duration)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        return Rejected(row.id, "unreadable", f"{row.path}: {error}")
 
 
 def read_sources(manifests: Sequence[Path], rejected: list[Rejected]) -> list[list[ManifestRow]]:
