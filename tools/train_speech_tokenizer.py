@@ -9,7 +9,7 @@ The finished tokenizer lies in SAVE/export, the best one so far, by word errors 
 torchrun every process trains on its share of each batch:
 
     torchrun --standalone --nproc-per-node 8 tools/train_speech_tokenizer.py \\
-        tokenizer-large-v3-12.5hz --init-from whisper-large-v3 --tokenizer whisper-large-v3 \\
+        tokenizer-large-v3-12.5hz --init-from whisper-large-v3 \\
         --manifest transcribed.parquet pseudo_labelled.parquet --manifest-weights 1 3 \\
         --valid-manifest valid.parquet --save runs/large
 """

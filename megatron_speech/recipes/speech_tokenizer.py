@@ -26,7 +26,8 @@ class SpeechTokenizerRecipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     init_from: Path | None = None
-    """Local Whisper folder (transformers, safetensors) to start from; none starts at random."""
+    """Local Whisper folder (transformers, safetensors) to start from, and whose text tokenizer to
+    use unless another is given; none starts at random."""
     attention: str = "eager"
     """Attention of the training: eager (faster for small models on CPU) or sdpa."""
     export: Literal["last", "best"] = "last"
@@ -102,7 +103,7 @@ def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokeni
     """The paper's settings (sections 2.1 to 2.4) at 50 / pooling_kernel_size codes per second.
 
     Where it is silent the value is ours: how the codebook starts, AdamW's settings, the number of
-    steps. Give `--init-from` whisper-large-v3 and `--tokenizer` the same folder.
+    steps. Give `--init-from` the folder of whisper-large-v3; its text tokenizer is used too.
     """
     return SpeechTokenizerRecipe(
         model=SpeechTokenizerConfig(

@@ -15,8 +15,8 @@ from ..rejected import Rejected
 from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
-from ..speech_tokenizer.dataset import AsrDataset, SpeechDataConfig, read_sources
-from ..speech_tokenizer.layout import load_whisper
+from ..speech_tokenizer.dataset import AsrDataset, read_sources
+from ..speech_tokenizer.layout import load_whisper, whisper_vocab_size
 from ..speech_tokenizer.model import SpeechTokenizerModel
 from ..speech_tokenizer.objective import AsrObjective
 from ..speech_tokenizer.set_aside import SetAside
@@ -67,7 +67,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
         unusable: list[Rejected] = []
         sources = read_sources(recipe.data.manifest, unusable)
-        text = _open_text(recipe.data, save, [row.text for rows in sources for row in rows])
+        text = _open_text(recipe, save, [row.text for rows in sources for row in rows])
         config = _model_config(recipe, text)
         dataset = AsrDataset(sources, text, config, recipe.data, "reading training speech")
         valid = _validation_sets(recipe, text, config)
@@ -103,9 +103,11 @@ def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
     return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
 
 
-def _open_text(data: SpeechDataConfig, save: Path, transcripts: list[str]) -> AsrText:
-    """The given text tokenizer, or one trained on the transcripts and kept with the run."""
-    folder = data.tokenizer
+def _open_text(recipe: SpeechTokenizerRecipe, save: Path, transcripts: list[str]) -> AsrText:
+    """The given text tokenizer, Whisper's, or one trained on the transcripts and kept."""
+    data, folder = recipe.data, recipe.data.tokenizer
+    if folder is None and recipe.init_from and (recipe.init_from / "tokenizer.json").exists():
+        folder = recipe.init_from
     if folder is None:
         folder = save / "text_tokenizer"
         if _rank() == 0 and not (folder / "tokenizer.json").exists():
@@ -117,9 +119,12 @@ def _open_text(data: SpeechDataConfig, save: Path, transcripts: list[str]) -> As
 
 def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokenizerConfig:
     codes = recipe.model.quantize_vocab_size if recipe.objective.quantize else None
+    vocab_size = text.size
+    if recipe.init_from is not None:  # its embedding may have more rows than its tokenizer
+        vocab_size = max(vocab_size, whisper_vocab_size(recipe.init_from))
     return replace(
         recipe.model,
-        vocab_size=text.size,
+        vocab_size=vocab_size,
         decoder_start_token_id=text.start_id,
         eos_token_id=text.eos_id,
         ctc_head=recipe.objective.ctc_weight > 0,

@@ -119,6 +119,22 @@ def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
         encoder.embed_positions2.weight.copy_(encoder.embed_positions.weight[:rows])
 
 
+def whisper_vocab_size(folder: Path) -> int:
+    """Rows of the text embedding of a Whisper folder.
+
+    Raises:
+        CheckpointError: no config.json that says so.
+    """
+    path = folder / "config.json"
+    try:
+        return int(read_json(path)["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not name a vocab_size ({error!r}); --init-from takes the folder of a "
+            "Whisper model as transformers saves it"
+        ) from None
+
+
 def write_folder(
     folder: Path,
     config: SpeechTokenizerConfig,

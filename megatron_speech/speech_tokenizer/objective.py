@@ -112,6 +112,7 @@ class AsrObjective:
         """Fill the codebook on the step at which quantization starts."""
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
+            assert model.encoder.quantizer is not None
             vectors = self._collect_vectors(model, iteration)
             seed, rounds = self.data.seed, self.config.kmeans_rounds
             model.encoder.quantizer.initialise(vectors, seed, rounds)
@@ -163,6 +164,7 @@ class AsrObjective:
         """Move the codebook."""
         if not self._quantizes(model, iteration):
             return {}
+        assert model.encoder.quantizer is not None
         return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
 
     def evaluate(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:

@@ -8,11 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import WhisperForConditionalGeneration
 
 from megatron_speech.data.manifest import read_manifest, write_manifest
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.files import read_json
 from megatron_speech.speech_tokenizer import SpeechTokenizer
+from megatron_speech.speech_tokenizer.encoder import whisper_config
 from megatron_speech.training.reporting import read_metrics
 from tests.tools.speech_training import arguments, rejected_ids, write_speech
 from tools import train_speech_tokenizer
@@ -156,6 +158,27 @@ def test_the_best_model_is_kept_and_exported_on_demand(manifest, tmp_path):
     assert torch.equal(exported[weight], state[weight])
     with pytest.raises(ConfigError, match="no such validation set"):
         train_speech_tokenizer.main(arguments(manifest, tmp_path / "new", "--best-by", "nothing"))
+
+
+def test_starts_from_a_whisper_folder_with_its_tokenizer(manifest, tmp_path):
+    first = train_speech_tokenizer.main(arguments(manifest, tmp_path / "a", "--train-iters", "1"))
+    tokenizer = SpeechTokenizer.from_pretrained(first.export)
+    sizes = replace(tokenizer.config, vocab_size=tokenizer.config.vocab_size + 5)
+    folder = tmp_path / "whisper"
+    whisper = WhisperForConditionalGeneration(whisper_config(sizes))
+    whisper.save_pretrained(folder)
+    tokenizer.text.save_pretrained(folder)
+    flags = ["--init-from", str(folder), "--train-iters", "1", "--lr", "1e-9", "--ctc-weight", "0"]
+    result = train_speech_tokenizer.main(arguments(manifest, tmp_path / "b", *flags))
+    tensors = load_file(result.export / "model.safetensors")
+    for name, value in whisper.state_dict().items():
+        if name != "proj_out.weight":
+            torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-6)
+    again = SpeechTokenizer.from_pretrained(result.export)
+    assert again.text.encode("the cat") == tokenizer.text.encode("the cat")
+    flags = ["--init-from", str(tmp_path)]
+    with pytest.raises(CheckpointError, match="--init-from"):
+        train_speech_tokenizer.main(arguments(manifest, tmp_path / "c", *flags))
 
 
 def test_a_run_is_not_continued_in_another_order(manifest, tmp_path):
