@@ -137,7 +137,8 @@ class VectorQuantizer(Quantizer):
         Raises:
             ConfigError: fewer vectors on all ranks than codes.
         """
-        total = int(all_reduce_sum(torch.tensor(float(len(vectors)), dtype=torch.float64)).item())
+        own = torch.tensor(float(len(vectors)), dtype=torch.float64, device=vectors.device)
+        total = int(all_reduce_sum(own).item())
         if total < self.num_codes:
             raise ConfigError(
                 f"k-means over {total} vectors cannot fill {self.num_codes} codes; raise "
