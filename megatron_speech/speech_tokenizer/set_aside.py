@@ -21,8 +21,8 @@ class SetAside:
         self._items: dict[Rejected, None] = {}
         self._written = 0
         if goes_on and path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            self.add(Rejected(**json.loads(line)) for line in lines)
+            records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            self.add(Rejected(item["id"], item["reason"], item["detail"]) for item in records)
             self._written = len(self._items)
 
     def add(self, items: Iterable[Rejected]) -> None:
