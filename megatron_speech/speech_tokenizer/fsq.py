@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..training.task import Metrics
 from .config import SpeechTokenizerConfig
 from .quantizer import Quantized, Quantizer, all_reduce_sum, usage_metrics
@@ -48,8 +48,15 @@ class FiniteScalarQuantizer(Quantizer):
         return Quantized(vectors, codes, torch.zeros((), device=hidden.device))
 
     def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
-        """Codes of vectors: (N, D) -> (N,) int64."""
-        return self._read(self._steps(vectors)[1])
+        """Codes of vectors: (N, D) -> (N,) int64.
+
+        Raises:
+            DataError: vectors with NaN.
+        """
+        bounded, steps = self._steps(vectors)
+        if bounded.isnan().any():
+            raise DataError("vectors with NaN came to be quantized; does the encoder overflow?")
+        return self._read(steps)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of codes: (...) int64 -> (..., D) fp32."""

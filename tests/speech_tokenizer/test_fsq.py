@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from megatron_speech.errors import ConfigError
+from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.fsq import FiniteScalarQuantizer
@@ -80,6 +80,8 @@ def test_vectors_that_are_not_finite_do_no_harm(tiny_config):
     hidden = torch.full((1, 3, 32), float("nan"))
     assert quantizer(hidden, torch.ones(1, 3, dtype=torch.bool)).vectors.isnan().all()
     assert np.isfinite(quantizer.update(1)["codebook perplexity"])
+    with pytest.raises(DataError, match="NaN"):
+        quantizer.codes_of(hidden[0])
 
 
 def test_tokenizer_round_trip_stream_and_text(make_tokenizer, make_noise, tmp_path):
