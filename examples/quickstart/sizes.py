@@ -117,7 +117,6 @@ FULL = DemoSize(
     **{
         **asdict(DEMO),
         "name": "full",
-        "interleaved_documents": 32_000,
         "language_model_steps": 3_904,
         "seeds": (1234, 2345, 3456),
         "without_vq": True,
