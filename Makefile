@@ -47,10 +47,12 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/indexing.py
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
+	$(PYTHON) kernels/codebook_update/benchmark.py
 
 ## bench-gpu  the same for what runs on an NVIDIA GPU
 bench-gpu: $(STAMP)
 	$(PYTHON) kernels/vq_lookup/benchmark.py
+	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
 
 ## lint       ruff, pyright, import-linter

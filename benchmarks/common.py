@@ -36,6 +36,16 @@ def time_pair(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5)
     }
 
 
+def peak_extra_mib(call: Callable[[], Any]) -> float:
+    """GPU memory that `call` needs beyond what is in use, its results included."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def report(name: str, peer: str, figures: dict[str, Any]) -> None:
     """Print the figures and write results/NAME.json."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None

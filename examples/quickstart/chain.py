@@ -75,15 +75,17 @@ _BEFORE_THE_MODELS = (
 def chain(size: DemoSize) -> list[Stage]:
     """All stages of a run of this size; the report is made after them."""
     found = list(_BEFORE_THE_MODELS)
-    if size.without_vq:
-        without = Stage(
-            name="tokenizer_without_vq",
-            title="Training the speech tokenizer without its codebook, to compare",
-            run=stages.tokenizer_without_vq,
-            folders=("speech_tokenizer_without_vq",),
-        )
-        found.insert(3, without)
     found += [_language_model(arm, seed, size) for seed in size.seeds for arm in BLENDS]
+    if size.without_vq:
+        # Behind what a smaller run has too, so that a larger one continues from it.
+        found.append(
+            Stage(
+                name="tokenizer_without_vq",
+                title="Training the speech tokenizer without its codebook, to compare",
+                run=stages.tokenizer_without_vq,
+                folders=("speech_tokenizer_without_vq",),
+            )
+        )
     found.append(
         Stage(
             name="evaluation",

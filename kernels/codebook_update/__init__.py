@@ -8,7 +8,7 @@ from torch import Tensor
 
 from megatron_speech.errors import ConfigError
 
-from .reference import segmented_sums
+from . import reference
 
 
 class CodebookSums(NamedTuple):
@@ -20,6 +20,7 @@ class CodebookSums(NamedTuple):
     """Sum of the vectors of each code, (K, D) fp32."""
 
 
+@torch.no_grad()
 def codebook_sums(
     x: Float[Tensor, "n d"],
     indices: Int64[Tensor, " n"],
@@ -27,6 +28,8 @@ def codebook_sums(
     mask: Bool[Tensor, " n"] | None = None,
 ) -> CodebookSums:
     """Sum the rows of `x` (N, D) by their code `indices` (N,), leaving out those not in `mask`.
+
+    fp32 accumulation in an order fixed by the input: the same bits every time, on CPU and GPU.
 
     Raises:
         ConfigError: an index outside 0..num_codes-1, or shapes that do not fit.
@@ -40,14 +43,17 @@ def codebook_sums(
             f"codebook_sums got x {tuple(x.shape)}, indices {tuple(indices.shape)}; "
             "expected (N, D), (N,) and a mask of (N,)"
         )
-    if mask is not None:
-        x, indices = x[mask], indices[mask]
-    if indices.numel() and not 0 <= indices.min() <= indices.max() < num_codes:
+    counted = indices if mask is None else torch.where(mask, indices, 0)
+    if counted.numel() and not 0 <= counted.min() <= counted.max() < num_codes:
         raise ConfigError(
-            f"codebook_sums got codes {int(indices.min())}..{int(indices.max())}; "
+            f"codebook_sums got codes {int(counted.min())}..{int(counted.max())}; "
             f"expected 0..{num_codes - 1}"
         )
-    return CodebookSums(*segmented_sums(x, indices, num_codes))
+    if x.is_cuda:
+        from .triton_impl import segmented_sums
+
+        return CodebookSums(*segmented_sums(x, indices, num_codes, mask))
+    return CodebookSums(*reference.segmented_sums(x, indices, num_codes, mask))
 
 
 __all__ = ["CodebookSums", "codebook_sums"]

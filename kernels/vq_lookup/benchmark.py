@@ -1,40 +1,145 @@
-"""Chunked look-up against torch.cdist + argmin over the whole codebook.
+"""The look-up against what others do, after checking every index against fp64.
 
 python kernels/vq_lookup/benchmark.py
+python kernels/vq_lookup/benchmark.py --tiles   # time other tile shapes on this GPU
+
+On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280; without one at a size a CPU can do, in fp32.
+Peers: chunked addmm + argmin in the vectors' dtype (best of several chunks), chunked fp32
+torch.cdist + argmin, and, against look-up and codebook statistics together, the released
+tokenizer's addmm + argmin with one-hot statistics.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from common import report, time_pair
-from megatron_speech.kernels.vq_lookup import vq_lookup
+from common import peak_extra_mib, report, time_pair
+from megatron_speech.kernels.codebook_update import codebook_sums
+from megatron_speech.kernels.vq_lookup import nearest_codes
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+VECTORS, CODES, WIDTH = (1_000_000, 16_384, 1_280) if GPU else (4_096, 2_048, 256)
+DTYPE = torch.bfloat16 if GPU else torch.float32
+CHUNKS = [1 << power for power in range(12, 18)] if GPU else [512, 2_048]
+ROWS = 8_192 if GPU else 1_024  # of peers whose distances are fp32
+
+
+def addmm(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> Tensor:
+    """Scores in the vectors' dtype, as they come out of the product; argmin over a chunk."""
+    transposed = codebook.t()
+    chunks = [torch.addmm(bias, part, transposed, alpha=-2).argmin(1) for part in x.split(rows)]
+    return torch.cat(chunks)
+
+
+def cdist(x: Tensor, codebook: Tensor) -> Tensor:
+    codes = codebook.float()
+    return torch.cat([torch.cdist(part.float(), codes).argmin(dim=1) for part in x.split(ROWS)])
+
+
+def addmm_one_hot(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """Look-up by addmm, statistics by an N x K one-hot in fp32 and a product, chunk by chunk."""
+    indices = addmm(x, codebook, bias, rows)
+    counts = torch.zeros(CODES, device=DEVICE)
+    sums = torch.zeros(CODES, WIDTH, device=DEVICE)
+    for part, chosen in zip(x.split(ROWS), indices.split(ROWS), strict=True):
+        one_hot = torch.zeros(len(part), CODES, device=DEVICE).scatter_(1, chosen[:, None], 1.0)
+        counts += one_hot.sum(dim=0)
+        sums.addmm_(one_hot.t(), part.float())
+    return counts, sums
+
+
+def wrong_rows(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[int, int]:
+    """Rows whose code is not fp64's nearest: by more than fp32 rounding, and by less (ties)."""
+    wrong = ties = 0
+    codes = codebook.double()
+    half = codes.square().sum(dim=1) / 2
+    for part, found in zip(x.split(ROWS), indices.split(ROWS), strict=True):
+        scores = part.double() @ codes.t() - half
+        best, nearest = scores.max(dim=1)
+        gap = 2 * (best - scores.gather(1, found[:, None]).flatten())
+        distance = part.double().square().sum(dim=1) - 2 * best
+        far = gap > distance * 2.0**-24
+        wrong, ties = wrong + int(far.sum()), ties + int(((found != nearest) & ~far).sum())
+    return wrong, ties
+
+
+def search_share(x: Tensor, codebook: Tensor) -> dict[str, float]:
+    """Share of vectors compared exactly, and of those for which every group was computed again."""
+    if not GPU:
+        return {}
+    from megatron_speech.kernels.vq_lookup.triton_impl import search
+
+    found = search(x, codebook)
+    return {"share_redone": found.contested / len(x), "share_scanned": found.scanned / len(x)}
+
+
+def compare(figures: dict, name: str, ours: Callable, peer: Callable) -> None:
+    pair = time_pair(ours, peer)
+    figures |= {"ours_s": pair["ours_s"]} if "ours_s" not in figures else {}
+    figures |= {f"{name}_s": pair["peer_s"], f"{name}_over_ours": pair["speedup"]}
+    figures |= {f"{name}_over_ours_range": pair["speedup_range"]}
+
+
+def sweep(x: Tensor, codebook: Tensor) -> None:
+    """Time the whole look-up under tile shapes around those of `choose_tiles`."""
+    from megatron_speech.kernels.vq_lookup import triton_impl
+
+    table = triton_impl.choose_tiles
+    for m, n, d, warps, stages in (
+        (128, 256, 64, 8, 4),
+        (128, 256, 64, 8, 3),
+        (128, 256, 128, 8, 2),
+        (256, 128, 64, 8, 4),
+        (128, 128, 64, 4, 3),
+        (128, 128, 128, 8, 3),
+        (64, 256, 64, 4, 4),
+    ):
+        tiles = triton_impl.Tiles(m, n, d, warps, stages, True)
+        triton_impl.choose_tiles = lambda *_, chosen=tiles: chosen
+        seconds = time_pair(lambda: nearest_codes(x, codebook), lambda: None, 3)["ours_s"]
+        rate = 2 * VECTORS * CODES * WIDTH / seconds / 1e12
+        print(f"{m:>4} x {n:>3} x {d:>3}, {warps} warps, {stages} stages: {rate:.0f} TFLOP/s")
+    triton_impl.choose_tiles = table
 
 
 def main() -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    vectors, codes, width = (1 << 20, 16_384, 1_280) if device == "cuda" else (8_192, 4_096, 256)
-    generator = torch.Generator(device).manual_seed(0)
-    x = torch.randn(vectors, width, device=device, generator=generator)
-    codebook = torch.randn(codes, width, device=device, generator=generator)
-    rows = 8_192
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x = torch.empty(VECTORS, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
+    codebook = torch.empty(CODES, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
+    bias = codebook.float().square().sum(dim=1).to(DTYPE)
+    if GPU and "--tiles" in sys.argv:
+        return sweep(x, codebook)
 
-    def peer() -> torch.Tensor:
-        return torch.cat([torch.cdist(part, codebook).argmin(dim=1) for part in x.split(rows)])
-
-    chosen, expected = vq_lookup(x, codebook).indices, peer()
-    exact = [
-        (x[:, None].double() - codebook[indices][:, None].double()).square().sum(-1)
-        for indices in (chosen, expected)
-    ]
-    if (exact[0] > exact[1] * (1 + 1e-6)).any():
-        raise SystemExit("the look-up chose farther codes than its peer: no times are shown")
-    figures = time_pair(lambda: vq_lookup(x, codebook), peer)
-    figures |= {"vectors": vectors, "codes": codes, "width": width}
-    report(f"vq_lookup_{device}", "torch.cdist + argmin, fp32", figures)
+    wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
+    if wrong:
+        raise SystemExit(f"{wrong} of {VECTORS} codes are not the nearest: no times are shown")
+    timed = {rows: time_pair(lambda r=rows: addmm(x, codebook, bias, r), lambda: None, 1)["ours_s"]
+             for rows in CHUNKS}  # fmt: skip
+    rows = min(timed, key=timed.__getitem__)
+    figures = {"vectors": VECTORS, "codes": CODES, "width": WIDTH, "dtype": str(DTYPE)}
+    figures |= {"wrong": wrong, "ties": ties, **search_share(x, codebook)}
+    addmm_wrong = wrong_rows(x, codebook, addmm(x, codebook, bias, rows))[0]
+    figures |= {"addmm_wrong_share": addmm_wrong / VECTORS, "addmm_chunk": rows}
+    if GPU:
+        outputs = VECTORS * 8 / 2**20
+        figures["peak_extra_mib"] = peak_extra_mib(lambda: nearest_codes(x, codebook)) - outputs
+    ours = lambda: nearest_codes(x, codebook)  # noqa: E731
+    compare(figures, "addmm", ours, lambda: addmm(x, codebook, bias, rows))
+    compare(figures, "cdist", ours, lambda: cdist(x, codebook))
+    compare(
+        figures,
+        "addmm_one_hot",
+        lambda: codebook_sums(x, nearest_codes(x, codebook), CODES),
+        lambda: addmm_one_hot(x, codebook, bias, rows),
+    )
+    figures["tflops"] = 2 * VECTORS * CODES * WIDTH / figures["ours_s"] / 1e12
+    report(f"vq_lookup_{DEVICE}", "addmm, cdist, addmm with one-hot statistics", figures)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,47 @@
-"""Nearest code by squared L2 distance, as a chunked matrix product."""
+"""Nearest code by squared L2 distance: a chunked matrix product whose near-ties are settled."""
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from .bounds import check_finite, describe_codes, error_unit, row_exponents, scale, thresholds
+from .exact import best_codes
+
 _SCORES_PER_CHUNK = 1 << 22
+_TERMS_PER_CHUNK = 1 << 17
 
 
-def nearest_codes(x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> Int64[Tensor, " n"]:
-    """Index of the nearest codebook row, (N, D) and (K, D) -> (N,) int64.
+@torch.no_grad()
+@torch.autocast("cpu", enabled=False)  # the error bound is that of fp32 products
+def nearest_codes(
+    x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], checked: bool = False
+) -> Int64[Tensor, " n"]:
+    """(N, D) and (K, D) -> (N,) int64 of exact arithmetic, the lowest of equal ones; 0 for NaN."""
+    squares = squared_norms(codebook)
+    if checked:
+        check_finite(squares, "code")
+        check_finite(squared_norms(x), "vector")
+    codes = describe_codes(codebook, squares, scale=True)
+    finite = torch.where(squares.isfinite()[:, None], codebook, 0)
+    transposed = scale(finite, torch.tensor(codes.exponent)).t()
+    unit = error_unit(x.shape[1])
+    size = max(_SCORES_PER_CHUNK // codebook.shape[0], 1)
+    indices = torch.zeros(x.shape[0], dtype=torch.int64)
+    for part, chosen in zip(x.split(size), indices.split(size), strict=True):
+        part_squares = squared_norms(part)
+        exponents = row_exponents(part_squares, codes)
+        scores = torch.addmm(codes.bias, scale(part, exponents[:, None]), transposed)
+        best, first = scores.max(dim=1)
+        limit = thresholds(best, part_squares, exponents, codes, unit, bias_unit=unit)
+        chosen.copy_(torch.where(limit.isnan(), 0, first))
+        close = scores.scatter_(1, first[:, None], -torch.inf).amax(dim=1) >= limit
+        scores, limit = scores[close].scatter_(1, first[close, None], torch.inf), limit[close]
+        rows, found = (scores >= limit[:, None]).nonzero().unbind(dim=1)
+        chosen[close] = best_codes(part[close], codebook, rows, found)
+    return indices
 
-    Scores are x.c - |c|^2 / 2 in fp32: |x|^2 is the same for every code, and adding it would only
-    round small differences away. The first of equal codes wins. At most a few MB of the N x K
-    scores exist at a time.
-    """
-    codebook = codebook.float()
-    bias = -0.5 * codebook.square().sum(dim=1)
-    rows = max(_SCORES_PER_CHUNK // codebook.shape[0], 1)
-    transposed = codebook.t()
-    chunks = [torch.addmm(bias, part.float(), transposed).argmax(dim=1) for part in x.split(rows)]
-    return torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.int64, device=x.device)
+
+def squared_norms(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    """|x|^2 of each row in fp64; not finite where the row is not."""
+    parts = x.split(max(_TERMS_PER_CHUNK // x.shape[1], 1))
+    return torch.cat([part.double().square().sum(dim=1) for part in parts])

@@ -6,8 +6,7 @@ language models. Where the paper (arXiv 2411.17607, section 6) is silent, the va
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -28,7 +27,7 @@ from ..training.parallel import (
     session,
 )
 from ..vocab import SpeechTextVocab
-from .resume import CONFIG_NAME, check_resume
+from .resume import CONFIG_NAME, check_resume, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,12 +284,3 @@ def pretrain(config: LMConfig) -> LoopResult:
             vocab = replace(vocab, speech_tokenizer=trainer.identity[SPEECH_TOKENIZER_KEY])
             vocab.save_pretrained(save / "vocab")
         return train(trainer, config.loop)
-
-
-def plain(value: Any) -> Any:
-    """A config as dictionaries, lists and scalars."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: plain(item) for name, item in vars(value).items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

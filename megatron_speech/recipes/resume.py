@@ -1,6 +1,7 @@
 """A run that is continued: what changed since it was saved, said or refused before it starts."""
 
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ..errors import ConfigError
 from ..training.checkpoint import latest_iteration
 
 CONFIG_NAME = "run_config.yaml"
-_SEED = "batch.seed"
+_SEEDS = ("batch.seed", "data.seed")
 _OF_THIS_CALL = ("loop.save", "loop.load", "loop.exit_duration_in_mins")
 
 
@@ -41,8 +42,7 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
         for name, value in now.items()
         if name in saved and saved[name] != value and name not in _OF_THIS_CALL
     }
-    if _SEED in changed:
-        was, given = changed[_SEED]
+    for was, given in (changed[name] for name in _SEEDS if name in changed):
         raise ConfigError(
             f"--seed is {given}, but the run in {save} was begun with {was}; continue it with "
             f"--seed {was}, or give a new --save (with --load {save} to start from its weights)"
@@ -51,6 +51,15 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
         return None
     listed = "; ".join(f"{name} {_short(was)} -> {_short(v)}" for name, (was, v) in changed.items())
     return f"continuing {save} with changed settings: {listed}"
+
+
+def plain(value: Any) -> Any:
+    """A config as dictionaries, lists and scalars."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(item) for name, item in vars(value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

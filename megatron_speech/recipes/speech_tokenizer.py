@@ -1,30 +1,19 @@
-"""Recipes that train a speech tokenizer, and the one function that runs them."""
+"""Named configs of speech tokenizers.
 
-import json
-from collections import Counter
+`tokenizer-debug` and `tokenizer-smoke` fit two CPU cores; `tokenizer-large-v3-*` are the paper's.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
+from typing import Literal
 
 from ..errors import ConfigError
-from ..files import write_text
-from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
-from ..speech_tokenizer.dataset import AsrDataset, SpeechDataConfig, read_rows
-from ..speech_tokenizer.layout import load_whisper
-from ..speech_tokenizer.model import SpeechTokenizerModel
-from ..speech_tokenizer.objective import AsrObjective, ObjectiveConfig
-from ..speech_tokenizer.text import AsrText, train_text_tokenizer
-from ..speech_tokenizer.tokenizer import SpeechTokenizer
-from ..training.checkpoint import latest_iteration
-from ..training.ddp import DdpTrainer, OptimizerConfig, process_group
-from ..training.loop import LoopConfig, train
-from ..training.reporting import read_metrics
-
-_EXPORT_MARK = "export/config.json"  # the export's last file
+from ..speech_tokenizer.dataset import SpeechDataConfig
+from ..speech_tokenizer.objective import ObjectiveConfig
+from ..training.ddp import OptimizerConfig
+from ..training.loop import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,26 +26,18 @@ class SpeechTokenizerRecipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     init_from: Path | None = None
-    """Local Whisper folder (transformers, safetensors) to start from; none starts at random."""
+    """Local Whisper folder (transformers, safetensors) to start from, and whose text tokenizer to
+    use unless another is given; none starts at random."""
     attention: str = "eager"
     """Attention of the training: eager (faster for small models on CPU) or sdpa."""
+    export: Literal["last", "best"] = "last"
+    """Which model `save/export` holds in the end. The best one so far is always in `save/best`."""
+    best_by: str | None = None
+    """Name of the validation set whose word error rate tells the best model; none is the first."""
 
     def __post_init__(self) -> None:
         if self.attention not in ("eager", "sdpa"):
             raise ConfigError(f"--attention is {self.attention!r}; expected eager or sdpa")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeechTokenizerResult:
-    """How a training ended."""
-
-    export: Path | None
-    """Folder for `SpeechTokenizer.from_pretrained`; None if it stopped early."""
-    finished: bool
-    """False if it was stopped and should be started again."""
-    metrics: dict[str, float]
-    """Figures of the last evaluation, for each set: `wer`, `ctc wer`, `codebook usage`,
-    `perplexity`, each followed by the name of the set."""
 
 
 def tokenizer_debug() -> SpeechTokenizerRecipe:
@@ -119,14 +100,19 @@ def tokenizer_smoke() -> SpeechTokenizerRecipe:
 
 
 def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokenizerRecipe:
-    """The paper's settings (sections 2.1 to 2.4) at 50 / pooling_kernel_size codes per second."""
+    """The paper's settings (sections 2.1 to 2.4) at 50 / pooling_kernel_size codes per second.
+
+    Where it is silent the value is ours: how the codebook starts, AdamW's settings, the number of
+    steps. Give `--init-from` the folder of whisper-large-v3; its text tokenizer is used too.
+    """
     return SpeechTokenizerRecipe(
         model=SpeechTokenizerConfig(
             pooling_kernel_size=pooling_kernel_size,
             quantize_vocab_size=num_codes,
             quantize_causal_block_size=104 if pooling_kernel_size == 8 else 100,
-            quantize_commit_coefficient=1.0,
+            quantize_commit_coefficient=1.0,  # times the scale of 10: the paper's 10.0
         ),
+        objective=ObjectiveConfig(kmeans_init=True, kmeans_vectors=16 * num_codes),
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=4096, num_workers=8),
         optimizer=OptimizerConfig(lr=1e-5, lr_decay_style="constant", bf16=True),
         loop=LoopConfig(train_iters=100_000, save_interval=1000, eval_interval=1000),
@@ -134,110 +120,31 @@ def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokeni
     )
 
 
+def tokenizer_large_v3_50hz() -> SpeechTokenizerRecipe:
+    """The paper's tokenizer without a pool: 50 codes per second of 4,096."""
+    return tokenizer_large_v3(1, 4096)
+
+
+def tokenizer_large_v3_25hz() -> SpeechTokenizerRecipe:
+    """The paper's tokenizer at 25 codes per second of 4,096."""
+    return tokenizer_large_v3(2, 4096)
+
+
 def tokenizer_large_v3_12_5hz() -> SpeechTokenizerRecipe:
     """The paper's tokenizer: whisper-large-v3, 12.5 codes per second, 16,384 codes."""
     return tokenizer_large_v3(4, 16384)
 
 
+def tokenizer_large_v3_6_25hz() -> SpeechTokenizerRecipe:
+    """The paper's tokenizer at 6.25 codes per second of 65,536; blocks of 2.08 s."""
+    return tokenizer_large_v3(8, 65536)
+
+
 RECIPES: dict[str, Callable[[], SpeechTokenizerRecipe]] = {
     "tokenizer-debug": tokenizer_debug,
     "tokenizer-smoke": tokenizer_smoke,
+    "tokenizer-large-v3-50hz": tokenizer_large_v3_50hz,
+    "tokenizer-large-v3-25hz": tokenizer_large_v3_25hz,
     "tokenizer-large-v3-12.5hz": tokenizer_large_v3_12_5hz,
+    "tokenizer-large-v3-6.25hz": tokenizer_large_v3_6_25hz,
 }
-
-
-def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResult:
-    """Train, and export to `save/export` when all steps are done.
-
-    Raises:
-        ConfigError: no manifest or no --save folder.
-        DataError: no usable recordings.
-    """
-    save = recipe.loop.save
-    if not recipe.data.manifest or save is None:
-        raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
-    if latest_iteration(save) == recipe.loop.train_iters and (save / _EXPORT_MARK).exists():
-        return _result(save, finished=True)
-    with process_group() as device:
-        torch.manual_seed(recipe.data.seed)
-        rows = read_rows(recipe.data.manifest)
-        text = _open_text(recipe.data, save, [row.text for row in rows])
-        config = _model_config(recipe, text)
-        dataset = AsrDataset(rows, text, config, recipe.data, "reading training speech")
-        valid = _validation_sets(recipe, text, config)
-        _write_rejected(save, {"train": dataset, **valid})
-        model = SpeechTokenizerModel(config, recipe.attention, _character_heads(recipe, config))
-        if recipe.init_from is not None:
-            load_whisper(model, recipe.init_from)
-        objective = AsrObjective(dataset, valid, recipe.data, recipe.objective, device)
-        trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
-        result = train(trainer, recipe.loop)
-        if result.finished and trainer.is_main_rank:
-            SpeechTokenizer(model, text).save_pretrained(save / "export")
-    return _result(save, result.finished)
-
-
-def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
-    """Figures come from the run's file, so that a run already finished tells the same."""
-    records = read_metrics(save, "valid")
-    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
-    export = save / "export" if finished else None
-    return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
-
-
-def _open_text(data: SpeechDataConfig, save: Path, transcripts: list[str]) -> AsrText:
-    """The given text tokenizer, or one trained on the transcripts and kept with the run."""
-    folder = data.tokenizer
-    if folder is None:
-        folder = save / "text_tokenizer"
-        if _rank() == 0 and not (folder / "tokenizer.json").exists():
-            train_text_tokenizer(transcripts, data.asr_vocab_size, folder)
-        if dist.is_initialized():
-            dist.barrier()
-    return AsrText(folder, data.words_only)
-
-
-def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokenizerConfig:
-    codes = recipe.model.quantize_vocab_size if recipe.objective.quantize else None
-    return replace(
-        recipe.model,
-        vocab_size=text.size,
-        decoder_start_token_id=text.start_id,
-        eos_token_id=text.eos_id,
-        ctc_head=recipe.objective.ctc_weight > 0,
-        quantize_vocab_size=codes,
-    )
-
-
-def _character_heads(
-    recipe: SpeechTokenizerRecipe, config: SpeechTokenizerConfig
-) -> CharacterHeads | None:
-    lower = recipe.objective.character_ctc_weight > 0
-    upper = recipe.objective.upper_character_ctc_weight > 0
-    return CharacterHeads(config, lower, upper) if lower or upper else None
-
-
-def _validation_sets(
-    recipe: SpeechTokenizerRecipe, text: AsrText, config: SpeechTokenizerConfig
-) -> dict[str, AsrDataset]:
-    sets = {}
-    for manifest in recipe.data.valid_manifest:
-        name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
-        rows = read_rows([manifest])[: recipe.data.valid_samples]
-        sets[name] = AsrDataset(rows, text, config, recipe.data, f"reading {name} speech")
-    return sets
-
-
-def _write_rejected(save: Path, sets: dict[str, AsrDataset]) -> None:
-    """Say on the terminal and in `rejected.jsonl` which recordings were set aside, and why."""
-    rejected = [{"set": name} | item for name, data in sets.items() for item in data.rejected]
-    if rejected and _rank() == 0:
-        path = save / "rejected.jsonl"
-        write_text(path, "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in rejected))
-        reasons = Counter(item["reason"] for item in rejected)
-        counts = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items()))
-        print(f"recordings set aside: {counts}; which ones: {path}", flush=True)
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

@@ -1,5 +1,6 @@
 """Shape of a speech tokenizer, in the field names of the released GLM-4-Voice tokenizer."""
 
+import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal, get_args, get_type_hints
@@ -59,8 +60,13 @@ class SpeechTokenizerConfig:
     """How frames are pooled."""
     pooling_position: int = 16
     """Encoder layers before the pool."""
+    quantizer: Literal["vq", "fsq"] = "vq"
+    """vq: a codebook of vectors that follows the data. fsq: finite scalar quantization, a grid."""
     quantize_vocab_size: int | None = 16384
-    """Codes K in the codebook; none trains without quantization."""
+    """Codes K in the codebook; none trains without quantization. With fsq the product of
+    `fsq_levels`, whatever is given here."""
+    fsq_levels: tuple[int, ...] = (8, 8, 8, 6, 5)
+    """Levels of each of fsq's dimensions."""
     quantize_position: int = 16
     """Encoder layers before the quantizer."""
     quantize_lookup: Literal["exact", "released"] = "exact"
@@ -112,6 +118,12 @@ class SpeechTokenizerConfig:
             raise ConfigError("--asr-decoding ctc needs a CTC output; train with --ctc-weight > 0")
         if not 0 < self.quantize_ema_decay < 1:
             raise ConfigError(f"--quantize-ema-decay is {self.quantize_ema_decay}; expected 0..1")
+        if self.quantizer == "fsq" and self.quantize_vocab_size is not None:
+            if not 1 <= len(self.fsq_levels) <= self.d_model or min(self.fsq_levels) < 2:
+                raise ConfigError(
+                    f"--fsq-levels is {self.fsq_levels}; expected 1 to {self.d_model} numbers >= 2"
+                )
+            object.__setattr__(self, "quantize_vocab_size", math.prod(self.fsq_levels))
         if self.quantize_vocab_size is not None and self.quantize_vocab_size < 2:
             raise ConfigError(f"--quantize-vocab-size is {self.quantize_vocab_size}; expected >= 2")
 
@@ -166,7 +178,10 @@ class SpeechTokenizerConfig:
         return self.quantize_ema_decay ** (self.quantize_restart_interval or 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `config.json`, in the released layout."""
+        """The content of `config.json`, in the released layout; fsq's fields are our own."""
+        fields = asdict(self)
+        if self.quantizer == "vq":
+            del fields["quantizer"], fields["fsq_levels"]
         return {
             "architectures": [_ARCHITECTURE],
             "model_type": "whisper",
@@ -174,7 +189,7 @@ class SpeechTokenizerConfig:
             "activation_function": "gelu",
             "pad_token_id": self.eos_token_id,
             "bos_token_id": self.eos_token_id,
-            **asdict(self),
+            **fields,
         }
 
     @classmethod
@@ -203,7 +218,23 @@ class SpeechTokenizerConfig:
             known = {"quantize_lookup": "released", **known}
         for name, value in known.items():
             _check_type(name, value, hints[name])
+        if "fsq_levels" in known:
+            known["fsq_levels"] = _levels(known)
         return cls(**known)
+
+
+def _levels(values: dict[str, Any]) -> tuple[int, ...]:
+    """Levels of fsq from a `config.json`; with fsq their product must be its number of codes."""
+    levels = values["fsq_levels"]
+    if not isinstance(levels, list | tuple) or not all(type(level) is int for level in levels):
+        raise ConfigError(f"config.json says fsq_levels = {levels!r}; expected whole numbers")
+    codes = values["quantize_vocab_size"]
+    if values.get("quantizer") == "fsq" and codes not in (None, math.prod(levels)):
+        raise ConfigError(
+            f"config.json contradicts itself: quantize_vocab_size {codes} is not the product of "
+            f"fsq_levels {list(levels)}"
+        )
+    return tuple(levels)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

@@ -1,25 +1,26 @@
-"""Transcribed recordings as training batches, chosen by the step alone."""
+"""Transcribed recordings as training batches."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
+import soundfile
 import torch
 
-from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_audio
+from ..audio import HOP_SAMPLES, MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
+from ..rejected import Rejected, count_reasons, describe_counts
 from .characters import character_ids
-from .config import CONV_STRIDE, SpeechTokenizerConfig
+from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features
 from .text import AsrText
 
 IGNORED = -100
-_SORTED_BATCHES = 50
+_MOST_IN_A_ROW = 100
+Features = tuple[torch.Tensor, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class SpeechDataConfig:
 
     manifest: tuple[Path, ...] = ()
     """Manifests (parquet or tsv: id, path, text, speaker, language) of the training recordings."""
+    manifest_weights: tuple[float, ...] = ()
+    """Share of each manifest in what is trained on, such as `1 3` for transcribed and
+    pseudo-labelled recordings; none trains on every recording once an epoch."""
     valid_manifest: tuple[Path, ...] = ()
     """Manifests of held-out recordings; each gets its own figures under its file or folder name."""
     tokenizer: Path | None = None
@@ -46,6 +50,8 @@ class SpeechDataConfig:
     """Most recordings of each validation manifest that are used."""
     num_workers: int = 2
     """Threads that read audio."""
+    read_ahead: int = 2
+    """Micro-batches that are read while earlier ones are trained on."""
     seed: int = 1234
     """Order of the recordings, initial weights, k-means."""
 
@@ -55,6 +61,15 @@ class SpeechDataConfig:
                 f"--global-batch-size {self.global_batch_size} must be a multiple of "
                 f"--micro-batch-size {self.micro_batch_size}"
             )
+        if self.manifest_weights and (
+            len(self.manifest_weights) != len(self.manifest) or min(self.manifest_weights) <= 0
+        ):
+            raise ConfigError(
+                f"--manifest-weights {self.manifest_weights} must be {len(self.manifest)} "
+                "numbers above 0, one for each --manifest"
+            )
+        if self.num_workers < 1 or self.read_ahead < 0:
+            raise ConfigError("--num-workers must be at least 1, and --read-ahead at least 0")
 
 
 @dataclass
@@ -73,6 +88,8 @@ class AsrBatch:
     """Text tokens without prompt and end, for CTC."""
     characters: list[list[int]]
     """Letters of the texts, for the character CTC."""
+    rejected: list[Rejected]
+    """Recordings that could not be read; others stand in their places."""
 
     def to(self, device: torch.device) -> "AsrBatch":
         names = ("mel", "mel_lengths", "decoder_input", "labels")
@@ -80,131 +97,158 @@ class AsrBatch:
 
 
 class AsrDataset:
-    """Recordings of some manifests. What cannot be used is in `rejected` (id, reason, detail)."""
+    """Recordings of one or several sources, numbered through.
+
+    What can be told to be unusable beforehand is in `rejected`. With `cache_features` that is all;
+    else a recording is opened when a batch needs it, and if it turns out to be broken, the next one
+    takes its place in every batch that asks for it.
+    """
 
     def __init__(
         self,
-        rows: Sequence[ManifestRow],
+        sources: Sequence[Sequence[ManifestRow]],
         text: AsrText,
         config: SpeechTokenizerConfig,
         data: SpeechDataConfig,
         description: str = "reading speech",
     ):
         self.text, self.config, self.data = text, config, data
-        self.rejected: list[dict[str, str]] = []
-        self._cache: dict[int, tuple[torch.Tensor, int]] = {}
+        self.rejected: list[Rejected] = []
+        self._cache: dict[int, Features] = {}
         self._pool = ThreadPoolExecutor(max_workers=data.num_workers)
-        rows = [row for row in rows if self._usable(row)]
+        rows = [row for source in sources for row in source]
+        owners = [number for number, source in enumerate(sources) for _ in source]
+        kept = [n for n, row in enumerate(self._with_durations(rows)) if self._usable(row)]
         if data.cache_features:
-            rows = self._fill_cache(rows, description)
-        if not rows:
-            raise DataError(f"no usable recordings: all rejected, first {self.rejected[:1]}")
-        self.rows = rows
-        self.targets = [text.encode(row.text) for row in rows]
+            kept = self._fill_cache(rows, kept, description)
+        if not kept:
+            raise DataError(
+                f"no usable recordings: {describe_counts(count_reasons(self.rejected))}; the "
+                f"first: {self.rejected[:1]}"
+            )
+        self.rows = [rows[n] for n in kept]
+        owned = [owners[n] for n in kept]
+        self.sizes = [owned.count(number) for number in range(len(sources))]
+        """Recordings of each source."""
         self.durations_s = [
             self._cache[n][1] / MEL_FRAME_RATE_HZ if n in self._cache else row.duration_s
-            for n, row in enumerate(rows)
+            for n, row in enumerate(self.rows)
         ]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: Sequence[int]) -> AsrBatch:
-        """The recordings at `indices`, padded."""
-        mel, mel_lengths = collate_features(list(self._pool.map(self._features, indices)))
-        prompts = [self.text.prompt(self.rows[index].language) for index in indices]
-        targets = [self.targets[index] for index in indices]
+        """The recordings at `indices`, padded.
+
+        Raises:
+            DataError: a hundred recordings in a row cannot be read.
+        """
+        found = list(self._pool.map(self._readable, indices))
+        rows = [self.rows[index] for index, *_ in found]
+        mel, mel_lengths = collate_features([features for _, features, _ in found])
+        prompts = [self.text.prompt(row.language) for row in rows]
+        targets = [self.text.encode(row.text) for row in rows]
         eos = self.text.eos_id
         inputs = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
         labels = [
             [IGNORED] * (len(prompt) - 1) + target + [eos]
             for prompt, target in zip(prompts, targets, strict=True)
         ]
-        padded = _padded(inputs, eos), _padded(labels, IGNORED)
-        characters = [character_ids(self.rows[index].text) for index in indices]
-        return AsrBatch(mel, mel_lengths, *padded, targets, characters)
+        return AsrBatch(
+            mel=mel,
+            mel_lengths=mel_lengths,
+            decoder_input=_padded(inputs, eos),
+            labels=_padded(labels, IGNORED),
+            targets=targets,
+            characters=[character_ids(row.text) for row in rows],
+            rejected=[item for *_, broken in found for item in broken],
+        )
 
-    def _features(self, index: int) -> tuple[torch.Tensor, int]:
-        if index in self._cache:
-            mel, valid = self._cache[index]
-            return mel.float(), valid
-        return self._load(self.rows[index])
+    def _readable(self, index: int) -> tuple[int, Features, list[Rejected]]:
+        """The first recording from `index` on that can be read, and those before it."""
+        broken: list[Rejected] = []
+        while len(broken) < _MOST_IN_A_ROW:
+            if index in self._cache:
+                mel, valid = self._cache[index]
+                return index, (mel.float(), valid), broken
+            found = self._load(self.rows[index])
+            if not isinstance(found, Rejected):
+                return index, found, broken
+            broken.append(found)
+            index = (index + 1) % len(self.rows)
+        raise DataError(
+            f"{len(broken)} recordings in a row cannot be read; are the manifest's paths still "
+            f"right? The last, {broken[-1].id!r}: {broken[-1].detail}"
+        )
 
-    def _load(self, row: ManifestRow) -> tuple[torch.Tensor, int]:
-        return clip_features(read_audio(row.path), self.config)
+    def _load(self, row: ManifestRow) -> Features | Rejected:
+        """Log-mel of a recording and its valid frames, or why it has none."""
+        try:
+            mel, valid = clip_features(read_audio(row.path), self.config)
+        except AudioError as error:
+            return Rejected(row.id, error.reason, str(error))
+        limit = self.config.window_samples // HOP_SAMPLES
+        if valid > limit:
+            seconds = valid / MEL_FRAME_RATE_HZ, limit / MEL_FRAME_RATE_HZ
+            return Rejected(row.id, "too_long", "{:.1f} s, at most {:g} s".format(*seconds))
+        return mel, valid
 
-    def _usable(self, row: ManifestRow) -> bool:
+    def _usable(self, row: ManifestRow | Rejected) -> bool:
+        found = row if isinstance(row, Rejected) else self._flaw(row)
+        if found is not None:
+            self.rejected.append(found)
+        return found is None
+
+    def _flaw(self, row: ManifestRow) -> Rejected | None:
         limit_s = self.config.window_samples / SAMPLE_RATE_HZ
         if not row.text.strip():
-            return self._reject(row, "no_text", "the transcript is empty")
+            return Rejected(row.id, "no_text", "the transcript is empty")
         if row.duration_s > limit_s:
-            return self._reject(row, "too_long", f"{row.duration_s:.1f} s, at most {limit_s:g} s")
+            return Rejected(row.id, "too_long", f"{row.duration_s:.1f} s, at most {limit_s:g} s")
         room = self.config.max_target_positions - len(self.text.prompt(row.language)) - 1
         if len(row.text) > room and len(self.text.encode(row.text)) > room:
-            return self._reject(row, "text_too_long", f"more than {room} tokens")
-        return True
+            return Rejected(row.id, "text_too_long", f"more than {room} tokens")
+        return None
 
-    def _reject(self, row: ManifestRow, reason: str, detail: str) -> bool:
-        self.rejected.append({"id": row.id, "reason": reason, "detail": detail})
-        return False
+    def _with_durations(self, rows: list[ManifestRow]) -> list[ManifestRow | Rejected]:
+        """Batches of like length need durations: what a manifest does not say, file headers do."""
+        if self.data.cache_features:
+            return list(rows)
+        missing = [n for n, row in enumerate(rows) if not row.duration_s]
+        found = self._pool.map(self._with_duration, [rows[n] for n in missing])
+        result: list[ManifestRow | Rejected] = list(rows)
+        if missing:
+            found = track(found, "reading lengths of recordings", len(missing), "clips")
+        for n, row in zip(missing, found, strict=True):
+            result[n] = row
+            if not isinstance(row, Rejected):
+                rows[n] = row
+        return result
 
-    def _fill_cache(self, rows: list[ManifestRow], description: str) -> list[ManifestRow]:
-        kept: list[ManifestRow] = []
-        results = self._pool.map(self._load_or_error, rows)
-        for row, result in zip(rows, track(results, description, len(rows), "clips"), strict=True):
-            if isinstance(result, AudioError):
-                self._reject(row, result.reason, str(result))
-            elif result[1] > self.config.max_source_positions * CONV_STRIDE:
-                self._reject(row, "too_long", f"{result[1] / MEL_FRAME_RATE_HZ:.1f} s")
+    def _with_duration(self, row: ManifestRow) -> ManifestRow | Rejected:
+        try:
+            return replace(row, duration_s=soundfile.info(row.path).duration)
+        except (soundfile.SoundFileError, OSError, TypeError) as error:
+            found = self._load(row)  # says what is wrong as reading says it
+            broken = isinstance(found, Rejected)
+            return found if broken else Rejected(row.id, "unreadable", f"no length: {error}")
+
+    def _fill_cache(self, rows: list[ManifestRow], wanted: list[int], name: str) -> list[int]:
+        kept: list[int] = []
+        results = self._pool.map(self._load, [rows[n] for n in wanted])
+        for n, found in zip(wanted, track(results, name, len(wanted), "clips"), strict=True):
+            if isinstance(found, Rejected):
+                self.rejected.append(found)
             else:
-                self._cache[len(kept)] = (result[0].half(), result[1])
-                kept.append(row)
+                self._cache[len(kept)] = (found[0].half(), found[1])
+                kept.append(n)
         return kept
 
-    def _load_or_error(self, row: ManifestRow) -> tuple[torch.Tensor, int] | AudioError:
-        try:
-            return self._load(row)
-        except AudioError as error:
-            return error
 
-
-class BatchPlan:
-    """Which recordings make the global batch of each step: a pure function of (seed, step).
-
-    Every epoch shuffles the recordings, sorts stretches of 50 batches by duration so that little
-    is padded, and shuffles the batches. The last incomplete batch of an epoch is left out.
-    """
-
-    def __init__(self, durations_s: Sequence[float], batch_size: int, seed: int):
-        if len(durations_s) < batch_size:
-            raise DataError(
-                f"{len(durations_s)} usable recordings do not fill one batch of {batch_size}; "
-                "lower --global-batch-size"
-            )
-        self._durations = np.asarray(durations_s)
-        self._batch_size, self._seed = batch_size, seed
-        self.batches_per_epoch = len(durations_s) // batch_size
-        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
-
-    def batch(self, iteration: int) -> np.ndarray:
-        """Indices of the recordings of step `iteration`."""
-        epoch, position = divmod(iteration, self.batches_per_epoch)
-        return self._epoch(epoch)[position]
-
-    def _make_epoch(self, epoch: int) -> np.ndarray:
-        random = np.random.default_rng((self._seed, epoch))
-        used = self.batches_per_epoch * self._batch_size
-        order = random.permutation(len(self._durations))[:used]
-        stretch = _SORTED_BATCHES * self._batch_size
-        for start in range(0, used, stretch):
-            part = order[start : start + stretch]
-            order[start : start + stretch] = part[np.argsort(self._durations[part], kind="stable")]
-        return random.permutation(order.reshape(-1, self._batch_size))
-
-
-def read_rows(manifests: Sequence[Path]) -> list[ManifestRow]:
-    """Rows of several manifests, in order."""
-    return [row for manifest in manifests for row in read_manifest(manifest)]
+def read_sources(manifests: Sequence[Path], rejected: list[Rejected]) -> list[list[ManifestRow]]:
+    """Rows of each manifest; those that cannot be used are appended to `rejected`."""
+    return [read_manifest(manifest, rejected) for manifest in manifests]
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

@@ -11,7 +11,10 @@ from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .config import CONV_STRIDE, SpeechTokenizerConfig
-from .quantizer import Quantized, VectorQuantizer
+from .fsq import FiniteScalarQuantizer
+from .quantizer import Quantized, Quantizer, VectorQuantizer
+
+_QUANTIZERS = {"vq": VectorQuantizer, "fsq": FiniteScalarQuantizer}
 
 
 def whisper_config(config: SpeechTokenizerConfig, attention: str = "eager") -> WhisperConfig:
@@ -96,9 +99,9 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         self.embed_positions2 = nn.Embedding(config.code_positions, config.d_model)
         with torch.no_grad():
             self.embed_positions2.weight.copy_(self.embed_positions.weight[: config.code_positions])
-        self.quantizer = None
+        self.quantizer: Quantizer | None = None
         if config.quantize_vocab_size is not None:
-            self.quantizer = VectorQuantizer(config)
+            self.quantizer = _QUANTIZERS[config.quantizer](config)
 
     def forward(
         self,
@@ -115,7 +118,8 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         hidden, valid = lower.hidden, lower.valid
         quantized = None
         if quantize and self.quantizer is not None:
-            quantized = self.quantizer(hidden, valid)
+            with torch.autocast(hidden.device.type, enabled=False):  # rounding would move codes
+                quantized = self.quantizer(hidden, valid)
             hidden = quantized.vectors.to(hidden.dtype)
         return EncoderOutput(self.upper(hidden, valid), valid, quantized, lower)
 

@@ -21,8 +21,9 @@ _QUANTIZER_TENSORS = ("codebook.weight", *_STATISTICS)
 
 def released_names(state: Tensors) -> Tensors:
     """Our state dict under the released tensor names, without training-only outputs."""
+    released = {_QUANTIZER + name: _ENCODER + name for name in _QUANTIZER_TENSORS}
     return {
-        name.replace(".encoder.quantizer.", ".encoder."): value
+        released.get(name, name): value
         for name, value in state.items()
         if not name.startswith(PREFIX)
     }
@@ -116,6 +117,22 @@ def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
     with torch.no_grad():
         rows = len(encoder.embed_positions2.weight)
         encoder.embed_positions2.weight.copy_(encoder.embed_positions.weight[:rows])
+
+
+def whisper_vocab_size(folder: Path) -> int:
+    """Rows of the text embedding of a Whisper folder.
+
+    Raises:
+        CheckpointError: no config.json that says so.
+    """
+    path = folder / "config.json"
+    try:
+        return int(read_json(path)["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} does not name a vocab_size ({error!r}); --init-from takes the folder of a "
+            "Whisper model as transformers saves it"
+        ) from None
 
 
 def write_folder(

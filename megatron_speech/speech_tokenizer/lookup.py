@@ -29,5 +29,11 @@ def released_codes(x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"]) -> I
 def codes_by_rule(
     x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], rule: str
 ) -> Int64[Tensor, " n"]:
-    """Codes by `rule`: "exact" (the nearest, the lowest of equals) or "released"."""
-    return (released_codes if rule == "released" else nearest_codes)(x, codebook)
+    """Codes by `rule`: "exact" (the nearest, the lowest of equals) or "released".
+
+    Raises:
+        DataError: under "exact", vectors or codes with NaN or inf.
+    """
+    if rule == "released":
+        return released_codes(x, codebook)
+    return nearest_codes(x, codebook, checked=True)

@@ -10,11 +10,13 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..training.task import Metrics
-from .dataset import IGNORED, AsrBatch, AsrDataset, BatchPlan, SpeechDataConfig
-from .features import batches_by_length
+from .batch_plan import make_plan
+from .best import BestModel
+from .dataset import IGNORED, AsrBatch, AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
-from .quantizer import perplexity
-from .transcription import word_error_rate
+from .read_ahead import LazyBatches, ReadAhead
+from .set_aside import SetAside
+from .validation import evaluate_sets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,8 @@ class ObjectiveConfig:
     quantize_start_step: int = 0
     """Steps trained before the quantizer is switched on."""
     kmeans_init: bool = False
-    """Fill the codebook by k-means over vectors of the training data when quantization starts."""
+    """Fill the codebook by k-means over vectors of the training data when quantization starts; with
+    fsq, fit its projections to them. Else the start is random."""
     kmeans_vectors: int = 16384
     """Vectors, over all ranks, that k-means sees."""
     kmeans_rounds: int = 10
@@ -53,33 +56,63 @@ class AsrObjective:
         self,
         train: AsrDataset,
         valid: Mapping[str, AsrDataset],
-        data: SpeechDataConfig,
         config: ObjectiveConfig,
         device: torch.device,
+        set_aside: SetAside,
+        best: BestModel | None = None,
     ):
         self.train, self.valid = train, valid
-        self.data, self.config, self.device = data, config, device
+        self.data, self.config, self.device = train.data, config, device
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        data = self.data
         self.samples_per_step = data.global_batch_size
         if data.global_batch_size % (data.micro_batch_size * self.world_size):
             raise ConfigError(
                 f"--global-batch-size {data.global_batch_size} must be a multiple of "
                 f"--micro-batch-size {data.micro_batch_size} x {self.world_size} processes"
             )
-        self._plan = BatchPlan(train.durations_s, data.global_batch_size, data.seed)
+        self._micro_batches = data.global_batch_size // (data.micro_batch_size * self.world_size)
+        self._plan = make_plan(
+            train.durations_s,
+            train.sizes,
+            data.manifest_weights,
+            data.global_batch_size,
+            data.seed,
+        )
+        self._reader = ReadAhead(self._read, data.read_ahead)
+        self._set_aside, self._best = set_aside, best
 
-    def batches(self, iteration: int) -> list[AsrBatch]:
+    def shares(self) -> list[float]:
+        """Share of each manifest in what is trained on."""
+        weights = self.data.manifest_weights or self.train.sizes
+        return [weight / sum(weights) for weight in weights]
+
+    def batches(self, iteration: int) -> LazyBatches[AsrBatch]:
         """This rank's micro-batches of step `iteration`."""
-        own = self._plan.batch(iteration)[self.rank :: self.world_size]
+        first = iteration * self._micro_batches
+        return LazyBatches(lambda n: self._take(first + n), self._micro_batches)
+
+    def _take(self, number: int) -> AsrBatch:
+        batch = self._reader.get(number)
+        self._set_aside.add(batch.rejected)
+        return batch.to(self.device)
+
+    def _read(self, number: int) -> AsrBatch:
+        """Micro-batch `number` of this rank, counted from the first step on.
+
+        A step has the same micro-batches on any number of ranks; the first rank has the first ones.
+        """
+        iteration, part = divmod(number, self._micro_batches)
         size = self.data.micro_batch_size
-        parts = [own[start : start + size] for start in range(0, len(own), size)]
-        return [self.train.batch(part.tolist()).to(self.device) for part in parts]
+        start = (self.rank * self._micro_batches + part) * size
+        return self.train.batch(self._plan.batch(iteration)[start : start + size].tolist())
 
     def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
         """Fill the codebook on the step at which quantization starts."""
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
+            assert model.encoder.quantizer is not None
             vectors = self._collect_vectors(model, iteration)
             seed, rounds = self.data.seed, self.config.kmeans_rounds
             model.encoder.quantizer.initialise(vectors, seed, rounds)
@@ -131,57 +164,24 @@ class AsrObjective:
         """Move the codebook."""
         if not self._quantizes(model, iteration):
             return {}
+        assert model.encoder.quantizer is not None
         return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
 
     def evaluate(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
         """Word error rate, codebook use and perplexity on each validation set."""
-        metrics: Metrics = {}
-        for name, dataset in self.valid.items():
-            metrics |= {
-                f"{key} {name}": value
-                for key, value in self._evaluate_one(model, dataset, iteration).items()
-            }
-        return metrics
-
-    def _evaluate_one(
-        self, model: SpeechTokenizerModel, dataset: AsrDataset, iteration: int
-    ) -> Metrics:
         quantize = self._quantizes(model, iteration - 1)  # as the last step was trained
-        counts = torch.zeros(model.config.quantize_vocab_size or 1, device=self.device)
-        own = range(self.rank, min(len(dataset), self.data.valid_samples), self.world_size)
-        found: list[tuple[str, str]] = []
-        by_ctc: list[tuple[str, str]] = []
-        limit = max(64, 4 * self.data.micro_batch_size)
-        lengths = [round(100 * dataset.durations_s[index]) + 1 for index in own]
-        for part in batches_by_length(lengths, limit * 1000):
-            indices = [own[n] for n in part]
-            batch = dataset.batch(indices).to(self.device)
-            encoded = model.encoder(batch.mel, batch.mel_lengths, quantize)
-            languages = [dataset.rows[index].language for index in indices]
-            said = [dataset.rows[index].text for index in indices]
-            inputs = (model, encoded.hidden, encoded.valid, languages)
-            found += zip(said, dataset.text.transcribe(*inputs), strict=True)
-            if model.ctc_head is not None:
-                by_ctc += zip(said, dataset.text.transcribe(*inputs, "ctc"), strict=True)
-            if encoded.quantized is not None:
-                codes = encoded.quantized.codes[encoded.valid]
-                counts += torch.bincount(codes, minlength=len(counts))
-        metrics = {"wer": _error_rate(self._gather(found))}
-        if model.ctc_head is not None:
-            metrics["ctc wer"] = _error_rate(self._gather(by_ctc))
-        if quantize:
-            if self.world_size > 1:
-                dist.all_reduce(counts)
-            metrics["codebook usage"] = (counts > 0).float().mean().item()
-            metrics["perplexity"] = perplexity(counts)
+        metrics = evaluate_sets(model, self.valid, quantize)
+        if self._best is not None and quantize == self.config.quantize and self.rank == 0:
+            self._best.offer(model, iteration, metrics[f"wer {self._best.set_name}"])
         return metrics
 
-    def _gather(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        if self.world_size == 1:
-            return pairs
-        gathered: list[list[tuple[str, str]]] = [[] for _ in range(self.world_size)]
-        dist.all_gather_object(gathered, pairs)
-        return [pair for part in gathered for pair in part]
+    def before_save(self) -> None:
+        """Write down which recordings could not be read."""
+        self._set_aside.write()
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._reader.close()
 
     @torch.no_grad()
     def _collect_vectors(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:
@@ -202,10 +202,6 @@ class AsrObjective:
     def _commitment_weight(self) -> float:
         config = self.train.config
         return config.quantize_loss_scale * config.quantize_commit_coefficient
-
-
-def _error_rate(pairs: list[tuple[str, str]]) -> float:
-    return word_error_rate([said for said, _ in pairs], [read for _, read in pairs])
 
 
 def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""Vector quantization by an EMA codebook with dead-code restart (paper section 2.2).
+"""What quantizes: the interface, and vector quantization by an EMA codebook (paper section 2.2).
 
 Statistics are summed over all ranks and random choices are made from a generator seeded by the
 step over the vectors of all ranks in rank order, so that every rank holds the same codebook and
 the number of ranks does not matter.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,10 @@ from ..kernels.codebook_update import codebook_sums
 from ..kernels.vq_lookup import nearest_codes
 from ..training.task import Metrics
 from .config import SpeechTokenizerConfig
+from .lookup import codes_by_rule
 
 _LAPLACE_EPSILON = 1e-5
+_ALIVE = 0.01
 
 
 @dataclass
@@ -32,11 +35,37 @@ class Quantized:
     """Mean squared distance of valid vectors to their code, the code held fixed; scalar."""
 
 
-class VectorQuantizer(nn.Module):
-    """One codebook; codes follow the vectors by moving averages, not by gradient.
+class Quantizer(nn.Module, ABC):
+    """Vectors to codes and back. In training mode each forward adds to the statistics of the step.
 
-    In training mode each forward adds to the statistics of the step; `update` applies them.
+    A subclass gives `forward(hidden, valid) -> Quantized` besides what is named here.
     """
+
+    num_codes: int
+    """Codes K; they are 0..K-1."""
+
+    @abstractmethod
+    def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Codes of vectors: (N, D) -> (N,) int64."""
+
+    @abstractmethod
+    def lookup(self, codes: torch.Tensor) -> torch.Tensor:
+        """Vectors of codes: (...) int64 -> (..., D) fp32."""
+
+    @abstractmethod
+    def update(self, step: int) -> Metrics:
+        """Apply the statistics gathered since the last call; `step` is 1 for the first update.
+
+        Every rank must call it.
+        """
+
+    @abstractmethod
+    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
+        """Start from real vectors (N on this rank, D); every rank must call it."""
+
+
+class VectorQuantizer(Quantizer):
+    """One codebook; codes follow the vectors by moving averages, not by gradient."""
 
     ema_count: torch.Tensor
     ema_weight: torch.Tensor
@@ -54,17 +83,21 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
-        hidden = hidden.float()  # also under autocast: distances decide, rounding would move codes
-        flat = hidden.detach()[valid]
+        flat = hidden.detach()[valid]  # as the encoder made it; the codebook is fp32
         indices = nearest_codes(flat, self.codebook.weight)
         if self.training:
             self._pending.append((flat, indices))
+        hidden = hidden.float()
         codes = torch.zeros(valid.shape, dtype=torch.int64, device=hidden.device)
         codes[valid] = indices
         vectors = self.lookup(codes)
         loss = (hidden[valid] - vectors[valid]).square().mean()
         # Straight through: the value is the code's, the derivative is that of the input.
         return Quantized(hidden + (vectors - hidden).detach(), codes, loss)
+
+    def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Codes of vectors (N, D) by the rule that the config names."""
+        return codes_by_rule(vectors, self.codebook.weight, self.config.quantize_lookup)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of codes: (...) int64 -> (..., D) fp32."""
@@ -88,7 +121,7 @@ class VectorQuantizer(nn.Module):
         self.ema_count.copy_(smoothed * total)
         self.ema_weight.mul_(decay).add_(sums, alpha=1 - decay)
         self.codebook.weight.copy_(self.ema_weight / self.ema_count[:, None])
-        metrics = {"codebook perplexity": perplexity(self.ema_count)}
+        metrics = usage_metrics(self.ema_count)
         interval = self.config.quantize_restart_interval
         if interval is not None and step % interval == 0:
             metrics["codes restarted"] = float(self._restart_dead_codes(vectors, step))
@@ -104,7 +137,8 @@ class VectorQuantizer(nn.Module):
         Raises:
             ConfigError: fewer vectors on all ranks than codes.
         """
-        total = int(all_reduce_sum(torch.tensor(float(len(vectors)), dtype=torch.float64)).item())
+        own = torch.tensor(float(len(vectors)), dtype=torch.float64, device=vectors.device)
+        total = int(all_reduce_sum(own).item())
         if total < self.num_codes:
             raise ConfigError(
                 f"k-means over {total} vectors cannot fill {self.num_codes} codes; raise "
@@ -163,6 +197,14 @@ def choose_vectors(vectors: torch.Tensor, wanted: int, seed: int) -> torch.Tenso
     result = torch.zeros(len(chosen), vectors.shape[1], device=vectors.device)
     result[mine] = vectors[local[mine]].float()
     return all_reduce_sum(result)
+
+
+def usage_metrics(ema_count: torch.Tensor) -> Metrics:
+    """From moving counts (K,): perplexity, and the share of codes above 1% of the mean count."""
+    return {
+        "codebook perplexity": perplexity(ema_count),
+        "codebook usage": (ema_count > _ALIVE * ema_count.mean()).float().mean().item(),
+    }
 
 
 def perplexity(counts: torch.Tensor) -> float:

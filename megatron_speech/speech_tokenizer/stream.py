@@ -5,7 +5,7 @@ and a log-mel frame sees 25 ms. So once the samples of a block are there its cod
 keys and values of the past are all that later blocks need of it. A window of 30 s bounds the past.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,7 @@ from ..audio import HOP_SAMPLES, WINDOW_SAMPLES, mel_log_power, scale_log_mel
 from ..errors import ConfigError
 from .config import CONV_STRIDE, SpeechTokenizerConfig
 from .features import checked_clip
-
-if TYPE_CHECKING:
-    from .tokenizer import SpeechTokenizer
+from .model import SpeechTokenizerModel
 
 _FRAME_SAMPLES = HOP_SAMPLES * CONV_STRIDE
 _CONV_PAST = 2  # what a causal kernel of 3 sees before its own position
@@ -81,6 +79,24 @@ class _Mel:
         return scale_log_mel(powers, maximum)
 
 
+class Tokenizer(Protocol):
+    """What a stream needs of a `SpeechTokenizer`."""
+
+    model: SpeechTokenizerModel
+    config: SpeechTokenizerConfig
+
+    @property
+    def num_codes(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def codes_of(self, hidden: Tensor) -> Tensor: ...
+
+
 class SpeechTokenStream:
     """Audio in chunks of any size -> codes. Make one by `SpeechTokenizer.stream`.
 
@@ -89,7 +105,7 @@ class SpeechTokenStream:
     louder later on: docs/speech_tokenizer.md says how often.
     """
 
-    def __init__(self, tokenizer: "SpeechTokenizer"):
+    def __init__(self, tokenizer: Tokenizer):
         config = tokenizer.config
         causal = config.encoder_causal_attention or config.quantize_causal_encoder
         if not config.encoder_causal_convolution:

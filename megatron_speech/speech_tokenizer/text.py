@@ -73,8 +73,8 @@ class AsrText:
         if (decoding or model.config.asr_decoding) == "ctc":
             return [self.decode(row) for row in model.generate_by_ctc(encoded, valid)]
         prompt = torch.tensor([self.prompt(lang) for lang in languages], device=encoded.device)
-        # No speech has more tokens than codes, give or take its last word.
-        limits = (8 + valid.sum(dim=1)).tolist()
+        # No speech has more than 12.5 tokens a second, give or take its last word.
+        limits = (8 + -(-valid.sum(dim=1) * model.config.pooling_kernel_size // 4)).tolist()
         rows = model.generate(encoded, valid, prompt, max_tokens=max(limits))
         return [self.decode(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
 

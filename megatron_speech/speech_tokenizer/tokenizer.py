@@ -14,7 +14,6 @@ from ..files import fingerprint_of
 from . import layout
 from .config import SpeechTokenizerConfig
 from .features import batch_features, batches_by_length, checked_clip, to_device
-from .lookup import codes_by_rule
 from .model import SpeechTokenizerModel
 from .stream import SpeechTokenStream
 from .text import AsrText
@@ -176,8 +175,7 @@ class SpeechTokenizer:
     def codes_of(self, hidden: torch.Tensor) -> torch.Tensor:
         """Codes (N,) of vectors (N, D) from below the quantizer."""
         assert self.model.encoder.quantizer is not None
-        codebook = self.model.encoder.quantizer.codebook.weight
-        return codes_by_rule(hidden, codebook, self.config.quantize_lookup)
+        return self.model.encoder.quantizer.codes_of(hidden)
 
     def stream(self) -> SpeechTokenStream:
         """A stream that takes audio in chunks of any size and gives codes as blocks complete.
@@ -238,9 +236,12 @@ def _fingerprint(model: SpeechTokenizerModel) -> str:
     settings = {name: getattr(config, name) for name in _CODE_FIELDS}
     if config.quantize_lookup != "exact":  # named only then: older fingerprints stay valid
         settings["quantize_lookup"] = config.quantize_lookup
+    if config.quantizer != "vq":
+        settings |= {"quantizer": config.quantizer, "fsq_levels": config.fsq_levels}
     parts: list[bytes | str] = [json.dumps(settings)]
     upper = [f"layers.{n}." for n in range(config.quantize_position, config.encoder_layers)]
-    unused = (*upper, "layer_norm.", "embed_positions2.", "quantizer.ema_")
+    unused = (*upper, "layer_norm.", "embed_positions2.")
+    unused += ("quantizer.ema_", "quantizer.project_out.")  # of training; from codes to vectors
     for name, value in sorted(model.encoder.state_dict().items()):
         if not name.startswith(unused):
             data = value.detach().cpu().contiguous().view(torch.uint8)

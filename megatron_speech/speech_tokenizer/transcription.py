@@ -12,25 +12,30 @@ def _normaliser(language: str):
     return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
 
 
-def word_error_rate(
+def word_errors(
     references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
-) -> float:
-    """Word errors per reference word, over all texts, after Whisper's normalisation.
+) -> list[tuple[int, int]]:
+    """Word errors and reference words of each text, after Whisper's normalisation.
 
-    Texts whose reference has no words after normalisation are left out; nan if none remains.
+    Texts whose reference has no words after normalisation are left out.
     """
     import jiwer
 
     normalise = _normaliser(language)
-    pairs = [
-        (normalise(reference), normalise(hypothesis))
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    pairs = [
-        (reference, hypothesis)
-        for reference, hypothesis in pairs
-        if any(map(str.isalnum, reference))
-    ]
-    if not pairs:
-        return float("nan")
-    return jiwer.wer([r for r, _ in pairs], [h for _, h in pairs])
+    found = []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        reference, hypothesis = normalise(reference), normalise(hypothesis)
+        if any(map(str.isalnum, reference)):
+            counted = jiwer.process_words(reference, hypothesis)
+            errors = counted.substitutions + counted.deletions + counted.insertions
+            found.append((errors, counted.hits + counted.substitutions + counted.deletions))
+    return found
+
+
+def word_error_rate(
+    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+) -> float:
+    """Word errors per reference word, over all texts; nan if there are none (see `word_errors`)."""
+    counts = word_errors(references, hypotheses, language)
+    words = sum(words for _, words in counts)
+    return sum(errors for errors, _ in counts) / words if words else float("nan")

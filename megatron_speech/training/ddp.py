@@ -3,6 +3,7 @@
 Serves the speech tokenizer and the speech decoder; language models use the megatron backend.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -64,12 +65,19 @@ class OptimizerConfig:
         return self.lr + share * (self.min_lr - self.lr)
 
 
+class Batches[Item](Protocol):
+    """A list, or something that is read while one goes through it."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Item]: ...
+
+
 class Objective(Protocol):
     """What is trained: batches by iteration, loss, and what happens around a step."""
 
     samples_per_step: int
 
-    def batches(self, iteration: int) -> list[Any]:
+    def batches(self, iteration: int) -> Batches[Any]:
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
         ...
 
@@ -89,13 +97,18 @@ class Objective(Protocol):
         """Metrics on held-out data."""
         ...
 
+    def before_save(self) -> None:
+        """Called by every rank before a checkpoint is written."""
+        ...
+
 
 @contextmanager
 def process_group() -> Iterator[torch.device]:
     """Join torchrun's processes, if it started us, and yield this process's device.
 
-    nccl where there are GPUs, gloo on CPUs; the group is left again at the end. A process started
-    alone gets no group.
+    nccl where there are GPUs, gloo on CPUs; the group is left again at the end, by all processes
+    together unless one of them failed. A process started alone gets no group. Whatever holds on
+    to the group must be closed inside the block (`DdpTrainer.close`).
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
@@ -107,6 +120,8 @@ def process_group() -> Iterator[torch.device]:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        if started:
+            dist.barrier()
     finally:
         if started:
             dist.destroy_process_group()
@@ -186,6 +201,7 @@ class DdpTrainer:
         Raises:
             CheckpointError: the files could not be written (a full disk, most often).
         """
+        self.objective.before_save()
         rank = dist.get_rank() if dist.is_initialized() else 0
         try:
             if self.is_main_rank:
@@ -216,6 +232,18 @@ class DdpTrainer:
         random = directory / f"rng_{rank}.pt"
         if random.exists():
             torch.set_rng_state(torch.load(random, weights_only=True)["rng"])
+
+    def close(self) -> None:
+        """Let go of the process group; to be called before it is destroyed.
+
+        The last owner of a gloo group waits for the group's thread, and that thread for Python's
+        lock. DistributedDataParallel's reducer, freed after the group, would hold the lock.
+        """
+        wrapped, self._wrapped = self._wrapped, self.model
+        if isinstance(wrapped, nn.parallel.DistributedDataParallel):
+            del wrapped.logger, wrapped.reducer  # an exception's frames may hold `wrapped` itself
+            del wrapped
+            gc.collect()
 
     def any_rank(self, flag: bool) -> bool:
         """Logical or over ranks."""

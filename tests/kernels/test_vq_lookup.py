@@ -1,52 +1,80 @@
 import pytest
 import torch
-from megatron_speech.kernels.vq_lookup import reference, vq_lookup
+from megatron_speech.kernels.vq_lookup import nearest_codes, reference, vq_lookup
 
-from megatron_speech.errors import ConfigError
-
-
-def brute_force(x: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:
-    return torch.cdist(x.double(), codebook.double()).square().argmin(dim=1)
+from megatron_speech.errors import ConfigError, DataError
+from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, randn, wrong_and_tied
 
 
-@pytest.mark.parametrize(("n", "k", "d"), [(1, 2, 1), (7, 13, 3), (257, 101, 33), (64, 512, 192)])
-def test_finds_the_nearest_code(n, k, d):
-    generator = torch.Generator().manual_seed(n)
-    x = torch.randn(n, d, generator=generator)
-    codebook = torch.randn(k, d, generator=generator)
+@pytest.mark.parametrize("dtypes", DTYPES)
+@pytest.mark.parametrize(("n", "k", "d"), [(1, 2, 1), (7, 13, 3), (257, 101, 33), (999, 512, 192)])
+def test_finds_the_nearest_code(n, k, d, dtypes):
+    x, codebook = randn(n, d).to(DTYPES[dtypes][0]), randn(k, d, seed=1).to(DTYPES[dtypes][1])
     found = vq_lookup(x, codebook)
-    torch.testing.assert_close(found.indices, brute_force(x, codebook))
+    assert wrong_and_tied(found.indices, x, codebook) == (0, 0)
     torch.testing.assert_close(found.quantized, codebook[found.indices])
-    expected = torch.cdist(x, codebook).amin(dim=1).square()
-    torch.testing.assert_close(found.squared_distances, expected, rtol=1e-3, atol=1e-4)
+    expected = (x.double() - codebook[found.indices].double()).square().sum(dim=1)
+    torch.testing.assert_close(found.squared_distances.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "x", "codebook"), list(adversarial()))
+def test_index_is_that_of_exact_arithmetic(name, x, codebook):
+    assert nearest_codes(x, codebook).tolist() == exact_nearest(x, codebook).tolist(), name
+
+
+def test_plain_fp32_is_not_enough():
+    """The cases are hard ones: scores in plain fp32 get some of them wrong."""
+    wrong = 0
+    for _, x, codebook in adversarial():
+        scores = x.float() @ codebook.float().T - 0.5 * codebook.float().square().sum(dim=1)
+        wrong += int(scores.argmax(dim=1).ne(exact_nearest(x, codebook)).any())
+    assert wrong >= 5
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(50, 8, generator=generator)
-    codebook = torch.randn(20, 8, generator=generator)
+    x, codebook = randn(50, 8), randn(20, 8, seed=1)
     whole = vq_lookup(x, codebook).indices
     monkeypatch.setattr(reference, "_SCORES_PER_CHUNK", 60)
     torch.testing.assert_close(vq_lookup(x, codebook).indices, whole)
 
 
-def test_equal_codes_give_the_lowest_index():
-    codebook = torch.tensor([[5.0, 5.0], [1.0, 0.0], [1.0, 0.0]])
-    assert vq_lookup(torch.tensor([[1.0, 0.1]]), codebook).indices.tolist() == [1]
+def test_autocast_does_not_lower_the_precision():
+    x, codebook = randn(2000, 16), randn(200, 16, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        indices = nearest_codes(x, codebook)
+    assert wrong_and_tied(indices, x, codebook) == (0, 0)
 
 
-def test_low_precision_vectors_are_compared_in_fp32():
-    codebook = torch.tensor([[1.0], [1.001]])
-    x = torch.tensor([[1.0]], dtype=torch.bfloat16)
-    assert vq_lookup(x, codebook).indices.tolist() == [0]
+def test_vectors_that_are_not_numbers_touch_nobody_else():
+    x, codebook = randn(9, 5), randn(7, 5, seed=1)
+    expected = nearest_codes(x, codebook)
+    x[2, 1], x[5] = torch.nan, torch.inf
+    found = nearest_codes(x, codebook)
+    assert found[[2, 5]].tolist() == [0, 0]
+    keep = [0, 1, 3, 4, 6, 7, 8]
+    assert found[keep].tolist() == expected[keep].tolist()
+    with pytest.raises(DataError, match="vector 2"):
+        nearest_codes(x, codebook, checked=True)
+
+
+def test_codes_that_are_not_numbers_are_never_chosen():
+    x, codebook = randn(9, 5), randn(7, 5, seed=1)
+    codebook[0, 0], codebook[3] = torch.nan, -torch.inf
+    keep = torch.tensor([1, 2, 4, 5, 6])
+    expected = keep[nearest_codes(x, codebook[keep])]
+    assert nearest_codes(x, codebook).tolist() == expected.tolist()
+    with pytest.raises(DataError, match="code 0"):
+        nearest_codes(x, codebook, checked=True)
 
 
 def test_no_vectors_give_no_codes():
     assert vq_lookup(torch.zeros(0, 4), torch.randn(3, 4)).indices.shape == (0,)
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_shapes_and_dtypes_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match=r"\(3, 4\).*\(5, 6\)"):
         vq_lookup(torch.zeros(3, 4), torch.zeros(5, 6))
     with pytest.raises(ConfigError, match="empty codebook"):
         vq_lookup(torch.zeros(3, 4), torch.zeros(0, 4))
+    with pytest.raises(ConfigError, match="float64"):
+        vq_lookup(torch.zeros(3, 4, dtype=torch.float64), torch.zeros(5, 4))

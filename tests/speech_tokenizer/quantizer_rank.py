@@ -12,14 +12,17 @@ from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer
 STEPS = 50
 
 
-def run(rank: int, world_size: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+def run(
+    rank: int, world_size: int, kmeans: bool
+) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+    """State of the quantizer after 50 steps, and which codes each step restarted."""
     config = SpeechTokenizerConfig(
         d_model=16,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
         quantize_vocab_size=48,
         quantize_restart_interval=5,
-        quantize_restart_threshold=0.5,
+        quantize_restart_threshold=0.5 if kmeans else 0.97,  # counts start at 1
     )
     torch.manual_seed(0)
     quantizer = VectorQuantizer(config)
@@ -29,13 +32,17 @@ def run(rank: int, world_size: int) -> tuple[dict[str, torch.Tensor], list[float
         return batch.chunk(world_size)[rank]
 
     start = torch.randn(8, 30, 16, generator=generator)
-    quantizer.initialise(half(start).reshape(-1, 16), seed=1, rounds=5)
+    if kmeans:
+        quantizer.initialise(half(start).reshape(-1, 16), seed=1, rounds=5)
     restarted = []
     for step in range(1, STEPS + 1):
         hidden = torch.randn(8, 12, 16, generator=generator)
         valid = torch.rand(8, 12, generator=generator) > 0.2
         quantizer(half(hidden), half(valid))
-        restarted.append(quantizer.update(step).get("codes restarted", 0.0))
+        count = int(quantizer.update(step).get("codes restarted", 0))
+        codes = (quantizer.ema_count == 1).nonzero().flatten().tolist() if count else []
+        assert len(codes) == count
+        restarted.append(codes)
     return quantizer.state_dict(), restarted
 
 
@@ -44,5 +51,6 @@ if __name__ == "__main__":
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'store'}", rank=own_rank, world_size=size
     )
-    torch.save(run(own_rank, size), folder / f"rank{own_rank}.pt")
+    results = {kmeans: run(own_rank, size, kmeans) for kmeans in (True, False)}
+    torch.save(results, folder / f"rank{own_rank}.pt")
     dist.destroy_process_group()

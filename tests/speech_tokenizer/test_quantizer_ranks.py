@@ -17,10 +17,14 @@ def test_two_ranks_equal_one_over_50_steps_with_restarts(tmp_path):
     spec = importlib.util.spec_from_file_location("quantizer_rank", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    expected, restarted = module.run(rank=0, world_size=1)
-    assert sum(restarted) > 10
-    for rank in range(2):
-        state, restarted_there = torch.load(tmp_path / f"rank{rank}.pt")
-        assert restarted_there == restarted
-        for name, value in expected.items():
-            torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-6)
+    results = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    for kmeans in (True, False):
+        expected, restarted = module.run(rank=0, world_size=1, kmeans=kmeans)
+        assert sum(map(len, restarted)) > 10
+        for rank in range(2):
+            state, restarted_there = results[rank][kmeans]
+            assert restarted_there == restarted
+            assert set(state) == {"codebook.weight", "ema_count", "ema_weight"}
+            for name, value in expected.items():
+                torch.testing.assert_close(state[name], value, rtol=1e-6, atol=1e-6)
+                assert torch.equal(results[0][kmeans][0][name], results[1][kmeans][0][name])

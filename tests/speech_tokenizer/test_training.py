@@ -1,40 +1,16 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import ConfigError
+from megatron_speech.recipes.speech_tokenizer import RECIPES
 from megatron_speech.speech_tokenizer.characters import ALPHABET, CharacterHeads, character_ids
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.dataset import BatchPlan
 from megatron_speech.speech_tokenizer.features import batches_by_length
 from megatron_speech.speech_tokenizer.objective import ObjectiveConfig, ctc_loss
 from megatron_speech.speech_tokenizer.text import AsrText, spoken_words, train_text_tokenizer
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
-
-
-def test_an_epoch_shows_every_recording_once_in_batches_of_like_length():
-    durations = np.random.default_rng(0).uniform(0.5, 10, size=640)
-    plan = BatchPlan(durations, batch_size=16, seed=1)
-    batches = [plan.batch(iteration) for iteration in range(40)]
-    assert sorted(np.concatenate(batches)) == list(range(640))
-    assert np.mean([np.ptp(durations[batch]) for batch in batches]) < 2
-    assert not np.array_equal(plan.batch(0), plan.batch(40))
-
-
-def test_batches_are_a_pure_function_of_seed_and_step():
-    durations = np.linspace(1, 9, 100)
-    one, two = BatchPlan(durations, 8, seed=5), BatchPlan(durations, 8, seed=5)
-    two.batch(77)
-    for step in (30, 3, 30):
-        np.testing.assert_array_equal(one.batch(step), two.batch(step))
-    assert not np.array_equal(one.batch(3), BatchPlan(durations, 8, seed=6).batch(3))
-
-
-def test_too_few_recordings_are_refused():
-    with pytest.raises(DataError, match="do not fill one batch"):
-        BatchPlan([1.0] * 3, 4, seed=0)
 
 
 def test_batches_by_length_cover_all_within_the_limit():
@@ -88,3 +64,26 @@ def test_word_error_rate_ignores_case_and_punctuation():
     assert word_error_rate(["The cat sat."], ["the cat, sat"]) == 0
     assert word_error_rate(["the cat sat down", "..."], ["the dog sat", "x"]) == pytest.approx(0.5)
     assert math.isnan(word_error_rate([""], ["a"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "codes", "bits_per_s"),
+    [
+        ("tokenizer-large-v3-50hz", 50, 4096, 600),
+        ("tokenizer-large-v3-25hz", 25, 4096, 300),
+        ("tokenizer-large-v3-12.5hz", 12.5, 16384, 175),
+        ("tokenizer-large-v3-6.25hz", 6.25, 65536, 100),
+    ],
+)
+def test_the_papers_settings(name, rate_hz, codes, bits_per_s):
+    recipe = RECIPES[name]()
+    model = recipe.model
+    assert (model.frame_rate_hz, model.quantize_vocab_size) == (rate_hz, codes)
+    assert rate_hz * math.log2(codes) == bits_per_s
+    assert (model.d_model, model.encoder_layers, model.quantize_position) == (1280, 32, 16)
+    assert 2.0 <= model.quantize_causal_block_size / 50 <= 2.08
+    assert (model.quantize_ema_decay, model.quantize_restart_interval) == (0.99, 100)
+    assert model.quantize_loss_scale * model.quantize_commit_coefficient == 10
+    assert (recipe.optimizer.lr, recipe.data.global_batch_size) == (1e-5, 4096)
+    assert recipe.objective.kmeans_vectors >= 8 * codes
+    assert recipe.optimizer.bf16

@@ -1,46 +1,28 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
+import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import WhisperForConditionalGeneration
 
-from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.data.manifest import read_manifest, write_manifest
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
+from megatron_speech.files import read_json
 from megatron_speech.speech_tokenizer import SpeechTokenizer
+from megatron_speech.speech_tokenizer.encoder import whisper_config
+from megatron_speech.training.reporting import read_metrics
+from tests.tools.speech_training import arguments, rejected_ids, write_speech
 from tools import train_speech_tokenizer
-
-TEXTS = ("the cat sat", "a dog ran", "the bird sang a song", "we saw the sea")
-TINY = "--d-model 32 --encoder-ffn-dim 64 --encoder-layers 2 --decoder-ffn-dim 64".split()
-SHORT = "--train-iters 8 --quantize-start-step 3 --save-interval 4 --keep-last 9".split()
-DATA = "--ctc-weight 0.3 --asr-vocab-size 280 --kmeans-vectors 200 --global-batch-size 4"
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("speech")
-    random = np.random.default_rng(0)
-    rows = []
-    for number in range(12):
-        samples = 12000 + 1500 * number
-        path = folder / f"{number}.flac"
-        soundfile.write(path, 0.2 * random.standard_normal(samples), 16000)
-        text = TEXTS[number % len(TEXTS)]
-        rows.append(ManifestRow(id=f"u{number}", path=path, text=text, duration_s=samples / 16000))
-    broken = folder / "broken.flac"
-    broken.write_bytes(b"no audio")
-    rows.append(ManifestRow(id="broken", path=broken, text="lost"))
-    write_manifest(folder / "manifest.parquet", rows)
-    return folder / "manifest.parquet"
-
-
-def arguments(manifest: Path, save: Path, *more: str) -> list[str]:
-    files = ["--manifest", str(manifest), "--valid-manifest", str(manifest), "--save", str(save)]
-    base = ["tokenizer-smoke", *files, *TINY, *SHORT, *DATA.split(), "--micro-batch-size", "4"]
-    return [*base, "--no-tensorboard", *more]
+    return write_speech(tmp_path_factory.mktemp("speech"))
 
 
 def test_trains_exports_and_resumes_bit_exactly(manifest, tmp_path):
@@ -74,15 +56,135 @@ def test_without_quantizer(manifest, tmp_path):
     assert list(result.metrics) == [f"wer {name}", f"ctc wer {name}"]
 
 
-def test_two_processes_train_together(manifest, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    script = str(Path(train_speech_tokenizer.__file__))
-    flags = ["--micro-batch-size", "2", "--train-iters", "5"]
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_learns_in_bfloat16_with_accumulation_and_restarts(manifest, tmp_path, quantizer):
+    more = [
+        "--micro-batch-size",
+        "2",
+        "--bf16",
+        "--quantize-restart-interval",
+        "1",
+        "--tensorboard",
+    ]
+    fsq = ["--quantizer", quantizer, "--fsq-levels", "5", "4"]
+    start = ["--quantize-start-step", "0"]
+    result = train_speech_tokenizer.main(arguments(manifest, tmp_path, *more, *fsq, *start))
+    codes = {"vq": 64, "fsq": 20}[quantizer]
+    assert SpeechTokenizer.from_pretrained(result.export).num_codes == codes
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    name = manifest.parent.name
+    held_out = {f"{key} {name} validation" for key in ("wer", "codebook usage", "perplexity")}
+    trained = {"asr loss", "commitment loss", "codebook usage", "codebook perplexity"}
+    restarts = {"codes restarted"} if quantizer == "vq" else set()
+    assert held_out | trained | restarts <= set(events.Tags()["scalars"])
+    losses = [event.value for event in events.Scalars("asr loss")]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0]
+
+
+def test_two_processes_train_as_one(manifest, tmp_path):
+    """The same micro-batches, hence the same weights up to the order of sums."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node", "2", str(train_speech_tokenizer.__file__)]
+    more = ["--micro-batch-size", "2", "--no-kmeans-init", "--quantize-restart-interval", "2"]
+    more += ["--quantize-restart-threshold", "0.99", "--no-cache-features"]
+    one = train_speech_tokenizer.main(arguments(manifest, tmp_path / "one", *more))
     result = subprocess.run(
-        [*command, script, *arguments(manifest, tmp_path, *flags)], capture_output=True, text=True
+        [*command, *arguments(manifest, tmp_path / "two", *more)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert (tmp_path / "export/model.safetensors").exists()
+    tensors = [load_file(tmp_path / run / "export/model.safetensors") for run in ("one", "two")]
+    for name, value in tensors[0].items():
+        torch.testing.assert_close(tensors[1][name], value, rtol=2e-3, atol=2e-3, msg=name)
+    restarts = [
+        [record.get("codes restarted") for record in read_metrics(tmp_path / run)]
+        for run in ("one", "two")
+    ]
+    assert restarts[0] == restarts[1]
+    assert sum(count or 0 for count in restarts[0]) > 10
+    two = read_metrics(tmp_path / "two", "valid")[-1]
+    assert {name: two[name] for name in one.metrics} == pytest.approx(one.metrics, abs=0.02)
+    assert rejected_ids(tmp_path / "two") == rejected_ids(tmp_path / "one") == ["broken"]
+
+
+def test_broken_recordings_are_set_aside_while_training(manifest, tmp_path, capsys):
+    rows = [replace(row, duration_s=0.0) for row in read_manifest(manifest)]
+    late = rows[3].path.with_name("late.flac")
+    late.write_bytes(rows[3].path.read_bytes()[:4000])  # its header is whole
+    rows.append(replace(rows[3], id="late", path=late))
+    write_manifest(tmp_path / "manifest.parquet", rows)
+    flags = ["--no-cache-features", "--train-iters", "20", "--global-batch-size", "4"]
+    run = tmp_path / "run"
+    result = train_speech_tokenizer.main(
+        arguments(tmp_path / "manifest.parquet", run, *flags, "--valid-manifest", str(manifest))
+    )
+    assert result.finished
+    assert rejected_ids(run) == ["broken", "late"]
+    said = [line for line in capsys.readouterr().out.splitlines() if "set aside" in line]
+    assert "recordings set aside: 1 unreadable;" in said[0]
+    assert "recordings set aside: 2 unreadable;" in said[-1]
+
+
+def test_vanished_storage_ends_the_training(manifest, tmp_path):
+    rows = [
+        replace(row, id=f"{row.id}-{n}", path=tmp_path / "gone.flac", duration_s=1.0)
+        for n in range(12)
+        for row in read_manifest(manifest)
+    ]
+    write_manifest(tmp_path / "manifest.parquet", rows)
+    flags = ["--no-cache-features", "--valid-manifest", str(manifest)]
+    with pytest.raises(DataError, match="100 recordings in a row cannot be read"):
+        train_speech_tokenizer.main(arguments(tmp_path / "manifest.parquet", tmp_path, *flags))
+
+
+def test_the_best_model_is_kept_and_exported_on_demand(manifest, tmp_path):
+    often = ["--eval-interval", "1", "--save-interval", "1", "--lr", "0.05", "--export", "best"]
+    more = [*often, "--best-by", manifest.parent.name, "--train-iters", "12"]
+    result = train_speech_tokenizer.main(arguments(manifest, tmp_path, *more))
+    name = f"wer {manifest.parent.name}"
+    records = read_metrics(tmp_path, "valid")
+    through_codes = [r for r in records if any("usage" in key for key in r)]
+    assert 0 < len(through_codes) < len(records)
+    best = min(through_codes, key=lambda record: record[name])
+    kept = read_json(tmp_path / "best/best.json")
+    assert (kept["iteration"], kept["wer"]) == (best["iteration"], best[name])
+    state = torch.load(tmp_path / f"iter_{best['iteration']:07d}/state.pt")["model"]
+    exported = load_file(result.export / "model.safetensors")
+    weight = "model.encoder.conv1.weight"
+    assert torch.equal(exported[weight], state[weight])
+    with pytest.raises(ConfigError, match="no such validation set"):
+        train_speech_tokenizer.main(arguments(manifest, tmp_path / "new", "--best-by", "nothing"))
+
+
+def test_starts_from_a_whisper_folder_with_its_tokenizer(manifest, tmp_path):
+    first = train_speech_tokenizer.main(arguments(manifest, tmp_path / "a", "--train-iters", "1"))
+    tokenizer = SpeechTokenizer.from_pretrained(first.export)
+    sizes = replace(tokenizer.config, vocab_size=tokenizer.config.vocab_size + 5)
+    folder = tmp_path / "whisper"
+    whisper = WhisperForConditionalGeneration(whisper_config(sizes))
+    whisper.save_pretrained(folder)
+    tokenizer.text.save_pretrained(folder)
+    flags = ["--init-from", str(folder), "--train-iters", "1", "--lr", "1e-9", "--ctc-weight", "0"]
+    result = train_speech_tokenizer.main(arguments(manifest, tmp_path / "b", *flags))
+    tensors = load_file(result.export / "model.safetensors")
+    for name, value in whisper.state_dict().items():
+        if name != "proj_out.weight":
+            torch.testing.assert_close(tensors[name], value, rtol=0, atol=1e-6)
+    again = SpeechTokenizer.from_pretrained(result.export)
+    assert again.text.encode("the cat") == tokenizer.text.encode("the cat")
+    flags = ["--init-from", str(tmp_path)]
+    with pytest.raises(CheckpointError, match="--init-from"):
+        train_speech_tokenizer.main(arguments(manifest, tmp_path / "c", *flags))
+
+
+def test_a_run_is_not_continued_in_another_order(manifest, tmp_path):
+    train_speech_tokenizer.main(arguments(manifest, tmp_path, "--train-iters", "2"))
+    with pytest.raises(ConfigError, match="begun with 1234"):
+        train_speech_tokenizer.main(arguments(manifest, tmp_path, "--seed", "7"))
 
 
 def test_bad_input(manifest, tmp_path):

@@ -41,6 +41,9 @@ class Regression:
         self.at_step.get(iteration, lambda: None)()
         return {}
 
+    def before_save(self):
+        pass
+
     def evaluate(self, model, iteration):
         return {"loss": float(iteration)}
 
@@ -126,6 +129,9 @@ class LateSignals(Regression):
     def __init__(self, *numbers):
         super().__init__()
         self.numbers = numbers
+
+    def before_save(self):
+        pass
 
     def evaluate(self, model, iteration):
         if iteration == 20:

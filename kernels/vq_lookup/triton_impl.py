@@ -1,0 +1,276 @@
+"""The look-up on a GPU.
+
+1. `group_maxima`: one pass of tensor-core products; per vector the four largest *group* maxima
+   (a group is 256 codes). Taking maxima alone keeps the pass at the speed of the product: tracking
+   indices and runners-up for every score would cost a sixth of it.
+2. From the largest score and the error bound (`bounds`) follows each vector's threshold. Groups
+   that reach it are looked at again, sorted by group (`find_candidates`): one of K/256 for nearly
+   all vectors, two or three where the next maxima reach it, all where the fourth does.
+3. Vectors left with one code are settled. The others' candidates, a few, are scored in about 90
+   bits (`exact_scores`) and the best, lowest index on equal scores, is taken.
+
+What is multiplied: bf16 x bf16 and fp16 x fp16 as given. Everything else, such as training's bf16
+activations against the fp32 EMA codebook, as one bf16 term per bf16 operand and two per other, with
+fp32 accumulation. The exact comparison always reads the values as given.
+
+Memory beyond inputs and outputs depends on the chunk of rows, not on N or K: see `_CHUNK_WAVES`.
+"""
+
+# Launch options and constants of Triton kernels are not in their Python signatures.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from triton import cdiv
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from . import triton_kernels as kernels
+from . import triton_rows
+from .bounds import Codes, check_finite, describe_codes, error_unit, row_exponents, thresholds
+
+# A chunk is as many row blocks as keep every multiprocessor busy this many times over.
+_CHUNK_WAVES = 16
+_KEYS = 1 << 20
+_ITEMS = 1 << 20
+# Beyond these lengths products of unscaled vectors come near the ends of fp32.
+_PLAIN_RANGE = (2.0**-20, 2.0**20)
+
+
+class Tiles(NamedTuple):
+    """Shape of the passes over the codebook."""
+
+    m: int
+    n: int
+    d: int
+    warps: int
+    stages: int
+    tma: bool
+
+
+class Search(NamedTuple):
+    """Indices of the nearest codes, and how many rows took more than the first pass."""
+
+    indices: Tensor
+    """(N,) int64; 0 for vectors that are not finite."""
+    contested: int
+    """Rows whose error bound left several codes or groups, compared exactly."""
+    scanned: int
+    """Of these, rows for which every group of the codebook was computed again."""
+
+
+@torch.no_grad()
+def search(x: Tensor, codebook: Tensor, checked: bool = False) -> Search:
+    """Find the nearest row of `codebook` (K, D) for each row of `x` (N, D), on their device.
+
+    Raises:
+        DataError: `checked`, and a vector or code is not finite.
+    """
+    with torch.cuda.device_of(x):
+        return _search(_rows_contiguous(x), _rows_contiguous(codebook), checked)
+
+
+def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
+    code_squares = squared_norms(codebook)
+    if checked:
+        check_finite(code_squares, "code")
+    same = x.dtype == codebook.dtype and x.dtype != torch.float32
+    codes = describe_codes(codebook, code_squares, scale=not same)
+    plain = same and _PLAIN_RANGE[0] <= codes.radius <= _PLAIN_RANGE[1]
+    scaled_codes = None if same else codes
+    indices = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    contested, scanned = torch.zeros((), dtype=torch.int64, device=x.device), 0
+    size = _CHUNK_WAVES * 128 * _multiprocessors(x.device)
+    for start in range(0, len(x), size):
+        part = x[start : start + size]
+        squares = squared_norms(part)
+        if checked:
+            check_finite(squares, "vector", start)
+        far = squares.isfinite() & (squares > _PLAIN_RANGE[1] ** 2)
+        if plain and not far.any():
+            chunk = _Chunk(part, codebook, squares, codes, plain=True)
+        else:
+            scaled_codes = scaled_codes or describe_codes(codebook, code_squares, scale=True)
+            chunk = _Chunk(part, codebook, squares, scaled_codes, plain=False)
+        scanned += chunk.search(indices[start : start + size])
+        contested += chunk.contested
+    return Search(indices, int(contested), scanned)
+
+
+def squared_norms(x: Tensor) -> Tensor:
+    """|x|^2 of each row (N, D) -> (N,) fp64; not finite where the row is not."""
+    squares = torch.empty(len(x), dtype=torch.float64, device=x.device)
+    rows = 4 if x.is_cuda else 256
+    if len(x):
+        triton_rows.squared_norms[(cdiv(len(x), rows),)](
+            x, squares, len(x), x.shape[1], x.stride(0), BLOCK_M=rows, BLOCK_D=256
+        )
+    return squares
+
+
+class _Chunk:
+    """Look-up of one chunk of rows (n, D)."""
+
+    def __init__(self, x: Tensor, codebook: Tensor, squares: Tensor, codes: Codes, plain: bool):
+        self.x, self.codebook, self.codes, self.squares = x, codebook, codes, squares
+        capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else None
+        self.tiles = choose_tiles(capability, plain, _bulk_copies(x, codebook))
+        self.num_groups = cdiv(len(codebook), self.tiles.n)
+        self.exponents = row_exponents(squares, codes)
+        if plain:
+            self.exponents.zero_()
+        padding = self.num_groups * self.tiles.n - len(codebook)
+        self.bias = torch.nn.functional.pad(codes.bias, (0, padding), value=-torch.inf)
+        terms = [1 if plain or t.dtype == torch.bfloat16 else 2 for t in (x, codebook)]
+        self.products = sum(terms) - 1
+        self.sizes = (len(codebook), x.shape[1], x.stride(0), codebook.stride(0), codes.exponent)
+        self.constants: dict[str, Any] = {
+            "BLOCK_M": self.tiles.m,
+            "BLOCK_N": self.tiles.n,
+            "BLOCK_D": self.tiles.d,
+            "X_TERMS": terms[0],
+            "C_TERMS": terms[1],
+            "SCALED": not plain,
+            "UPCAST": not x.is_cuda,
+            "num_warps": self.tiles.warps,
+        }
+        self.contested = torch.zeros((), dtype=torch.int64, device=x.device)
+
+    def search(self, indices: Tensor) -> int:
+        """Write the nearest code of each row into `indices` (n,); rows that took every group."""
+        values, groups = self._group_maxima()
+        unit = error_unit(self.x.shape[1], self.products)
+        limits = thresholds(values[0], self.squares, self.exponents, self.codes, unit)
+        more, all_groups = values[1:3] >= limits, values[3] >= limits
+        del values
+        few = torch.where(all_groups, torch.nan, limits)
+        rows = torch.arange(len(self.x), dtype=torch.int32, device=self.x.device)
+        self._settle(rows, groups, few, more, indices)
+        scanned = rows[all_groups]
+        for part in scanned.split(max(_ITEMS // self.num_groups, 1)):
+            self._settle(part, None, limits, more, indices)
+        return len(scanned)
+
+    def _group_maxima(self) -> tuple[Tensor, Tensor]:
+        """Four largest group maxima (4, n) and the groups of three of them (3, n) int32."""
+        x, codebook, tiles = self.x, self.codebook, self.tiles
+        blocks, device = cdiv(len(x), tiles.m), x.device
+        splits = 4
+        while splits < 16 and blocks * splits < _multiprocessors(device):
+            splits *= 2
+        values = torch.empty(splits, 4, len(x), dtype=torch.float32, device=device)
+        groups = torch.empty(splits, 3, len(x), dtype=torch.int32, device=device)
+        sources: list[Any] = [x, codebook]
+        if tiles.tma:
+            sources = [
+                TensorDescriptor.from_tensor(source, [rows, tiles.d])
+                for source, rows in ((x, tiles.m), (codebook, tiles.n))
+            ]
+        kernels.group_maxima[(blocks * splits,)](
+            *sources, self.bias, self.exponents, values, groups, len(x), *self.sizes,
+            self.num_groups, SPLITS=splits, TMA=tiles.tma, num_stages=tiles.stages,
+            **self.constants,
+        )  # fmt: skip
+        kernels.merge_splits[(cdiv(len(x), 1024),)](
+            values, groups, len(x), SPLITS=splits, BLOCK=1024
+        )
+        return values[0].clone(), groups[0].clone()
+
+    def _settle(
+        self, rows: Tensor, groups: Tensor | None, limits: Tensor, more: Tensor, indices: Tensor
+    ) -> None:
+        """Find the codes of `rows` that reach their limit and keep the best of each row.
+
+        The groups looked at are the best one, the next two where `more` (2, n), or all where
+        `groups` is None. Rows are halved when their candidates are too many for the buffer, which
+        always holds those of one row.
+        """
+        if groups is None:
+            every = torch.arange(self.num_groups, dtype=torch.int32, device=rows.device)
+            item_rows = rows.repeat_interleave(self.num_groups)
+            item_groups = every.repeat(len(rows))
+        else:
+            two, three = (rows[reached[rows]] for reached in more)
+            item_rows = torch.cat([rows, two, three])
+            item_groups = torch.cat([groups[0, rows], groups[1, two], groups[2, three]])
+        item_groups, order = item_groups.sort()
+        item_rows = item_rows[order]
+        del order
+        keys = torch.empty(max(_KEYS, len(self.codebook)), dtype=torch.int64, device=rows.device)
+        count = torch.zeros(1, dtype=torch.int64, device=rows.device)
+        kernels.find_candidates[(cdiv(len(item_rows), self.tiles.m),)](
+            self.x, self.codebook, self.bias, self.exponents, limits, more[0], item_rows,
+            item_groups, indices, keys, count, len(keys), len(item_rows), *self.sizes,
+            num_stages=min(self.tiles.stages, 3), **self.constants,
+        )  # fmt: skip
+        found = int(count)
+        if found > len(keys):
+            for half in rows.chunk(2):
+                self._settle(half, groups, limits, more, indices)
+        elif found:
+            self._compare(keys[:found].sort().values, indices)
+
+    def _compare(self, keys: Tensor, indices: Tensor) -> None:
+        """Score the candidates `keys` (row * K + code, ascending) exactly; keep the best."""
+        num_codes, *sizes, _ = self.sizes
+        high = torch.empty(len(keys), dtype=torch.float64, device=keys.device)
+        low = torch.empty_like(high)
+        pairs, width = (8, 128) if keys.is_cuda else (1024, 128)
+        triton_rows.exact_scores[(cdiv(len(keys), pairs),)](
+            self.x, self.codebook, keys, high, low, len(keys), num_codes, *sizes,
+            BLOCK_P=pairs, BLOCK_D=width, BITS_D=width.bit_length(),
+        )  # fmt: skip
+        block = 128 if keys.is_cuda else 4096
+        triton_rows.pick_best[(cdiv(len(keys), block),)](
+            keys, high, low, indices, len(keys), num_codes, BLOCK=block
+        )
+        rows = keys // num_codes
+        self.contested += 1 + (rows[1:] != rows[:-1]).sum()
+
+
+def choose_tiles(capability: tuple[int, int] | None, plain: bool, bulk_copies: bool) -> Tiles:
+    """Tile shape by compute capability (None: the interpreter) and operands.
+
+    A fixed table instead of autotuning: thousands of workers need not spend their first minute on
+    the same measurement, and what is compiled does not depend on a noisy one. Hopper: 128 x 256
+    holds the most products per byte from L2 in the registers of two warpgroups, four stages fill
+    the shared memory. Split operands pass through registers and take smaller tiles.
+    """
+    if capability is None:
+        return Tiles(256, 256, 64, 4, 1, bulk_copies)
+    if not plain:
+        return Tiles(128, 128, 32, 8, 2, False)
+    if (9, 0) <= capability < (12, 0):
+        return Tiles(128, 256, 64, 8, 4 if bulk_copies else 3, bulk_copies)
+    return Tiles(128, 128, 64, 8, 3, False)
+
+
+def gather(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of the codebook at `indices` (N, D), and their squared distance to x (N,) fp32."""
+    x, codebook = _rows_contiguous(x), _rows_contiguous(codebook)
+    quantized = torch.empty(x.shape, dtype=codebook.dtype, device=x.device)
+    distances = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    rows = 4 if x.is_cuda else 256
+    if len(x):
+        with torch.cuda.device_of(x):
+            triton_rows.gather_codes[(cdiv(len(x), rows),)](
+                x, codebook, indices, quantized, distances, len(x), x.shape[1], x.stride(0),
+                codebook.stride(0), BLOCK_M=rows, BLOCK_D=256,
+            )  # fmt: skip
+    return quantized, distances
+
+
+def _bulk_copies(x: Tensor, codebook: Tensor) -> bool:
+    """Whether the bulk copy engine takes both: 16-byte addresses and strides."""
+    return all(t.data_ptr() % 16 == 0 and t.stride(0) * t.itemsize % 16 == 0 for t in (x, codebook))
+
+
+def _rows_contiguous(x: Tensor) -> Tensor:
+    return x if x.stride(1) == 1 and x.stride(0) >= x.shape[1] else x.contiguous()
+
+
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

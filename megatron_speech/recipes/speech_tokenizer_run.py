@@ -1,0 +1,180 @@
+"""What binds a recipe's model, data and trainer into the training of a speech tokenizer."""
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from ..data.manifest import read_manifest
+from ..errors import ConfigError
+from ..files import write_text
+from ..rejected import Rejected
+from ..speech_tokenizer.best import BestModel
+from ..speech_tokenizer.characters import CharacterHeads
+from ..speech_tokenizer.config import SpeechTokenizerConfig
+from ..speech_tokenizer.dataset import AsrDataset, read_sources
+from ..speech_tokenizer.layout import load_whisper, whisper_vocab_size
+from ..speech_tokenizer.model import SpeechTokenizerModel
+from ..speech_tokenizer.objective import AsrObjective
+from ..speech_tokenizer.set_aside import SetAside
+from ..speech_tokenizer.text import AsrText, train_text_tokenizer
+from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..training.checkpoint import latest_iteration
+from ..training.ddp import DdpTrainer, process_group
+from ..training.loop import train
+from ..training.reporting import read_metrics
+from .resume import CONFIG_NAME, check_resume, plain
+from .speech_tokenizer import SpeechTokenizerRecipe
+
+_EXPORT_MARK = "export/config.json"  # the export's last file
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechTokenizerResult:
+    """How a training ended."""
+
+    export: Path | None
+    """Folder for `SpeechTokenizer.from_pretrained`; None if it stopped early."""
+    finished: bool
+    """False if it was stopped and should be started again."""
+    metrics: dict[str, float]
+    """Figures of the last evaluation, for each set: `wer`, `ctc wer`, `codebook usage`,
+    `perplexity`, each followed by the name of the set."""
+
+
+def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResult:
+    """Train, and export to `save/export` when all steps are done.
+
+    Raises:
+        ConfigError: no manifest or no --save folder.
+        DataError: no usable recordings.
+    """
+    save = recipe.loop.save
+    if not recipe.data.manifest or save is None:
+        raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
+    if latest_iteration(save) == recipe.loop.train_iters and (save / _EXPORT_MARK).exists():
+        return _result(save, finished=True)
+    settings = plain(recipe)
+    note = check_resume(save, settings)
+    with process_group() as device:
+        if _rank() == 0:
+            print(note or "", end="\n" if note else "", flush=True)
+            write_text(save / CONFIG_NAME, yaml.safe_dump(settings, sort_keys=False))
+        torch.manual_seed(recipe.data.seed)
+        set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
+        unusable: list[Rejected] = []
+        sources = read_sources(recipe.data.manifest, unusable)
+        text = _open_text(recipe, save, [row.text for rows in sources for row in rows])
+        config = _model_config(recipe, text)
+        dataset = AsrDataset(sources, text, config, recipe.data, "reading training speech")
+        valid = _validation_sets(recipe, text, config)
+        for rejected in (unusable, dataset.rejected, *(part.rejected for part in valid.values())):
+            set_aside.add(rejected)
+        set_aside.write()
+        model = SpeechTokenizerModel(config, recipe.attention, _character_heads(recipe, config))
+        if recipe.init_from is not None:
+            load_whisper(model, recipe.init_from)
+        best = _best_model(recipe, save, text, valid)
+        objective = AsrObjective(dataset, valid, recipe.objective, device, set_aside, best)
+        _say_epochs(recipe, objective)
+        trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
+        with closing(objective), closing(trainer):
+            result = train(trainer, recipe.loop)
+        if result.finished and trainer.is_main_rank:
+            _export(recipe.export, model, text, save)
+    return _result(save, result.finished)
+
+
+def _export(which: str, model: SpeechTokenizerModel, text: AsrText, save: Path) -> None:
+    tokenizer = SpeechTokenizer(model, text)
+    if which == "best":
+        tokenizer = SpeechTokenizer.from_pretrained(save / "best")
+    tokenizer.save_pretrained(save / "export")
+
+
+def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
+    """Figures come from the run's file, so that a run already finished tells the same."""
+    records = read_metrics(save, "valid")
+    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
+    export = save / "export" if finished else None
+    return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
+
+
+def _open_text(recipe: SpeechTokenizerRecipe, save: Path, transcripts: list[str]) -> AsrText:
+    """The given text tokenizer, Whisper's, or one trained on the transcripts and kept."""
+    data, folder = recipe.data, recipe.data.tokenizer
+    if folder is None and recipe.init_from and (recipe.init_from / "tokenizer.json").exists():
+        folder = recipe.init_from
+    if folder is None:
+        folder = save / "text_tokenizer"
+        if _rank() == 0 and not (folder / "tokenizer.json").exists():
+            train_text_tokenizer(transcripts, data.asr_vocab_size, folder)
+        if dist.is_initialized():
+            dist.barrier()
+    return AsrText(folder, data.words_only)
+
+
+def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokenizerConfig:
+    codes = recipe.model.quantize_vocab_size if recipe.objective.quantize else None
+    vocab_size = text.size
+    if recipe.init_from is not None:  # its embedding may have more rows than its tokenizer
+        vocab_size = max(vocab_size, whisper_vocab_size(recipe.init_from))
+    return replace(
+        recipe.model,
+        vocab_size=vocab_size,
+        decoder_start_token_id=text.start_id,
+        eos_token_id=text.eos_id,
+        ctc_head=recipe.objective.ctc_weight > 0,
+        quantize_vocab_size=codes,
+    )
+
+
+def _character_heads(
+    recipe: SpeechTokenizerRecipe, config: SpeechTokenizerConfig
+) -> CharacterHeads | None:
+    lower = recipe.objective.character_ctc_weight > 0
+    upper = recipe.objective.upper_character_ctc_weight > 0
+    return CharacterHeads(config, lower, upper) if lower or upper else None
+
+
+def _validation_sets(
+    recipe: SpeechTokenizerRecipe, text: AsrText, config: SpeechTokenizerConfig
+) -> dict[str, AsrDataset]:
+    """Held-out sets by name, kept in memory: they are read again at every evaluation."""
+    data = replace(recipe.data, cache_features=True)
+    sets = {}
+    for manifest in recipe.data.valid_manifest:
+        name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
+        rows = read_manifest(manifest)[: data.valid_samples]
+        sets[name] = AsrDataset([rows], text, config, data, f"reading {name} speech")
+    return sets
+
+
+def _best_model(
+    recipe: SpeechTokenizerRecipe, save: Path, text: AsrText, sets: dict[str, AsrDataset]
+) -> BestModel | None:
+    name = recipe.best_by or next(iter(sets), None)
+    if name is None and recipe.export == "best":
+        raise ConfigError("--export best needs a --valid-manifest to tell which model is best")
+    if name is None:
+        return None
+    if name not in sets:
+        raise ConfigError(f"--best-by {name}: no such validation set, there are {sorted(sets)}")
+    return BestModel(save / "best", name, text, goes_on=latest_iteration(save) is not None)
+
+
+def _say_epochs(recipe: SpeechTokenizerRecipe, objective: AsrObjective) -> None:
+    """How often each manifest's recordings are heard in the steps asked for."""
+    if _rank():
+        return
+    shares = objective.shares()
+    for path, size, share in zip(recipe.data.manifest, objective.train.sizes, shares, strict=True):
+        heard = share * recipe.loop.train_iters * objective.samples_per_step / size
+        print(f"{path}: {size:,} recordings, {share:.0%} of each batch, {heard:.2f} epochs in all")
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0

@@ -1,0 +1,79 @@
+"""How well held-out speech is read through the codes, and how the codes are used."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+
+from ..training.task import Metrics
+from .dataset import AsrDataset
+from .features import batches_by_length
+from .model import SpeechTokenizerModel
+from .quantizer import all_reduce_sum, perplexity
+from .transcription import word_error_rate
+
+Pairs = list[tuple[str, str]]
+
+
+def evaluate_sets(
+    model: SpeechTokenizerModel, sets: Mapping[str, AsrDataset], quantize: bool
+) -> Metrics:
+    """Word error rate, codebook use and perplexity on each set; every rank reads its share.
+
+    Names end in the set's: `wer NAME`, with a CTC output `ctc wer NAME`, and where codes are made
+    `codebook usage NAME` and `perplexity NAME`.
+    """
+    return {
+        f"{key} {name}": value
+        for name, dataset in sets.items()
+        for key, value in _evaluate(model, dataset, quantize).items()
+    }
+
+
+def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) -> Metrics:
+    device = next(model.parameters()).device
+    counts = torch.zeros(model.config.quantize_vocab_size or 1, device=device)
+    rank, world_size = _place()
+    own = range(rank, min(len(dataset), dataset.data.valid_samples), world_size)
+    found: Pairs = []
+    by_ctc: Pairs = []
+    limit = max(64, 4 * dataset.data.micro_batch_size)
+    lengths = [round(100 * dataset.durations_s[index]) + 1 for index in own]
+    for part in batches_by_length(lengths, limit * 1000):
+        indices = [own[n] for n in part]
+        batch = dataset.batch(indices).to(device)
+        encoded = model.encoder(batch.mel, batch.mel_lengths, quantize)
+        languages = [dataset.rows[index].language for index in indices]
+        said = [dataset.rows[index].text for index in indices]
+        inputs = (model, encoded.hidden, encoded.valid, languages)
+        found += zip(said, dataset.text.transcribe(*inputs), strict=True)
+        if model.ctc_head is not None:
+            by_ctc += zip(said, dataset.text.transcribe(*inputs, "ctc"), strict=True)
+        if encoded.quantized is not None:
+            codes = encoded.quantized.codes[encoded.valid]
+            counts += torch.bincount(codes, minlength=len(counts))
+    metrics = {"wer": _error_rate(_gather(found))}
+    if model.ctc_head is not None:
+        metrics["ctc wer"] = _error_rate(_gather(by_ctc))
+    if quantize:
+        counts = all_reduce_sum(counts)
+        metrics["codebook usage"] = (counts > 0).float().mean().item()
+        metrics["perplexity"] = perplexity(counts)
+    return metrics
+
+
+def _gather(pairs: Pairs) -> Pairs:
+    _, world_size = _place()
+    if world_size == 1:
+        return pairs
+    gathered: list[Pairs] = [[] for _ in range(world_size)]
+    dist.all_gather_object(gathered, pairs)
+    return [pair for part in gathered for pair in part]
+
+
+def _place() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def _error_rate(pairs: Pairs) -> float:
+    return word_error_rate([said for said, _ in pairs], [read for _, read in pairs])
