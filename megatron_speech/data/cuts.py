@@ -88,9 +88,11 @@ def _source_of(sources: list[dict[str, Any]], channels: list[int]) -> dict[str, 
     return next((each for each in sources if set(channels) <= set(each["channels"])), None)
 
 
-def _supervised(supervisions: list[dict[str, Any]]) -> dict[str, str]:
+def _supervised(supervisions: list[dict[str, Any]]) -> dict[str, Any]:
     ordered = sorted(supervisions, key=lambda each: each.get("start", 0.0))
-    known = {"text": " ".join(str(each["text"]).strip() for each in ordered if each.get("text"))}
+    known: dict[str, Any] = {
+        "text": " ".join(str(each["text"]).strip() for each in ordered if each.get("text"))
+    }
     for name in ("speaker", "language"):
         values = {str(each.get(name) or "") for each in ordered}
         known[name] = values.pop() if len(values) == 1 else ""

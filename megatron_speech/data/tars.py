@@ -5,6 +5,7 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..rejected import Rejected
 from .manifest import distinct, is_unicode
@@ -68,7 +69,7 @@ class TarFile:
             reason = "several_recordings" if audio else "no_audio"
             return Rejected(name, reason, f"the sample holds {', '.join(members)}")
         try:
-            known = _texts(tar, members)
+            known: dict[str, Any] = dict(_texts(tar, members))
         except (ValueError, RecursionError, tarfile.TarError) as error:
             return Rejected(name, "bad_text", str(error)[:200])
         member = members[audio[0]]

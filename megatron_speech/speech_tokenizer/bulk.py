@@ -11,7 +11,7 @@ Files in the output folder:
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +110,7 @@ def tokenize(plan: TokenizePlan) -> TokenizeResult:
 
 def _encoded_shards(
     plan: TokenizePlan, tokenizer: SpeechTokenizer, claims: Claims, meter: "_Meter"
-) -> Iterator[tuple[_Shard, list[CodeRecord]]]:
+) -> Generator[tuple[_Shard, list[CodeRecord]]]:
     """Claim, read and encode shards; while one is encoded the next is being read."""
     config, window_samples = plan.config, tokenizer.config.window_samples
     encoder = ShardEncoder(tokenizer, config.batch_samples)
