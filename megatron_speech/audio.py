@@ -117,7 +117,7 @@ def stream_audio(
     Raises:
         AudioError: as `read_audio`, possibly after some blocks.
     """
-    if not hasattr(source, "read") and not Path(source).is_file():
+    if isinstance(source, str | PathLike) and not Path(source).is_file():
         raise AudioError(f"{name} does not exist", reason="missing")
     size, peak = 0, 0.0
     try:

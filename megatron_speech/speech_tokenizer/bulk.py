@@ -226,8 +226,9 @@ def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
         "speech tokenizer": info.tokenizer_fingerprint,
     }
     path = config.output / "job.json"
+    shards = sorted(config.output.glob("*.parquet"))  # before: another worker may begin meanwhile
     if not path.exists():
-        if shards := sorted(config.output.glob("*.parquet")):
+        if shards:
             raise DataError(f"{shards[0]} does not belong to this job; choose an empty --output")
         write_json(path, job)
         return

@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,9 +135,8 @@ class Claims:
         while not self._stop.wait(self._stale_s / 10):
             with self._lock:
                 for name in self._held:
-                    path = self._folder / name
-                    if path.exists():
-                        os.utime(path)
+                    with suppress(OSError):  # taken over, or a server that does not answer now
+                        os.utime(self._folder / name)
 
 
 def _read(path: Path) -> dict[str, object]:

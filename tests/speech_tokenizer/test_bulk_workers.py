@@ -77,7 +77,8 @@ def test_claims_of_the_dead_and_the_silent_are_taken_over(tmp_path):
         assert not claims.take("b")
         assert not claims.take("c")
         for name in "bc":
-            os.utime(tmp_path / name, (time.time() - 101,) * 2)
+            long_ago = time.time() - 101
+            os.utime(tmp_path / name, (long_ago, long_ago))
             assert claims.take(name)
 
 
