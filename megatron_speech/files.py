@@ -1,5 +1,6 @@
 """Files that exist whole or not at all, and fingerprints of what they hold."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
 @contextmanager
@@ -57,16 +60,33 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def replace_folder(new: Path, target: Path) -> None:
     """Rename the finished folder `new` to `target`, on the disk; a folder found there is removed.
 
-    What is there is moved aside first: removing a large folder takes long, renaming does not.
+    A reader finds the old folder or the new one, whole, at every instant. Only where the file
+    system cannot exchange two names (NFS) there are two renames, and who is killed between them
+    leaves the old folder as `.NAME.PID.old`.
     """
     sync_folder(new)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
-    os.rename(new, target)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+        new = old
     _fsync_directory(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders swap names in one step; False where that cannot be done."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # Python has no name for it
+    if rename is None:
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
