@@ -19,7 +19,6 @@ from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, bulk_encoding
-from tests.librivox import librivox_clips
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
@@ -241,17 +240,6 @@ def test_odd_audio_is_read_and_bad_audio_set_aside(tokenizer_folder, tmp_path):
     for name in ("eight_channels.wav", "192khz.wav", "mislabelled.wav", "four_bits.wav"):
         assert abs(len(records[name].codes) - 38) <= 1
     assert len(records) == 5
-
-
-def test_five_librivox_clips(tokenizer_folder, tmp_path):
-    clips = librivox_clips(tmp_path)
-    rows = [ManifestRow(id=path.stem, path=path, text=text) for path, text in clips]
-    write_manifest(tmp_path / "m.parquet", rows)
-    result = run(tmp_path / "m.parquet", tokenizer_folder, tmp_path / "out")
-    assert (result.records, result.rejected) == (5, {})
-    for record, (path, text) in zip(read(tmp_path / "out"), clips, strict=True):
-        assert len(record.codes) == -(-soundfile.info(path).frames // 1280)
-        assert record.text == text
 
 
 def test_the_plan_is_printed_and_nothing_is_done(speech, tokenizer_folder, tmp_path, capsys):
