@@ -1,14 +1,15 @@
-"""tokenize_speech at work: other inputs, many workers, kills, odd and real audio."""
+"""tokenize_speech at work: other inputs, many workers, kills, odd audio."""
 
 import gzip
-import io
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import tarfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, bulk_encoding
+from tests.odd_audio import BAD, ODD, write_odd_audio
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
@@ -210,36 +212,15 @@ def test_tars_folders_and_cuts_give_the_same_codes(whole, speech, tokenizer_fold
 
 
 def test_odd_audio_is_read_and_bad_audio_set_aside(tokenizer_folder, tmp_path):
-    tone = sound(48_000, 1)
-    rows = []
-
-    def add(name: str, audio: np.ndarray, rate_hz: int = 16_000, **options) -> None:
-        soundfile.write(tmp_path / name, audio, rate_hz, **options)
-        rows.append(ManifestRow(id=name, path=tmp_path / name, text=""))
-
-    add("eight_channels.wav", np.stack([tone] * 8, axis=1))
-    add("four_bits.wav", tone, subtype="IMA_ADPCM")
-    add("192khz.wav", np.repeat(tone, 12), 192_000)
-    add("mislabelled.wav", tone, format="FLAC")
-    add("one_sample.wav", tone[:1] + 0.5)
-    nan = tone.copy()
-    nan[-1] = np.nan  # found after windows of it were encoded
-    add("nan.wav", nan, subtype="FLOAT")
-    add("empty.wav", tone[:0])
-    add("silent.wav", tone * 0)
-    stream = io.BytesIO()
-    soundfile.write(stream, np.concatenate([tone] * 4), 16_000, format="FLAC")
-    for name, content in (("cut.flac", stream.getvalue()[:-9000]), ("text.wav", b"text")):
-        (tmp_path / name).write_bytes(content)
-        rows.append(ManifestRow(id=name, path=tmp_path / name, text=""))
-    write_manifest(tmp_path / "m.parquet", rows)
+    write_manifest(tmp_path / "m.parquet", write_odd_audio(tmp_path))
     result = run(tmp_path / "m.parquet", tokenizer_folder, tmp_path / "out")
-    assert result.rejected == {"empty": 1, "not_finite": 1, "silent": 1, "unreadable": 2}
+    assert result.rejected == Counter(BAD.values())
+    lines = (tmp_path / "out/rejected.jsonl").read_text().splitlines()
+    assert {item["id"]: item["reason"] for item in map(json.loads, lines)} == BAD
     records = {record.id: record for record in read(tmp_path / "out")}
-    assert len(records["one_sample.wav"].codes) == 1
-    for name in ("eight_channels.wav", "192khz.wav", "mislabelled.wav", "four_bits.wav"):
-        assert abs(len(records[name].codes) - 38) <= 1
-    assert len(records) == 5
+    assert records.keys() == ODD.keys()
+    for name, seconds in ODD.items():
+        assert 0 <= len(records[name].codes) - math.ceil(12.5 * seconds) <= 1
 
 
 def test_the_plan_is_printed_and_nothing_is_done(speech, tokenizer_folder, tmp_path, capsys):
