@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +20,14 @@ import soundfile
 
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
+from tests.forked import start
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+from tools import tokenize_speech
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 WORKERS = 2
 CLIPS = 600
-
-
-def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    command = [sys.executable, "tools/tokenize_speech.py", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
 
 def files_of(output: Path) -> dict[str, bytes]:
@@ -57,13 +54,13 @@ def test_kills_change_no_byte(tmp_path, seed):
     tokenizer = save_tiny_tokenizer(tmp_path / "tokenizer")
     common = ["--input", str(manifest), "--speech-tokenizer", str(tokenizer)]
     common += ["--shard-size", "8", "--batch-seconds", "30"]
-    assert start([*common, "--output", str(tmp_path / "whole")]).wait() == 0
+    tokenize_speech.main([*common, "--output", str(tmp_path / "whole")])
 
     output, chance = tmp_path / "killed", random.Random(seed)
-    environments = [{"RANK": str(n), "WORLD_SIZE": str(WORKERS)} for n in range(WORKERS)]
 
-    def run(number: int) -> subprocess.Popen:
-        return start([*common, "--output", str(output)], **environments[number])
+    def run(number: int) -> BaseProcess:
+        worker = ["--task", str(number), "--tasks", str(WORKERS)]
+        return start(tokenize_speech.main, [*common, "--output", str(output), *worker])
 
     def shards() -> int:
         return len(list(output.glob("*.parquet")))
@@ -72,16 +69,19 @@ def test_kills_change_no_byte(tmp_path, seed):
     total, seen = -(-CLIPS // 8), []
     for kill in range(KILLS):
         wanted = min(1 + kill * (total - 4) // KILLS, total - 3)
-        while shards() < wanted and any(worker.poll() is None for worker in workers):
+        while shards() < wanted and any(worker.is_alive() for worker in workers):
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.15))
         victim = chance.randrange(WORKERS)
-        workers[victim].send_signal(signal.SIGKILL)
-        assert workers[victim].wait() == -signal.SIGKILL, "it had finished before it was killed"
+        workers[victim].kill()
+        workers[victim].join()
+        assert workers[victim].exitcode == -signal.SIGKILL, "it had finished before it was killed"
         seen.append(shards())
         workers[victim] = run(victim)
     assert seen[-1] < total
-    assert [worker.wait() for worker in workers] == [0] * WORKERS
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
     whole, killed = files_of(tmp_path / "whole"), files_of(output)
     assert len(whole) > total
     assert killed.keys() == whole.keys()

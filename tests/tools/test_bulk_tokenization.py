@@ -3,10 +3,6 @@
 import gzip
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import tarfile
 import time
 from collections import Counter
@@ -20,11 +16,11 @@ from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, bulk_encoding
+from tests.forked import start
 from tests.odd_audio import BAD, ODD, write_odd_audio
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
-ROOT = Path(__file__).resolve().parents[2]
 CLIPS = 23
 
 
@@ -161,17 +157,14 @@ def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path,
 
 def test_two_kills_change_no_byte(whole, speech, tokenizer_folder, tmp_path):
     arguments = flags(speech / "manifest.parquet", tokenizer_folder, tmp_path)
-    command = [sys.executable, "tools/tokenize_speech.py", *arguments]
     for wanted, left in ((1, 1), (3, 0)):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True
-        )
+        process = start(tokenize_speech.main, arguments)
         try:
-            while len(list(tmp_path.glob("*.parquet"))) < wanted and process.poll() is None:
+            while len(list(tmp_path.glob("*.parquet"))) < wanted and process.is_alive():
                 time.sleep(0.002)
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
         assert len(list(tmp_path.glob("*.parquet"))) <= 6 - left
     result = tokenize_speech.main(arguments)
     assert result.skipped_shards >= 3
