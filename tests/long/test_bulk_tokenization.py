@@ -39,7 +39,7 @@ def write_speech(folder: Path) -> Path:
     rows, source = [], np.random.default_rng(0)
     for number in range(CLIPS):
         path = folder / f"{number:03d}.wav"
-        size = int(source.uniform(0.1, 12) * 16_000)
+        size = int(source.uniform(0.1, 4) * 16_000)
         waveform = 0.2 * source.standard_normal(size) * (number % 50 > 0)  # some are silent
         soundfile.write(path, waveform, 16_000)
         rows.append(ManifestRow(id=path.stem, path=path, text=f"text {number}"))
