@@ -6,11 +6,11 @@ from typing import Any
 from megatron_speech.errors import ConfigError
 
 BLENDS: dict[str, dict[str, float]] = {
-    # Shares of the tokens. The paper's 30% text; pairs enough to learn to read codes from little.
-    # The control has the same share of speech alone, and text and pairs in equal parts in place
-    # of the interleaved documents.
-    "model": {"text": 0.30, "interleaved": 0.35, "speech": 0.05, "asr": 0.20, "tts": 0.10},
-    "control": {"text": 0.475, "speech": 0.05, "asr": 0.3125, "tts": 0.1625},
+    # Shares of the tokens. The paper's 30% text; transcriptions enough to learn to read codes from
+    # little. The control has the same share of speech alone, and text and pairs in equal parts in
+    # place of the interleaved documents.
+    "model": {"text": 0.30, "interleaved": 0.40, "speech": 0.03, "asr": 0.23, "tts": 0.04},
+    "control": {"text": 0.50, "speech": 0.03, "asr": 0.40, "tts": 0.07},
 }
 
 
