@@ -99,7 +99,7 @@ def codes(demo: Demo, done: Done) -> Figures:
     for name in _SPOKEN:
         manifest = demo.path("speech", name, "manifest.parquet")
         flags = to_flags(
-            manifest=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
+            input=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
         )
         if name == "stories":
             flags += to_flags(shard_size=corpora.rows_per_shard(manifest, _STORY_SHARDS))
