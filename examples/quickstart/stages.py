@@ -185,8 +185,8 @@ def interleaving(demo: Demo, done: Done) -> Figures:
         input=corpora.text_path(demo, "interleaved"),
         vocab=demo.path("vocab"),
         output_prefix=prefix,
-        unit=demo.size.span_unit,
     )
+    flags += demo.size.span_flags
     facts = build_dataset.main(["interleaved", *flags, *_engine_flags(demo)])
     read = evaluate_codes.main(
         to_flags(
