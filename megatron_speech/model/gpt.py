@@ -64,6 +64,8 @@ def build_model(
                 position_embedding_type="rope",
                 rotary_base=model.rotary_base,
                 rotary_percent=model.rotary_percent,
+                rope_scaling=model.rope_scaling_factor is not None,
+                rope_scaling_factor=model.rope_scaling_factor or 1.0,
                 vp_stage=stage,
             )
         )

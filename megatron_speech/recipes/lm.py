@@ -6,14 +6,14 @@ language models. Where the paper (arXiv 2411.17607, section 6) is silent, the va
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import yaml
 
 from ..data.config import DataConfig
 from ..errors import ConfigError
 from ..files import write_text
+from ..model.card import RUN_CONFIG
 from ..model.config import ModelConfig
 from ..model.families import export_obstacle
 from ..training.loop import LoopConfig, LoopResult, train
@@ -27,7 +27,8 @@ from ..training.parallel import (
     session,
 )
 from ..vocab import SpeechTextVocab
-from .resume import CONFIG_NAME, check_resume, plain
+from .base_model import BaseConfig, shape_of
+from .resume import check_resume, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,7 @@ class LMConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    base: BaseConfig = field(default_factory=BaseConfig)
 
 
 def lm_debug() -> LMConfig:
@@ -118,7 +120,7 @@ def lm_1_5b() -> LMConfig:
 def lm_9b() -> LMConfig:
     """The paper's model: GLM-4-9B's shape, 1T tokens, learning rate 6e-5 to 6e-6.
 
-    There is no Hugging Face layout for its family yet: checkpoints train on but cannot be exported.
+    The paper starts from GLM-4-9B-Base: give its import as --pretrained-checkpoint.
     """
     return LMConfig(
         model=ModelConfig(
@@ -210,6 +212,11 @@ def check(config: LMConfig) -> SpeechTextVocab:
     if config.loop.save is None:
         raise ConfigError("--save is missing: give the folder of the run")
     vocab = SpeechTextVocab.from_pretrained(config.data.vocab)
+    if not vocab.num_codes:
+        raise ConfigError(
+            f"the vocabulary {config.data.vocab} has no speech codes; import the base model again "
+            "with --num-codes"
+        )
     replicas = config.parallel.data_parallel_size(launched_world_size())
     config.batch.micro_batches(replicas)
     config.model.check_layout(config.parallel, config.data.seq_length, vocab.padded_size)
@@ -219,23 +226,6 @@ def check(config: LMConfig) -> SpeechTextVocab:
         if note is not None and is_launched_main_rank():
             print(note, flush=True)
     return vocab
-
-
-def identity(
-    config: LMConfig, vocab: SpeechTextVocab, speech_tokenizer: str | None
-) -> dict[str, Any]:
-    """What a checkpoint must agree on with the run that loads it.
-
-    `speech_tokenizer` is the fingerprint of the one whose codes the model learns, if known.
-    """
-    training_only = ("hidden_dropout", "attention_dropout", "init_method_std")
-    model = {k: v for k, v in asdict(config.model).items() if k not in training_only}
-    return {
-        **model,
-        "padded_vocab_size": vocab.padded_size,
-        "vocab": vocab.fingerprint,
-        SPEECH_TOKENIZER_KEY: speech_tokenizer,
-    }
 
 
 @contextmanager
@@ -268,18 +258,37 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.parallel,
             layout,
             config.loop.train_iters,
-            identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
+            config.model.identity(vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
 
 
-def pretrain(config: LMConfig) -> LoopResult:
-    """Train or continue a run; the resolved config and the vocabulary are kept in its folder."""
+def resolve(config: LMConfig) -> LMConfig:
+    """The config with what its base model decides filled in: the shape and the vocabulary.
+
+    Raises:
+        ConfigError: the base model's folder is none.
+    """
+    source = config.base.source(config.loop.save)
+    if source is None:
+        return config
+    data = replace(config.data, vocab=config.data.vocab or source / "vocab")
+    return replace(config, model=shape_of(source, config.model), data=data)
+
+
+def pretrain(config: LMConfig, recipe: str | None = None) -> LoopResult:
+    """Train or continue a run; the resolved config and the vocabulary are kept in its folder.
+
+    `recipe` is the name the config was made by, for the model card.
+    """
+    config = resolve(config)
     with build(config) as trainer:
         save = config.loop.save
         assert save is not None
         assert config.data.vocab is not None
+        config.base.load_weights(trainer, save)
         if trainer.is_main_rank:
-            write_text(save / CONFIG_NAME, yaml.safe_dump(plain(config), sort_keys=False))
+            kept = {"recipe": recipe, **plain(config)}
+            write_text(save / RUN_CONFIG, yaml.safe_dump(kept, sort_keys=False))
             vocab = SpeechTextVocab.from_pretrained(config.data.vocab)
             vocab = replace(vocab, speech_tokenizer=trainer.identity[SPEECH_TOKENIZER_KEY])
             vocab.save_pretrained(save / "vocab")

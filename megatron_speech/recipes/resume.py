@@ -8,11 +8,16 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
+from ..model.card import RUN_CONFIG
 from ..training.checkpoint import latest_iteration
 
-CONFIG_NAME = "run_config.yaml"
 _SEEDS = ("batch.seed", "data.seed")
-_OF_THIS_CALL = ("loop.save", "loop.load", "loop.exit_duration_in_mins")
+_OF_THIS_CALL = (
+    "loop.save",
+    "loop.load",
+    "loop.exit_duration_in_mins",
+    "base.pretrained_checkpoint",
+)
 
 
 def check_resume(save: Path, config: dict[str, Any]) -> str | None:
@@ -26,7 +31,7 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
         ConfigError: the seed changed. It decides the order of the data: steps done and steps to
             come would no longer be parts of one order, and windows would repeat or be missed.
     """
-    path = save / CONFIG_NAME
+    path = save / RUN_CONFIG
     if not path.exists() or latest_iteration(save) is None:
         return None
     try:

@@ -1,6 +1,8 @@
 """A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CheckpointError
@@ -41,6 +43,35 @@ def unwritable(directory: Path, error: BaseException) -> CheckpointError:
         f"checkpoint {directory} could not be written; {free / 2**20:,.0f} MiB are free on that "
         "disk. Make room and run the same command again: it continues from the last whole "
         f"checkpoint.\n{error}"
+    )
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[None]:
+    """Say in words that a torch_dist checkpoint is damaged, whatever torch and core raise at it.
+
+    Raises:
+        CheckpointError: names the folder and the first cause.
+    """
+    from megatron.core.dist_checkpointing.core import CheckpointingException
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except CheckpointException as error:
+        raise _damaged(directory, next(iter(error.failures.values()))[0]) from None
+    except (CheckpointingException, KeyError, ValueError, RuntimeError, OSError) as error:
+        raise _damaged(directory, error) from None
+
+
+def _damaged(directory: Path, error: BaseException) -> CheckpointError:
+    lines = str(error).strip().splitlines() or [""]
+    return CheckpointError(
+        f"checkpoint {directory} is damaged, incomplete or of another model; restore it, or write "
+        f"the number of an older one into {_MARKER}. {type(error).__name__}: "
+        f"{' '.join(line.strip() for line in lines)[:500]}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import CheckpointError
-from .checkpoint import unwritable
+from .checkpoint import reading, unwritable
 from .megatron_optimizer import BatchConfig
 from .parallel import ParallelConfig
 
@@ -58,34 +58,59 @@ def load(trainer: Checkpointed, directory: Path) -> None:
         CheckpointError: the checkpoint is incomplete, of another model or vocabulary, or of the
             other kind of optimizer.
     """
-    from megatron.core import dist_checkpointing
 
+    if trainer.config.no_load_optim:
+        load_weights(trainer, directory)
+        return
+    common = _adopt_common(trainer, directory)
+    _check_optimizer(common, trainer, directory)
+    _allocate_optimizer_state(trainer)
+    state = _state(trainer, _metadata(trainer), is_loading=True)
+    same_layout = common.get("layout") == _layout(trainer)
+    if same_layout:
+        state["random"] = _random_state()
+    loaded = _load(state, directory)
+    for key, chunk in _modules(trainer):
+        chunk.load_state_dict(loaded[key])
+    trainer.optimizer.load_state_dict(loaded["optimizer"])
+    _separate_steps(trainer)
+    trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
+    if same_layout:
+        _restore_random_state(loaded["random"])
+
+
+def load_weights(trainer: Checkpointed, directory: Path) -> None:
+    """Read the weights alone, of any layout and type; optimizer and schedule stay new.
+
+    Raises:
+        CheckpointError: the checkpoint is incomplete, damaged, or of another model or vocabulary.
+    """
+    _adopt_common(trainer, directory)
+    state = _state(trainer, _metadata(trainer), is_loading=True, with_optimizer=False)
+    loaded = _load(state, directory)
+    for key, chunk in _modules(trainer):
+        chunk.load_state_dict(loaded[key])
+    trainer.optimizer.reload_model_params()
+
+
+def _adopt_common(trainer: Checkpointed, directory: Path) -> dict[str, Any]:
+    """What the checkpoint holds besides tensors, if it is of the trainer's model."""
     common = read_common(directory)
     stored = common.get(IDENTITY_KEY, {})
     _check_identity(stored, trainer.identity, directory)
     if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
         known = stored.get(SPEECH_TOKENIZER_KEY)
         trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
-    metadata = _metadata(trainer)
-    with_optimizer = not trainer.config.no_load_optim
-    if with_optimizer:
-        _check_optimizer(common, trainer, directory)
-        _allocate_optimizer_state(trainer)
-    state = _state(trainer, metadata, is_loading=True, with_optimizer=with_optimizer)
-    same_layout = common.get("layout") == _layout(trainer)
-    if same_layout and with_optimizer:
-        state["random"] = _random_state()
-    loaded: Any = dist_checkpointing.load(state, str(directory))
-    for key, chunk in _modules(trainer):
-        chunk.load_state_dict(loaded[key])
-    if not with_optimizer:
-        trainer.optimizer.reload_model_params()
-        return
-    trainer.optimizer.load_state_dict(loaded["optimizer"])
-    _separate_steps(trainer)
-    trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
-    if same_layout:
-        _restore_random_state(loaded["random"])
+    return common
+
+
+def _load(state: dict[str, Any], directory: Path) -> Any:
+    """Core's load, which also compares the SHA-256 of the files where they were kept."""
+    from megatron.core import dist_checkpointing
+
+    kept = (directory / "integrity.json").exists()
+    with reading(directory):
+        return dist_checkpointing.load(state, str(directory), verify_integrity=kept)
 
 
 def read_common(directory: Path) -> dict[str, Any]:
@@ -100,7 +125,8 @@ def read_common(directory: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{directory} is no whole torch_dist checkpoint: metadata.json or .metadata is missing"
         )
-    return dist_checkpointing.load_common_state_dict(str(directory))
+    with reading(directory):
+        return dist_checkpointing.load_common_state_dict(str(directory))
 
 
 def _state(
@@ -232,6 +258,11 @@ def _separate_steps(trainer: Checkpointed) -> None:
 
 
 def _check_optimizer(common: dict, trainer: Checkpointed, directory: Path) -> None:
+    if "optimizer" not in common:
+        raise CheckpointError(
+            f"{directory} holds weights alone, as an imported base model does; give its folder as "
+            "--pretrained-checkpoint, and the run a --save of its own"
+        )
     stored = "distrib_optim_sharding_type" in common.get("content_metadata", {})
     wanted = trainer.parallel.use_distributed_optimizer
     if stored != wanted:
