@@ -37,6 +37,7 @@ def read_config(folder: Path) -> "PretrainedConfig":
     path = folder / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder} is no Hugging Face model folder: config.json is missing")
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     try:
@@ -44,9 +45,9 @@ def read_config(folder: Path) -> "PretrainedConfig":
         model_type = content.get("model_type")
         if model_type in FAMILIES:
             return CONFIG_MAPPING[model_type].from_dict(content)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise CheckpointError(
-            f"{path} is damaged or has a setting of the wrong kind: {error}"
+            f"{path} is damaged or has a setting of the wrong kind: {' '.join(str(error).split())}"
         ) from None
     raise CheckpointError(
         f"{path} is of model type {model_type!r}; known here: {', '.join(FAMILIES)}. Convert the "

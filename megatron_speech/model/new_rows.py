@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 
-_SAMPLES_PER_CHANNEL = 8
+_SAMPLES_PER_CHANNEL = 4
 _ROWS_AT_ONCE = 2048
 
 
@@ -39,7 +39,7 @@ def draw_rows(
 ) -> Float[Tensor, "count width"]:
     """Draw `count` new rows of table number `table` in the type that `read` gives.
 
-    `read(slice)` gives old rows. Their statistics are exact up to eight rows per channel, and of
+    `read(slice)` gives old rows. Their statistics are exact up to four rows per channel, and of
     so many evenly spaced rows beyond. Computed in float64, so that the result does not depend on
     the number of threads.
 

@@ -6,10 +6,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.data.language_data import make_vocab
+from tests.model.base_world import ROWS
 
 FAMILIES = ("llama", "qwen2", "qwen3", "glm")
-ROWS = 300
-"""Of the embedding; the tokenizer has 257 tokens."""
 
 
 def write_base(

@@ -10,8 +10,9 @@ from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.training.megatron_checkpoint import IDENTITY_KEY, read_common
 from megatron_speech.training.parallel import ParallelConfig, session
-from tests.model.base_folders import ROWS
 
+ROWS = 300
+"""Of the embedding; the tokenizer has 257 tokens."""
 TOKENS = torch.randint(0, ROWS, (2, 24), generator=torch.Generator().manual_seed(5))
 
 
@@ -33,13 +34,16 @@ def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor:
         return tensor_parallel.gather_from_tensor_model_parallel_region(logits)
 
 
-def main(rank: int, ranks: int, folder: Path, runs: list[Path]) -> None:
-    """Save `<run>-tp<ranks>.pt` for each run, computed by `ranks` tensor-parallel ranks."""
+def main(rank: int, folder: Path, groups: list[tuple[tuple[int, ...], list[Path]]]) -> None:
+    """Save `<run>-tp<n>.pt` for the runs of each group of n ranks that this rank is in."""
     torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / f"store-{ranks}"), ranks)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=ranks)
-    for run in runs:
-        logits = megatron_logits(run, ParallelConfig(tensor_model_parallel_size=ranks))
-        if rank == 0:
-            torch.save(logits, f"{run}-tp{ranks}.pt")
-    dist.destroy_process_group()
+    for index, (ranks, runs) in enumerate(groups):
+        if rank not in ranks:
+            continue
+        store = dist.FileStore(str(folder / f"store-{index}"), len(ranks))
+        dist.init_process_group("gloo", store=store, rank=ranks.index(rank), world_size=len(ranks))
+        for run in runs:
+            logits = megatron_logits(run, ParallelConfig(tensor_model_parallel_size=len(ranks)))
+            if rank == ranks[0]:
+                torch.save(logits, f"{run}-tp{len(ranks)}.pt")
+        dist.destroy_process_group()

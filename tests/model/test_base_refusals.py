@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from megatron_speech.errors import CheckpointError, ConfigError, MegatronSpeechError
+from megatron_speech.model.new_rows import NewRowsConfig
 from tests.data.language_data import make_vocab
 from tests.model.base_folders import write_base
 from tools import convert_checkpoint
@@ -181,7 +182,6 @@ def test_bad_base_folders_are_refused(damage, message, base, tmp_path):
     [
         (["--tensor-model-parallel-size", "3"], "--num-attention-heads 8"),
         (["--num-codes", "0"], "num_codes is 0"),
-        (["--new-rows-scale", "-1"], "--new-rows-scale is -1"),
     ],
 )
 def test_settings_that_cannot_work(arguments, message, base, tmp_path):
@@ -189,6 +189,11 @@ def test_settings_that_cannot_work(arguments, message, base, tmp_path):
         convert(base, tmp_path / "run", *arguments)
     with pytest.raises(ConfigError, match="--hf and --save"):
         convert_checkpoint.main(["hf-to-megatron", "--hf", str(base)])
+
+
+def test_a_negative_scale_is_no_scale():
+    with pytest.raises(ConfigError, match="--new-rows-scale is -1"):
+        NewRowsConfig(new_rows_scale=-1.0)
 
 
 def test_an_import_takes_the_place_of_no_run(base, run, tmp_path):

@@ -1,6 +1,5 @@
 """Training from an imported base model, through the public tools, to an export that speaks."""
 
-import json
 import shutil
 
 import pytest
@@ -50,8 +49,8 @@ def run(folder, base):
     return train(folder, "run", *flags)
 
 
-def test_first_loss_is_the_bases(folder, base):
-    """No step is taken at learning rate 0: the weights are the base's, in float32."""
+def test_a_run_starts_from_the_weights_of_the_base(folder, base):
+    """Nothing is learned at learning rate 0: the weights stay the base's, widened to float32."""
     flags = ["--pretrained-checkpoint", base, "--train-iters", "2", "--lr", "0", "--min-lr", "0"]
     train(folder, "still", *flags)
     convert_checkpoint.main(["megatron-to-hf", "--load", f"{folder}/still", "--hf", f"{folder}/f"])
@@ -101,31 +100,25 @@ def test_model_card_tells_recipe_data_and_tokens(folder, run):
 
 def test_the_same_command_continues_without_the_base(folder, base, run):
     shutil.copytree(folder / "run", folder / "again")
-    shutil.copytree(base, folder / "gone")
-    shutil.rmtree(folder / "gone")
     flags = ["--pretrained-checkpoint", folder / "gone", "--train-iters", "41", "--lr", "5e-3"]
     result = train(folder, "again", *flags)
     assert result.iteration == 41
-    steps = [
-        json.loads(line) for line in (folder / "again" / "metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps[-1]["iteration"] == 41
 
 
 def test_bad_bases_are_refused(folder, base, tmp_path):
-    with pytest.raises(ConfigError, match="--pretrained-checkpoint .*nowhere: no checkpoint"):
+    with pytest.raises(ConfigError, match=r"--pretrained-checkpoint .*nowhere: no checkpoint"):
         train(folder, "x", "--pretrained-checkpoint", folder / "nowhere")
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base" / "run_config.yaml").unlink()
     with pytest.raises(ConfigError, match="does not tell the shape of the model"):
         train(folder, "x", "--pretrained-checkpoint", tmp_path / "base")
-    with pytest.raises(CheckpointError, match="holds weights alone.*--pretrained-checkpoint"):
+    with pytest.raises(CheckpointError, match=r"holds weights alone.*--pretrained-checkpoint"):
         train(folder, "x", "--load", base, "--vocab", base / "vocab", *shape(base))
     convert_checkpoint.main(
         f"hf-to-megatron --hf {folder / 'hf'} --save {tmp_path / 'small'} --num-codes 8".split()
     )
+    vocab = ["--vocab", base / "vocab"]
     with pytest.raises(CheckpointError, match="is of another model, vocabulary"):
-        vocab = ["--vocab", base / "vocab"]
         train(folder, "x", "--pretrained-checkpoint", tmp_path / "small", *vocab)
     convert_checkpoint.main(
         f"hf-to-megatron --hf {folder / 'hf'} --save {tmp_path / 'text'}".split()
