@@ -1,7 +1,7 @@
 """A tiny model, data and layouts for the megatron tests, and the ranks that run them."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -10,8 +10,9 @@ from torch.nn.utils import parameters_to_vector
 
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.megatron import MegatronTrainer, TrainingData
-from megatron_speech.training.megatron_optimizer import BatchConfig
+from megatron_speech.training.batch_config import BatchConfig
 from megatron_speech.training.parallel import ParallelConfig, session
 
 VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 4
@@ -100,17 +101,16 @@ class Run:
     last: int = STEPS
     save: Path | None = None
     bf16: bool = False
-    transformer_engine: bool | None = None
+    transformer_impl: str = "auto"
 
 
 def run(task: Run) -> dict:
     """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
-    config = BatchConfig(
-        **{**vars(BATCH), "no_load_optim": task.weights is not None, "bf16": task.bf16}
-    )
+    config = replace(BATCH, no_load_optim=task.weights is not None)
     with session(task.parallel, seed=7) as layout:
         options = BuildOptions(
-            padded_vocab_size=VOCAB, bf16=task.bf16, transformer_engine=task.transformer_engine
+            padded_vocab_size=VOCAB,
+            precision=PrecisionConfig(bf16=task.bf16, transformer_impl=task.transformer_impl),
         )
         trainer = MegatronTrainer(
             build_model(MODEL, task.parallel, options),
