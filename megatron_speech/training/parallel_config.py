@@ -178,6 +178,8 @@ class ParallelConfig:
         here = here or installed()
         wanted = {
             "context_parallel_size": self.context_parallel_size > 1,
+            # core's checkpoint of a norm asks Transformer Engine for its state
+            "recompute_modules": "layernorm" in self.recompute_modules,
             "cpu_offloading_num_layers": self.cpu_offloading_num_layers > 0,
             "offload_modules": bool(self.offload_modules),
         }
