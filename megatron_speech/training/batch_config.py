@@ -22,9 +22,7 @@ class BatchConfig:
     """Peak learning rate."""
     min_lr: float = 1.5e-4
     """Learning rate at the end of the decay."""
-    lr_decay_style: Literal[
-        "constant", "linear", "cosine", "inverse-square-root", "WSD"
-    ] = "linear"
+    lr_decay_style: Literal["constant", "linear", "cosine", "inverse-square-root", "WSD"] = "linear"
     """Shape of the decay."""
     lr_warmup_iters: int = 0
     """Steps of linear warm-up."""

@@ -106,8 +106,8 @@ class Health:
             )
         if self._strikes > self.config.bad_step_limit:
             raise TrainingError(
-                f"{found}, the {self._strikes}th in a row (--bad-step-limit); go back to an earlier "
-                "checkpoint, lower --lr, or look at the data"
+                f"{found}, the {self._strikes}th in a row (--bad-step-limit); go back to an "
+                "earlier checkpoint, lower --lr, or look at the data"
             )
         return found
 

@@ -78,9 +78,7 @@ class MegatronTrainer:
         self.optimizer = build_optimizer(self.chunks, config, parallel)
         self.scheduler = build_scheduler(self.optimizer, config, self._schedule, train_iters)
         connect_gradients(core_config, self.chunks, self.optimizer, parallel)
-        self._gradients = Gradients(
-            self.chunks, self.optimizer, data.code_offset, data.num_codes
-        )
+        self._gradients = Gradients(self.chunks, self.optimizer, data.code_offset, data.num_codes)
         self._throughput = Throughput(layout.device, data.train_flops_per_token)
         self._run_schedule = get_forward_backward_func()
 

@@ -1,4 +1,4 @@
-"""Settings of the layout: how model and batch are divided over processes, and what is recomputed."""
+"""Settings of the layout: how a model is divided over processes, and what is recomputed."""
 
 import os
 from dataclasses import dataclass
@@ -128,7 +128,9 @@ class ParallelConfig:
             raise ConfigError(f"--cpu-offloading-num-layers is {layers}; give 0 or more")
         _check_known("offload_modules", modules, _OFFLOADABLE)
         if layers and modules:
-            raise ConfigError("--cpu-offloading-num-layers and --offload-modules exclude each other")
+            raise ConfigError(
+                "--cpu-offloading-num-layers and --offload-modules exclude each other"
+            )
         if layers and self.pipeline_model_parallel_size > 1:
             raise ConfigError(
                 "--cpu-offloading-num-layers needs --pipeline-model-parallel-size 1; with "

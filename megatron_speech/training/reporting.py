@@ -76,7 +76,9 @@ class Reporter:
                 parts.append(f"{name}: {shown.pop(name):.1f}")
         parts.append(f"learning rate: {shown.pop('learning-rate', 0.0):.6E}")
         parts.append(f"global batch size: {int(shown.pop('batch-size', 0)):5d}")
-        slow = {name: shown.pop(name) for name in list(shown) if "slowest" in name or "time " in name}
+        slow = {
+            name: shown.pop(name) for name in list(shown) if "slowest" in name or "time " in name
+        }
         parts += [f"{n}: {value:.6E}" for n, value in shown.items() if "grad-norm" not in n]
         if norm is not None:
             parts.append(f"grad norm: {norm:.3f}")

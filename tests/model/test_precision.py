@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_speech.model.gpt import BuildOptions, transformer_config
 from megatron_speech.model.config import ModelConfig
+from megatron_speech.model.gpt import BuildOptions, transformer_config
 from megatron_speech.model.precision import PrecisionConfig, choose
 from megatron_speech.training.installed import Installed, installed
 from megatron_speech.training.parallel_config import ParallelConfig

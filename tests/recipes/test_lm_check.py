@@ -220,7 +220,9 @@ LEGAL = [
 
 @pytest.mark.parametrize(("settings", "world", "here"), LEGAL)
 def test_what_works_is_let_through(settings, world, here):
-    check(settings | ({} if "micro_batch_size" in settings else {"micro_batch_size": 2}), world, here)
+    check(
+        settings | ({} if "micro_batch_size" in settings else {"micro_batch_size": 2}), world, here
+    )
 
 
 def test_wandb_that_is_not_installed_is_refused(monkeypatch):

@@ -45,9 +45,9 @@ def test_running_mean():
 
 
 def test_what_cannot_be_drawn_is_said(runs, tmp_path):
-    with pytest.raises(DataError, match="no metrics.jsonl"):
+    with pytest.raises(DataError, match=r"no metrics\.jsonl"):
         plot_run.main(["--runs", str(tmp_path)])
-    with pytest.raises(DataError, match="no run has figures of 'wer'; there are: .*lm loss"):
+    with pytest.raises(DataError, match=r"no run has figures of 'wer'; there are: .*lm loss"):
         plot_run.main(["--runs", *runs, "--metrics", "wer", "--output", str(tmp_path / "a.png")])
 
 

@@ -12,8 +12,8 @@ from torch.nn.utils import parameters_to_vector
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
-from megatron_speech.training.megatron import MegatronTrainer, TrainingData
 from megatron_speech.training.batch_config import BatchConfig
+from megatron_speech.training.megatron import MegatronTrainer, TrainingData
 from megatron_speech.training.parallel import ParallelConfig, session
 
 VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 20
@@ -180,7 +180,9 @@ def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:
             "gloo", store=store, rank=case.ranks.index(rank), world_size=len(case.ranks)
         )
         save = folder / case.key if case.name == "tp2-pp2" and not case.bf16 else None
-        result = run(Run(parallel=case.parallel, weights=weights, save=save, bf16=case.bf16, tensors=False))
+        result = run(
+            Run(parallel=case.parallel, weights=weights, save=save, bf16=case.bf16, tensors=False)
+        )
         dist.destroy_process_group()
         if rank == case.ranks[0]:
             (folder / f"{case.key}.json").write_text(json.dumps(result))

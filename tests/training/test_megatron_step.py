@@ -111,9 +111,7 @@ def test_recomputed_activations_train_the_same(settings):
 
 def test_core_cannot_recompute_norms_without_transformer_engine():
     """Why `ParallelConfig.check_machine` refuses it: drop that when this test fails."""
-    parallel = ParallelConfig(
-        recompute_granularity="selective", recompute_modules=("layernorm",)
-    )
+    parallel = ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm",))
     with session(ONE, seed=7) as layout:
         made = trainer(layout, parallel)
         with pytest.raises(NameError, match="FP8GlobalStateManager"):

@@ -59,8 +59,10 @@ def test_figures_of_steps_that_changed_nothing_are_not_averaged():
 def test_wandb_gets_every_figure_and_a_resumed_run_goes_on(tmp_path, monkeypatch):
     begun, logged = [], []
     fake = SimpleNamespace(
-        init=lambda **settings: begun.append(settings)
-        or SimpleNamespace(log=lambda d, step: logged.append((step, d)), finish=lambda: None),
+        init=lambda **settings: (
+            begun.append(settings)
+            or SimpleNamespace(log=lambda d, step: logged.append((step, d)), finish=lambda: None)
+        ),
         util=SimpleNamespace(generate_id=lambda: f"id{len(begun)}"),
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
