@@ -36,11 +36,15 @@ class LoopConfig:
     """Write TensorBoard scalars beside the checkpoints."""
     exit_duration_in_mins: float | None = None
     """Save and stop after this many minutes."""
+    exit_interval: int | None = None
+    """Save and stop at a step that this divides."""
 
     def __post_init__(self) -> None:
         for name in ("train_iters", "save_interval", "log_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
+        if self.exit_interval is not None and self.exit_interval < 1:
+            raise ConfigError(f"--exit-interval is {self.exit_interval}; give >= 1")
         if self.keep_last is not None and self.keep_last < 1:
             raise ConfigError(f"--keep-last is {self.keep_last}; give >= 1 or none to keep all")
 
@@ -72,7 +76,8 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
     if config.save is not None and trainer.is_main_rank:
         reporter = Reporter(config.save, config.train_iters, first, config.tensorboard)
     started, interval, last = time.monotonic(), _Interval(), {}
-    iteration, saved, stopped = first, first, False
+    iteration, stopped, reason = first, False, None
+    checkpoints = checkpoint.Checkpoints(trainer, config.save, config.keep_last, first)
     with _stop_signals() as signals:
         while iteration < config.train_iters and not stopped:
             metrics = trainer.train_step(iteration)
@@ -85,19 +90,19 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
                 last.update(means)
                 if reporter is not None:
                     reporter.log_train(iteration, means, milliseconds)
-            minutes = (time.monotonic() - started) / 60
-            over_time = (config.exit_duration_in_mins or float("inf")) <= minutes
-            stopped = trainer.any_rank(bool(signals) or over_time)
-            stopped = stopped and iteration < config.train_iters
+            checkpoints.poll()
+            reason = _reason_to_stop(config, signals, iteration, time.monotonic() - started)
+            stopped = trainer.any_rank(reason is not None) and iteration < config.train_iters
             if _is_due(iteration, config.eval_interval, config.train_iters) and not stopped:
                 last.update(_evaluate(trainer, iteration, reporter))
                 interval.restart_clock()
-            if config.save is not None and (stopped or iteration % config.save_interval == 0):
-                _save(trainer, config.save, config.keep_last, iteration)
-                saved = iteration
+            if stopped or iteration % config.save_interval == 0:
+                checkpoints.save(iteration)
                 interval.restart_clock()
-        if config.save is not None and saved != iteration:
-            _save(trainer, config.save, config.keep_last, iteration)
+        checkpoints.save(iteration)
+        checkpoints.finish()
+        if stopped and trainer.is_main_rank:
+            print(_stopping(reason, iteration, config.save), flush=True)
         if reporter is not None:
             reporter.close()
         interrupted = trainer.any_rank(signal.SIGINT in signals)
@@ -119,15 +124,23 @@ def _resume(trainer: Trainer, config: LoopConfig) -> int:
     return 0
 
 
-def _save(trainer: Trainer, run: Path, keep_last: int | None, iteration: int) -> None:
-    directory = checkpoint.iteration_directory(run, iteration)
-    if trainer.is_main_rank:
-        checkpoint.begin(run, iteration)
-    trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
-    trainer.save(directory)
-    trainer.any_rank(False)
-    if trainer.is_main_rank:
-        checkpoint.commit(run, iteration, keep_last)
+def _reason_to_stop(
+    config: LoopConfig, signals: list[int], iteration: int, seconds: float
+) -> str | None:
+    if signals:
+        return f"{signal.Signals(signals[0]).name} received"
+    limit = config.exit_duration_in_mins
+    if limit is not None and seconds >= 60 * limit:
+        return f"--exit-duration-in-mins {limit:g} is over"
+    if config.exit_interval is not None and iteration % config.exit_interval == 0:
+        return f"--exit-interval {config.exit_interval} is reached"
+    return None
+
+
+def _stopping(reason: str | None, iteration: int, save: Path | None) -> str:
+    """What a person, or a scheduler's log, is told about a run that ends early."""
+    kept = f"saved in {save}, the same command continues" if save else "nothing is saved"
+    return f"stopped at step {iteration}: {reason or 'another process asked for it'}; {kept}"
 
 
 def _evaluate(trainer: Trainer, iteration: int, reporter: Reporter | None) -> Metrics:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from . import megatron_checkpoint
 from .batch import Batch, Windows, read_batch, slice_for_context_parallel
+from .checkpoint import PendingSave
 from .megatron_optimizer import (
     BatchConfig,
     build_optimizer,
@@ -123,9 +124,9 @@ class MegatronTrainer:
                 reports += self._forward_backward(self.data.valid, index, forward_only=True)
         return self._reduce_losses(reports)
 
-    def save(self, directory: Path) -> None:
-        """Write a torch_dist checkpoint."""
-        megatron_checkpoint.save(self, directory)
+    def save(self, directory: Path) -> PendingSave | None:
+        """Write a torch_dist checkpoint, with `--async-save` while training goes on."""
+        return megatron_checkpoint.save(self, directory)
 
     def load(self, directory: Path) -> None:
         """Read a torch_dist checkpoint of any layout."""

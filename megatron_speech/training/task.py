@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
+from .checkpoint import PendingSave
+
 Metrics = dict[str, float]
 
 
@@ -27,8 +29,8 @@ class Trainer(Protocol):
         """Metrics on held-out data; empty when there is none."""
         ...
 
-    def save(self, directory: Path) -> None:
-        """Write everything an exact resume needs into `directory`."""
+    def save(self, directory: Path) -> PendingSave | None:
+        """Write everything an exact resume needs into `directory`, or begin to write it."""
         ...
 
     def load(self, directory: Path) -> None:
