@@ -27,7 +27,7 @@ from ..training.parallel import (
     session,
 )
 from ..vocab import SpeechTextVocab
-from .resume import CONFIG_NAME, check_resume, plain
+from .resume import CONFIG_NAME, check_resume, continuation, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +241,7 @@ def identity(
 @contextmanager
 def build(config: LMConfig) -> Iterator[MegatronTrainer]:
     """Process groups, data, model and trainer for the time of a `with` block."""
+    config = replace(config, data=config.data.resolve())
     vocab = check(config)
     assert config.loop.save is not None
     data = config.data
@@ -252,17 +253,21 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         from ..data.dataset import build_datasets  # needs the session: core warns on import
         from ..model.gpt import BuildOptions, build_model
 
-        datasets = build_datasets(data, vocab, samples, config.batch.seed)
+        going_on = continuation(config)
+        datasets = build_datasets(data, vocab, samples, config.batch.seed, going_on)
         options = BuildOptions(padded_vocab_size=vocab.padded_size, bf16=config.batch.bf16)
         yield MegatronTrainer(
             build_model(config.model, config.parallel, options),
             TrainingData(
                 train=datasets.train,
                 valid=datasets.valid,
+                test=datasets.test,
                 seq_length=data.seq_length,
                 code_offset=vocab.code_offset,
                 num_codes=vocab.num_codes,
                 separate_documents=datasets.separate_documents,
+                loss_weights=(data.text_loss_weight, data.speech_loss_weight),
+                position=datasets.position,
             ),
             config.batch,
             config.parallel,
@@ -274,6 +279,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
 
 def pretrain(config: LMConfig) -> LoopResult:
     """Train or continue a run; the resolved config and the vocabulary are kept in its folder."""
+    config = replace(config, data=config.data.resolve())
     with build(config) as trainer:
         save = config.loop.save
         assert save is not None

@@ -112,13 +112,13 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
 
 
 def _resume(trainer: Trainer, config: LoopConfig) -> int:
-    for folder in (f for f in (config.save, config.load) if f is not None):
-        iteration = checkpoint.latest_iteration(folder)
-        if iteration is not None:
-            trainer.load(checkpoint.iteration_directory(folder, iteration))
-            if trainer.is_main_rank:
-                print(f"resuming from step {iteration} in {folder}", flush=True)
-            return iteration
+    found = checkpoint.find(config.save, config.load)
+    if found is not None:
+        iteration, directory = found
+        trainer.load(directory)
+        if trainer.is_main_rank:
+            print(f"resuming from step {iteration} in {directory.parent}", flush=True)
+        return iteration
     if config.load is not None:
         raise ConfigError(f"--load {config.load}: no checkpoint found there")
     return 0

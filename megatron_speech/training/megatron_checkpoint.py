@@ -21,6 +21,9 @@ from .checkpoint_check import (
 from .megatron_optimizer import BatchConfig
 from .parallel import ParallelConfig
 
+DATA_KEY = "data"
+"""Where the run stood in its data, see `data.blend.BlendPosition`."""
+
 
 class Checkpointed(Protocol):
     """What a checkpoint is made of; a `MegatronTrainer` is one."""
@@ -31,6 +34,9 @@ class Checkpointed(Protocol):
     config: BatchConfig
     parallel: ParallelConfig
     identity: dict[str, Any]
+    consumed_samples: int
+
+    def data_position(self) -> dict[str, Any]: ...
 
 
 def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
@@ -47,6 +53,7 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
     state = _state(trainer, metadata, is_loading=False)
     state["random"] = _random_state()
     state["layout"] = _layout(trainer)
+    state[DATA_KEY] = trainer.data_position()
     content = _without_groups(metadata)
     with failures_in_words(directory):
         if not trainer.config.async_save:
@@ -84,6 +91,7 @@ def load(trainer: Checkpointed, directory: Path) -> None:
         known = stored.get(SPEECH_TOKENIZER_KEY)
         trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
     check_files(directory)
+    trainer.consumed_samples = common.get(DATA_KEY, {}).get("consumed_samples", 0)
     metadata = _metadata(trainer)
     with_optimizer = not trainer.config.no_load_optim
     if with_optimizer:
@@ -96,9 +104,7 @@ def load(trainer: Checkpointed, directory: Path) -> None:
     try:
         loaded: Any = dist_checkpointing.load(state, str(directory))
     except (CheckpointException, CheckpointingException, KeyError) as error:
-        raise CheckpointError(
-            f"{directory} does not hold what this model needs: {error}"
-        ) from None
+        raise CheckpointError(f"{directory} does not hold what this model needs: {error}") from None
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
     if not with_optimizer:
