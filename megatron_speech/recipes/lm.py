@@ -18,7 +18,7 @@ from ..training.parallel import is_launched_main_rank, launched_world_size, sess
 from ..vocab import SpeechTextVocab
 from .lm_check import check_packing, check_settings
 from .lm_recipes import RECIPES, LMConfig, lm_debug
-from .resume import CONFIG_NAME, check_resume, plain
+from .resume import CONFIG_NAME, check_resume, continuation, plain
 
 __all__ = ["RECIPES", "LMConfig", "build", "check", "identity", "lm_debug", "pretrain"]
 
@@ -67,6 +67,7 @@ def identity(
 @contextmanager
 def build(config: LMConfig) -> Iterator[MegatronTrainer]:
     """Process groups, data, model and trainer for the time of a `with` block."""
+    config = replace(config, data=config.data.resolve())
     vocab = check(config)
     assert config.loop.save is not None
     data = config.data
@@ -78,7 +79,8 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         from ..data.dataset import build_datasets  # needs the session: core warns on import
         from ..model.gpt import BuildOptions, build_model
 
-        datasets = build_datasets(data, vocab, samples, config.batch.seed)
+        going_on = continuation(config)
+        datasets = build_datasets(data, vocab, samples, config.batch.seed, going_on)
         options = BuildOptions(padded_vocab_size=vocab.padded_size, precision=config.precision)
         if layout.is_main_rank:
             print(options.implementation.describe(), flush=True)
@@ -87,6 +89,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             TrainingData(
                 train=datasets.train,
                 valid=datasets.valid,
+                test=datasets.test,
                 seq_length=data.seq_length,
                 code_offset=vocab.code_offset,
                 num_codes=vocab.num_codes,
@@ -94,6 +97,8 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
                 train_flops_per_token=config.model.train_flops_per_token(
                     data.seq_length, vocab.padded_size
                 ),
+                loss_weights=(data.text_loss_weight, data.speech_loss_weight),
+                position=datasets.position,
             ),
             config.batch,
             config.parallel,
@@ -105,6 +110,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
 
 def pretrain(config: LMConfig) -> LoopResult:
     """Train or continue a run; the resolved config and the vocabulary are kept in its folder."""
+    config = replace(config, data=config.data.resolve())
     with build(config) as trainer:
         save = config.loop.save
         assert save is not None

@@ -37,7 +37,7 @@ def check_packing(config: LMConfig) -> None:
         ConfigError: names the setting to change.
         DataError: a dataset is missing or damaged.
     """
-    if config.parallel.context_parallel_size == 1:
+    if config.parallel.context_parallel_size == 1 or config.data.mock_data:
         return
     prefixes, _ = parse_blend(config.data.data_path, "--data-path")
     whole = any(read_facts(prefix).packing == "whole" for prefix in prefixes)

@@ -54,6 +54,8 @@ class BatchConfig:
     """Global batches in one evaluation."""
     no_load_optim: bool = False
     """Take only the weights from a checkpoint: a new optimizer and schedule."""
+    async_save: bool = False
+    """Write checkpoints in the background while training goes on."""
     seed: int = 1234
     """Seed of weights, dropout and the order of data."""
 

@@ -44,6 +44,15 @@ def latest_iteration(run: Path) -> int | None:
     return int(content)
 
 
+def find(*runs: Path | None) -> tuple[int, Path] | None:
+    """Steps done and folder of the newest checkpoint, in the first of `runs` that has one."""
+    for run in filter(None, runs):
+        iteration = latest_iteration(run)
+        if iteration is not None:
+            return iteration, iteration_directory(run, iteration)
+    return None
+
+
 def unwritable(directory: Path, error: BaseException) -> CheckpointError:
     """What to tell a person whose checkpoint could not be written: most often, the disk is full."""
     free = shutil.disk_usage(directory).free

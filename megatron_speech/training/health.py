@@ -115,9 +115,14 @@ class Health:
         """What a checkpoint keeps."""
         return {"batches_left_out": self.batches_left_out, "losses": list(self._losses)}
 
+    @staticmethod
+    def batches_left_out_of(state: dict[str, Any]) -> int:
+        """How far the batches of a checkpoint are ahead of its steps."""
+        return state.get("batches_left_out", 0)
+
     def restore(self, state: dict[str, Any]) -> None:
         """Take over what a checkpoint kept."""
-        self.batches_left_out = state.get("batches_left_out", 0)
+        self.batches_left_out = self.batches_left_out_of(state)
         self._losses.clear()
         self._losses.extend(state.get("losses", ()))
 

@@ -137,19 +137,17 @@ class _Run:
 
     def _resume(self) -> int:
         """Load the newest checkpoint of `save`, else of `load`; returns its iteration."""
-        for folder in (f for f in (self.config.save, self.config.load) if f is not None):
-            iteration = checkpoint.latest_iteration(folder)
-            if iteration is not None:
-                self._load(folder, iteration)
-                if self.trainer.is_main_rank:
-                    print(f"resuming from step {iteration} in {folder}", flush=True)
-                return iteration
+        found = checkpoint.find(self.config.save, self.config.load)
+        if found is not None:
+            self._load(found[1])
+            if self.trainer.is_main_rank:
+                print(f"resuming from step {found[0]} in {found[1].parent}", flush=True)
+            return found[0]
         if self.config.load is not None:
             raise ConfigError(f"--load {self.config.load}: no checkpoint found there")
         return 0
 
-    def _load(self, folder: Path, iteration: int) -> None:
-        directory = checkpoint.iteration_directory(folder, iteration)
+    def _load(self, directory: Path) -> None:
         self.trainer.load(directory)
         self.health.restore(checkpoint.read_notes(directory))
 
@@ -157,24 +155,24 @@ class _Run:
         """The step just tried changed nothing: leave it so, end the run, or go back (True)."""
         self.checkpoints.finish()
         self.trainer.any_rank(False)  # a barrier: every rank reads the same marker
-        save = self.config.save
-        saved = None if save is None else checkpoint.latest_iteration(save)
-        found = self.health.strike(self.iteration, saved)
+        found = checkpoint.find(self.config.save)
+        finding = self.health.strike(self.iteration, found and found[0])
         if self.health.config.bad_step_policy == "skip":
-            self._tell(f"{found}; its batch {batch} is left out")
+            self._tell(f"{finding}; its batch {batch} is left out")
             return False
-        if save is None or saved is None:
+        if found is None:
             raise TrainingError(
-                f"{found}, and there is no checkpoint in --save to go back to; lower "
+                f"{finding}, and there is no checkpoint in --save to go back to; lower "
                 "--save-interval, or give --bad-step-policy skip"
             )
-        self._load(save, saved)
+        saved, directory = found
+        self._load(directory)
         self.health.batches_left_out = batch + 1 - saved
         self.iteration = saved
         self._interval = Interval()
         if self._reporter is not None:
             self._reporter.go_back(saved)
-        self._tell(f"{found}; back to step {saved}, on from there with batch {batch + 1}")
+        self._tell(f"{finding}; back to step {saved}, on from there with batch {batch + 1}")
         return True
 
     def _tell(self, text: str) -> None:

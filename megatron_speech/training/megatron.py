@@ -1,7 +1,7 @@
 """The megatron backend: trains a language model under any layout Megatron-Core offers."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from . import megatron_checkpoint
 from .batch import Batch, Windows, read_batch, slice_for_context_parallel
 from .batch_config import BatchConfig
+from .checkpoint import PendingSave
 from .gradients import Gradients
 from .megatron_optimizer import (
     build_optimizer,
@@ -34,7 +35,10 @@ class TrainingData:
     """Windows and what is said about their tokens."""
 
     train: Windows
-    valid: Windows | None
+    valid: Mapping[str, Windows]
+    """Validation sets by name; one without a name is reported as the whole."""
+    test: Windows | None = None
+    """Evaluated after the last step, as a set called test."""
     seq_length: int
     code_offset: int
     """First token id that is speech."""
@@ -42,6 +46,10 @@ class TrainingData:
     """Token ids that are speech; all others are text."""
     separate_documents: bool
     """Whether some windows hold documents that must not see each other."""
+    loss_weights: tuple[float, float] = (1.0, 1.0)
+    """Factors of the loss on text and on speech tokens."""
+    position: Mapping[str, Any] = field(default_factory=dict)
+    """What a checkpoint keeps of the training blend, so that it can be changed."""
     train_flops_per_token: float = 0.0
     """Model FLOPs of a training step for one token (model/config.py); for the figures alone."""
 
@@ -68,6 +76,8 @@ class MegatronTrainer:
         self.samples_per_step = config.global_batch_size
         self.is_main_rank = layout.is_main_rank
         self.identity = identity
+        self.consumed_samples = 0
+        self._train_iters = train_iters
         config.check_division(layout.data_parallel_size, parallel)
         check_documents(parallel, data.separate_documents)
         self._schedule = config.schedule(data.seq_length)
@@ -105,6 +115,7 @@ class MegatronTrainer:
             finding = again
         learning_rate = self.optimizer.param_groups[0]["lr"]
         size = self._schedule.size(batch)
+        self.consumed_samples = self._schedule.first(batch + 1)
         updated = finding is None and self._gradients.update(metrics["grad-norm"])
         if updated:
             self.scheduler.step(increment=size)
@@ -112,7 +123,7 @@ class MegatronTrainer:
         return metrics | {
             "learning-rate": float(learning_rate),
             "batch-size": float(size),
-            "consumed samples": float(self._schedule.first(batch + 1)),
+            "consumed samples": float(self.consumed_samples),
             "number of skipped iterations": float(not updated),
         }
 
@@ -134,35 +145,51 @@ class MegatronTrainer:
         return self._throughput.take(seconds)
 
     def evaluate(self, iteration: int) -> Metrics:
-        """Losses over the first `eval_iters` global batches of the validation blend."""
-        if self.data.valid is None:
-            return {}
+        """Losses over the first `eval_iters` global batches of each validation set.
+
+        Sets that have names are reported as `lm loss NAME` and so on, and together as `lm loss`.
+        """
         for chunk in self.chunks:
             chunk.eval()
-        batches = min(self.config.eval_iters, len(self.data.valid) // self.samples_per_step)
+        metrics: Metrics = {}
+        together: list[Tensor] = []
+        for name, windows in self.data.valid.items():
+            reports = self._evaluate(windows)
+            together += reports
+            metrics |= self._reduce_losses(reports, name)
+        if together and "" not in self.data.valid:
+            metrics |= self._reduce_losses(together)
+        if self.data.test is not None and iteration == self._train_iters:
+            metrics |= self._reduce_losses(self._evaluate(self.data.test), "test")
+        return metrics
+
+    def _evaluate(self, windows: Windows) -> list[Tensor]:
+        batches = min(self.config.eval_iters, len(windows) // self.samples_per_step)
         if batches < 1:
             raise ConfigError(
-                f"validation data gives {len(self.data.valid)} windows, fewer than one "
+                f"validation data gives {len(windows)} windows, fewer than one "
                 f"--global-batch-size of {self.samples_per_step}; give more of it or none"
             )
         reports: list[Tensor] = []
         with torch.no_grad():
             for index in range(batches):
+                first = index * self.samples_per_step
                 reports += self._forward_backward(
-                    self.data.valid,
-                    index * self.samples_per_step,
-                    self.samples_per_step,
-                    forward_only=True,
+                    windows, first, self.samples_per_step, forward_only=True
                 )
-        return self._reduce_losses(reports)
+        return reports
 
-    def save(self, directory: Path) -> None:
-        """Write a torch_dist checkpoint."""
-        megatron_checkpoint.save(self, directory)
+    def save(self, directory: Path) -> PendingSave | None:
+        """Write a torch_dist checkpoint, with `--async-save` while training goes on."""
+        return megatron_checkpoint.save(self, directory)
 
     def load(self, directory: Path) -> None:
         """Read a torch_dist checkpoint of any layout."""
         megatron_checkpoint.load(self, directory)
+
+    def data_position(self) -> dict[str, Any]:
+        """Where the run stands in its data, for a checkpoint."""
+        return {**self.data.position, "consumed_samples": self.consumed_samples}
 
     def any_rank(self, flag: bool) -> bool:
         """Logical or over ranks; also a barrier."""
@@ -193,15 +220,12 @@ class MegatronTrainer:
         )
 
     def _batches(self, windows: Windows, first: int, count: int) -> Iterator[Batch]:
-        """This process's micro-batches of a global batch, read when the schedule asks.
-
-        Where batches were left out, the last ones begin anew with the first windows.
-        """
+        """This process's micro-batches of a global batch, read when the schedule asks."""
         size, replicas = self.config.micro_batch_size, self.layout.data_parallel_size
         for micro_batch in range(count):
             with self._throughput.reading():
                 low = first + micro_batch * size * replicas + self.layout.data_parallel_rank * size
-                indices = [index % len(windows) for index in range(low, low + size)]
+                indices = range(low, low + size)
                 batch = read_batch(windows, indices, self.layout.device, self._packed)
                 if self.parallel.context_parallel_size > 1:
                     batch = slice_for_context_parallel(batch)
@@ -220,14 +244,20 @@ class MegatronTrainer:
         return output, partial(self._loss, batch)
 
     def _loss(self, batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of losses, number of tokens, and [lm, text, speech] x [sum, tokens] for reports."""
+        """Weighted sum of losses, number of tokens, and [lm, text, speech] x [sum, tokens].
+
+        The latter are for reports, and not weighted.
+        """
         mask = batch.loss_mask.flatten()
         losses = losses.float().flatten() * mask
         offset = self.data.code_offset
         labels = batch.labels.flatten()
         speech = ((labels >= offset) & (labels < offset + self.data.num_codes)).float()
-        total, tokens = losses.sum(), mask.sum()
+        text_weight, speech_weight = self.data.loss_weights
+        weighted = losses * (text_weight + (speech_weight - text_weight) * speech)
+        tokens = mask.sum()
         with torch.no_grad():
+            total = losses.sum()
             speech_total, speech_tokens = (losses * speech).sum(), (mask * speech).sum()
             report = torch.stack(
                 [
@@ -236,18 +266,18 @@ class MegatronTrainer:
                     *(speech_total, speech_tokens),
                 ]
             ).double()
-        return total, tokens.int(), report
+        return weighted.sum(), tokens.int(), report
 
-    def _reduce_losses(self, reports: list[Tensor]) -> Metrics:
-        """Means over the tokens of the global batch, known to every rank."""
+    def _reduce_losses(self, reports: list[Tensor], name: str = "") -> Metrics:
+        """Means over the tokens of global batches, known to every rank; `name` ends their keys."""
         total = torch.zeros(2 * len(_LOSSES), dtype=torch.float64, device=self.layout.device)
         if self.layout.is_last_stage and self.layout.tensor_parallel_rank == 0:
             total += torch.stack(reports).sum(0)
         dist.all_reduce(total)
         sums, tokens = total[0::2].tolist(), total[1::2].tolist()
         return {
-            name: value / count
-            for name, value, count in zip(_LOSSES, sums, tokens, strict=True)
+            f"{loss} {name}".rstrip(): value / count
+            for loss, value, count in zip(_LOSSES, sums, tokens, strict=True)
             if count
         }
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from .checkpoint import PendingSave
+
 Metrics = dict[str, float]
 Judge = Callable[[Metrics], str | None]
 """Says what is wrong with a step from its losses and `grad-norm`; None: nothing."""
@@ -45,8 +47,8 @@ class Trainer(Protocol):
         """Metrics on held-out data; empty when there is none."""
         ...
 
-    def save(self, directory: Path) -> None:
-        """Write everything an exact resume needs into `directory`."""
+    def save(self, directory: Path) -> PendingSave | None:
+        """Write everything an exact resume needs into `directory`, or begin to write it."""
         ...
 
     def load(self, directory: Path) -> None:

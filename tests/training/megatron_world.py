@@ -136,7 +136,7 @@ def run(task: Run) -> dict:
             build_model(MODEL, task.parallel, options),
             TrainingData(
                 train=Windows(),
-                valid=Windows(),
+                valid={"": Windows()},
                 seq_length=LENGTH,
                 code_offset=CODE_OFFSET,
                 num_codes=NUM_CODES,
