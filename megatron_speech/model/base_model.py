@@ -15,8 +15,9 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError
 from ..files import replace_folder, write_text
 from ..training import checkpoint
-from ..training.megatron_checkpoint import IDENTITY_KEY
-from ..training.parallel import ParallelConfig, session
+from ..training.checkpoint_check import IDENTITY_KEY
+from ..training.parallel import session
+from ..training.parallel_config import ParallelConfig
 from ..vocab import SpeechTextVocab
 from .card import RUN_CONFIG
 from .config import ModelConfig

@@ -1,5 +1,6 @@
 """The model card of an export: what the model is, what it was trained on and how much."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,38 @@ tags:
 """
 
 
-def model_card(
-    name: str,
-    run: Path,
-    iteration: int,
-    model: ModelConfig,
-    vocab: SpeechTextVocab,
-    parameters: int,
-) -> str:
-    """README.md of an export of the run's checkpoint after `iteration` steps.
+@dataclass(frozen=True)
+class Facts:
+    """What the checkpoint itself tells."""
 
-    Says nothing of what the run's folder does not tell.
-    """
-    config = _read_config(run / RUN_CONFIG)
-    lines = [_HEADER + f"# {name}", "", *_model_lines(model, vocab, parameters)]
-    if "base" in config and iteration == 0:
-        base = config["base"]
-        lines += ["", "## Origin", "", f"Converted from `{base['hf']}`; not trained further."]
-        if vocab.added:
-            how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
-            lines += [
-                f"Rows of {len(vocab.added):,} new tokens are drawn ({how}, seed "
-                f"{base['new_rows_seed']}); text rows are the base's."
-            ]
+    name: str
+    iteration: int
+    windows: int
+    """Sequences seen in training."""
+    parameters: int
+
+
+def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: SpeechTextVocab) -> str:
+    """README.md of an export; says nothing of what checkpoint and run config do not tell."""
+    config = _read_config(run_config)
+    lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
+    if "hf" in (config.get("base") or {}):
+        lines += ["", "## Origin", "", *_origin_lines(config["base"], vocab)]
     elif {"batch", "data"} <= config.keys():
-        lines += ["", "## Training", "", *_training_lines(config, run, iteration)]
+        lines += ["", "## Training", "", *_training_lines(config, facts)]
         lines += ["", "## Data", "", *_data_lines(config["data"].get("data_path") or [])]
     return "\n".join([*lines, "", *_use_lines(vocab)]) + "\n"
+
+
+def _origin_lines(base: dict[str, Any], vocab: SpeechTextVocab) -> list[str]:
+    lines = [f"Converted from `{base['hf']}`; not trained further."]
+    if vocab.added:
+        how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
+        lines += [
+            f"Rows of {len(vocab.added):,} new tokens are drawn ({how}, seed "
+            f"{base['new_rows_seed']}); text rows are the base's."
+        ]
+    return lines
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -69,37 +75,22 @@ def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, parameters: int) ->
     return lines
 
 
-def _training_lines(config: dict[str, Any], run: Path, iteration: int) -> list[str]:
-    batch, data = config["batch"], config["data"]
-    windows = _consumed_samples(run / "metrics.jsonl", iteration)
-    if windows is None:
-        windows = iteration * batch["global_batch_size"]
+def _training_lines(config: dict[str, Any], facts: Facts) -> list[str]:
+    batch, length = config["batch"], config["data"]["seq_length"]
     base = (config.get("base") or {}).get("pretrained_checkpoint")
-    facts = {
+    precision = config.get("precision") or {}
+    told = {
         "recipe": config.get("recipe"),
         "started from": Path(base).name if base else "random weights",
-        "steps": f"{iteration:,}",
-        "tokens seen": f"{windows * data['seq_length']:,}",
-        "sequence length": f"{data['seq_length']:,}",
+        "steps": f"{facts.iteration:,}",
+        "tokens seen": f"{facts.windows * length:,}",
+        "sequence length": f"{length:,}",
         "sequences per step": f"{batch['global_batch_size']:,}",
         "learning rate": f"{batch['lr']:g} to {batch['min_lr']:g}, {batch['lr_decay_style']}",
-        "precision": "bfloat16" if batch.get("bf16") else "float32",
+        "precision": "bfloat16" if precision.get("bf16") else "float32",
         "seed": batch["seed"],
     }
-    return [f"- {what}: {value}" for what, value in facts.items() if value is not None]
-
-
-def _consumed_samples(metrics: Path, iteration: int) -> int | None:
-    """Windows read up to a step, by the run's log, None if it does not tell."""
-    import json
-
-    if not metrics.exists():
-        return None
-    with open(metrics, encoding="utf-8") as stream:
-        for line in stream:
-            if '"consumed samples"' in line and f'"iteration": {iteration},' in line:
-                return int(json.loads(line)["consumed samples"])
-    return None
+    return [f"- {what}: {value}" for what, value in told.items() if value is not None]
 
 
 def _data_lines(data_path: list[str]) -> list[str]:

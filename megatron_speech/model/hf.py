@@ -14,10 +14,17 @@ from torch import Tensor
 from ..errors import CheckpointError
 from ..files import replace_folder, write_text
 from ..training.checkpoint import iteration_directory, latest_iteration
-from ..training.megatron_checkpoint import IDENTITY_KEY, SPEECH_TOKENIZER_KEY, read_common
-from ..training.parallel import ParallelConfig, session
+from ..training.checkpoint_check import (
+    IDENTITY_KEY,
+    SPEECH_TOKENIZER_KEY,
+    check_files,
+    read_common,
+)
+from ..training.megatron_checkpoint import DATA_KEY
+from ..training.parallel import session
+from ..training.parallel_config import ParallelConfig
 from ..vocab import SpeechTextVocab
-from .card import model_card
+from .card import RUN_CONFIG, Facts, model_card
 from .config import ModelConfig
 from .families import (
     EMBEDDING,
@@ -30,7 +37,7 @@ from .families import (
 )
 from .hf_config import config_from_model
 from .safetensors_folder import Output, write_shards
-from .torch_dist import read_tensors, stored_dtype, verify
+from .torch_dist import read_layer, read_whole, stored_dtype
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -65,8 +72,9 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     directory = iteration_directory(load, iteration)
     vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
     with session(ParallelConfig()):
-        verify(directory)
-        stored = _stored_identity(directory, vocab)
+        check_files(directory)
+        common = read_common(directory)
+        stored = _stored_identity(common, directory, vocab)
         model = ModelConfig.from_mapping(stored)
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
@@ -79,7 +87,9 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
             outputs = checkpoint_tensors(directory, model, vocab)
             parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
             _write_configs(staging, model, vocab, dtype)
-            card = model_card(hf.name, load, iteration, model, vocab, parameters)
+            windows = common.get(DATA_KEY, {}).get("consumed_samples", 0)
+            facts = Facts(hf.name, iteration, windows, parameters)
+            card = model_card(facts, load / RUN_CONFIG, model, vocab)
             write_text(staging / "README.md", card)
             replace_folder(staging, hf)
         finally:
@@ -98,8 +108,10 @@ def _require_replaceable(hf: Path) -> None:
         )
 
 
-def _stored_identity(directory: Path, vocab: SpeechTextVocab) -> dict[str, Any]:
-    stored = read_common(directory).get(IDENTITY_KEY)
+def _stored_identity(
+    common: dict[str, Any], directory: Path, vocab: SpeechTextVocab
+) -> dict[str, Any]:
+    stored = common.get(IDENTITY_KEY)
     if stored is None:
         raise CheckpointError(
             f"{directory} does not say what model it holds; was it made by tools/pretrain.py?"
@@ -123,16 +135,13 @@ def checkpoint_tensors(
     family = get_family(model)
     width, dtype, rows = model.hidden_size, _dtype(directory), vocab.embedding_rows
 
-    def whole(key: str, *shape: int) -> Tensor:
-        return read_tensors(directory, {key: shape}, dtype)[key]
-
     def table(key: str) -> Tensor:
-        return whole(key, vocab.padded_size, width)[:rows]
+        return read_whole(directory, key, (vocab.padded_size, width), dtype)[:rows]
 
     @lru_cache(maxsize=1)  # its tensors are asked for one after the other
     def layer(index: int) -> dict[str, Tensor]:
         shapes = {f"decoder.layers.{r.megatron}": shape_in_megatron(r, model) for r in family.layer}
-        tensors = read_tensors(directory, shapes, dtype, layer=(index, model.num_layers))
+        tensors = read_layer(directory, shapes, dtype, index, model.num_layers)
         return {
             name: part
             for rule in family.layer
@@ -149,7 +158,7 @@ def checkpoint_tensors(
         for rule in family.layer:
             for name, shape in shapes_in_hf(rule, model).items():
                 yield Output(prefix + name, shape, lambda i=index, n=name: layer(i)[n])
-    norm = partial(whole, FINAL_NORM, width)
+    norm = partial(read_whole, directory, FINAL_NORM, (width,), dtype)
     yield Output(family.final_norm, (width,), norm)
     if model.untie_embeddings_and_output_weights:
         yield Output(family.output, (rows, width), partial(table, OUTPUT))

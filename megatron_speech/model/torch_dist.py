@@ -30,7 +30,8 @@ from torch.distributed.checkpoint.planner import (
 
 from ..errors import CheckpointError
 from ..progress import Progress
-from ..training.checkpoint import reading, unwritable
+from ..training.checkpoint import unwritable
+from ..training.checkpoint_check import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +51,12 @@ def write_checkpoint(
 ) -> None:
     """Write an empty folder full: tensors, empty `objects` by key, and what is common to all ranks.
 
-    A SHA-256 of every file is kept beside them (core's integrity.json). Needs a session.
+    Needs a session.
 
     Raises:
         CheckpointError: the files could not be written.
     """
     from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-    from megatron.core.dist_checkpointing.validation import save_integrity_manifest
     from torch.distributed import checkpoint
     from torch.distributed.checkpoint.api import CheckpointException
 
@@ -69,7 +69,6 @@ def write_checkpoint(
             planner = _LazyPlanner(pieces, contents, progress)
             checkpoint.save({}, storage_writer=writer, planner=planner, no_dist=True)
         save_config(CheckpointingConfig("torch_dist"), str(directory))
-        save_integrity_manifest(str(directory))
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         if isinstance(cause, CheckpointError):
@@ -120,55 +119,47 @@ def _write_item(index: MetadataIndex, piece: Piece) -> WriteItem:
     )
 
 
-def verify(directory: Path) -> None:
-    """Compare the files with the SHA-256 kept beside them, where it was kept.
-
-    Raises:
-        CheckpointError: a file is missing or another than was written.
-    """
-    from megatron.core.dist_checkpointing import validation
-
-    if (directory / validation.INTEGRITY_FNAME).exists():
-        with reading(directory):
-            validation.verify_integrity_manifest(str(directory))
-
-
 def stored_dtype(directory: Path, key: str) -> torch.dtype:
-    """The type a tensor is stored in.
+    """The type a tensor is stored in; the folder's files are known to be whole.
 
     Raises:
         CheckpointError: there is no such tensor.
     """
     from torch.distributed.checkpoint import FileSystemReader
 
-    with reading(directory):
-        metadata = FileSystemReader(directory).read_metadata().state_dict_metadata
-        return metadata[key].properties.dtype  # type: ignore[union-attr]
+    metadata = FileSystemReader(directory).read_metadata().state_dict_metadata
+    if key not in metadata:
+        raise CheckpointError(f"{directory} holds no {key}; it is of another kind of model")
+    return metadata[key].properties.dtype  # type: ignore[union-attr]
 
 
-def read_tensors(
-    directory: Path,
-    shapes: dict[str, tuple[int, ...]],
-    dtype: torch.dtype,
-    layer: tuple[int, int] | None = None,
+def read_layer(
+    directory: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, index: int, layers: int
 ) -> dict[str, Tensor]:
-    """Read whole tensors, or one layer's slice of stacked ones; needs a session.
+    """One layer's slice of tensors that are stacked over `layers`; needs a session.
 
     Raises:
         CheckpointError: a tensor is missing, damaged or of another shape.
     """
-    from megatron.core import dist_checkpointing
     from megatron.core.dist_checkpointing import ShardedTensor
 
-    wanted = {}
-    for key, shape in shapes.items():
-        if layer is None:
-            wanted[key] = ShardedTensor.from_rank_offsets(key, torch.empty(shape, dtype=dtype))
-        else:  # layers lie stacked along a first axis
-            data = torch.empty((1, *shape), dtype=dtype)
-            wanted[key] = ShardedTensor.from_rank_offsets(key, data, (0, *layer))
-    with reading(directory):
-        loaded: Any = dist_checkpointing.load(
-            wanted, str(directory), validate_access_integrity=False
+    wanted = {
+        key: ShardedTensor.from_rank_offsets(
+            key, torch.empty((1, *shape), dtype=dtype), (0, index, layers)
         )
+        for key, shape in shapes.items()
+    }
+    loaded = read_tensors(wanted, directory, each_once=False)
     return {key: loaded[key].reshape(shape) for key, shape in shapes.items()}
+
+
+def read_whole(directory: Path, key: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor that is not stacked; needs a session.
+
+    Raises:
+        CheckpointError: it is missing, damaged or of another shape.
+    """
+    from megatron.core.dist_checkpointing import ShardedTensor
+
+    wanted = {key: ShardedTensor.from_rank_offsets(key, torch.empty(shape, dtype=dtype))}
+    return read_tensors(wanted, directory, each_once=False)[key]

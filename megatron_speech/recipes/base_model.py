@@ -38,7 +38,7 @@ class BaseConfig:
         """
         if self.pretrained_checkpoint is None or latest_iteration(save) is not None:
             return
-        megatron_checkpoint.load_weights(trainer, self._directory())
+        megatron_checkpoint.start_from(trainer, self._directory())
         if trainer.is_main_rank:
             print(f"starting from the weights in {self._directory()}", flush=True)
 

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
-from megatron_speech.training.megatron_checkpoint import IDENTITY_KEY, read_common
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.checkpoint_check import IDENTITY_KEY, read_common
+from megatron_speech.training.parallel import session
+from megatron_speech.training.parallel_config import ParallelConfig
 
 ROWS = 300
 """Of the embedding; the tokenizer has 257 tokens."""

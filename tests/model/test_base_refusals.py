@@ -10,6 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from megatron_speech.errors import CheckpointError, ConfigError, MegatronSpeechError
 from megatron_speech.model.new_rows import NewRowsConfig
+from megatron_speech.model.torch_dist import write_checkpoint
+from megatron_speech.training.checkpoint_check import IDENTITY_KEY, read_common
+from megatron_speech.training.parallel import session
+from megatron_speech.training.parallel_config import ParallelConfig
 from tests.data.language_data import make_vocab
 from tests.model.base_folders import write_base
 from tools import convert_checkpoint
@@ -214,21 +218,16 @@ def flip_a_byte(data: bytearray) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
-@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("damage", [flip_a_byte, lambda data: data[:2000], lambda _: b"", None])
-def test_corrupted_checkpoints_are_refused(name, kept, damage, run, tmp_path):
-    if not kept and damage is flip_a_byte:
-        return  # only the SHA-256 tells
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_corrupted_checkpoints_are_refused(name, damage, run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     path = tmp_path / "run" / "iter_0000000" / name
-    if not kept:
-        (path.parent / "integrity.json").unlink()
     content = bytearray(path.read_bytes())
     path.unlink()
     if damage is not None:
         path.write_bytes(damage(content))
-    with pytest.raises(CheckpointError, match=r"iter_0000000 is (damaged|no whole)") as refusal:
+    with pytest.raises(CheckpointError, match="iter_0000000") as refusal:
         convert_checkpoint.main(
             ["megatron-to-hf", "--load", str(tmp_path / "run"), "--hf", str(tmp_path / "hf")]
         )
@@ -245,9 +244,6 @@ def test_a_vocabulary_that_shrank_is_refused(base, run, tmp_path):
 
 def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path):
     """A torch_dist folder that says it is the model, but holds other tensors."""
-    from megatron_speech.model.torch_dist import write_checkpoint
-    from megatron_speech.training.megatron_checkpoint import IDENTITY_KEY, read_common
-    from megatron_speech.training.parallel import ParallelConfig, session
 
     shutil.copytree(run, tmp_path / "run")
     directory = tmp_path / "run" / "iter_0000000"
@@ -257,7 +253,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path):
         directory.mkdir()
         write_checkpoint(directory, [], ["something._extra_state"], {IDENTITY_KEY: identity})
     arguments = ["--load", tmp_path / "run", "--hf", tmp_path / "hf"]
-    with pytest.raises(CheckpointError, match=r"KeyError: 'embedding.word_embeddings.weight'"):
+    with pytest.raises(CheckpointError, match="holds no embedding"):
         convert_checkpoint.main(["megatron-to-hf", *map(str, arguments)])
     with session(ParallelConfig()):
         shutil.rmtree(directory)

@@ -133,7 +133,7 @@ def test_a_damaged_base_is_refused(folder, base, tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(bytes(data))
-    with pytest.raises(CheckpointError, match="iter_0000000 is damaged"):
+    with pytest.raises(CheckpointError, match="distcp is damaged"):
         train(folder, "x", "--pretrained-checkpoint", tmp_path / "base")
 
 
