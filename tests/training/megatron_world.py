@@ -118,20 +118,16 @@ class Run:
     first: int = 0
     last: int = STEPS
     save: Path | None = None
-    bf16: bool = False
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     tensors: bool = True
     """Keep weights and logits too, where one process holds them."""
-    transformer_impl: str = "auto"
 
 
 def run(task: Run) -> dict:
     """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
     config = replace(BATCH, no_load_optim=task.weights is not None)
     with session(task.parallel, seed=7) as layout:
-        options = BuildOptions(
-            padded_vocab_size=VOCAB,
-            precision=PrecisionConfig(bf16=task.bf16, transformer_impl=task.transformer_impl),
-        )
+        options = BuildOptions(padded_vocab_size=VOCAB, precision=task.precision)
         trainer = MegatronTrainer(
             build_model(MODEL, task.parallel, options),
             TrainingData(
@@ -180,9 +176,9 @@ def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:
             "gloo", store=store, rank=case.ranks.index(rank), world_size=len(case.ranks)
         )
         save = folder / case.key if case.name == "tp2-pp2" and not case.bf16 else None
-        result = run(
-            Run(parallel=case.parallel, weights=weights, save=save, bf16=case.bf16, tensors=False)
-        )
+        precision = PrecisionConfig(bf16=case.bf16)
+        task = Run(parallel=case.parallel, weights=weights, save=save, precision=precision)
+        result = run(replace(task, tensors=False))
         dist.destroy_process_group()
         if rank == case.ranks[0]:
             (folder / f"{case.key}.json").write_text(json.dumps(result))
