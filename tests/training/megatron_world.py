@@ -58,6 +58,7 @@ def cases(bf16: bool = False) -> list[Case]:
     """
     low, high, everyone = (0, 1), (2, 3), (0, 1, 2, 3)
     tensor, stages = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
+    overlap = {"overlap_grad_reduce": True, "ddp_bucket_size": 20_000}
     shapes = [
         ("1", (0,), {}),
         ("tp2", low, tensor),
@@ -67,12 +68,19 @@ def cases(bf16: bool = False) -> list[Case]:
         ("pp2-vpp2", low, stages | {"num_virtual_stages_per_pipeline_rank": 2}),
         ("tp2-pp2", everyone, tensor | stages),
         ("tp2-dp2", everyone, tensor),
+        ("dp2-overlap", high, overlap),
+        ("pp2-dp2-overlap", everyone, stages | overlap),
     ]
     return [
-        Case(name, ranks, ParallelConfig(**shape, use_distributed_optimizer=sharded), bf16)
+        Case(name, ranks, _config(shape, sharded), bf16)
         for sharded in (False, True)
         for name, ranks, shape in shapes
     ]
+
+
+def _config(shape: dict, sharded: bool) -> ParallelConfig:
+    gather = sharded and shape.get("overlap_grad_reduce", False)
+    return ParallelConfig(**shape, use_distributed_optimizer=sharded, overlap_param_gather=gather)
 
 
 def fast_cases() -> list[Case]:
@@ -175,7 +183,8 @@ def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:
         dist.init_process_group(
             "gloo", store=store, rank=case.ranks.index(rank), world_size=len(case.ranks)
         )
-        save = folder / case.key if case.name == "tp2-pp2" and not case.bf16 else None
+        saved = case.name in ("tp2-pp2", "dp2-overlap") and not case.bf16
+        save = folder / case.key if saved else None
         precision = PrecisionConfig(bf16=case.bf16)
         task = Run(parallel=case.parallel, weights=weights, save=save, precision=precision)
         result = run(replace(task, tensors=False))
