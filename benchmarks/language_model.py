@@ -80,7 +80,8 @@ def _config(folder: Path, bf16: bool) -> lm.LMConfig:
     return replace(
         debug,
         data=replace(debug.data, vocab=folder / "vocab", data_path=(str(folder / "data"),)),
-        batch=replace(debug.batch, bf16=bf16, lr_warmup_iters=0),
+        batch=replace(debug.batch, lr_warmup_iters=0),
+        precision=replace(debug.precision, bf16=bf16),
         loop=replace(debug.loop, save=folder / "run", tensorboard=False, eval_interval=0),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from ..training.parallel import ParallelConfig, flag
+from ..training.parallel_config import ParallelConfig, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,20 @@ class ModelConfig:
             embeddings *= 2
         return self.num_layers * layer + width + embeddings
 
+    def train_flops_per_token(self, seq_length: int, padded_vocab_size: int) -> float:
+        """Floating point operations of forward and backward pass for one token of a window.
+
+        Matrix products only, two operations a multiplication; attention counted causally (half of
+        the full square); nothing for recomputation, the embedding look-up, or documents that are
+        kept apart. This is the count behind TFLOP/s and MFU.
+        """
+        width, inner = self.hidden_size, self.num_attention_heads * self.head_size
+        keys_and_values = 2 * self.num_query_groups * self.head_size
+        projections = width * (2 * inner + keys_and_values) + 3 * width * self.ffn_hidden_size
+        attention = inner * seq_length  # scores and values: 2 x inner x (seq_length / 2)
+        forward = 2 * (self.num_layers * (projections + attention) + padded_vocab_size * width)
+        return 3.0 * forward
+
     def check_layout(
         self, parallel: ParallelConfig, seq_length: int, padded_vocab_size: int
     ) -> None:
@@ -113,6 +127,17 @@ class ModelConfig:
         _require_division(
             "pipeline-model-parallel-size (x virtual stages)", stages, "num-layers", self.num_layers
         )
+        recomputed = parallel.recompute_num_layers
+        if recomputed is not None and recomputed > self.num_layers // stages:
+            raise ConfigError(
+                f"--recompute-num-layers {recomputed} is more than the {self.num_layers // stages} "
+                "layers of a pipeline stage (x virtual stages); lower it"
+            )
+        if parallel.cpu_offloading_num_layers >= self.num_layers:
+            raise ConfigError(
+                f"--cpu-offloading-num-layers {parallel.cpu_offloading_num_layers} must be below "
+                f"--num-layers {self.num_layers}"
+            )
         if seq_length > self.max_position_embeddings:
             raise ConfigError(
                 f"--seq-length {seq_length} is beyond the model's --max-position-embeddings "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..errors import ConfigError
-from ..training.checkpoint import find, latest_iteration
+from ..training.checkpoint import find, latest_iteration, read_notes
+from ..training.health import Health
 
 if TYPE_CHECKING:
     from ..data.dataset import Continuation
@@ -67,14 +68,15 @@ def continuation(config: "LMConfig") -> "Continuation":
     from ..training.megatron_checkpoint import DATA_KEY, read_common
 
     found = find(config.loop.save, config.loop.load)
-    size = config.batch.global_batch_size
-    batches = f"{size} x {config.data.seq_length}"
+    length = config.data.seq_length
+    schedule = config.batch.schedule(length)
+    batches = f"{schedule.schedule or schedule.global_batch_size} x {length}"
     if found is None:
         return Continuation(batches=batches)
     iteration, directory = found
-    return Continuation(
-        stored=read_common(directory).get(DATA_KEY), batches=batches, next_sample=iteration * size
-    )
+    batch = iteration + Health.batches_left_out_of(read_notes(directory))
+    stored = read_common(directory).get(DATA_KEY)
+    return Continuation(stored=stored, batches=batches, next_sample=schedule.first(batch))
 
 
 def plain(value: Any) -> Any:

@@ -82,7 +82,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         _say_epochs(recipe, objective)
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
         with closing(objective), closing(trainer):
-            result = train(trainer, recipe.loop)
+            result = train(trainer, recipe.loop, recipe.health)
         if result.finished and trainer.is_main_rank:
             _export(recipe.export, model, text, save)
     return _result(save, result.finished)

@@ -1,13 +1,15 @@
 """A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import CheckpointError
-from ..files import sync_folder, write_text
+from ..files import sync_folder, write_json, write_text
 
 MARKER = "latest_checkpointed_iteration.txt"
+_NOTES = "loop.json"
 
 
 def iteration_directory(run: Path, iteration: int) -> Path:
@@ -86,6 +88,12 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
         shutil.rmtree(old)
 
 
+def read_notes(directory: Path) -> dict[str, Any]:
+    """What the loop noted beside a checkpoint; nothing in one that was made without it."""
+    path = directory / _NOTES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
 class PendingSave(Protocol):
     """A checkpoint that is written while training goes on."""
 
@@ -115,13 +123,16 @@ class Checkpoints:
         self._pending: PendingSave | None = None
         self._newest = first
 
-    def save(self, iteration: int) -> None:
-        """Save the state after `iteration` steps, if that is not the newest checkpoint already."""
+    def save(self, iteration: int, notes: dict[str, Any]) -> None:
+        """Save the state after `iteration` steps, if that is not the newest checkpoint already.
+
+        `notes` is what the loop itself wants back (`read_notes`).
+        """
         if self._run is None or iteration == self._newest:
             return
         self.finish()
         if self._trainer.is_main_rank:
-            begin(self._run, iteration)
+            write_json(begin(self._run, iteration) / _NOTES, notes)
         self._trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
         self._newest = iteration
         self._pending = self._trainer.save(iteration_directory(self._run, iteration))
