@@ -20,6 +20,7 @@ from .megatron_optimizer import (
     build_optimizer,
     build_scheduler,
     connect_gradients,
+    whole_parameters,
     wrap_data_parallel,
 )
 from .parallel import Layout, random_state, set_random_state
@@ -171,7 +172,7 @@ class MegatronTrainer:
                 f"--global-batch-size of {self.samples_per_step}; give more of it or none"
             )
         reports: list[Tensor] = []
-        with torch.no_grad():
+        with torch.no_grad(), whole_parameters(self.chunks, self.parallel):
             for index in range(batches):
                 first = index * self.samples_per_step
                 reports += self._forward_backward(
@@ -181,7 +182,8 @@ class MegatronTrainer:
 
     def save(self, directory: Path) -> PendingSave | None:
         """Write a torch_dist checkpoint, with `--async-save` while training goes on."""
-        return megatron_checkpoint.save(self, directory)
+        with whole_parameters(self.chunks, self.parallel):
+            return megatron_checkpoint.save(self, directory)
 
     def load(self, directory: Path) -> None:
         """Read a torch_dist checkpoint of any layout."""

@@ -1,6 +1,7 @@
 """Optimizer and schedule of the megatron backend, and how core is told about them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .batch_config import BatchConfig
@@ -96,6 +97,21 @@ def connect_gradients(
     if parallel.overlap_grad_reduce:
         no_sync = [chunk.no_sync for chunk in chunks]
         core_config.no_sync_func = no_sync[0] if single else no_sync
+
+
+@contextmanager
+def whole_parameters(chunks: list[Any], parallel: ParallelConfig) -> Iterator[None]:
+    """Every process holds all parameters as they are now.
+
+    With --overlap-param-gather the step of the distributed optimizer leaves each process its own
+    part alone; the rest would come with the next forward pass.
+    """
     if parallel.overlap_param_gather:
-        sync = [chunk.start_param_sync for chunk in chunks]
-        core_config.param_sync_func = sync[0] if single else sync
+        for chunk in chunks:
+            chunk.disable_forward_pre_hook()  # gathers
+    try:
+        yield
+    finally:
+        if parallel.overlap_param_gather:
+            for chunk in chunks:
+                chunk.enable_forward_pre_hook()

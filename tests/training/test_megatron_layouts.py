@@ -86,6 +86,14 @@ def test_checkpoint_of_tp2_pp2_continues_in_one_process(sharded, folder, results
             assert found[name] == pytest.approx(step[name], rel=1e-5), name
 
 
+def test_weights_saved_while_parameters_are_gathered_late_are_the_new_ones(folder, results):
+    """Both hold the same run: one gathers parameters in the next forward pass, one does not."""
+    late, plain = (
+        run(Run(weights=folder / f"dp2-overlap-{kind}", last=0)) for kind in ("sharded", "whole")
+    )
+    assert torch.allclose(late["weights"], plain["weights"], atol=1e-5)
+
+
 @pytest.mark.parametrize("sharded", [False, True])
 def test_resumed_run_equals_uninterrupted_bit_for_bit(sharded, folder, weights):
     parallel = ParallelConfig(use_distributed_optimizer=sharded)
