@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -67,9 +68,8 @@ def _first_damage(directory: Path, rank: int, ranks: int) -> str | None:
 
     from torch.distributed.checkpoint import FileSystemReader
 
-    reader = FileSystemReader(directory)
     try:
-        stored = reader.read_metadata().storage_data
+        stored = FileSystemReader(directory).read_metadata().storage_data
     except (OSError, EOFError, pickle.UnpicklingError, AttributeError, ValueError) as error:
         return f"{directory / '.metadata'} is damaged ({error})"
     items = defaultdict(list)
@@ -82,17 +82,44 @@ def _first_damage(directory: Path, rank: int, ranks: int) -> str | None:
         end = max(info.offset + info.length for info in items[name])
         if path.stat().st_size < end:
             return f"{path} is cut short: {path.stat().st_size:,} bytes instead of {end:,}"
-        with open(path, "rb") as stream:
+        with open(path, "rb", buffering=0) as stream:
             for info in items[name]:
-                if not _checksums_hold(reader._slice_file(stream, info)):
+                if not _checksums_hold(_Part(stream, info.offset, info.length)):
                     return f"{path} is damaged: its bytes differ from those that were written"
     return None
 
 
-def _checksums_hold(stream: Any) -> bool:
+class _Part(io.RawIOBase):
+    """A part of a file as a file of its own."""
+
+    def __init__(self, stream: io.FileIO, offset: int, length: int):
+        self._stream, self._offset, self._length, self._place = stream, offset, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._length}[whence]
+        if start + place < 0:
+            raise OSError("before the beginning")  # zipfile's search for an end that is not there
+        self._place = start + place
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.seek(self._offset + self._place)
+        wanted = max(min(len(buffer), self._length - self._place), 0)
+        count = self._stream.readinto(memoryview(buffer)[:wanted]) or 0
+        self._place += count
+        return count
+
+
+def _checksums_hold(stream: io.RawIOBase) -> bool:
     """Whether a file of `torch.save` (a zip archive) has the contents its checksums say."""
     try:
-        with zipfile.ZipFile(stream) as archive:
+        with zipfile.ZipFile(io.BufferedReader(stream, _READ_BYTES)) as archive:
             for entry in archive.infolist():
                 with archive.open(entry) as content:
                     while content.read(_READ_BYTES):
