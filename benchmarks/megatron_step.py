@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -14,17 +15,25 @@ from megatron_speech.training.batch import Batch, read_batch
 from megatron_speech.training.megatron import MegatronTrainer
 
 
+@contextmanager
 def megatron_train_step(
     trainer: MegatronTrainer, config: LMConfig
-) -> Callable[[int], dict[str, float]]:
+) -> Iterator[Callable[[int], dict[str, float]]]:
     """A function that does step n on the trainer's model, optimizer and schedule.
 
     For plain data parallelism, without pipeline stages. Megatron's arguments are those of its
     parser, with the batch from `config`; its checks for faults of the hardware are on.
     """
-    from megatron.core.num_microbatches_calculator import init_num_microbatches_calculator
+    from megatron.core.num_microbatches_calculator import (
+        destroy_num_microbatches_calculator,
+        init_num_microbatches_calculator,
+    )
     from megatron.core.pipeline_parallel import get_forward_backward_func
-    from megatron.core.rerun_state_machine import RerunMode, initialize_rerun_state_machine
+    from megatron.core.rerun_state_machine import (
+        RerunMode,
+        destroy_rerun_state_machine,
+        initialize_rerun_state_machine,
+    )
     from megatron.training import arguments, global_vars
     from megatron.training.training import train_step
 
@@ -62,7 +71,12 @@ def megatron_train_step(
         )
         return {name: value.item() for name, value in losses.items()}
 
-    return step
+    try:
+        yield step
+    finally:
+        destroy_rerun_state_machine()
+        destroy_num_microbatches_calculator()
+        global_vars.destroy_global_vars()
 
 
 def _batches(trainer: MegatronTrainer, config: LMConfig, index: int) -> Any:

@@ -16,12 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from common import report
+from megatron_step import megatron_train_step
 from tokenizers import Tokenizer, models
 
 from megatron_speech.recipes import lm
@@ -85,12 +88,11 @@ def _start(kind: str, case: str, folder: Path) -> dict[str, float]:
 def _run_case(kind: str, case: str, folder: Path) -> None:
     config = _config(case, folder)
     seconds, losses = [], []
-    with lm.build(config) as trainer:
-        step = trainer.train_step
+    with ExitStack() as stack:
+        trainer = stack.enter_context(lm.build(config))
+        step: Callable[[int], dict[str, float]] = trainer.train_step
         if kind == "peer":
-            from megatron_step import megatron_train_step
-
-            step = megatron_train_step(trainer, config)
+            step = stack.enter_context(megatron_train_step(trainer, config))
         for index in range(WARM_UP + STEPS):
             torch.cuda.synchronize()
             started = time.perf_counter()

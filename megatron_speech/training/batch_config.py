@@ -77,6 +77,13 @@ class BatchConfig:
         self._check_weight_decay()
         self.schedule(seq_length=1)
 
+    @property
+    def weight_decay_range(self) -> tuple[float, float]:
+        """Weight decay of the first and of the last step."""
+        if self.start_weight_decay is None or self.end_weight_decay is None:
+            return self.weight_decay, self.weight_decay
+        return self.start_weight_decay, self.end_weight_decay
+
     def _check_weight_decay(self) -> None:
         start, end = self.start_weight_decay, self.end_weight_decay
         if self.weight_decay_incr_style == "constant" and (start, end) != (None, None):

@@ -46,7 +46,7 @@ class Gradients:
 
     def norms_by_group(self) -> Metrics:
         """Norms of the parts of the model; their squares add up to the square of `norm`."""
-        squares = dict.fromkeys(_GROUPS, torch.zeros(()))
+        squares: dict[str, Tensor] = {name: torch.zeros(()) for name in _GROUPS}
         for group, parameter in self._members:
             for name, square in self._squares(group, parameter):
                 squares[name] = squares[name].to(square.device) + square

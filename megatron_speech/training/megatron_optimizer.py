@@ -65,7 +65,7 @@ def build_scheduler(
     decay_iters = config.lr_decay_iters or train_iters
     longest = decay_iters - config.lr_warmup_iters
     wsd_decay_iters = config.lr_wsd_decay_iters or min(max(decay_iters // 10, 1), longest)
-    constant = config.weight_decay_incr_style == "constant"
+    first_decay, last_decay = config.weight_decay_range
     return OptimizerParamScheduler(
         optimizer,
         init_lr=config.lr_warmup_init,
@@ -74,8 +74,8 @@ def build_scheduler(
         lr_warmup_steps=schedule.first(config.lr_warmup_iters),
         lr_decay_steps=schedule.first(decay_iters),
         lr_decay_style=config.lr_decay_style,
-        start_wd=config.weight_decay if constant else config.start_weight_decay,
-        end_wd=config.weight_decay if constant else config.end_weight_decay,
+        start_wd=first_decay,
+        end_wd=last_decay,
         wd_incr_steps=schedule.first(train_iters),
         wd_incr_style=config.weight_decay_incr_style,
         use_checkpoint_opt_param_scheduler=False,

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 from .cpu_stand_in import cpu_stand_in
+from .installed import installed
 from .parallel_config import ParallelConfig
 
 
@@ -78,6 +79,7 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
         stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
         device = torch.device("cpu")
         if on_gpu:
+            _keep_kernels_in_order(config, stack)
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
         if not dist.is_initialized():
@@ -85,6 +87,18 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
             _start_process_group(on_gpu, config.distributed_timeout_minutes)
             stack.callback(dist.destroy_process_group)
         yield _start_model_parallel(config, seed, device, stack)
+
+
+def _keep_kernels_in_order(config: ParallelConfig, stack: ExitStack) -> None:
+    """Core overlaps tensor and context parallel communication by the order kernels were issued in.
+
+    Devices before Blackwell keep it with one connection only; what the user set stays.
+    """
+    divided = config.tensor_model_parallel_size * config.context_parallel_size > 1
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    if divided and installed().compute_capability < (10, 0) and name not in os.environ:
+        os.environ[name] = "1"
+        stack.callback(os.environ.pop, name, None)
 
 
 def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:

@@ -1,12 +1,15 @@
 """A step that is judged, repeated, left out; activations recomputed; batches that grow."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from megatron_speech.data.config import DataConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.recipes.lm_recipes import LMConfig
 from megatron_speech.training.megatron import MegatronTrainer, TrainingData
 from megatron_speech.training.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
@@ -40,6 +43,20 @@ def trainer(layout, parallel=ONE, model=MODEL, batch=BATCH):
 
 def weights(made):
     return parameters_to_vector(made.chunks[0].module.parameters()).detach().clone()
+
+
+def test_steps_are_those_of_megatron_training_to_the_bit(monkeypatch):
+    """The trainer that ships with core, on the same model and windows."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+    from megatron_step import megatron_train_step
+
+    config = LMConfig(model=MODEL, data=DataConfig(seq_length=LENGTH), batch=BATCH)
+    with session(ONE, seed=7) as layout:
+        ours, theirs = trainer(layout), trainer(layout)
+        with megatron_train_step(theirs, config) as step:
+            for n in range(4):
+                assert ours.train_step(n)["lm loss"] == step(n)["lm loss"]
+        assert torch.equal(weights(ours), weights(theirs))
 
 
 def test_a_fault_that_does_not_come_back_costs_nothing(capsys):
