@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 from megatron_speech.errors import CheckpointError
-from megatron_speech.model.families import get_family
 from megatron_speech.model.hf import checkpoint_tensors
+from megatron_speech.model.hf_config import config_from_model
 from megatron_speech.training.parallel import ParallelConfig, session
 from tests.training import megatron_world
 from tests.training.megatron_world import (
@@ -111,10 +111,11 @@ def test_export_of_a_tp2_pp2_checkpoint_gives_the_same_logits(sharded, folder, r
     directory = folder / f"tp2-pp2-{'sharded' if sharded else 'whole'}"
     parallel = ParallelConfig(use_distributed_optimizer=sharded)
     expected = run(Run(parallel=parallel, resume=directory, first=STEPS, last=STEPS))["logits"]
-    vocab = SimpleNamespace(size=VOCAB - 8, padded_size=VOCAB)
+    vocab = SimpleNamespace(size=VOCAB - 8, embedding_rows=VOCAB - 8, padded_size=VOCAB)
     with session(ParallelConfig()):
-        tensors = dict(checkpoint_tensors(directory, MODEL, vocab))
-    model = LlamaForCausalLM(get_family(MODEL).config(MODEL, vocab.size))
+        outputs = checkpoint_tensors(directory, MODEL, vocab)
+        tensors = {output.name: output.read() for output in outputs}
+    model = LlamaForCausalLM(config_from_model(MODEL, vocab.size))
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
     tokens = Windows()[0]["tokens"][None] % vocab.size
