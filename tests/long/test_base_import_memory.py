@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models
 from megatron_speech.model.families import get_family, shapes_in_hf
 from megatron_speech.model.hf_config import config_from_model
 from megatron_speech.model.safetensors_folder import Output, write_shards
-from megatron_speech.recipes import lm
+from megatron_speech.recipes.lm_recipes import lm_9b
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS, ROWS, TOKENS, CODES = 16, 151_552, 151_343, 16_384
@@ -30,7 +30,7 @@ MOST_BYTES = 5 * 10**9
 
 def write_base(folder: Path) -> int:
     """Config, tokenizer and shards; returns parameters."""
-    model = replace(lm.lm_9b().model, num_layers=LAYERS)
+    model = replace(lm_9b().model, num_layers=LAYERS)
     family = get_family(model)
     folder.mkdir(parents=True)
     config_from_model(model, ROWS, dtype=torch.bfloat16).save_pretrained(folder)
