@@ -51,6 +51,7 @@ bench: $(STAMP)
 
 ## bench-gpu  the same for what runs on an NVIDIA GPU
 bench-gpu: $(STAMP)
+	$(PYTHON) benchmarks/training_gpu.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(PYTHON) benchmarks/bulk_tokenization.py --gpu

@@ -40,6 +40,7 @@ setup(
         "jiwer>=4.0",
         "whisper-normalizer>=0.1",
         "tensorboard>=2.18",
+        "matplotlib>=3.9",
         "psutil>=6.0",  # core's checkpoint writer needs it and does not ask for it
         "espeakng-loader>=0.2",
         "nltk>=3.9",

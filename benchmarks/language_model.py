@@ -1,4 +1,5 @@
-"""Training steps of lm-debug through Megatron-Core, against a plain PyTorch loop of the same model.
+"""Training steps of lm-debug through Megatron-Core, against a plain PyTorch loop of the same model
+and against `megatron.training` of the same wheel.
 
     python benchmarks/language_model.py            (fp32)
     python benchmarks/language_model.py --bf16     (on a CPU with bf16 units)
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from common import report, time_pair
+from megatron_step import megatron_train_step
 from tokenizers import Tokenizer, models
 from transformers import LlamaForCausalLM
 
@@ -56,6 +58,9 @@ def main() -> None:
             if abs(ours - theirs) > (1e-2 if bf16 else 1e-4) * theirs:
                 raise SystemExit(f"losses differ: {ours} and {theirs}; no times are shown")
             figures = time_pair(lambda: trainer.train_step(0), peer_step)
+            with megatron_train_step(trainer, config) as megatron_step:
+                beside = time_pair(lambda: trainer.train_step(0), lambda: megatron_step(0))
+            figures |= {f"megatron_training_{k}": beside[k] for k in ("speedup", "speedup_range")}
     tokens = size * config.data.seq_length
     figures |= {"loss_ours": ours, "loss_peer": theirs, "precision": "bf16" if bf16 else "fp32"}
     figures["ours_tokens_per_s"] = tokens / figures["ours_s"]
@@ -80,7 +85,8 @@ def _config(folder: Path, bf16: bool) -> lm.LMConfig:
     return replace(
         debug,
         data=replace(debug.data, vocab=folder / "vocab", data_path=(str(folder / "data"),)),
-        batch=replace(debug.batch, bf16=bf16, lr_warmup_iters=0),
+        batch=replace(debug.batch, lr_warmup_iters=0),
+        precision=replace(debug.precision, bf16=bf16),
         loop=replace(debug.loop, save=folder / "run", tensorboard=False, eval_interval=0),
     )
 

@@ -30,3 +30,7 @@ class VocabularyError(MegatronSpeechError):
 
 class CheckpointError(MegatronSpeechError):
     """A checkpoint or exported model that is incomplete or of another shape than asked for."""
+
+
+class TrainingError(MegatronSpeechError):
+    """A run that must not go on: its numbers are unsound and its policy is to stop."""

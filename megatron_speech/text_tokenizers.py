@@ -11,6 +11,13 @@ import numpy as np
 from .errors import VocabularyError
 from .files import atomic_path, fingerprint_of, read_json, write_json, write_text
 
+_COMPANIONS = (
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""What belongs to a tokenizer.json: among others, the ids by which generation begins and ends."""
 _PROBES = (
     "The quick brown fox, 1234 times!",
     " leading, trailing and  double   spaces ",
@@ -89,7 +96,7 @@ class HuggingFaceTokenizer:
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
         write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
-            for name in ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
+            for name in _COMPANIONS:
                 if (self.folder / name).exists():
                     with atomic_path(folder / name) as temporary:
                         shutil.copyfile(self.folder / name, temporary)

@@ -47,6 +47,8 @@ class SpeechTextVocab:
     speech_tokenizer: str | None = None
     """Fingerprint of the speech tokenizer whose codes these are, where a model was trained on
     them; None if unknown. It is no part of the id layout."""
+    base_rows: int = 0
+    """Rows of the base model's embedding, some without a token; exports have no fewer."""
 
     @classmethod
     def extend(
@@ -85,14 +87,35 @@ class SpeechTextVocab:
             )
         elif text.id_of(code_token(num_codes)) is not None:
             raise VocabularyError(f"{text_tokenizer} holds more than {num_codes} codes")
-        padded = -(-next_id // padding_multiple) * padding_multiple
+        base_rows = _rows_of_model(text_tokenizer)
         return cls(
             text=text,
             num_codes=num_codes,
             code_offset=offset,
             specials=ids,
-            padded_size=padded,
+            padded_size=_padded(max(next_id, base_rows), padding_multiple),
             added=tuple(added),
+            base_rows=base_rows,
+        )
+
+    @classmethod
+    def as_it_is(cls, text_tokenizer: str | Path) -> "SpeechTextVocab":
+        """A tokenizer with nothing added: the codes it holds already, or none at all."""
+        text = open_text_tokenizer(text_tokenizer)
+        num_codes = 0
+        while text.id_of(code_token(num_codes)) is not None:
+            num_codes += 1
+        if num_codes:
+            return cls.extend(text_tokenizer, num_codes)
+        base_rows = _rows_of_model(text_tokenizer)
+        return cls(
+            text=text,
+            num_codes=0,
+            code_offset=text.size,
+            specials={},
+            padded_size=_padded(max(text.size, base_rows), PADDING_MULTIPLE),
+            added=(),
+            base_rows=base_rows,
         )
 
     @classmethod
@@ -118,9 +141,10 @@ class SpeechTextVocab:
             padded_size=facts["padded_size"],
             added=tuple(facts["added"]),
             speech_tokenizer=facts.get("speech_tokenizer"),
+            base_rows=facts.get("base_rows", 0),
         )
-        last = vocab.num_codes - 1
-        codes = [(code_token(code), vocab.code_offset + code) for code in (0, last)]
+        ends = (0, vocab.num_codes - 1) if vocab.num_codes else ()
+        codes = [(code_token(code), vocab.code_offset + code) for code in ends]
         for token, expected in [*vocab.specials.items(), *codes]:
             if text.id_of(token) != expected:
                 raise VocabularyError(
@@ -142,6 +166,7 @@ class SpeechTextVocab:
                 "padded_size": self.padded_size,
                 "added": list(self.added),
                 "speech_tokenizer": self.speech_tokenizer,
+                "base_rows": self.base_rows,
             },
         )
 
@@ -165,9 +190,13 @@ class SpeechTextVocab:
     @property
     def size(self) -> int:
         """Ids in use, padding not counted."""
-        return max(
-            self.code_offset + self.num_codes, max(self.specials.values()) + 1, self.text.size
-        )
+        last_special = max(self.specials.values(), default=-1)
+        return max(self.code_offset + self.num_codes, last_special + 1, self.text.size)
+
+    @property
+    def embedding_rows(self) -> int:
+        """Rows of an exported embedding: every id, and what rows the base model had beyond."""
+        return max(self.size, self.base_rows)
 
     @property
     def eod_id(self) -> int:
@@ -233,3 +262,13 @@ class SpeechTextVocab:
         """Codes wrapped in begin and end of audio: (n,) -> (n + 2,) token ids."""
         tokens = self.codes_to_tokens(codes)
         return np.concatenate([[self.begin_of_audio_id], tokens, [self.end_of_audio_id]])
+
+
+def _padded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _rows_of_model(text_tokenizer: str | Path) -> int:
+    """Embedding rows of the model a tokenizer folder belongs to, 0 if it holds no model."""
+    config = Path(text_tokenizer) / "config.json"
+    return int(read_json(config).get("vocab_size") or 0) if config.is_file() else 0

@@ -133,6 +133,28 @@ def test_a_folder_that_has_the_codes_is_used_as_it_is(bpe, tmp_path):
             SpeechTextVocab.extend(tmp_path, other)
 
 
+def test_rows_of_the_base_model_are_kept(bpe, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(bpe.text.folder, base)
+    rows = bpe.size + 3000
+    write_json(base / "config.json", {"vocab_size": rows})
+    vocab = SpeechTextVocab.as_it_is(base)
+    vocab.save_pretrained(tmp_path / "saved")
+    for found in (vocab, SpeechTextVocab.from_pretrained(tmp_path / "saved")):
+        assert (found.size, found.num_codes) == (bpe.size, NUM_CODES)
+        assert found.embedding_rows == rows <= found.padded_size
+
+
+def test_a_text_tokenizer_as_it_is(tmp_path):
+    train_bpe([*TEXTS], 300, tmp_path / "base")
+    vocab = SpeechTextVocab.as_it_is(tmp_path / "base")
+    vocab.save_pretrained(tmp_path / "saved")
+    for found in (vocab, SpeechTextVocab.from_pretrained(tmp_path / "saved")):
+        assert (found.num_codes, found.added, found.specials) == (0, (), {})
+        assert found.size == found.embedding_rows == found.text.size
+        assert not found.is_speech(np.arange(found.padded_size)).any()
+
+
 def test_a_tampered_folder_is_refused(bpe, tmp_path):
     bpe.save_pretrained(tmp_path)
     facts = read_json(tmp_path / "speech_text_vocab.json")

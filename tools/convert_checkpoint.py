@@ -1,8 +1,13 @@
-"""Convert between training checkpoints and Hugging Face folders.
+"""Convert between Hugging Face folders and training checkpoints.
 
+    python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-9b-hf --save runs/base \\
+        --num-codes 16384
     python tools/convert_checkpoint.py megatron-to-hf --load runs/lm --hf runs/lm/hf
 
-Reads the newest checkpoint of the run, saved under any layout, in one process.
+The first extends the vocabulary by speech codes and makes what `tools/pretrain.py
+--pretrained-checkpoint` starts from. The second reads the newest checkpoint of a run, saved under
+any layout. Both work in one process, tensor by tensor: they need the memory of a layer, not of the
+model.
 """
 
 from collections.abc import Sequence
@@ -11,6 +16,7 @@ from pathlib import Path
 
 from megatron_speech import cli
 from megatron_speech.errors import ConfigError
+from megatron_speech.model.base_model import Import, ImportConfig, import_base
 from megatron_speech.model.hf import Export, export_checkpoint
 
 
@@ -26,17 +32,30 @@ class MegatronToHF:
     """Vocabulary folder; the run's own copy if not given."""
 
 
+def _hf_to_megatron() -> ImportConfig:
+    """Import a base model (llama, qwen2, qwen3, glm) to start training from."""
+    return ImportConfig()
+
+
 def _megatron_to_hf() -> MegatronToHF:
     """Export the newest checkpoint of a run."""
     return MegatronToHF()
 
 
-DIRECTIONS = {"megatron-to-hf": _megatron_to_hf}
+DIRECTIONS = {"hf-to-megatron": _hf_to_megatron, "megatron-to-hf": _megatron_to_hf}
 
 
-def main(argv: Sequence[str] | None = None) -> Export:
+def main(argv: Sequence[str] | None = None) -> Import | Export:
     """Convert as told and say what was written."""
     _, config = cli.parse_recipe(DIRECTIONS, argv, __doc__ or "")
+    if isinstance(config, ImportConfig):
+        done = import_base(config)
+        print(
+            f"{done.folder}: {done.model.family}, {done.parameters:,} parameters, "
+            f"{len(done.vocab.added):,} tokens added, vocabulary padded to "
+            f"{done.vocab.padded_size:,}"
+        )
+        return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")
     export = export_checkpoint(config.load, config.hf, config.vocab)

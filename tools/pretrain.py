@@ -2,7 +2,8 @@
 
     python tools/pretrain.py lm-debug --vocab runs/vocab --save runs/lm \\
         --data-path 0.3 data/text 0.7 data/interleaved --valid-data-path data/valid
-    torchrun --nproc-per-node 8 tools/pretrain.py lm-9b --tensor-model-parallel-size 4 ...
+    torchrun --nproc-per-node 8 tools/pretrain.py lm-9b --tensor-model-parallel-size 4 \\
+        --pretrained-checkpoint runs/base ...
 
 A run found in --save is continued. Checkpoints, `metrics.jsonl`, TensorBoard scalars, the
 resolved `run_config.yaml` and the vocabulary are written there.
@@ -17,8 +18,8 @@ from megatron_speech.training.loop import LoopResult
 
 def main(argv: Sequence[str] | None = None) -> LoopResult:
     """Train by a recipe and return how the run ended."""
-    _, config = cli.parse_recipe(lm.RECIPES, argv, __doc__ or "")
-    return lm.pretrain(config)
+    recipe, config = cli.parse_recipe(lm.RECIPES, argv, __doc__ or "")
+    return lm.pretrain(config, recipe)
 
 
 if __name__ == "__main__":

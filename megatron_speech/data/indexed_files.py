@@ -3,19 +3,21 @@
 import os
 import struct
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError, VocabularyError
-from ..files import read_json
+from ..files import fingerprint_of, read_json
 from ..vocab import SpeechTextVocab
 from .loss_rules import LOSS_RULES
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
 _ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
+_SAMPLE_BYTES = 1 << 16
 PACKINGS = ("cut", "whole")
 
 
@@ -71,7 +73,7 @@ def check_files(prefix: str | os.PathLike[str]) -> None:
         if not path.exists():
             raise DataError(
                 f"dataset {prefix}: {path} does not exist; give --data-path the path without "
-                ".bin or .idx"
+                f".bin or .idx{_near_matches(index)}"
             )
     with open(index, "rb") as stream:
         header = stream.read(_HEADER.size)
@@ -86,6 +88,32 @@ def check_files(prefix: str | os.PathLike[str]) -> None:
     if code not in _ITEM_SIZES:
         raise DataError(f"{index} holds the unknown type code {code}; build the dataset again")
     _require_size(binary, int(np.sum(lengths, dtype=np.int64)) * _ITEM_SIZES[code])
+
+
+def _near_matches(index: Path) -> str:
+    """What else lies where a dataset was looked for."""
+    there = [path.stem for path in sorted(index.parent.glob("*.idx"))]
+    if not there:
+        return f" ({index.parent} holds no dataset)"
+    near = get_close_matches(index.stem, there, n=3, cutoff=0.4) or there[:3]
+    return f" (nearest there: {', '.join(str(index.parent / name) for name in near)})"
+
+
+def contents_fingerprint(prefix: str | os.PathLike[str]) -> str:
+    """16 hex digits by which a dataset is known wherever it lies: sizes, and samples of both files.
+
+    Reads a few hundred KiB whatever the size of the dataset.
+    """
+    index, binary = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+    parts: list[bytes | str] = []
+    for path in (index, binary):
+        size = path.stat().st_size
+        parts.append(str(size))
+        with open(path, "rb") as stream:
+            for place in np.linspace(0, max(size - _SAMPLE_BYTES, 0), 5, dtype=np.int64).tolist():
+                stream.seek(place)
+                parts.append(stream.read(_SAMPLE_BYTES))
+    return fingerprint_of(*parts)
 
 
 def _require_size(path: Path, expected: int) -> None:
@@ -108,12 +136,16 @@ def check_datasets(prefixes: list[str], vocab: SpeechTextVocab) -> dict[str, Dat
     speech: dict[str, str] = {}
     for prefix in dict.fromkeys(prefixes):
         check_files(prefix)
-        facts[prefix] = found = read_facts(prefix)
-        if found.vocab_fingerprint != vocab.fingerprint:
-            raise VocabularyError(
-                f"dataset {prefix} was made with vocabulary {found.vocab_fingerprint}, but --vocab "
-                f"is {vocab.fingerprint}; build the dataset with this vocabulary"
-            )
+        facts[prefix] = read_facts(prefix)
+    foreign = {p: f.vocab_fingerprint for p, f in facts.items()}
+    foreign = {p: made for p, made in foreign.items() if made != vocab.fingerprint}
+    if foreign:
+        listed = "; ".join(f"dataset {p} was made with vocabulary {m}" for p, m in foreign.items())
+        raise VocabularyError(
+            f"{listed}; but --vocab is {vocab.fingerprint}, with which {len(facts) - len(foreign)} "
+            f"of {len(facts)} datasets were made; build all of them with one vocabulary"
+        )
+    for prefix, found in facts.items():
         vocab.require_speech_tokenizer(
             found.tokenizer_fingerprint, f"dataset {prefix}", "the model that --vocab comes from"
         )

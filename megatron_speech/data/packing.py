@@ -1,11 +1,17 @@
-"""Packing whole documents into windows: best fit over a bounded set of open windows."""
+"""Packing whole documents into windows: best fit, longest first, over lengths instead of documents.
+
+Documents of one length are alike, so windows are planned from the number of documents of each
+length alone (Krell et al., arXiv 2107.02027): the work of the plan does not grow with the corpus,
+and the documents are then dealt out by whole arrays.
+"""
 
 from bisect import bisect_left, insort
 
 import numpy as np
 from jaxtyping import Integer
 
-OPEN_WINDOWS = 64
+Contents = tuple[tuple[int, int], ...]
+"""Lengths in a window, and how many documents of each."""
 
 
 def pack_documents(
@@ -13,63 +19,59 @@ def pack_documents(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put documents into windows of `capacity` slots, none split, none twice.
 
-    `lengths` counts the slots each document takes; `order` lists the documents to pack, in the
-    order they arrive. Documents longer than `capacity`, or empty, are left out. A document goes
-    into the fullest open window that still holds it. Deterministic.
+    `lengths` counts the slots each document takes; `order` lists the documents to pack: among
+    documents of one length it decides which goes where. Documents longer than `capacity`, or
+    empty, are left out. Deterministic.
 
     Returns `documents` (kept,), the document numbers window after window, and `starts`
-    (windows + 1,), where each window begins in `documents`. Windows keep the order in which they
-    were opened.
+    (windows + 1,), where each window begins in `documents`. Windows of one make lie together.
     """
-    windows: list[list[int]] = []
-    free: list[tuple[int, int]] = []  # (slots left, window), ascending
-    for document in order.tolist():
-        length = int(lengths[document])
-        if not 0 < length <= capacity:
-            continue
-        place = bisect_left(free, (length, -1))
-        if place < len(free):
-            left, window = free.pop(place)
-        else:
-            left, window = capacity, len(windows)
-            windows.append([])
-        windows[window].append(document)
-        if left > length:
-            insort(free, (left - length, window))
-            if len(free) > OPEN_WINDOWS:
-                free.pop(0)
-    counts = [len(window) for window in windows]
-    starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-    documents = np.array([d for window in windows for d in window], dtype=np.int64)
-    return documents, starts
+    taken = lengths[order]
+    fits = (taken > 0) & (taken <= capacity)
+    order, taken = order[fits], taken[fits]
+    counts = np.bincount(taken, minlength=capacity + 1)
+    waiting = order[np.argsort(taken.astype(np.min_scalar_type(capacity)), kind="stable")]
+    next_of = np.cumsum(counts) - counts
+    blocks, sizes = [np.zeros(0, order.dtype)], [np.zeros(1, np.int64)]
+    for windows, contents in _plan(counts, capacity):
+        block = np.empty((windows, sum(count for _, count in contents)), order.dtype)
+        column = 0
+        for length, count in contents:
+            first, last = next_of[length], next_of[length] + windows * count
+            block[:, column : column + count] = waiting[first:last].reshape(windows, count)
+            next_of[length], column = last, column + count
+        blocks.append(block.ravel())
+        sizes.append(np.full(windows, column, np.int64))
+    return np.concatenate(blocks), np.cumsum(np.concatenate(sizes))
 
 
-def pack_epochs(
-    lengths: Integer[np.ndarray, " n"],
-    capacity: int,
-    indices: Integer[np.ndarray, " m"],
-    num_windows: int | None,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pack epoch after epoch, each in its own random order, until `num_windows` are filled.
-
-    Returns documents and window starts as `pack_documents`, and `shuffle` (windows,): the order
-    in which windows are drawn, shuffled within each epoch.
-    """
-    all_documents, all_counts, shuffles, windows, epoch = [], [], [], 0, 0
-    while epoch == 0 or (num_windows is not None and windows < num_windows):
-        generator = np.random.default_rng([seed, epoch])
-        documents, starts = pack_documents(lengths, capacity, generator.permutation(indices))
-        count = len(starts) - 1
-        if count == 0:
-            break
-        all_documents.append(documents)
-        all_counts.append(np.diff(starts))
-        shuffles.append(windows + generator.permutation(count))
-        windows, epoch = windows + count, epoch + 1
-    if not windows:
-        empty = np.zeros(0, dtype=np.int64)
-        return empty, np.zeros(1, dtype=np.int64), empty
-    counts = np.concatenate(all_counts)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return np.concatenate(all_documents), starts, np.concatenate(shuffles)
+def _plan(counts: np.ndarray, capacity: int) -> list[tuple[int, Contents]]:
+    """How many windows of which contents hold `counts[length]` documents of each length."""
+    full: list[tuple[int, Contents]] = []
+    by_free: dict[int, list[tuple[int, Contents]]] = {}
+    frees: list[int] = []  # keys of by_free, ascending
+    for length in np.flatnonzero(counts)[::-1].tolist():
+        left = int(counts[length])
+        while left:
+            place = bisect_left(frees, length)
+            free = frees[place] if place < len(frees) else capacity
+            each = min(free // length, left)
+            if place < len(frees):
+                windows, contents = by_free[free].pop()
+                used = min(windows, left // each)
+                if windows > used:
+                    by_free[free].append((windows - used, contents))
+                elif not by_free[free]:
+                    del by_free[free], frees[place]
+            else:
+                used, contents = left // each, ()
+            filled, free = (used, (*contents, (length, each))), free - each * length
+            left -= used * each
+            if not free:
+                full.append(filled)
+                continue
+            if free not in by_free:
+                by_free[free] = []
+                insort(frees, free)
+            by_free[free].append(filled)
+    return full + [group for free in frees for group in by_free[free]]

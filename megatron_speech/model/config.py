@@ -1,9 +1,15 @@
 """The language model's shape: about twenty fields, in Megatron's names."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from ..errors import ConfigError
-from ..training.parallel import ParallelConfig, flag
+from ..training.checkpoint_check import SPEECH_TOKENIZER_KEY
+from ..training.parallel_config import ParallelConfig, flag
+from ..vocab import SpeechTextVocab
+
+TRAINING_ONLY = ("hidden_dropout", "attention_dropout", "init_method_std")
+"""Settings that a checkpoint's weights do not depend on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,8 @@ class ModelConfig:
     """Share of each head that is rotated."""
     rotary_interleaved: bool = False
     """Rotate neighbouring channels (GLM) instead of halves (Llama)."""
+    rope_scaling_factor: float | None = None
+    """Stretch low rotary frequencies by this factor as Llama 3.1 does (from 8,192 positions)."""
     untie_embeddings_and_output_weights: bool = False
     """Give the output layer weights of its own."""
     add_qkv_bias: bool = False
@@ -68,15 +76,49 @@ class ModelConfig:
         """Channels of one head."""
         return self.kv_channels or self.hidden_size // self.num_attention_heads
 
+    def identity(self, vocab: SpeechTextVocab, speech_tokenizer: str | None) -> dict[str, Any]:
+        """What a checkpoint must agree on with the run that loads it.
+
+        `speech_tokenizer` is the fingerprint of the one whose codes the model learns, if known.
+        """
+        return {
+            **{name: value for name, value in asdict(self).items() if name not in TRAINING_ONLY},
+            "padded_vocab_size": vocab.padded_size,
+            "vocab": vocab.fingerprint,
+            SPEECH_TOKENIZER_KEY: speech_tokenizer,
+        }
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The config of a stored identity or a saved `run_config.yaml`; other keys are ignored."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in names})
+
     def num_parameters(self, padded_vocab_size: int) -> int:
         """Weights of the model, embeddings included."""
         width, heads, groups = self.hidden_size, self.num_attention_heads, self.num_query_groups
         attention = width * self.head_size * (2 * heads + 2 * groups)
         layer = attention + 3 * width * self.ffn_hidden_size + 2 * width
+        layer += self.add_qkv_bias * self.head_size * (heads + 2 * groups)
+        layer += self.qk_layernorm * 2 * self.head_size
         embeddings = padded_vocab_size * width
         if self.untie_embeddings_and_output_weights:
             embeddings *= 2
         return self.num_layers * layer + width + embeddings
+
+    def train_flops_per_token(self, seq_length: int, padded_vocab_size: int) -> float:
+        """Floating point operations of forward and backward pass for one token of a window.
+
+        Matrix products only, two operations a multiplication; attention counted causally (half of
+        the full square); nothing for recomputation, the embedding look-up, or documents that are
+        kept apart. This is the count behind TFLOP/s and MFU.
+        """
+        width, inner = self.hidden_size, self.num_attention_heads * self.head_size
+        keys_and_values = 2 * self.num_query_groups * self.head_size
+        projections = width * (2 * inner + keys_and_values) + 3 * width * self.ffn_hidden_size
+        attention = inner * seq_length  # scores and values: 2 x inner x (seq_length / 2)
+        forward = 2 * (self.num_layers * (projections + attention) + padded_vocab_size * width)
+        return 3.0 * forward
 
     def check_layout(
         self, parallel: ParallelConfig, seq_length: int, padded_vocab_size: int
@@ -113,6 +155,17 @@ class ModelConfig:
         _require_division(
             "pipeline-model-parallel-size (x virtual stages)", stages, "num-layers", self.num_layers
         )
+        recomputed = parallel.recompute_num_layers
+        if recomputed is not None and recomputed > self.num_layers // stages:
+            raise ConfigError(
+                f"--recompute-num-layers {recomputed} is more than the {self.num_layers // stages} "
+                "layers of a pipeline stage (x virtual stages); lower it"
+            )
+        if parallel.cpu_offloading_num_layers >= self.num_layers:
+            raise ConfigError(
+                f"--cpu-offloading-num-layers {parallel.cpu_offloading_num_layers} must be below "
+                f"--num-layers {self.num_layers}"
+            )
         if seq_length > self.max_position_embeddings:
             raise ConfigError(
                 f"--seq-length {seq_length} is beyond the model's --max-position-embeddings "

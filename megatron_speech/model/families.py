@@ -1,12 +1,11 @@
-"""Base-model families: how each names its tensors and its settings in Hugging Face's layout.
+"""Base-model families: how each names its tensors in Hugging Face's layout.
 
-A family is one entry of `FAMILIES`. To add one, list the tensors of a layer as `Rule`s and say
-how its config class is filled; export (and import) follow from that.
+A family is one entry of `FAMILIES`, under the model type of its config.json. To add one, list the
+tensors of a layer as `Rule`s and say which settings it fixes; import and export follow from that.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +13,10 @@ from torch import Tensor
 from ..errors import ConfigError
 from .config import ModelConfig
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+EMBEDDING = "embedding.word_embeddings.weight"
+FINAL_NORM = "decoder.final_layernorm.weight"
+OUTPUT = "output_layer.weight"
+"""Megatron's keys outside the layers."""
 
 Kind = Literal["copy", "qkv", "gate_up"]
 
@@ -35,32 +36,32 @@ class Rule:
 class Family:
     """A layout that transformers can load."""
 
+    architecture: str
+    """transformers' class of the language model."""
     layer: tuple[Rule, ...]
     embedding: str = "model.embed_tokens.weight"
     final_norm: str = "model.norm.weight"
     output: str = "lm_head.weight"
     layer_prefix: str = "model.layers.{}."
-    config: Callable[[ModelConfig, int], "PretrainedConfig"]
-    """From the model and the number of vocabulary rows."""
-    refuses: Callable[[ModelConfig], str | None]
-    """What of the model the family cannot express, None if nothing."""
+    traits: dict[str, Any]
+    """Fields of `ModelConfig` that the layout fixes."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of config.json that must have this value, where they are given."""
+    partial_rotary: bool = False
+    """Whether config.json says what share of each head is rotated."""
 
 
 def export_obstacle(model: ModelConfig) -> str | None:
-    """One line that says why checkpoints of this model cannot be exported yet, None if they can.
+    """One line that says why checkpoints of this model cannot be exported, None if they can.
 
     Raises:
         ConfigError: the family's name is not known at all.
     """
-    if model.family not in FAMILIES and model.family not in WITHOUT_LAYOUT:
-        raise ConfigError(
-            f"--family {model.family!r} is unknown; expected one of "
-            f"{', '.join([*FAMILIES, *WITHOUT_LAYOUT])}"
-        )
+    family = _find_family(model)
     try:
-        get_family(model)
+        _require_expressible(family, model)
     except ConfigError as error:
-        return f"note: checkpoints of this run can be trained on, but not exported yet: {error}"
+        return f"note: checkpoints of this run can be trained on, but not exported: {error}"
     return None
 
 
@@ -70,16 +71,29 @@ def get_family(model: ModelConfig) -> Family:
     Raises:
         ConfigError: unknown, or it cannot express the model.
     """
+    family = _find_family(model)
+    _require_expressible(family, model)
+    return family
+
+
+def _find_family(model: ModelConfig) -> Family:
     if model.family not in FAMILIES:
         raise ConfigError(
-            f"--family {model.family!r} has no Hugging Face layout here; known: "
-            f"{', '.join(FAMILIES)}"
+            f"--family {model.family!r} is unknown; expected one of {', '.join(FAMILIES)}"
         )
-    family = FAMILIES[model.family]
-    complaint = family.refuses(model)
-    if complaint:
-        raise ConfigError(f"the {model.family} layout cannot express {complaint}")
-    return family
+    return FAMILIES[model.family]
+
+
+def _require_expressible(family: Family, model: ModelConfig) -> None:
+    fixed = dict(family.traits)
+    if not family.partial_rotary:
+        fixed["rotary_percent"] = 1.0
+    for name, value in fixed.items():
+        if getattr(model, name) != value:
+            raise ConfigError(
+                f"the {model.family} layout cannot express --{name.replace('_', '-')} "
+                f"{getattr(model, name)}; it stands for {value}"
+            )
 
 
 def split(rule: Rule, tensor: Tensor, model: ModelConfig) -> list[Tensor]:
@@ -127,54 +141,63 @@ def shape_in_megatron(rule: Rule, model: ModelConfig) -> tuple[int, ...]:
     return shapes[rule.megatron]
 
 
-def _common_settings(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
-    return {
-        "vocab_size": vocab_size,
-        "hidden_size": model.hidden_size,
-        "intermediate_size": model.ffn_hidden_size,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_attention_heads,
-        "num_key_value_heads": model.num_query_groups,
-        "head_dim": model.head_size,
-        "max_position_embeddings": model.max_position_embeddings,
-        "rms_norm_eps": model.norm_epsilon,
-        "hidden_act": "silu",
-        "tie_word_embeddings": not model.untie_embeddings_and_output_weights,
-        "rope_parameters": {"rope_type": "default", "rope_theta": float(model.rotary_base)},
-    }
+def shapes_in_hf(rule: Rule, model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the Hugging Face tensors of a rule."""
+    parts = split(rule, torch.empty(shape_in_megatron(rule, model), device="meta"), model)
+    return {name: tuple(part.shape) for name, part in zip(rule.huggingface, parts, strict=True)}
 
 
-def _llama_config(model: ModelConfig, vocab_size: int) -> "PretrainedConfig":
-    from transformers import LlamaConfig
-
-    return LlamaConfig(**_common_settings(model, vocab_size), architectures=["LlamaForCausalLM"])
-
-
-def _llama_refuses(model: ModelConfig) -> str | None:
-    if model.add_qkv_bias:
-        return "--add-qkv-bias"
-    if model.qk_layernorm:
-        return "--qk-layernorm"
-    if model.rotary_percent != 1.0 or model.rotary_interleaved:
-        return "partial or interleaved rotary positions"
+def tensor_parallel_axis(rule: Rule) -> int | None:
+    """The axis along which ranks share a rule's tensor, None where each has the whole."""
+    if rule.megatron.endswith(("linear_proj.weight", "linear_fc2.weight")):
+        return 1
+    if rule.megatron.endswith(("linear_qkv.weight", "linear_qkv.bias", "linear_fc1.weight")):
+        return 0
     return None
 
 
-_LLAMA_LAYER = (
+_QKV_NAMES = tuple(f"self_attn.{name}_proj.weight" for name in "qkv")
+_BEFORE = (
     Rule("self_attention.linear_qkv.layer_norm_weight", ("input_layernorm.weight",)),
-    Rule(
-        "self_attention.linear_qkv.weight",
-        ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
-        "qkv",
-    ),
+    Rule("self_attention.linear_qkv.weight", _QKV_NAMES, "qkv"),
     Rule("self_attention.linear_proj.weight", ("self_attn.o_proj.weight",)),
     Rule("mlp.linear_fc1.layer_norm_weight", ("post_attention_layernorm.weight",)),
-    Rule("mlp.linear_fc1.weight", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), "gate_up"),
-    Rule("mlp.linear_fc2.weight", ("mlp.down_proj.weight",)),
+)
+_GATE_UP = Rule("mlp.linear_fc1.weight", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), "gate_up")
+_FUSED_GATE_UP = Rule("mlp.linear_fc1.weight", ("mlp.gate_up_proj.weight",))
+_DOWN = Rule("mlp.linear_fc2.weight", ("mlp.down_proj.weight",))
+_QKV_BIAS = Rule(
+    "self_attention.linear_qkv.bias", tuple(f"self_attn.{name}_proj.bias" for name in "qkv"), "qkv"
+)
+_QK_NORMS = (
+    Rule("self_attention.q_layernorm.weight", ("self_attn.q_norm.weight",)),
+    Rule("self_attention.k_layernorm.weight", ("self_attn.k_norm.weight",)),
 )
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(layer=_LLAMA_LAYER, config=_llama_config, refuses=_llama_refuses),
+    "llama": Family(
+        architecture="LlamaForCausalLM",
+        layer=(*_BEFORE, _GATE_UP, _DOWN),
+        traits={"add_qkv_bias": False, "qk_layernorm": False, "rotary_interleaved": False},
+        settings={"attention_bias": False, "mlp_bias": False},
+    ),
+    "qwen2": Family(
+        architecture="Qwen2ForCausalLM",
+        layer=(*_BEFORE, _QKV_BIAS, _GATE_UP, _DOWN),
+        traits={"add_qkv_bias": True, "qk_layernorm": False, "rotary_interleaved": False},
+        settings={"use_sliding_window": False},
+    ),
+    "qwen3": Family(
+        architecture="Qwen3ForCausalLM",
+        layer=(*_BEFORE, *_QK_NORMS, _GATE_UP, _DOWN),
+        traits={"add_qkv_bias": False, "qk_layernorm": True, "rotary_interleaved": False},
+        settings={"attention_bias": False, "use_sliding_window": False},
+    ),
+    "glm": Family(
+        architecture="GlmForCausalLM",
+        layer=(*_BEFORE, _QKV_BIAS, _FUSED_GATE_UP, _DOWN),
+        traits={"add_qkv_bias": True, "qk_layernorm": False, "rotary_interleaved": True},
+        settings={"attention_bias": True},
+        partial_rotary=True,
+    ),
 }
-WITHOUT_LAYOUT = ("glm",)
-"""Families that can be trained, but have no export here yet."""

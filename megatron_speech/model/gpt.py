@@ -1,13 +1,15 @@
 """The one place that builds the language model from Megatron-Core's parts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ..training.parallel import ParallelConfig
+from ..training.installed import installed
+from ..training.parallel_config import ParallelConfig
 from .config import ModelConfig
+from .precision import Implementation, PrecisionConfig, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,19 +18,13 @@ class BuildOptions:
 
     padded_vocab_size: int
     """Rows of the embedding."""
-    bf16: bool = False
-    """Parameters in bfloat16 (the optimizer keeps fp32 copies)."""
-    transformer_engine: bool | None = None
-    """Use Transformer Engine's layers; None: if it is installed and there is a GPU."""
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    """Precision, and which layers to take."""
 
-
-def uses_transformer_engine(options: BuildOptions) -> bool:
-    """Whether the model is built from Transformer Engine's layers."""
-    if options.transformer_engine is not None:
-        return options.transformer_engine
-    from megatron.core.extensions.transformer_engine import HAVE_TE
-
-    return HAVE_TE and torch.cuda.is_available()
+    @property
+    def implementation(self) -> Implementation:
+        """The layers that are taken on this machine."""
+        return choose(self.precision, installed())
 
 
 def build_model(
@@ -64,6 +60,8 @@ def build_model(
                 position_embedding_type="rope",
                 rotary_base=model.rotary_base,
                 rotary_percent=model.rotary_percent,
+                rope_scaling=model.rope_scaling_factor is not None,
+                rope_scaling_factor=model.rope_scaling_factor or 1.0,
                 vp_stage=stage,
             )
         )
@@ -73,11 +71,10 @@ def build_model(
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: BuildOptions):
-    """Core's TransformerConfig. Fusions are on with Transformer Engine and off without."""
+    """Core's TransformerConfig."""
     from megatron.core.transformer import TransformerConfig
 
-    fused = uses_transformer_engine(options)
-    dtype = torch.bfloat16 if options.bf16 else torch.float32
+    dtype = torch.bfloat16 if options.precision.bf16 else torch.float32
     interleaved = parallel.num_virtual_stages_per_pipeline_rank > 1
     return TransformerConfig(
         num_layers=model.num_layers,
@@ -100,7 +97,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: Bu
         use_cpu_initialization=not torch.cuda.is_available(),
         params_dtype=dtype,
         pipeline_dtype=dtype,
-        bf16=options.bf16,
+        bf16=options.precision.bf16,
         calculate_per_token_loss=True,
         tensor_model_parallel_size=parallel.tensor_model_parallel_size,
         pipeline_model_parallel_size=parallel.pipeline_model_parallel_size,
@@ -113,17 +110,50 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: Bu
         overlap_p2p_comm=interleaved,
         batch_p2p_comm=not interleaved,
         deallocate_pipeline_outputs=not interleaved,
-        recompute_granularity=parallel.recompute_granularity,
-        recompute_method=parallel.recompute_method,
-        recompute_num_layers=parallel.recompute_num_layers,
-        bias_activation_fusion=fused,
-        masked_softmax_fusion=fused,
-        bias_dropout_fusion=fused,
-        apply_rope_fusion=fused,
-        cross_entropy_loss_fusion=fused,
-        gradient_accumulation_fusion=False,
-        persist_layer_norm=False,
+        **_memory(parallel),
+        **_kernels(options),
     )
+
+
+def _memory(parallel: ParallelConfig) -> dict[str, Any]:
+    """What is recomputed and what waits in the memory of the CPU."""
+    return {
+        "recompute_granularity": parallel.recompute_granularity,
+        "recompute_method": parallel.recompute_method,
+        "recompute_num_layers": parallel.recompute_num_layers,
+        "recompute_modules": list(parallel.recompute_modules) or None,
+        "distribute_saved_activations": parallel.distribute_saved_activations,
+        "cpu_offloading": parallel.cpu_offloading_num_layers > 0,
+        "cpu_offloading_num_layers": parallel.cpu_offloading_num_layers,
+        "cpu_offloading_weights": False,
+        "fine_grained_activation_offloading": bool(parallel.offload_modules),
+        "offload_modules": list(parallel.offload_modules),
+    }
+
+
+def _kernels(options: BuildOptions) -> dict[str, Any]:
+    """Fused kernels and FP8."""
+    from megatron.core.transformer.enums import AttnBackend
+
+    precision, chosen = options.precision, options.implementation
+    return {
+        "bias_activation_fusion": chosen.swiglu_fusion,
+        "bias_dropout_fusion": chosen.swiglu_fusion,
+        "masked_softmax_fusion": False,
+        "apply_rope_fusion": chosen.rope_fusion,
+        "cross_entropy_loss_fusion": chosen.cross_entropy is not None,
+        "cross_entropy_fusion_impl": chosen.cross_entropy or "native",
+        "gradient_accumulation_fusion": chosen.gradient_accumulation_fusion,
+        "persist_layer_norm": False,
+        "attention_backend": AttnBackend[precision.attention_backend],
+        "fp8": precision.fp8_format,
+        "fp8_recipe": precision.fp8_recipe,
+        "fp8_amax_history_len": precision.fp8_amax_history_len,
+        "fp8_amax_compute_algo": precision.fp8_amax_compute_algo,
+        "first_last_layers_bf16": precision.first_last_layers_bf16,
+        "num_layers_at_start_in_bf16": precision.num_layers_at_start_in_bf16,
+        "num_layers_at_end_in_bf16": precision.num_layers_at_end_in_bf16,
+    }
 
 
 def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | None) -> Any:
@@ -137,7 +167,7 @@ def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | 
         get_num_layers_to_build,
     )
 
-    if uses_transformer_engine(options):
+    if options.implementation.transformer_engine:
         return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=model.qk_layernorm)
     from .layers import DotProductAttention, RMSNorm
 

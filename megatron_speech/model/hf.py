@@ -1,25 +1,43 @@
-"""Export of a training checkpoint to a Hugging Face folder, one layer in memory at a time."""
+"""Export of a training checkpoint to a Hugging Face folder, one tensor of a layer at a time."""
 
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import replace_folder, write_json
+from ..files import replace_folder, write_text
 from ..training.checkpoint import iteration_directory, latest_iteration
-from ..training.megatron_checkpoint import IDENTITY_KEY, SPEECH_TOKENIZER_KEY, read_common
-from ..training.parallel import ParallelConfig, session
+from ..training.checkpoint_check import (
+    IDENTITY_KEY,
+    SPEECH_TOKENIZER_KEY,
+    check_files,
+    read_common,
+)
+from ..training.megatron_checkpoint import DATA_KEY
+from ..training.parallel import session
+from ..training.parallel_config import ParallelConfig
 from ..vocab import SpeechTextVocab
+from .card import RUN_CONFIG, Facts, model_card
 from .config import ModelConfig
-from .families import Family, get_family, shape_in_megatron, split
+from .families import (
+    EMBEDDING,
+    FINAL_NORM,
+    OUTPUT,
+    get_family,
+    shape_in_megatron,
+    shapes_in_hf,
+    split,
+)
+from .hf_config import config_from_model
+from .safetensors_folder import Output, write_shards
+from .torch_dist import read_layer, read_whole, stored_dtype
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -39,13 +57,13 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
 
     The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
     vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
-    the tokenizer and the vocabulary (which names the speech tokenizer of the codes the model
-    learned), and exists whole or not at all; one found there is replaced.
+    the tokenizer, the vocabulary (which names the speech tokenizer of the codes the model learned)
+    and a model card, and exists whole or not at all; one found there is replaced.
 
     Raises:
-        CheckpointError: no checkpoint, or one of another vocabulary; `hf` holds something else
-            than an export; or the files could not be written.
-        ConfigError: the model's family has no layout here.
+        CheckpointError: no checkpoint, one that is damaged or of another vocabulary; `hf` holds
+            something else than an export; or the files could not be written.
+        ConfigError: the model's family cannot express it.
     """
     _require_replaceable(hf)
     iteration = latest_iteration(load)
@@ -54,19 +72,25 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     directory = iteration_directory(load, iteration)
     vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
     with session(ParallelConfig()):
-        stored = _stored_identity(directory, vocab)
-        names = {field.name for field in fields(ModelConfig)}
-        model = ModelConfig(**{name: value for name, value in stored.items() if name in names})
+        check_files(directory)
+        common = read_common(directory)
+        stored = _stored_identity(common, directory, vocab)
+        model = ModelConfig.from_mapping(stored)
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
-        family = get_family(model)
+        get_family(model)
         staging = hf.parent / f".{hf.name}.{os.getpid()}.part"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         try:
-            tensors = checkpoint_tensors(directory, model, vocab)
-            parameters = _write_shards(staging, tensors, MAX_SHARD_BYTES)
-            _write_configs(staging, model, family, vocab, directory)
+            dtype = _dtype(directory)
+            outputs = checkpoint_tensors(directory, model, vocab)
+            parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
+            _write_configs(staging, model, vocab, dtype)
+            windows = common.get(DATA_KEY, {}).get("consumed_samples", 0)
+            facts = Facts(hf.name, iteration, windows, parameters)
+            card = model_card(facts, load / RUN_CONFIG, model, vocab)
+            write_text(staging / "README.md", card)
             replace_folder(staging, hf)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -84,8 +108,10 @@ def _require_replaceable(hf: Path) -> None:
         )
 
 
-def _stored_identity(directory: Path, vocab: SpeechTextVocab) -> dict[str, Any]:
-    stored = read_common(directory).get(IDENTITY_KEY)
+def _stored_identity(
+    common: dict[str, Any], directory: Path, vocab: SpeechTextVocab
+) -> dict[str, Any]:
+    stored = common.get(IDENTITY_KEY)
     if stored is None:
         raise CheckpointError(
             f"{directory} does not say what model it holds; was it made by tools/pretrain.py?"
@@ -100,123 +126,73 @@ def _stored_identity(directory: Path, vocab: SpeechTextVocab) -> dict[str, Any]:
 
 def checkpoint_tensors(
     directory: Path, model: ModelConfig, vocab: SpeechTextVocab
-) -> Iterator[tuple[str, Tensor]]:
-    """Hugging Face names and tensors of a checkpoint, layer by layer; needs a session.
+) -> Iterator[Output]:
+    """The Hugging Face tensors of a checkpoint, read when they are asked for; needs a session.
 
     Raises:
-        CheckpointError: a tensor is missing or has another shape.
+        CheckpointError: when read, a tensor is missing, damaged or of another shape.
     """
     family = get_family(model)
-    width, dtype = model.hidden_size, _stored_dtype(directory)
-    rows = (vocab.padded_size, width)
-    embedding = _read(directory, {"embedding.word_embeddings.weight": rows}, dtype)
-    yield family.embedding, embedding.popitem()[1][: vocab.size]
-    shapes = {
-        f"decoder.layers.{rule.megatron}": shape_in_megatron(rule, model) for rule in family.layer
-    }
+    width, dtype, rows = model.hidden_size, _dtype(directory), vocab.embedding_rows
+
+    def table(key: str) -> Tensor:
+        return read_whole(directory, key, (vocab.padded_size, width), dtype)[:rows]
+
+    @lru_cache(maxsize=1)  # its tensors are asked for one after the other
+    def layer(index: int) -> dict[str, Tensor]:
+        shapes = {f"decoder.layers.{r.megatron}": shape_in_megatron(r, model) for r in family.layer}
+        tensors = read_layer(directory, shapes, dtype, index, model.num_layers)
+        return {
+            name: part
+            for rule in family.layer
+            for name, part in zip(
+                rule.huggingface,
+                split(rule, tensors[f"decoder.layers.{rule.megatron}"], model),
+                strict=True,
+            )
+        }
+
+    yield Output(family.embedding, (rows, width), partial(table, EMBEDDING))
     for index in range(model.num_layers):
-        layer = _read(directory, shapes, dtype, layer=(index, model.num_layers))
+        prefix = family.layer_prefix.format(index)
         for rule in family.layer:
-            parts = split(rule, layer[f"decoder.layers.{rule.megatron}"], model)
-            for name, part in zip(rule.huggingface, parts, strict=True):
-                yield family.layer_prefix.format(index) + name, part
-    norm = _read(directory, {"decoder.final_layernorm.weight": (width,)}, dtype)
-    yield family.final_norm, norm.popitem()[1]
+            for name, shape in shapes_in_hf(rule, model).items():
+                yield Output(prefix + name, shape, lambda i=index, n=name: layer(i)[n])
+    norm = partial(read_whole, directory, FINAL_NORM, (width,), dtype)
+    yield Output(family.final_norm, (width,), norm)
     if model.untie_embeddings_and_output_weights:
-        output = _read(directory, {"output_layer.weight": rows}, dtype)
-        yield family.output, output.popitem()[1][: vocab.size]
+        yield Output(family.output, (rows, width), partial(table, OUTPUT))
 
 
-def _stored_dtype(directory: Path) -> torch.dtype:
-    from torch.distributed.checkpoint import FileSystemReader
-
-    metadata = FileSystemReader(directory).read_metadata().state_dict_metadata
-    return metadata["embedding.word_embeddings.weight"].properties.dtype  # type: ignore[union-attr]
-
-
-def _read(
-    directory: Path,
-    shapes: dict[str, tuple[int, ...]],
-    dtype: torch.dtype,
-    layer: tuple[int, int] | None = None,
-) -> dict[str, Tensor]:
-    """Read whole tensors, or one layer's slice of stacked ones.
-
-    Raises:
-        CheckpointError: a tensor is missing or has another shape.
-    """
-    from megatron.core import dist_checkpointing
-    from megatron.core.dist_checkpointing import ShardedTensor
-    from megatron.core.dist_checkpointing.core import CheckpointingException
-
-    wanted = {}
-    for key, shape in shapes.items():
-        if layer is None:
-            wanted[key] = ShardedTensor.from_rank_offsets(key, torch.empty(shape, dtype=dtype))
-        else:  # layers lie stacked along a first axis
-            data = torch.empty((1, *shape), dtype=dtype)
-            wanted[key] = ShardedTensor.from_rank_offsets(key, data, (0, *layer))
-    try:
-        loaded: Any = dist_checkpointing.load(
-            wanted, str(directory), validate_access_integrity=False
-        )
-    except (CheckpointingException, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{directory} lacks a tensor of its own model, it is damaged: {error}"
-        ) from None
-    return {key: loaded[key].reshape(shape) for key, shape in shapes.items()}
-
-
-def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], max_bytes: int) -> int:
-    """Write safetensors files of at most `max_bytes` and their index; returns parameters."""
-    shards: list[list[str]] = []
-    pending: dict[str, Tensor] = {}
-    size = total = parameters = 0
-
-    def flush() -> None:
-        if pending:
-            try:
-                save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
-            except SafetensorError as error:
-                raise CheckpointError(f"{folder} could not be written: {error}") from None
-            shards.append(list(pending))
-            pending.clear()
-
-    for name, tensor in tensors:
-        if size + tensor.nbytes > max_bytes:
-            flush()
-            size = 0
-        pending[name] = tensor.contiguous()
-        size, total = size + tensor.nbytes, total + tensor.nbytes
-        parameters += tensor.numel()
-    flush()
-    for written in folder.glob("shard-*"):
-        written.chmod(0o644)  # safetensors leaves them readable by the owner alone
-    if len(shards) == 1:
-        os.rename(folder / "shard-0", folder / "model.safetensors")
-        return parameters
-    weight_map = {}
-    for index, names in enumerate(shards):
-        file_name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-        os.rename(folder / f"shard-{index}", folder / file_name)
-        weight_map |= dict.fromkeys(names, file_name)
-    write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {"total_size": total}, "weight_map": weight_map},
-    )
-    return parameters
+def _dtype(directory: Path) -> torch.dtype:
+    return stored_dtype(directory, EMBEDDING)
 
 
 def _write_configs(
-    folder: Path, model: ModelConfig, family: Family, vocab: SpeechTextVocab, directory: Path
+    folder: Path, model: ModelConfig, vocab: SpeechTextVocab, dtype: torch.dtype
 ) -> None:
+    """Tokenizer, config.json and generation_config.json, which agree on where text ends."""
     from transformers import GenerationConfig
 
     vocab.save_pretrained(folder)
-    config = family.config(model, vocab.size)
-    config.dtype = _stored_dtype(directory)
-    config.bos_token_id = config.eos_token_id = config.pad_token_id = vocab.eod_id
-    config.save_pretrained(folder)
-    GenerationConfig(
-        bos_token_id=vocab.eod_id, eos_token_id=vocab.eod_id, pad_token_id=vocab.eod_id
-    ).save_pretrained(folder)
+    ids = _generation_ids(folder, vocab.eod_id)
+    config_from_model(model, vocab.embedding_rows, dtype=dtype, **ids).save_pretrained(folder)
+    GenerationConfig(**ids).save_pretrained(folder)
+
+
+def _generation_ids(folder: Path, eod_id: int) -> dict[str, Any]:
+    """The base model's ids, where it had some; the end of a document always ends generation."""
+    from transformers import GenerationConfig
+
+    if not (folder / "generation_config.json").exists():
+        return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eod_id)
+    base = GenerationConfig.from_pretrained(folder)
+    eos = base.eos_token_id
+    ends = eos if isinstance(eos, list) else [eos] if eos is not None else []
+    if eod_id not in ends:
+        eos = [*ends, eod_id] if ends else eod_id
+    return {
+        "bos_token_id": base.bos_token_id,
+        "eos_token_id": eos,
+        "pad_token_id": base.pad_token_id if base.pad_token_id is not None else eod_id,
+    }

@@ -3,16 +3,26 @@
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import ConfigError
-from ..training.checkpoint import latest_iteration
+from ..model.card import RUN_CONFIG
+from ..training.checkpoint import find, latest_iteration, read_notes
+from ..training.health import Health
 
-CONFIG_NAME = "run_config.yaml"
+if TYPE_CHECKING:
+    from ..data.dataset import Continuation
+    from .lm import LMConfig
+
 _SEEDS = ("batch.seed", "data.seed")
-_OF_THIS_CALL = ("loop.save", "loop.load", "loop.exit_duration_in_mins")
+_OF_THIS_CALL = (
+    "loop.save",
+    "loop.load",
+    "loop.exit_duration_in_mins",
+    "base.pretrained_checkpoint",
+)
 
 
 def check_resume(save: Path, config: dict[str, Any]) -> str | None:
@@ -26,7 +36,7 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
         ConfigError: the seed changed. It decides the order of the data: steps done and steps to
             come would no longer be parts of one order, and windows would repeat or be missed.
     """
-    path = save / CONFIG_NAME
+    path = save / RUN_CONFIG
     if not path.exists() or latest_iteration(save) is None:
         return None
     try:
@@ -51,6 +61,27 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
         return None
     listed = "; ".join(f"{name} {_short(was)} -> {_short(v)}" for name, (was, v) in changed.items())
     return f"continuing {save} with changed settings: {listed}"
+
+
+def continuation(config: "LMConfig") -> "Continuation":
+    """What the checkpoint that `config` goes on from says about its data; needs a session.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+    """
+    from ..data.dataset import Continuation
+    from ..training.megatron_checkpoint import DATA_KEY, read_common
+
+    found = find(config.loop.save, config.loop.load)
+    length = config.data.seq_length
+    schedule = config.batch.schedule(length)
+    batches = f"{schedule.schedule or schedule.global_batch_size} x {length}"
+    if found is None:
+        return Continuation(batches=batches)
+    iteration, directory = found
+    batch = iteration + Health.batches_left_out_of(read_notes(directory))
+    stored = read_common(directory).get(DATA_KEY)
+    return Continuation(stored=stored, batches=batches, next_sample=schedule.first(batch))
 
 
 def plain(value: Any) -> Any:

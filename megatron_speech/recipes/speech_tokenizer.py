@@ -13,7 +13,8 @@ from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import SpeechDataConfig
 from ..speech_tokenizer.objective import ObjectiveConfig
 from ..training.ddp import OptimizerConfig
-from ..training.loop import LoopConfig
+from ..training.health import HealthConfig
+from ..training.loop_config import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class SpeechTokenizerRecipe:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    health: HealthConfig = field(default_factory=lambda: HealthConfig(bad_step_policy="skip"))
     init_from: Path | None = None
     """Local Whisper folder (transformers, safetensors) to start from, and whose text tokenizer to
     use unless another is given; none starts at random."""

@@ -11,6 +11,7 @@ import yaml
 from ..data.manifest import read_manifest
 from ..errors import ConfigError
 from ..files import write_text
+from ..model.card import RUN_CONFIG
 from ..rejected import Rejected
 from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
@@ -26,7 +27,7 @@ from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, process_group
 from ..training.loop import train
 from ..training.reporting import read_metrics
-from .resume import CONFIG_NAME, check_resume, plain
+from .resume import check_resume, plain
 from .speech_tokenizer import SpeechTokenizerRecipe
 
 _EXPORT_MARK = "export/config.json"  # the export's last file
@@ -62,7 +63,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
     with process_group() as device:
         if _rank() == 0:
             print(note or "", end="\n" if note else "", flush=True)
-            write_text(save / CONFIG_NAME, yaml.safe_dump(settings, sort_keys=False))
+            write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
         torch.manual_seed(recipe.data.seed)
         set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
         unusable: list[Rejected] = []
@@ -82,7 +83,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         _say_epochs(recipe, objective)
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
         with closing(objective), closing(trainer):
-            result = train(trainer, recipe.loop)
+            result = train(trainer, recipe.loop, recipe.health)
         if result.finished and trainer.is_main_rank:
             _export(recipe.export, model, text, save)
     return _result(save, result.finished)

@@ -1,12 +1,15 @@
 """A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 from ..errors import CheckpointError
-from ..files import sync_folder, write_text
+from ..files import sync_folder, write_json, write_text
 
-_MARKER = "latest_checkpointed_iteration.txt"
+MARKER = "latest_checkpointed_iteration.txt"
+_NOTES = "loop.json"
 
 
 def iteration_directory(run: Path, iteration: int) -> Path:
@@ -18,20 +21,36 @@ def latest_iteration(run: Path) -> int | None:
     """Steps done in the newest whole checkpoint, None if there is none.
 
     Raises:
-        CheckpointError: the marker is unreadable or points to a folder that is gone.
+        CheckpointError: the marker is unreadable, points to a folder that is gone, or is itself
+            gone from a run that had more than its first checkpoint.
     """
-    marker = run / _MARKER
+    marker = run / MARKER
+    folders = sorted(folder.name for folder in run.glob("iter_*"))
+    there = f"it holds {', '.join(folders) or 'no iter_* folder'}"
+    advice = f"write the number of a whole checkpoint into {marker} ({there})"
     if not marker.exists():
+        # A first checkpoint whose writing was cut off leaves one folder; more had a marker once.
+        if len(folders) > 1:
+            raise CheckpointError(f"{run} has checkpoints but no {MARKER}; {advice}")
         return None
     content = marker.read_text().strip()
     if not content.isdigit():
-        raise CheckpointError(f"{marker} holds {content[:40]!r}, expected a step number")
+        raise CheckpointError(f"{marker} holds {content[:40]!r}, not a step number; {advice}")
     if not iteration_directory(run, int(content)).is_dir():
         raise CheckpointError(
             f"{marker} names step {content}, but {iteration_directory(run, int(content))} is "
-            "missing; restore it or write the number of an existing checkpoint into the marker"
+            f"missing; restore it, or {advice}"
         )
     return int(content)
+
+
+def find(*runs: Path | None) -> tuple[int, Path] | None:
+    """Steps done and folder of the newest checkpoint, in the first of `runs` that has one."""
+    for run in filter(None, runs):
+        iteration = latest_iteration(run)
+        if iteration is not None:
+            return iteration, iteration_directory(run, iteration)
+    return None
 
 
 def unwritable(directory: Path, error: BaseException) -> CheckpointError:
@@ -60,10 +79,80 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
     a run that was killed or set back, do not count.
     """
     sync_folder(iteration_directory(run, iteration))
-    write_text(run / _MARKER, f"{iteration}\n")
+    write_text(run / MARKER, f"{iteration}\n")
     if keep_last is None:
         return
     newest = iteration_directory(run, iteration).name
     whole = sorted(folder for folder in run.glob("iter_*") if folder.name <= newest)
     for old in whole[: max(len(whole) - keep_last, 0)]:
         shutil.rmtree(old)
+
+
+def read_notes(directory: Path) -> dict[str, Any]:
+    """What the loop noted beside a checkpoint; nothing in one that was made without it."""
+    path = directory / _NOTES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+class PendingSave(Protocol):
+    """A checkpoint that is written while training goes on."""
+
+    def done(self, wait: bool) -> bool:
+        """Whether it is written by all ranks, after waiting for it if asked to; collective."""
+        ...
+
+
+class Saving(Protocol):
+    """The part of `task.Trainer` that saving needs."""
+
+    is_main_rank: bool
+
+    def save(self, directory: Path) -> PendingSave | None: ...
+    def any_rank(self, flag: bool) -> bool: ...
+
+
+class Checkpoints:
+    """Saves a trainer into a run's folder, one checkpoint at a time; all methods are collective.
+
+    A checkpoint counts once it is whole: until then the marker names the one before, and nothing
+    older is removed. Without a folder nothing is saved.
+    """
+
+    def __init__(self, trainer: Saving, run: Path | None, keep_last: int | None, first: int):
+        self._trainer, self._run, self._keep_last = trainer, run, keep_last
+        self._pending: PendingSave | None = None
+        self._newest = first
+
+    def save(self, iteration: int, notes: dict[str, Any]) -> None:
+        """Save the state after `iteration` steps, if that is not the newest checkpoint already.
+
+        `notes` is what the loop itself wants back (`read_notes`).
+        """
+        if self._run is None or iteration == self._newest:
+            return
+        self.finish()
+        if self._trainer.is_main_rank:
+            write_json(begin(self._run, iteration) / _NOTES, notes)
+        self._trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
+        self._newest = iteration
+        self._pending = self._trainer.save(iteration_directory(self._run, iteration))
+        if self._pending is None:
+            self._commit()
+
+    def poll(self) -> None:
+        """Declare the checkpoint under way whole as soon as it is."""
+        if self._pending is not None and self._pending.done(wait=False):
+            self._commit()
+
+    def finish(self) -> None:
+        """Wait for the checkpoint under way."""
+        if self._pending is not None:
+            self._pending.done(wait=True)
+            self._commit()
+
+    def _commit(self) -> None:
+        assert self._run is not None
+        self._pending = None
+        self._trainer.any_rank(False)  # every rank has written
+        if self._trainer.is_main_rank:
+            commit(self._run, self._newest, self._keep_last)

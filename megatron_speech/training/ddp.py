@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from .checkpoint import unwritable
-from .task import Metrics
+from .task import Judge, Metrics, healthy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,7 @@ class DdpTrainer:
         self.train_iters = train_iters
         self.samples_per_step = objective.samples_per_step
         self.is_main_rank = not dist.is_initialized() or dist.get_rank() == 0
+        self._samples = 0
         self._wrapped: nn.Module = self.model
         if dist.is_initialized() and dist.get_world_size() > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
@@ -161,33 +162,45 @@ class DdpTrainer:
             eps=optimizer.adam_eps,
         )
 
-    def train_step(self, iteration: int) -> Metrics:
-        """One optimizer step over this rank's micro-batches."""
+    def train_step(
+        self, iteration: int, batch: int | None = None, judge: Judge = healthy
+    ) -> Metrics:
+        """One optimizer step over this rank's micro-batches of global batch `batch`.
+
+        Ranks differ in their losses, so one that finds fault speaks for all.
+        """
         self.model.train()
         lr = self.config.lr_at(iteration, self.train_iters)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         self._optimizer.zero_grad(set_to_none=True)
         self.objective.before_step(self.model, iteration)
-        batches = self.objective.batches(iteration)
+        batches = self.objective.batches(iteration if batch is None else batch)
         metrics: Metrics = {}
-        for index, batch in enumerate(batches):
+        for index, micro_batch in enumerate(batches):
             with self._synchronise_if(index == len(batches) - 1), self._autocast():
-                loss, found = self.objective.loss(self._wrapped, batch, iteration)
+                loss, found = self.objective.loss(self._wrapped, micro_batch, iteration)
                 (loss / len(batches)).backward()
             for name, value in found.items():
                 metrics[name] = metrics.get(name, 0.0) + value / len(batches)
         limit = self.config.clip_grad or float("inf")
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        if torch.isfinite(grad_norm):
+        metrics["grad-norm"] = grad_norm.item()
+        faulty = self.any_rank(judge(metrics) is not None) or not torch.isfinite(grad_norm)
+        if not faulty:
             self._optimizer.step()
         metrics |= self.objective.after_step(self.model, iteration)
-        metrics["grad-norm"] = grad_norm.item()
         metrics["learning-rate"] = lr
         metrics["batch-size"] = self.samples_per_step
         metrics["consumed samples"] = (iteration + 1) * self.samples_per_step
-        metrics["number of skipped iterations"] = float(not torch.isfinite(grad_norm))
+        metrics["number of skipped iterations"] = float(faulty)
+        self._samples += self.samples_per_step
         return metrics
+
+    def interval(self, seconds: float) -> Metrics:
+        """Samples a second since the last call, over all ranks."""
+        samples, self._samples = self._samples, 0
+        return {"samples/s": samples / max(seconds, 1e-9)}
 
     def evaluate(self, iteration: int) -> Metrics:
         """The objective's held-out metrics."""

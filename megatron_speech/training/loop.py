@@ -1,48 +1,18 @@
-"""The one training loop: steps, signals, checkpoints, exact resume, logs."""
+"""The one training loop: steps, signals, checkpoints, exact resume, health, logs."""
 
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from . import checkpoint
-from .reporting import Reporter
+from .health import Health, HealthConfig
+from .loop_config import LoopConfig
+from .reporting import Interval, Reporter
 from .task import Metrics, Trainer
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """How long to train, and when to log, evaluate and save."""
-
-    train_iters: int = 1000
-    """Optimizer steps in all."""
-    save: Path | None = None
-    """Folder of the run: checkpoints, log, TensorBoard. A run found there is continued."""
-    load: Path | None = None
-    """Folder to take the first checkpoint from, if `save` holds none yet."""
-    save_interval: int = 500
-    """Steps between checkpoints."""
-    keep_last: int | None = 2
-    """Checkpoints to keep; None keeps all."""
-    log_interval: int = 20
-    """Steps between log lines; their losses are means over the interval."""
-    eval_interval: int = 250
-    """Steps between evaluations; 0 evaluates at the end only."""
-    tensorboard: bool = True
-    """Write TensorBoard scalars beside the checkpoints."""
-    exit_duration_in_mins: float | None = None
-    """Save and stop after this many minutes."""
-
-    def __post_init__(self) -> None:
-        for name in ("train_iters", "save_interval", "log_interval"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
-        if self.keep_last is not None and self.keep_last < 1:
-            raise ConfigError(f"--keep-last is {self.keep_last}; give >= 1 or none to keep all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +27,7 @@ class LoopResult:
     """Last training interval and last validation (`... validation`)."""
 
 
-def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
+def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = None) -> LoopResult:
     """Train until `train_iters`, continuing from the newest checkpoint.
 
     SIGTERM, SIGUSR1 and SIGINT finish the step, save and return with `finished=False`. In the
@@ -66,111 +36,169 @@ def train(trainer: Trainer, config: LoopConfig) -> LoopResult:
 
     Raises:
         KeyboardInterrupt: Ctrl-C in the last step, after the last checkpoint; or pressed twice.
+        TrainingError: a bad step, by the policy of `health`.
     """
-    first = _resume(trainer, config)
-    reporter = None
-    if config.save is not None and trainer.is_main_rank:
-        reporter = Reporter(config.save, config.train_iters, first, config.tensorboard)
-    started, interval, last = time.monotonic(), _Interval(), {}
-    iteration, saved, stopped = first, first, False
+    config.check()
+    run = _Run(trainer, config, Health(health or HealthConfig()))
+    started, stopped, reason = time.monotonic(), False, None
     with _stop_signals() as signals:
-        while iteration < config.train_iters and not stopped:
-            metrics = trainer.train_step(iteration)
-            iteration += 1
-            interval.add(metrics)
-            if reporter is not None:
-                reporter.record("train", iteration, metrics)
-            if iteration % config.log_interval == 0 or iteration == config.train_iters:
-                means, milliseconds = interval.take()
-                last.update(means)
-                if reporter is not None:
-                    reporter.log_train(iteration, means, milliseconds)
-            minutes = (time.monotonic() - started) / 60
-            over_time = (config.exit_duration_in_mins or float("inf")) <= minutes
-            stopped = trainer.any_rank(bool(signals) or over_time)
-            stopped = stopped and iteration < config.train_iters
-            if _is_due(iteration, config.eval_interval, config.train_iters) and not stopped:
-                last.update(_evaluate(trainer, iteration, reporter))
-                interval.restart_clock()
-            if config.save is not None and (stopped or iteration % config.save_interval == 0):
-                _save(trainer, config.save, config.keep_last, iteration)
-                saved = iteration
-                interval.restart_clock()
-        if config.save is not None and saved != iteration:
-            _save(trainer, config.save, config.keep_last, iteration)
-        if reporter is not None:
-            reporter.close()
+        try:
+            while run.iteration < config.train_iters and not stopped:
+                if not run.step():
+                    continue
+                run.checkpoints.poll()
+                reason = _reason_to_stop(config, signals, run.iteration, time.monotonic() - started)
+                stopped = trainer.any_rank(reason is not None)
+                stopped = stopped and run.iteration < config.train_iters
+                run.evaluate_and_save(stopped)
+            run.save()
+            run.checkpoints.finish()
+            if stopped and trainer.is_main_rank:
+                print(_stopping(reason, run.iteration, config.save), flush=True)
+        finally:
+            run.close()
         interrupted = trainer.any_rank(signal.SIGINT in signals)
     if interrupted and not stopped:
         raise KeyboardInterrupt
-    return LoopResult(iteration=iteration, finished=iteration >= config.train_iters, metrics=last)
+    finished = run.iteration >= config.train_iters
+    return LoopResult(iteration=run.iteration, finished=finished, metrics=run.metrics)
 
 
-def _resume(trainer: Trainer, config: LoopConfig) -> int:
-    for folder in (f for f in (config.save, config.load) if f is not None):
-        iteration = checkpoint.latest_iteration(folder)
-        if iteration is not None:
-            trainer.load(checkpoint.iteration_directory(folder, iteration))
-            if trainer.is_main_rank:
-                print(f"resuming from step {iteration} in {folder}", flush=True)
-            return iteration
-    if config.load is not None:
-        raise ConfigError(f"--load {config.load}: no checkpoint found there")
-    return 0
+class _Run:
+    """Where a run stands; its methods are collective."""
+
+    def __init__(self, trainer: Trainer, config: LoopConfig, health: Health):
+        self.trainer, self.config, self.health = trainer, config, health
+        self.metrics: Metrics = {}
+        self.iteration = self._resume()
+        self.checkpoints = checkpoint.Checkpoints(
+            trainer, config.save, config.keep_last, self.iteration
+        )
+        self._interval = Interval()
+        self._reporter = None
+        if config.save is not None and trainer.is_main_rank:
+            self._reporter = Reporter(config.save, self.iteration, config)
+
+    def step(self) -> bool:
+        """One step, its figures, and what follows if it was bad; False if the run went back."""
+        batch = self.iteration + self.health.batches_left_out
+        metrics = self.trainer.train_step(self.iteration, batch, self.health.judge)
+        if not metrics["number of skipped iterations"]:
+            self.health.accept(metrics)
+        elif self._bad_step(batch):
+            return False
+        self.iteration += 1
+        self._interval.add(metrics)
+        if self._reporter is not None:
+            self._reporter.record("train", self.iteration, metrics)
+        if self.iteration % self.config.log_interval == 0 or self._is_last:
+            self._log()
+        return True
+
+    def evaluate_and_save(self, stopped: bool) -> None:
+        """Do either where it is due; a run that stops early is saved, not evaluated."""
+        if self._is_due(self.config.eval_interval) and not stopped:
+            self._evaluate()
+            self._interval.restart_clock()
+        if stopped or self.iteration % self.config.save_interval == 0:
+            self.save()
+            self._interval.restart_clock()
+
+    def save(self) -> None:
+        """Save the state as it is now."""
+        self.checkpoints.save(self.iteration, self.health.state())
+
+    def close(self) -> None:
+        """Close the log."""
+        if self._reporter is not None:
+            self._reporter.close()
+
+    @property
+    def _is_last(self) -> bool:
+        return self.iteration == self.config.train_iters
+
+    def _is_due(self, interval: int) -> bool:
+        return self._is_last or (interval > 0 and self.iteration % interval == 0)
+
+    def _log(self) -> None:
+        means, seconds, per_step = self._interval.take()
+        figures = self.trainer.interval(seconds)
+        self.metrics.update(means)
+        if self._reporter is not None:
+            self._reporter.record("interval", self.iteration, figures)
+            self._reporter.log_train(self.iteration, means | figures, 1000 * per_step)
+
+    def _evaluate(self) -> None:
+        metrics = self.trainer.evaluate(self.iteration)
+        if metrics and self._reporter is not None:
+            self._reporter.record("valid", self.iteration, metrics)
+            self._reporter.log_valid(self.iteration, metrics)
+        self.metrics.update({f"{name} validation": value for name, value in metrics.items()})
+
+    def _resume(self) -> int:
+        """Load the newest checkpoint of `save`, else of `load`; returns its iteration."""
+        found = checkpoint.find(self.config.save, self.config.load)
+        if found is not None:
+            self._load(found[1])
+            if self.trainer.is_main_rank:
+                print(f"resuming from step {found[0]} in {found[1].parent}", flush=True)
+            return found[0]
+        if self.config.load is not None:
+            raise ConfigError(f"--load {self.config.load}: no checkpoint found there")
+        return 0
+
+    def _load(self, directory: Path) -> None:
+        self.trainer.load(directory)
+        self.health.restore(checkpoint.read_notes(directory))
+
+    def _bad_step(self, batch: int) -> bool:
+        """The step just tried changed nothing: leave it so, end the run, or go back (True)."""
+        self.checkpoints.finish()
+        self.trainer.any_rank(False)  # a barrier: every rank reads the same marker
+        found = checkpoint.find(self.config.save)
+        finding = self.health.strike(self.iteration, found and found[0])
+        if self.health.config.bad_step_policy == "skip":
+            self._tell(f"{finding}; its batch {batch} is left out")
+            return False
+        if found is None:
+            raise TrainingError(
+                f"{finding}, and there is no checkpoint in --save to go back to; lower "
+                "--save-interval, or give --bad-step-policy skip"
+            )
+        saved, directory = found
+        self._load(directory)
+        self.health.batches_left_out = batch + 1 - saved
+        self.iteration = saved
+        self._interval = Interval()
+        if self._reporter is not None:
+            self._reporter.go_back(saved)
+        self._tell(f"{finding}; back to step {saved}, on from there with batch {batch + 1}")
+        return True
+
+    def _tell(self, text: str) -> None:
+        if self._reporter is not None:
+            self._reporter.event(self.iteration, text)
+        elif self.trainer.is_main_rank:
+            print(text, flush=True)
 
 
-def _save(trainer: Trainer, run: Path, keep_last: int | None, iteration: int) -> None:
-    directory = checkpoint.iteration_directory(run, iteration)
-    if trainer.is_main_rank:
-        checkpoint.begin(run, iteration)
-    trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
-    trainer.save(directory)
-    trainer.any_rank(False)
-    if trainer.is_main_rank:
-        checkpoint.commit(run, iteration, keep_last)
+def _reason_to_stop(
+    config: LoopConfig, signals: list[int], iteration: int, seconds: float
+) -> str | None:
+    if signals:
+        return f"{signal.Signals(signals[0]).name} received"
+    limit = config.exit_duration_in_mins
+    if limit is not None and seconds >= 60 * limit:
+        return f"--exit-duration-in-mins {limit:g} is over"
+    if config.exit_interval is not None and iteration % config.exit_interval == 0:
+        return f"--exit-interval {config.exit_interval} is reached"
+    return None
 
 
-def _evaluate(trainer: Trainer, iteration: int, reporter: Reporter | None) -> Metrics:
-    metrics = trainer.evaluate(iteration)
-    if metrics and reporter is not None:
-        reporter.record("valid", iteration, metrics)
-        reporter.log_valid(iteration, metrics)
-    return {f"{name} validation": value for name, value in metrics.items()}
-
-
-def _is_due(iteration: int, interval: int, last: int) -> bool:
-    return iteration == last or (interval > 0 and iteration % interval == 0)
-
-
-class _Interval:
-    """Means of the metrics since the last log line, and time per step."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = defaultdict(list)
-        self._steps = 0
-        self._seconds = 0.0
-        self._clock = time.monotonic()
-
-    def restart_clock(self) -> None:
-        self._clock = time.monotonic()
-
-    def add(self, metrics: Metrics) -> None:
-        now = time.monotonic()
-        self._seconds += now - self._clock
-        self._clock = now
-        self._steps += 1
-        for name, value in metrics.items():
-            self._values[name].append(value)
-
-    def take(self) -> tuple[Metrics, float]:
-        means = {
-            name: sum(v) / len(v) if "loss" in name or "time" in name else v[-1]
-            for name, v in self._values.items()
-        }
-        milliseconds = 1000 * self._seconds / max(self._steps, 1)
-        self._values.clear()
-        self._steps, self._seconds = 0, 0.0
-        return means, milliseconds
+def _stopping(reason: str | None, iteration: int, save: Path | None) -> str:
+    """What a person, or a scheduler's log, is told about a run that ends early."""
+    kept = f"saved in {save}, the same command continues" if save else "nothing is saved"
+    return f"stopped at step {iteration}: {reason or 'another process asked for it'}; {kept}"
 
 
 @contextmanager

@@ -7,14 +7,22 @@ from typing import Any, Protocol
 
 import torch
 
-from ..errors import CheckpointError
-from .checkpoint import unwritable
+from .background_save import BackgroundSave, failures_in_words, results_in_a_file
+from .checkpoint import PendingSave
+from .checkpoint_check import (
+    IDENTITY_KEY,
+    SPEECH_TOKENIZER_KEY,
+    check_files,
+    check_identity,
+    check_optimizer,
+    read_common,
+    read_tensors,
+)
 from .megatron_optimizer import BatchConfig
 from .parallel import ParallelConfig
 
-IDENTITY_KEY = "identity"
-SPEECH_TOKENIZER_KEY = "speech_tokenizer"
-"""Part of the identity that may be None: a model that was trained on text alone."""
+DATA_KEY = "data"
+"""Where the run stood in its data, see `data.blend.BlendPosition`."""
 
 
 class Checkpointed(Protocol):
@@ -26,61 +34,66 @@ class Checkpointed(Protocol):
     config: BatchConfig
     parallel: ParallelConfig
     identity: dict[str, Any]
+    consumed_samples: int
+
+    def data_position(self) -> dict[str, Any]: ...
 
 
-def save(trainer: Checkpointed, directory: Path) -> None:
+def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
     """Weights, optimizer, schedule and random state, written by all ranks together.
+
+    Returns None once everything is written; with `--async-save` a save under way.
 
     Raises:
         CheckpointError: the files could not be written (a full disk, most often).
     """
     from megatron.core import dist_checkpointing
-    from torch.distributed.checkpoint.api import CheckpointException
 
     metadata = _metadata(trainer)
     state = _state(trainer, metadata, is_loading=False)
     state["random"] = _random_state()
     state["layout"] = _layout(trainer)
+    state[DATA_KEY] = trainer.data_position()
     content = _without_groups(metadata)
-    try:
-        dist_checkpointing.save(state, str(directory), content_metadata=content)
-    except (CheckpointException, RuntimeError) as error:
-        raise unwritable(directory, error) from None
+    with failures_in_words(directory):
+        if not trainer.config.async_save:
+            dist_checkpointing.save(state, str(directory), content_metadata=content)
+            return None
+        with results_in_a_file():
+            request = dist_checkpointing.save(
+                state,
+                str(directory),
+                async_sharded_save=True,
+                content_metadata=content,
+                async_strategy="mcore",
+            )
+        return BackgroundSave(request, directory)
 
 
 def load(trainer: Checkpointed, directory: Path) -> None:
-    """Read what `save` wrote, resharding if the layout is another.
+    """Read what `save` wrote, resharding if the layout is another; files are checked first.
 
     Random state is restored where tensor and pipeline sizes agree; elsewhere it stays freshly
     seeded (it matters only with dropout).
 
     Raises:
-        CheckpointError: the checkpoint is incomplete, of another model or vocabulary, or of the
-            other kind of optimizer.
+        CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary,
+            or of the other kind of optimizer.
     """
-    from megatron.core import dist_checkpointing
-
-    common = read_common(directory)
-    stored = common.get(IDENTITY_KEY, {})
-    _check_identity(stored, trainer.identity, directory)
-    if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
-        known = stored.get(SPEECH_TOKENIZER_KEY)
-        trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
-    metadata = _metadata(trainer)
-    with_optimizer = not trainer.config.no_load_optim
-    if with_optimizer:
-        _check_optimizer(common, trainer, directory)
-        _allocate_optimizer_state(trainer)
-    state = _state(trainer, metadata, is_loading=True, with_optimizer=with_optimizer)
+    common = _adopt_common(trainer, directory)
+    trainer.consumed_samples = common.get(DATA_KEY, {}).get("consumed_samples", 0)
+    if trainer.config.no_load_optim:
+        _load_weights(trainer, directory)
+        return
+    check_optimizer(common, trainer.parallel.use_distributed_optimizer, directory)
+    _allocate_optimizer_state(trainer)
+    state = _state(trainer, _metadata(trainer), is_loading=True)
     same_layout = common.get("layout") == _layout(trainer)
-    if same_layout and with_optimizer:
+    if same_layout:
         state["random"] = _random_state()
-    loaded: Any = dist_checkpointing.load(state, str(directory))
+    loaded = read_tensors(state, directory)
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
-    if not with_optimizer:
-        trainer.optimizer.reload_model_params()
-        return
     trainer.optimizer.load_state_dict(loaded["optimizer"])
     _separate_steps(trainer)
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
@@ -88,19 +101,34 @@ def load(trainer: Checkpointed, directory: Path) -> None:
         _restore_random_state(loaded["random"])
 
 
-def read_common(directory: Path) -> dict[str, Any]:
-    """What a checkpoint holds besides tensors.
+def start_from(trainer: Checkpointed, directory: Path) -> None:
+    """Read the weights alone, as the first of a new run; they may be of another type.
 
     Raises:
-        CheckpointError: the folder holds no whole checkpoint.
+        CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary.
     """
-    from megatron.core import dist_checkpointing
+    _adopt_common(trainer, directory)
+    _load_weights(trainer, directory)
 
-    if not (directory / "metadata.json").exists() or not (directory / ".metadata").exists():
-        raise CheckpointError(
-            f"{directory} is no whole torch_dist checkpoint: metadata.json or .metadata is missing"
-        )
-    return dist_checkpointing.load_common_state_dict(str(directory))
+
+def _load_weights(trainer: Checkpointed, directory: Path) -> None:
+    state = _state(trainer, _metadata(trainer), is_loading=True, with_optimizer=False)
+    loaded = read_tensors(state, directory)
+    for key, chunk in _modules(trainer):
+        chunk.load_state_dict(loaded[key])
+    trainer.optimizer.reload_model_params()
+
+
+def _adopt_common(trainer: Checkpointed, directory: Path) -> dict[str, Any]:
+    """What a checkpoint holds besides tensors, once it is known to be whole and the trainer's."""
+    common = read_common(directory)
+    stored = common.get(IDENTITY_KEY, {})
+    check_identity(stored, trainer.identity, directory)
+    if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
+        known = stored.get(SPEECH_TOKENIZER_KEY)
+        trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
+    check_files(directory)
+    return common
 
 
 def _state(
@@ -229,29 +257,3 @@ def _separate_steps(trainer: Checkpointed) -> None:
         for state in optimizer.optimizer.state.values():
             if isinstance(state.get("step"), torch.Tensor):
                 state["step"] = state["step"].clone()
-
-
-def _check_optimizer(common: dict, trainer: Checkpointed, directory: Path) -> None:
-    stored = "distrib_optim_sharding_type" in common.get("content_metadata", {})
-    wanted = trainer.parallel.use_distributed_optimizer
-    if stored != wanted:
-        raise CheckpointError(
-            f"{directory} was saved {'with' if stored else 'without'} "
-            f"--use-distributed-optimizer; continue it that way, or take its weights alone with "
-            "--no-load-optim"
-        )
-
-
-def _check_identity(stored: dict, wanted: dict, directory: Path) -> None:
-    differing = [
-        f"{name} is {stored.get(name)} there and {value} here"
-        for name, value in wanted.items()
-        if stored.get(name) != value
-        and not (name == SPEECH_TOKENIZER_KEY and None in (stored.get(name), value))
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{directory} is of another model, vocabulary or speech tokenizer: "
-            f"{'; '.join(differing)}; use the settings and data it was trained with, or another "
-            "--save folder"
-        )

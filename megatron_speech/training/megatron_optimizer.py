@@ -1,75 +1,12 @@
-"""Batch, optimizer and schedule of the megatron backend, and how core is told about them."""
+"""Optimizer and schedule of the megatron backend, and how core is told about them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-import torch
-
-from ..errors import ConfigError
-from .parallel import ParallelConfig, flag
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchConfig:
-    """Batch, optimizer and precision, in Megatron's names."""
-
-    micro_batch_size: int = 16
-    """Windows per process in one forward and backward pass."""
-    global_batch_size: int = 16
-    """Windows in one optimizer step, over all processes."""
-    lr: float = 1.5e-3
-    """Peak learning rate."""
-    min_lr: float = 1.5e-4
-    """Learning rate at the end of the decay."""
-    lr_decay_style: Literal["constant", "linear", "cosine", "WSD"] = "linear"
-    """Shape of the decay."""
-    lr_warmup_iters: int = 0
-    """Steps of linear warm-up from 0."""
-    lr_decay_iters: int | None = None
-    """Steps after which the decay ends; all steps if not given."""
-    lr_wsd_decay_iters: int | None = None
-    """Steps of the final decay of WSD; a tenth of all steps if not given."""
-    lr_wsd_decay_style: Literal["exponential", "linear", "cosine", "minus_sqrt"] = "linear"
-    """Shape of the final decay of WSD."""
-    weight_decay: float = 0.1
-    """Decoupled weight decay, on matrices only."""
-    adam_beta1: float = 0.9
-    """Decay of the first moment."""
-    adam_beta2: float = 0.95
-    """Decay of the second moment."""
-    adam_eps: float = 1e-8
-    """Added to the denominator of the update."""
-    clip_grad: float = 1.0
-    """Largest gradient norm; 0 disables clipping."""
-    bf16: bool = False
-    """Parameters and activations in bfloat16; gradients and optimizer stay fp32."""
-    eval_iters: int = 8
-    """Global batches in one evaluation."""
-    no_load_optim: bool = False
-    """Take only the weights from a checkpoint: a new optimizer and schedule."""
-    seed: int = 1234
-    """Seed of weights, dropout and the order of data."""
-
-    def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "global_batch_size", "eval_iters"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
-
-    def micro_batches(self, data_parallel_size: int) -> int:
-        """Micro-batches per process and step.
-
-        Raises:
-            ConfigError: the batch cannot be divided evenly.
-        """
-        share = self.micro_batch_size * data_parallel_size
-        if self.global_batch_size % share:
-            raise ConfigError(
-                f"--global-batch-size {self.global_batch_size} is not a multiple of "
-                f"--micro-batch-size {self.micro_batch_size} x {data_parallel_size} data-parallel "
-                "processes; change one of them"
-            )
-        return self.global_batch_size // share
+from .batch_config import BatchConfig
+from .batch_schedule import BatchSchedule
+from .parallel_config import ParallelConfig
 
 
 def wrap_data_parallel(
@@ -83,6 +20,7 @@ def wrap_data_parallel(
         overlap_grad_reduce=parallel.overlap_grad_reduce,
         overlap_param_gather=parallel.overlap_param_gather,
         use_distributed_optimizer=parallel.use_distributed_optimizer,
+        bucket_size=parallel.ddp_bucket_size,
     )
     wrapped: list[Any] = []
     for index, chunk in enumerate(chunks):
@@ -93,8 +31,10 @@ def wrap_data_parallel(
 
 
 def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelConfig) -> Any:
+    """Core's AdamW; with bf16 parameters it keeps fp32 copies."""
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
+    core_config = chunks[0].config
     return get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
@@ -105,8 +45,9 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
             adam_beta2=config.adam_beta2,
             adam_eps=config.adam_eps,
             clip_grad=config.clip_grad,
-            bf16=config.bf16,
-            params_dtype=torch.bfloat16 if config.bf16 else torch.float32,
+            bf16=core_config.bf16,
+            fp8_recipe=core_config.fp8_recipe if core_config.fp8 else None,
+            params_dtype=core_config.params_dtype,
             use_distributed_optimizer=parallel.use_distributed_optimizer,
             overlap_param_gather=parallel.overlap_param_gather,
         ),
@@ -114,33 +55,32 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
     )
 
 
-def build_scheduler(optimizer: Any, config: BatchConfig, train_iters: int) -> Any:
-    """Core's schedule; it counts samples, the settings count steps."""
+def build_scheduler(
+    optimizer: Any, config: BatchConfig, schedule: BatchSchedule, train_iters: int
+) -> Any:
+    """Core's schedule; it counts windows, the settings count steps."""
     from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
-    size = config.global_batch_size
+    config.check_schedule(train_iters)
     decay_iters = config.lr_decay_iters or train_iters
-    if config.lr_warmup_iters >= decay_iters:
-        raise ConfigError(
-            f"--lr-warmup-iters {config.lr_warmup_iters} leaves no steps of --lr-decay-iters "
-            f"{decay_iters} (--train-iters if not given); lower the warm-up"
-        )
-    wsd_decay_iters = config.lr_wsd_decay_iters or max(decay_iters // 10, 1)
+    longest = decay_iters - config.lr_warmup_iters
+    wsd_decay_iters = config.lr_wsd_decay_iters or min(max(decay_iters // 10, 1), longest)
+    first_decay, last_decay = config.weight_decay_range
     return OptimizerParamScheduler(
         optimizer,
-        init_lr=0.0,
+        init_lr=config.lr_warmup_init,
         max_lr=config.lr,
         min_lr=config.min_lr,
-        lr_warmup_steps=config.lr_warmup_iters * size,
-        lr_decay_steps=decay_iters * size,
+        lr_warmup_steps=schedule.first(config.lr_warmup_iters),
+        lr_decay_steps=schedule.first(decay_iters),
         lr_decay_style=config.lr_decay_style,
-        start_wd=config.weight_decay,
-        end_wd=config.weight_decay,
-        wd_incr_steps=train_iters * size,
-        wd_incr_style="constant",
+        start_wd=first_decay,
+        end_wd=last_decay,
+        wd_incr_steps=schedule.first(train_iters),
+        wd_incr_style=config.weight_decay_incr_style,
         use_checkpoint_opt_param_scheduler=False,
         override_opt_param_scheduler=True,
-        wsd_decay_steps=wsd_decay_iters * size,
+        wsd_decay_steps=schedule.first(decay_iters) - schedule.first(decay_iters - wsd_decay_iters),
         lr_wsd_decay_style=config.lr_wsd_decay_style,
     )
 
@@ -157,6 +97,21 @@ def connect_gradients(
     if parallel.overlap_grad_reduce:
         no_sync = [chunk.no_sync for chunk in chunks]
         core_config.no_sync_func = no_sync[0] if single else no_sync
+
+
+@contextmanager
+def whole_parameters(chunks: list[Any], parallel: ParallelConfig) -> Iterator[None]:
+    """Every process holds all parameters as they are now.
+
+    With --overlap-param-gather the step of the distributed optimizer leaves each process its own
+    part alone; the rest would come with the next forward pass.
+    """
     if parallel.overlap_param_gather:
-        sync = [chunk.start_param_sync for chunk in chunks]
-        core_config.param_sync_func = sync[0] if single else sync
+        for chunk in chunks:
+            chunk.disable_forward_pre_hook()  # gathers
+    try:
+        yield
+    finally:
+        if parallel.overlap_param_gather:
+            for chunk in chunks:
+                chunk.enable_forward_pre_hook()

@@ -14,106 +14,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ..errors import ConfigError
 from .cpu_stand_in import cpu_stand_in
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
-    """How the model and the batch are divided over processes, and what is recomputed."""
-
-    tensor_model_parallel_size: int = 1
-    """Processes that share each weight matrix."""
-    pipeline_model_parallel_size: int = 1
-    """Pipeline stages the layers are divided into."""
-    num_virtual_stages_per_pipeline_rank: int = 1
-    """Model chunks per stage (interleaved schedule)."""
-    context_parallel_size: int = 1
-    """Processes that share each sequence; needs Transformer Engine on GPUs."""
-    sequence_parallel: bool = False
-    """Divide norms and dropout over the tensor-parallel processes as well."""
-    use_distributed_optimizer: bool = False
-    """Divide optimizer state over the data-parallel processes."""
-    overlap_grad_reduce: bool = False
-    """Reduce gradients while the backward pass is running."""
-    overlap_param_gather: bool = False
-    """Gather parameters while the forward pass is running (distributed optimizer only)."""
-    recompute_granularity: Literal["full", "selective"] | None = None
-    """Recompute activations in the backward pass: whole layers, or attention only."""
-    recompute_method: Literal["uniform", "block"] | None = None
-    """Which layers a full recomputation takes."""
-    recompute_num_layers: int | None = None
-    """Layers per recomputed unit (uniform) or per stage (block)."""
-    distributed_timeout_minutes: int = 30
-    """Minutes after which a collective that does not end is an error."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "tensor_model_parallel_size",
-            "pipeline_model_parallel_size",
-            "num_virtual_stages_per_pipeline_rank",
-            "context_parallel_size",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
-        if self.sequence_parallel and self.tensor_model_parallel_size == 1:
-            raise ConfigError(
-                "--sequence-parallel needs --tensor-model-parallel-size of at least 2; "
-                "drop it or raise the tensor parallel size"
-            )
-        if self.num_virtual_stages_per_pipeline_rank > 1 and self.pipeline_model_parallel_size == 1:
-            raise ConfigError(
-                "--num-virtual-stages-per-pipeline-rank needs --pipeline-model-parallel-size of "
-                "at least 2"
-            )
-        if self.overlap_param_gather and not (
-            self.use_distributed_optimizer and self.overlap_grad_reduce
-        ):
-            raise ConfigError(
-                "--overlap-param-gather needs --use-distributed-optimizer and --overlap-grad-reduce"
-            )
-        if self.recompute_granularity == "full" and not (
-            self.recompute_method and self.recompute_num_layers
-        ):
-            raise ConfigError(
-                "--recompute-granularity full needs --recompute-method and --recompute-num-layers"
-            )
-
-    @property
-    def model_parallel_size(self) -> int:
-        """Processes that hold one replica of the model."""
-        return (
-            self.tensor_model_parallel_size
-            * self.pipeline_model_parallel_size
-            * self.context_parallel_size
-        )
-
-    def data_parallel_size(self, world_size: int) -> int:
-        """Replicas of the model among `world_size` processes.
-
-        Raises:
-            ConfigError: the processes cannot be divided into whole replicas, or the layout needs
-                a GPU that is not there.
-        """
-        if self.context_parallel_size > 1 and not torch.cuda.is_available():
-            raise ConfigError(
-                "--context-parallel-size above 1 needs GPUs with Transformer Engine; "
-                "set it to 1 on CPU"
-            )
-        if world_size % self.model_parallel_size:
-            raise ConfigError(
-                f"{world_size} processes cannot be divided into replicas of "
-                f"{self.model_parallel_size} (tensor {self.tensor_model_parallel_size} x pipeline "
-                f"{self.pipeline_model_parallel_size} x context {self.context_parallel_size}); "
-                "change --tensor-model-parallel-size, --pipeline-model-parallel-size or the "
-                "number of processes (torchrun --nproc-per-node)"
-            )
-        return world_size // self.model_parallel_size
+from .installed import installed
+from .parallel_config import ParallelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +42,6 @@ class Layout:
     def is_main_rank(self) -> bool:
         """True on the rank that prints and writes markers."""
         return self.rank == 0
-
-
-def flag(field_name: str) -> str:
-    """The command line spelling of a config field."""
-    return "--" + field_name.replace("_", "-")
 
 
 def launched_world_size() -> int:
@@ -167,6 +70,7 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
         ConfigError: the layout does not fit the processes, or, on CPU, core is of a version the
             stand-in was not tested with.
     """
+    config.check_machine()
     config.data_parallel_size(launched_world_size())
     with ExitStack() as stack:
         stack.enter_context(_quiet_core())
@@ -175,6 +79,7 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
         stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
         device = torch.device("cpu")
         if on_gpu:
+            _keep_kernels_in_order(config, stack)
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
         if not dist.is_initialized():
@@ -182,6 +87,18 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
             _start_process_group(on_gpu, config.distributed_timeout_minutes)
             stack.callback(dist.destroy_process_group)
         yield _start_model_parallel(config, seed, device, stack)
+
+
+def _keep_kernels_in_order(config: ParallelConfig, stack: ExitStack) -> None:
+    """Core overlaps tensor and context parallel communication by the order kernels were issued in.
+
+    Devices before Blackwell keep it with one connection only; what the user set stays.
+    """
+    divided = config.tensor_model_parallel_size * config.context_parallel_size > 1
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    if divided and installed().compute_capability < (10, 0) and name not in os.environ:
+        os.environ[name] = "1"
+        stack.callback(os.environ.pop, name, None)
 
 
 def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:
@@ -224,6 +141,28 @@ def _start_model_parallel(
         is_last_stage=parallel_state.is_pipeline_last_stage(),
         device=device,
     )
+
+
+def random_state() -> dict[str, Any]:
+    """State of all random generators of this process."""
+    from megatron.core import tensor_parallel
+
+    tracker: Any = tensor_parallel.get_cuda_rng_tracker()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(),
+        "tracker": tracker.get_states(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Go back to what `random_state` gave."""
+    from megatron.core import tensor_parallel
+
+    tracker: Any = tensor_parallel.get_cuda_rng_tracker()
+    tracker.set_states(state["tracker"])
+    torch.cuda.set_rng_state(state["cuda"])
+    torch.set_rng_state(state["torch"])
 
 
 @contextmanager

@@ -1,16 +1,25 @@
 """What the training loop asks of a thing to be trained."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from .checkpoint import PendingSave
+
 Metrics = dict[str, float]
+Judge = Callable[[Metrics], str | None]
+"""Says what is wrong with a step from its losses and `grad-norm`; None: nothing."""
+
+
+def healthy(metrics: Metrics) -> str | None:
+    """The judge that finds no fault."""
 
 
 class Trainer(Protocol):
     """A model with its data, optimizer and parallelism: a backend of the one loop.
 
-    Data is a pure function of the iteration, so a checkpoint needs no reader state: a resumed run
-    asks for iteration n and gets what the uninterrupted run would have got. All methods are
+    Data is a pure function of the batch's number, so a checkpoint needs no reader state: a resumed
+    run asks for batch n and gets what the uninterrupted run would have got. All methods are
     collective: every rank calls them.
     """
 
@@ -19,16 +28,27 @@ class Trainer(Protocol):
     is_main_rank: bool
     """True on the one rank that logs and writes markers."""
 
-    def train_step(self, iteration: int) -> Metrics:
-        """Do optimizer step `iteration` (0-based). Keys are TensorBoard names: `lm loss`, ..."""
+    def train_step(
+        self, iteration: int, batch: int | None = None, judge: Judge = healthy
+    ) -> Metrics:
+        """Do optimizer step `iteration` (0-based). Keys are TensorBoard names: `lm loss`, ...
+
+        `batch` is the number of the global batch in the order of the data, `iteration` if not
+        given. A step that `judge` finds fault with changes no weights; `number of skipped
+        iterations` is then 1, on every rank.
+        """
+        ...
+
+    def interval(self, seconds: float) -> Metrics:
+        """Figures of the steps since the last call, which took `seconds`: throughput, memory."""
         ...
 
     def evaluate(self, iteration: int) -> Metrics:
         """Metrics on held-out data; empty when there is none."""
         ...
 
-    def save(self, directory: Path) -> None:
-        """Write everything an exact resume needs into `directory`."""
+    def save(self, directory: Path) -> PendingSave | None:
+        """Write everything an exact resume needs into `directory`, or begin to write it."""
         ...
 
     def load(self, directory: Path) -> None:

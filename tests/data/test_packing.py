@@ -1,12 +1,13 @@
 """Packing of whole documents: nothing split, nothing twice, nothing lost, windows well filled."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megatron_speech.data.packing import pack_documents, pack_epochs
+from megatron_speech.data.packing import pack_documents
 
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=200)
 
@@ -38,20 +39,33 @@ def test_windows_of_short_documents_are_nearly_full():
     assert lengths[documents].sum() / ((len(starts) - 1) * 256) > 0.97
 
 
-@given(lengths=LENGTHS, windows=st.integers(1, 60), more=st.integers(1, 60))
-def test_a_longer_run_begins_with_the_shorter_one(lengths, windows, more):
+@given(lengths=LENGTHS, capacity=st.integers(1, 40), seed=st.integers(0, 9))
+def test_the_order_deals_out_documents_of_one_length(lengths, capacity, seed):
+    """Another order packs other documents, into windows of the same lengths."""
     lengths = np.array(lengths)
-    indices = np.arange(len(lengths))
-    short = pack_epochs(lengths, 40, indices, windows, seed=3)
-    long = pack_epochs(lengths, 40, indices, windows + more, seed=3)
-    for a, b in zip(short, long, strict=True):
-        assert np.array_equal(a, b[: len(a)])
-    if (lengths > 0).any():
-        assert len(short[2]) >= windows
-        assert sorted(short[2]) == list(range(len(short[2])))
+    first, starts = pack_documents(lengths, capacity, np.arange(len(lengths)))
+    order = np.random.default_rng(seed).permutation(len(lengths))
+    second, same_starts = pack_documents(lengths, capacity, order)
+    assert np.array_equal(starts, same_starts)
+    assert np.array_equal(lengths[first], lengths[second])
+    for length in np.unique(lengths[first]):
+        expected = [document for document in order if lengths[document] == length]
+        assert [document for document in second if lengths[document] == length] == expected
 
 
 def test_nothing_that_fits_gives_no_windows():
-    documents, starts, shuffle = pack_epochs(np.array([9, 9]), 5, np.arange(2), 10, seed=0)
-    assert len(documents) == len(shuffle) == 0
+    documents, starts = pack_documents(np.array([9, 9]), 5, np.arange(2))
+    assert len(documents) == 0
     assert starts.tolist() == [0]
+
+
+def test_the_plan_does_not_grow_with_the_corpus():
+    """A thousand times the documents, the same lengths: the same windows, a thousand times."""
+    lengths = np.random.default_rng(0).integers(20, 120, 1000)
+    few, few_starts = pack_documents(lengths, 256, np.arange(1000))
+    lengths = np.tile(lengths, 1000)
+    began = time.process_time()
+    many, many_starts = pack_documents(lengths, 256, np.arange(len(lengths)))
+    assert time.process_time() - began < 5  # one document at a time takes longer
+    assert len(many) == 1000 * len(few)
+    assert len(many_starts) - 1 <= 1000 * (len(few_starts) - 1)

@@ -1,31 +1,150 @@
-"""On a GPU, Transformer Engine's layers and packed sequences train like the plain layers."""
+"""On a GPU, every kind of layers, precision and memory saving trains like the plain layers."""
+
+from dataclasses import replace
 
 import pytest
+import torch
 
+from megatron_speech.model.precision import PrecisionConfig, choose
+from megatron_speech.training.installed import installed
+from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import Run, run
 
 NAMES = ("lm loss", "text loss", "speech loss")
+LOCAL = PrecisionConfig(bf16=True, transformer_impl="local", no_cross_entropy_loss_fusion=True)
+ENGINE = PrecisionConfig(bf16=True, transformer_impl="transformer_engine")
+FP8 = replace(ENGINE, fp8_format="hybrid")
+needs_hopper = pytest.mark.skipif(
+    installed().compute_capability < (9, 0), reason="FP8 with block scales needs Hopper"
+)
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu") / "initial"
-    run(Run(last=0, save=folder, bf16=True, transformer_engine=False))
+    run(Run(last=0, save=folder, precision=LOCAL))
     return folder
 
 
-def test_transformer_engine_trains_like_the_plain_layers(weights):
-    """Some windows hold two documents: packed sequences on one side, a mask on the other."""
-    plain = run(Run(weights=weights, bf16=True, transformer_engine=False))["steps"]
-    fused = run(Run(weights=weights, bf16=True, transformer_engine=True))["steps"]
-    for found, expected in zip(fused, plain, strict=True):
+@pytest.fixture(scope="module")
+def plain(weights):
+    """Losses of core's local layers in bf16, nothing fused."""
+    return run(Run(weights=weights, last=4, precision=LOCAL))["steps"]
+
+
+def assert_alike(found, expected, tolerance):
+    for one, other in zip(found, expected, strict=True):
         for name in NAMES:
-            assert found[name] == pytest.approx(expected[name], rel=1e-2), name
+            assert one[name] == pytest.approx(other[name], rel=tolerance), name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"transformer_impl": "local", "no_cross_entropy_loss_fusion": False},
+        {"no_cross_entropy_loss_fusion": True},
+        {"cross_entropy_fusion_impl": "te"},
+        {"attention_backend": "fused"},
+        {"attention_backend": "unfused"},
+    ],
+)
+def test_fused_layers_train_like_plain_ones(changes, weights, plain):
+    """Some windows hold two documents: packed sequences on one side, a mask on the other."""
+    precision = replace(ENGINE, **changes)
+    assert_alike(run(Run(weights=weights, last=4, precision=precision))["steps"], plain, 1e-2)
+
+
+@pytest.mark.skipif(not installed().flash_attention, reason="flash-attn is not installed")
+def test_flash_attention_trains_like_plain_layers(weights, plain):
+    precision = replace(ENGINE, attention_backend="flash")
+    assert_alike(run(Run(weights=weights, last=4, precision=precision))["steps"], plain, 1e-2)
+
+
+@pytest.mark.skipif(not installed().apex, reason="apex is not installed")
+def test_gradients_accumulated_by_apex(weights, plain):
+    assert choose(LOCAL, installed()).gradient_accumulation_fusion
+    assert_alike(run(Run(weights=weights, last=4, precision=LOCAL))["steps"], plain, 1e-2)
+
+
+@needs_hopper
+@pytest.mark.parametrize("recipe", ["delayed", "tensorwise", "blockwise"])
+def test_fp8_follows_bf16(recipe, weights, plain):
+    steps = run(Run(weights=weights, last=4, precision=replace(FP8, fp8_recipe=recipe)))["steps"]
+    assert_alike(steps, plain, 5e-2)
+    assert steps != plain
+
+
+@needs_hopper
+def test_first_and_last_layers_in_bf16_come_closer(weights, plain):
+    tensorwise = replace(FP8, fp8_recipe="tensorwise")
+    all_fp8 = run(Run(weights=weights, last=1, precision=tensorwise))["steps"][0]
+    kept = replace(
+        tensorwise,
+        first_last_layers_bf16=True,
+        num_layers_at_start_in_bf16=2,
+        num_layers_at_end_in_bf16=2,
+    )  # all four layers
+    bf16 = run(Run(weights=weights, last=1, precision=kept))["steps"][0]
+    assert bf16["lm loss"] == pytest.approx(plain[0]["lm loss"], rel=2e-3)
+    assert bf16["lm loss"] != all_fp8["lm loss"]
+
+
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm", "mlp")),
+        ParallelConfig(
+            recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1
+        ),
+        ParallelConfig(cpu_offloading_num_layers=2),
+        ParallelConfig(offload_modules=("core_attn", "attn_proj")),
+    ],
+)
+def test_saved_memory_changes_no_loss(parallel, weights, monkeypatch):
+    monkeypatch.setenv("NVTE_CPU_OFFLOAD_V1", "1")
+    expected = run(Run(weights=weights, last=3, precision=ENGINE))["steps"]
+    found = run(Run(parallel=parallel, weights=weights, last=3, precision=ENGINE))["steps"]
+    assert_alike(found, expected, 1e-3)
+
+
+def test_transformer_engine_s_loss_keeps_no_fp32_copy_of_the_logits():
+    """Peak memory of loss and gradient at 168k tokens: the logits once, in place."""
+    from megatron.core.extensions.transformer_engine import te_parallel_cross_entropy
+    from megatron.core.fusions.fused_cross_entropy import fused_vocab_parallel_cross_entropy
+
+    from megatron_speech.training.parallel import session
+
+    rows, vocab = 2048, 168_960
+    size = rows * vocab * 2  # bytes of bf16 logits
+    with session(ParallelConfig()):
+        from megatron.core import parallel_state
+
+        group = parallel_state.get_tensor_model_parallel_group()
+        labels = torch.randint(0, vocab, (rows, 1), device="cuda")
+        peaks, losses = {}, {}
+        for name, function in (
+            ("te", te_parallel_cross_entropy),
+            ("native", fused_vocab_parallel_cross_entropy),
+        ):
+            torch.manual_seed(0)
+            logits = torch.randn(rows, 1, vocab, device="cuda", dtype=torch.bfloat16)
+            logits.requires_grad_()
+            expected = torch.nn.functional.cross_entropy(logits[:8, 0].float(), labels[:8, 0])
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            loss = function(logits, labels, group)
+            losses[name] = loss.flatten()[:8].mean().item()
+            loss.sum().backward()
+            peaks[name] = torch.cuda.max_memory_allocated() - before
+            assert losses[name] == pytest.approx(expected.item(), rel=1e-3)
+            del logits, loss
+    assert peaks["te"] < 1.5 * size < peaks["native"]
 
 
 def test_resumed_run_equals_uninterrupted_run(weights, tmp_path):
-    whole = run(Run(weights=weights, last=4, bf16=True))
-    run(Run(weights=weights, last=2, bf16=True, save=tmp_path / "half"))
-    second = run(Run(resume=tmp_path / "half", first=2, last=4, bf16=True))
+    whole = run(Run(weights=weights, last=4, precision=ENGINE))
+    run(Run(weights=weights, last=2, precision=ENGINE, save=tmp_path / "half"))
+    second = run(Run(resume=tmp_path / "half", first=2, last=4, precision=ENGINE))
     for found, expected in zip(second["steps"], whole["steps"][2:], strict=True):
         assert found["lm loss"] == pytest.approx(expected["lm loss"], rel=1e-5)

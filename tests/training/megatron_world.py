@@ -1,20 +1,22 @@
 """A tiny model, data and layouts for the megatron tests, and the ranks that run them."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing
 from torch.nn.utils import parameters_to_vector
 
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.training.batch_config import BatchConfig
 from megatron_speech.training.megatron import MegatronTrainer, TrainingData
-from megatron_speech.training.megatron_optimizer import BatchConfig
 from megatron_speech.training.parallel import ParallelConfig, session
 
-VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 4
+VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 20
 MODEL = ModelConfig(
     num_layers=4,
     hidden_size=64,
@@ -36,36 +38,61 @@ class Case:
     name: str
     ranks: tuple[int, ...]
     parallel: ParallelConfig
+    bf16: bool = False
 
     @property
     def key(self) -> str:
-        return f"{self.name}-{'sharded' if self.parallel.use_distributed_optimizer else 'whole'}"
+        kind = "sharded" if self.parallel.use_distributed_optimizer else "whole"
+        return f"{self.name}-{kind}{'-bf16' if self.bf16 else ''}"
+
+    @property
+    def reference(self) -> str:
+        """Key of the run it must equal: one process without the distributed optimizer."""
+        return f"1-whole{'-bf16' if self.bf16 else ''}"
 
 
-def cases() -> list[Case]:
-    """The layouts, each with and without the distributed optimizer."""
+def cases(bf16: bool = False) -> list[Case]:
+    """The layouts, each with and without the distributed optimizer; one process comes first.
+
+    Two groups of two ranks work side by side.
+    """
     low, high, everyone = (0, 1), (2, 3), (0, 1, 2, 3)
+    tensor, stages = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
+    overlap = {"overlap_grad_reduce": True, "ddp_bucket_size": 20_000}
     shapes = [
-        ("tp2", low, {"tensor_model_parallel_size": 2}),
-        ("pp2", high, {"pipeline_model_parallel_size": 2}),
-        ("tp2-sp", low, {"tensor_model_parallel_size": 2, "sequence_parallel": True}),
+        ("1", (0,), {}),
+        ("tp2", low, tensor),
+        ("pp2", high, stages),
+        ("tp2-sp", low, tensor | {"sequence_parallel": True}),
         ("dp2", high, {}),
-        (
-            "pp2-vpp2",
-            low,
-            {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2},
-        ),
-        (
-            "tp2-pp2",
-            everyone,
-            {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
-        ),
+        ("pp2-vpp2", low, stages | {"num_virtual_stages_per_pipeline_rank": 2}),
+        ("tp2-pp2", everyone, tensor | stages),
+        ("tp2-dp2", everyone, tensor),
+        ("dp2-overlap", high, overlap),
+        ("pp2-dp2-overlap", everyone, stages | overlap),
     ]
     return [
-        Case(name, ranks, ParallelConfig(**shape, use_distributed_optimizer=sharded))
+        Case(name, ranks, _config(shape, sharded), bf16)
         for sharded in (False, True)
         for name, ranks, shape in shapes
     ]
+
+
+def _config(shape: dict, sharded: bool) -> ParallelConfig:
+    gather = sharded and shape.get("overlap_grad_reduce", False)
+    return ParallelConfig(**shape, use_distributed_optimizer=sharded, overlap_param_gather=gather)
+
+
+def fast_cases() -> list[Case]:
+    """All layouts in fp32, and in bf16 the two whose parts differ most."""
+    few = ("1-whole-bf16", "tp2-sp-sharded-bf16", "pp2-vpp2-sharded-bf16")
+    return cases() + [case for case in cases(bf16=True) if case.key in few]
+
+
+def deviation(found: dict, expected: dict, name: str) -> float:
+    """Largest relative difference of a metric over the steps."""
+    pairs = zip(found["steps"], expected["steps"], strict=False)
+    return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in pairs)
 
 
 class Windows:
@@ -99,24 +126,23 @@ class Run:
     first: int = 0
     last: int = STEPS
     save: Path | None = None
-    bf16: bool = False
-    transformer_engine: bool | None = None
+    precision: PrecisionConfig = field(default_factory=PrecisionConfig)
+    tensors: bool = True
+    """Keep weights and logits too, where one process holds them."""
+    in_background: bool = False
+    """Save by a process of its own."""
 
 
 def run(task: Run) -> dict:
     """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
-    config = BatchConfig(
-        **{**vars(BATCH), "no_load_optim": task.weights is not None, "bf16": task.bf16}
-    )
+    config = replace(BATCH, no_load_optim=task.weights is not None, async_save=task.in_background)
     with session(task.parallel, seed=7) as layout:
-        options = BuildOptions(
-            padded_vocab_size=VOCAB, bf16=task.bf16, transformer_engine=task.transformer_engine
-        )
+        options = BuildOptions(padded_vocab_size=VOCAB, precision=task.precision)
         trainer = MegatronTrainer(
             build_model(MODEL, task.parallel, options),
             TrainingData(
                 train=Windows(),
-                valid=Windows(),
+                valid={"": Windows()},
                 seq_length=LENGTH,
                 code_offset=CODE_OFFSET,
                 num_codes=NUM_CODES,
@@ -125,7 +151,7 @@ def run(task: Run) -> dict:
             config,
             task.parallel,
             layout,
-            train_iters=10,
+            train_iters=40,
             identity=IDENTITY,
         )
         source = task.weights or task.resume
@@ -137,9 +163,11 @@ def run(task: Run) -> dict:
             if layout.is_main_rank:
                 task.save.mkdir(parents=True)
             trainer.any_rank(False)
-            trainer.save(task.save)
+            pending = trainer.save(task.save)
+            if pending is not None:
+                pending.done(wait=True)
         result = {"steps": steps, "validation": validation}
-        if layout.world_size == 1:
+        if layout.world_size == 1 and task.tensors:
             chunk = trainer.chunks[0].module
             result["weights"] = parameters_to_vector(chunk.parameters()).detach().float()
             tokens = Windows()[0]["tokens"][None].to(layout.device) % (VOCAB - 8)
@@ -149,18 +177,68 @@ def run(task: Run) -> dict:
     return result
 
 
-def main(rank: int, folder: Path, weights: Path) -> None:
+CHAIN: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
+    (
+        "tp2-pp2",
+        (0, 1, 2, 3),
+        {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
+    ),
+    ("1", (0,), {}),
+    ("dp2", (0, 1), {}),
+    ("tp2", (0, 1), {"tensor_model_parallel_size": 2}),
+    (
+        "pp2-vpp2",
+        (0, 1),
+        {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2},
+    ),
+]
+"""Layouts that hand one run on to one another, two steps each."""
+
+
+def hand_on(rank: int, folder: Path, weights: Path, sharded: bool) -> None:
+    """Run `CHAIN`: each layout saves what it loaded, and what two more steps made of it."""
+    torch.set_num_threads(1)
+    before = None
+    for index, (name, ranks, shape) in enumerate(CHAIN):
+        if rank in ranks:
+            store = dist.FileStore(str(folder / f"{name}.store"), len(ranks))
+            dist.init_process_group(
+                "gloo", store=store, rank=ranks.index(rank), world_size=len(ranks)
+            )
+            parallel = ParallelConfig(**shape, use_distributed_optimizer=sharded)
+            task = Run(parallel=parallel, resume=before, tensors=False, first=2 * index)
+            if before is None:
+                task = replace(task, weights=weights)
+            else:
+                run(replace(task, last=task.first, save=folder / f"{name}-read"))
+            result = run(replace(task, last=task.first + 2, save=folder / name))
+            dist.destroy_process_group()
+            if rank == 0:
+                (folder / f"{name}.json").write_text(json.dumps(result["steps"]))
+        before = folder / name
+
+
+def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:
     """Run all cases this rank takes part in; the first rank of each writes `<key>.json`."""
     torch.set_num_threads(1)
-    for case in cases():
+    for case in chosen:
         if rank not in case.ranks:
             continue
         store = dist.FileStore(str(folder / f"{case.key}.store"), len(case.ranks))
         dist.init_process_group(
             "gloo", store=store, rank=case.ranks.index(rank), world_size=len(case.ranks)
         )
-        save = folder / case.key if case.name == "tp2-pp2" else None
-        result = run(Run(parallel=case.parallel, weights=weights, save=save))
+        saved = case.name in ("tp2-pp2", "dp2-overlap") and not case.bf16
+        save = folder / case.key if saved else None
+        precision = PrecisionConfig(bf16=case.bf16)
+        task = Run(parallel=case.parallel, weights=weights, save=save, precision=precision)
+        result = run(replace(task, tensors=False))
         dist.destroy_process_group()
         if rank == case.ranks[0]:
             (folder / f"{case.key}.json").write_text(json.dumps(result))
+
+
+def spawn(folder: Path, weights: Path, chosen: list[Case]) -> dict[str, dict]:
+    """Run the cases by four ranks that change from layout to layout; results by key."""
+    torch.multiprocessing.spawn(main, args=(folder, weights, chosen), nprocs=4)
+    return {case.key: json.loads((folder / f"{case.key}.json").read_text()) for case in chosen}

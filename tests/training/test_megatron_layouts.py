@@ -1,21 +1,30 @@
 """Every layout trains like one process, from one checkpoint, with and without the sharded
 optimizer; and a run that was interrupted goes on as if it had not been."""
 
-import json
 import resource
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing
 from transformers import LlamaForCausalLM
 
 from megatron_speech.errors import CheckpointError
-from megatron_speech.model.families import get_family
 from megatron_speech.model.hf import checkpoint_tensors
+from megatron_speech.model.hf_config import config_from_model
 from megatron_speech.training.parallel import ParallelConfig, session
 from tests.training import megatron_world
-from tests.training.megatron_world import MODEL, VOCAB, Run, Windows, cases, run
+from tests.training.megatron_world import (
+    MODEL,
+    STEPS,
+    VOCAB,
+    Run,
+    Windows,
+    cases,
+    deviation,
+    fast_cases,
+    run,
+    spawn,
+)
 
 NAMES = ("lm loss", "text loss", "speech loss", "grad-norm")
 
@@ -32,33 +41,57 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def reference(weights):
-    """Six steps in one process without the distributed optimizer."""
-    return run(Run(weights=weights, last=6))
+def results(folder, weights):
+    """All layouts, in one spawn of four ranks."""
+    return spawn(folder, weights, fast_cases())
 
 
 @pytest.fixture(scope="module")
-def results(folder, weights):
-    """All layouts, in one spawn of four ranks."""
-    torch.multiprocessing.spawn(megatron_world.main, args=(folder, weights), nprocs=4)
-    return {case.key: json.loads((folder / f"{case.key}.json").read_text()) for case in cases()}
+def reference(results):
+    """Steps in one process without the distributed optimizer."""
+    return results["1-whole"]
+
+
+@pytest.mark.parametrize("case", fast_cases(), ids=lambda case: case.key)
+def test_layout_trains_like_one_process(case, results):
+    """Losses and gradient norm of every one of 20 steps."""
+    for name in NAMES:
+        found = deviation(results[case.key], results[case.reference], name)
+        assert found <= (1e-2 if case.bf16 else 1e-5), name
 
 
 @pytest.mark.parametrize("key", [case.key for case in cases()])
-def test_layout_trains_like_one_process(key, results, reference):
-    for found, expected in zip(results[key]["steps"], reference["steps"], strict=False):
-        for name in NAMES:
-            assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+def test_gradient_norms_by_group_are_those_of_one_process(key, results, reference):
+    expected = reference["steps"][0]
+    groups = {name for name in expected if name.startswith("grad-norm ")}
+    assert groups == {
+        *("grad-norm embedding text", "grad-norm embedding speech"),
+        *("grad-norm attention", "grad-norm mlp", "grad-norm norm"),
+    }
+    step = results[key]["steps"][0]
+    for name in groups:
+        assert step[name] == pytest.approx(expected[name], rel=1e-5), name
+    whole = sum(step[name] ** 2 for name in groups) ** 0.5
+    assert whole == pytest.approx(step["grad-norm"], rel=1e-5)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
-def test_checkpoint_of_tp2_pp2_continues_in_one_process(sharded, folder, results, reference):
+def test_checkpoint_of_tp2_pp2_continues_in_one_process(sharded, folder, results, weights):
     key = f"tp2-pp2-{'sharded' if sharded else 'whole'}"
     parallel = ParallelConfig(use_distributed_optimizer=sharded)
-    continued = run(Run(parallel=parallel, resume=folder / key, first=4, last=6))
-    for found, expected in zip(continued["steps"], reference["steps"][4:], strict=True):
+    expected = run(Run(parallel=parallel, weights=weights, last=STEPS + 2))["steps"][STEPS:]
+    continued = run(Run(parallel=parallel, resume=folder / key, first=STEPS, last=STEPS + 2))
+    for found, step in zip(continued["steps"], expected, strict=True):
         for name in (*NAMES, "learning-rate"):
-            assert found[name] == pytest.approx(expected[name], rel=1e-5), name
+            assert found[name] == pytest.approx(step[name], rel=1e-5), name
+
+
+def test_weights_saved_while_parameters_are_gathered_late_are_the_new_ones(folder, results):
+    """Both hold the same run: one gathers parameters in the next forward pass, one does not."""
+    late, plain = (
+        run(Run(weights=folder / f"dp2-overlap-{kind}", last=0)) for kind in ("sharded", "whole")
+    )
+    assert torch.allclose(late["weights"], plain["weights"], atol=1e-5)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -77,11 +110,12 @@ def test_resumed_run_equals_uninterrupted_bit_for_bit(sharded, folder, weights):
 def test_export_of_a_tp2_pp2_checkpoint_gives_the_same_logits(sharded, folder, results):
     directory = folder / f"tp2-pp2-{'sharded' if sharded else 'whole'}"
     parallel = ParallelConfig(use_distributed_optimizer=sharded)
-    expected = run(Run(parallel=parallel, resume=directory, first=4, last=4))["logits"]
-    vocab = SimpleNamespace(size=VOCAB - 8, padded_size=VOCAB)
+    expected = run(Run(parallel=parallel, resume=directory, first=STEPS, last=STEPS))["logits"]
+    vocab = SimpleNamespace(size=VOCAB - 8, embedding_rows=VOCAB - 8, padded_size=VOCAB)
     with session(ParallelConfig()):
-        tensors = dict(checkpoint_tensors(directory, MODEL, vocab))
-    model = LlamaForCausalLM(get_family(MODEL).config(MODEL, vocab.size))
+        outputs = checkpoint_tensors(directory, MODEL, vocab)
+        tensors = {output.name: output.read() for output in outputs}
+    model = LlamaForCausalLM(config_from_model(MODEL, vocab.size))
     missing, unexpected = model.load_state_dict(tensors, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])
     tokens = Windows()[0]["tokens"][None] % vocab.size
@@ -97,9 +131,10 @@ def test_losses_are_token_means_by_modality(reference):
     assert reference["validation"].keys() == {"lm loss", "text loss", "speech loss"}
 
 
-def test_bf16_follows_fp32(weights, reference):
-    steps = run(Run(weights=weights, last=3, bf16=True))["steps"]
-    for found, expected in zip(steps, reference["steps"], strict=False):
+def test_bf16_follows_fp32(results):
+    for found, expected in zip(
+        results["1-whole-bf16"]["steps"], results["1-whole"]["steps"], strict=True
+    ):
         assert found["lm loss"] == pytest.approx(expected["lm loss"], rel=1e-2)
         assert found["lm loss"] != expected["lm loss"]
 

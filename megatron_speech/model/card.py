@@ -1,0 +1,132 @@
+"""The model card of an export: what the model is, what it was trained on and how much."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..files import read_json
+from ..vocab import SpeechTextVocab, code_token
+from .config import ModelConfig
+
+RUN_CONFIG = "run_config.yaml"
+"""What a run was told, kept in its folder."""
+
+_HEADER = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- speech
+- megatron-core
+---
+"""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the checkpoint itself tells."""
+
+    name: str
+    iteration: int
+    windows: int
+    """Sequences seen in training."""
+    parameters: int
+
+
+def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: SpeechTextVocab) -> str:
+    """README.md of an export; says nothing of what checkpoint and run config do not tell."""
+    config = _read_config(run_config)
+    lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
+    if "hf" in (config.get("base") or {}):
+        lines += ["", "## Origin", "", *_origin_lines(config["base"], vocab)]
+    elif {"batch", "data"} <= config.keys():
+        lines += ["", "## Training", "", *_training_lines(config, facts)]
+        lines += ["", "## Data", "", *_data_lines(config["data"].get("data_path") or [])]
+    return "\n".join([*lines, "", *_use_lines(vocab)]) + "\n"
+
+
+def _origin_lines(base: dict[str, Any], vocab: SpeechTextVocab) -> list[str]:
+    lines = [f"Converted from `{base['hf']}`; not trained further."]
+    if vocab.added:
+        how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
+        lines += [
+            f"Rows of {len(vocab.added):,} new tokens are drawn ({how}, seed "
+            f"{base['new_rows_seed']}); text rows are the base's."
+        ]
+    return lines
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content if isinstance(content, dict) else {}
+
+
+def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, parameters: int) -> list[str]:
+    codes = f" and {vocab.num_codes:,} speech codes" if vocab.num_codes else ""
+    lines = [
+        f"A {model.family} language model of {parameters:,} parameters ({model.num_layers} layers, "
+        f"width {model.hidden_size:,}) over {vocab.size - vocab.num_codes:,} text and special "
+        f"tokens{codes}, made with megatron_speech.",
+    ]
+    if vocab.speech_tokenizer is not None:
+        lines += ["", f"Its codes are those of speech tokenizer `{vocab.speech_tokenizer}`."]
+    return lines
+
+
+def _training_lines(config: dict[str, Any], facts: Facts) -> list[str]:
+    batch, length = config["batch"], config["data"]["seq_length"]
+    base = (config.get("base") or {}).get("pretrained_checkpoint")
+    precision = config.get("precision") or {}
+    told = {
+        "recipe": config.get("recipe"),
+        "started from": Path(base).name if base else "random weights",
+        "steps": f"{facts.iteration:,}",
+        "tokens seen": f"{facts.windows * length:,}",
+        "sequence length": f"{length:,}",
+        "sequences per step": f"{batch['global_batch_size']:,}",
+        "learning rate": f"{batch['lr']:g} to {batch['min_lr']:g}, {batch['lr_decay_style']}",
+        "precision": "bfloat16" if precision.get("bf16") else "float32",
+        "seed": batch["seed"],
+    }
+    return [f"- {what}: {value}" for what, value in told.items() if value is not None]
+
+
+def _data_lines(data_path: list[str]) -> list[str]:
+    """The blend as a table, with what each dataset's `<prefix>.json` says of it."""
+    try:
+        weights, prefixes = [float(w) for w in data_path[::2]], data_path[1::2]
+    except ValueError:
+        weights, prefixes = [], list(data_path)
+    lines = ["| share | dataset | kind | documents | text tokens | speech tokens |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for index, prefix in enumerate(prefixes):
+        share = f"{weights[index] / sum(weights):.1%}" if weights else "by size"
+        path = Path(f"{prefix}.json")
+        facts = read_json(path) if path.is_file() else {}
+        counts = (facts.get(key) for key in ("documents", "text_tokens", "speech_tokens"))
+        shown = " | ".join(f"{n:,}" if isinstance(n, int) else "" for n in counts)
+        lines.append(f"| {share} | {Path(prefix).name} | {facts.get('kind') or ''} | {shown} |")
+    return lines
+
+
+def _use_lines(vocab: SpeechTextVocab) -> list[str]:
+    lines = [
+        "## Use",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("this folder")',
+        'model = AutoModelForCausalLM.from_pretrained("this folder")',
+        "```",
+    ]
+    if vocab.num_codes:
+        lines += [
+            "",
+            f"Speech is the tokens `{code_token(0)}` .. `{code_token(vocab.num_codes - 1)}`, ids "
+            f"{vocab.code_offset} .. {vocab.code_offset + vocab.num_codes - 1}, between "
+            "`<|begin_of_audio|>` and `<|end_of_audio|>`.",
+        ]
+    return lines

@@ -1,0 +1,240 @@
+"""Folders of safetensors shards, read and written one tensor at a time."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import CheckpointError
+from ..files import read_json, write_json
+from ..progress import Progress
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a folder."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    """safetensors' name of it, as BF16."""
+
+
+class SafetensorsFolder:
+    """The tensors of a model folder; `entries` says what there is without reading any of it."""
+
+    def __init__(self, folder: Path):
+        """Read the index and every shard's header.
+
+        Raises:
+            CheckpointError: no safetensors, a missing or damaged shard, an index that names what
+                is not there, or weights in pickle files alone.
+        """
+        self.folder = folder
+        index = folder / _INDEX
+        weight_map = _read_index(index) if index.exists() else None
+        files = sorted(set(weight_map.values())) if weight_map is not None else [_SINGLE]
+        self._require_files(files, index if weight_map is not None else None)
+        self.entries: dict[str, Entry] = {}
+        for name in files:
+            self.entries |= _read_header(folder / name)
+        absent = [
+            f"{name} in {file}"
+            for name, file in (weight_map or {}).items()
+            if name not in self.entries or self.entries[name].file.name != file
+        ]
+        if absent:
+            raise CheckpointError(
+                f"{index} promises {_some(absent)}, which that file does not hold; download the "
+                "folder again"
+            )
+
+    def _require_files(self, files: list[str], index: Path | None) -> None:
+        missing = [name for name in files if not (self.folder / name).is_file()]
+        if not missing:
+            return
+        if index is not None:
+            raise CheckpointError(
+                f"{self.folder} lacks {len(missing)} of the {len(files)} shards that {index.name} "
+                f"names: {_some(missing)}; download them again"
+            )
+        pickles = sorted(
+            path.name for kind in ("*.bin", "*.pt", "*.pth") for path in self.folder.glob(kind)
+        )
+        if pickles:
+            raise CheckpointError(
+                f"{self.folder} holds its weights as pickle ({_some(pickles)}), which can run code "
+                "when it is read and is refused; convert it to safetensors with transformers "
+                "(save_pretrained) where you trust it"
+            )
+        raise CheckpointError(f"{self.folder} holds no weights: neither {_SINGLE} nor {_INDEX}")
+
+    def dtype(self) -> torch.dtype:
+        """The one type of all tensors.
+
+        Raises:
+            CheckpointError: integers, fp8 or several types.
+        """
+        kinds = {entry.dtype: name for name, entry in self.entries.items()}
+        for kind, name in kinds.items():
+            if kind not in _DTYPES:
+                raise CheckpointError(
+                    f"{self.folder}: {name} is {kind}, expected one of {', '.join(_DTYPES)}; "
+                    "quantized weights cannot be trained on, take the unquantized model"
+                )
+        if len(kinds) > 1:
+            listed = ", ".join(f"{name} is {kind}" for kind, name in kinds.items())
+            raise CheckpointError(
+                f"{self.folder} mixes types: {listed}; save it in one with transformers "
+                "(from_pretrained(..., dtype=...), save_pretrained)"
+            )
+        return _DTYPES[next(iter(kinds))]
+
+    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse a folder that lacks one of `shapes`, has it in another shape, or has more.
+
+        Raises:
+            CheckpointError: says which tensors.
+        """
+        missing = [name for name in shapes if name not in self.entries]
+        unknown = [
+            name
+            for name in self.entries
+            if name not in shapes and not name.endswith("rotary_emb.inv_freq")
+        ]
+        if missing or unknown:
+            parts = [f"lacks {_some(missing)}"] if missing else []
+            parts += [f"holds {_some(unknown)}, which have no place"] if unknown else []
+            raise CheckpointError(
+                f"{self.folder} is not the model its config.json describes: it "
+                f"{' and '.join(parts)}; was config.json taken from another model?"
+            )
+        for name, shape in shapes.items():
+            if (found := self.entries[name].shape) != shape:
+                raise CheckpointError(
+                    f"{self.folder}: {name} has shape {found}, but by its config.json it has "
+                    f"{shape}; config.json and weights are of different models"
+                )
+
+    def read(self, name: str, rows: slice | None = None) -> Tensor:
+        """A tensor, or some of its rows.
+
+        The shard is mapped for this read alone, so its pages do not stay.
+
+        Raises:
+            CheckpointError: the shard cannot be read any more.
+        """
+        path = self.entries[name].file
+        try:
+            with safe_open(path, framework="pt") as shard:
+                if rows is None:
+                    return shard.get_tensor(name).clone()
+                return shard.get_slice(name)[rows].clone()
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    try:
+        weight_map = read_json(path)["weight_map"]
+        names = set(weight_map.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error!r}; download it again") from None
+    outside = [n for n in names if not isinstance(n, str) or Path(n).name != n]
+    if outside or not names:
+        raise CheckpointError(
+            f"{path} names {_some([repr(n) for n in outside]) or 'no file'}; expected names of "
+            "files beside it"
+        )
+    return weight_map
+
+
+def _read_header(path: Path) -> dict[str, Entry]:
+    try:
+        with safe_open(path, framework="pt") as shard:
+            slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
+            return {
+                name: Entry(path, tuple(part.get_shape()), part.get_dtype())
+                for name, part in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is no whole safetensors file ({error}); download it again"
+        ) from None
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor to write: what it will be, and how to get it."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def write_shards(
+    folder: Path, outputs: Iterable[Output], dtype: torch.dtype, max_bytes: int
+) -> int:
+    """Write safetensors files of at most `max_bytes` and their index; returns parameters.
+
+    A shard's header lists its tensors before any is read, so one tensor is in memory at a time.
+    """
+    shards: list[list[Output]] = []
+    room = 0
+    for output in outputs:
+        size = prod(output.shape) * dtype.itemsize
+        if not shards or size > room:
+            shards.append([])
+            room = max_bytes
+        shards[-1].append(output)
+        room -= size
+    weight_map: dict[str, str] = {}
+    parameters = sum(prod(output.shape) for shard in shards for output in shard)
+    with Progress("writing safetensors", parameters * dtype.itemsize / 1e6, "MB") as progress:
+        for index, shard in enumerate(shards):
+            name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
+            name = _SINGLE if len(shards) == 1 else name
+            _write_shard(folder / name, shard, dtype, progress)
+            weight_map |= {output.name: name for output in shard}
+    if len(shards) > 1:
+        total = {"total_size": parameters * dtype.itemsize}
+        write_json(folder / _INDEX, {"metadata": total, "weight_map": weight_map})
+    return parameters
+
+
+def _write_shard(path: Path, outputs: list[Output], dtype: torch.dtype, progress: Progress) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for output in outputs:
+        end = offset + prod(output.shape) * dtype.itemsize
+        header[output.name] = {
+            "dtype": _DTYPE_NAMES[dtype],
+            "shape": list(output.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for output in outputs:
+            tensor = output.read()
+            assert tuple(tensor.shape) == output.shape
+            assert tensor.dtype == dtype
+            stream.write(tensor.contiguous().view(torch.uint8).numpy().data)
+            progress.advance(tensor.nbytes / 1e6)

@@ -1,0 +1,69 @@
+"""A run that starts from the weights of another: shape, vocabulary and step 0."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..model.card import RUN_CONFIG
+from ..model.config import TRAINING_ONLY, ModelConfig
+from ..training import megatron_checkpoint
+from ..training.checkpoint import iteration_directory, latest_iteration
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """What a new run starts from."""
+
+    pretrained_checkpoint: Path | None = None
+    """Folder of an imported base model or of another run: the shape of the model, its first weights
+    and, without --vocab, the vocabulary are taken from it; optimizer and schedule start anew."""
+
+    def source(self, save: Path | None) -> Path | None:
+        """Folder that shape and vocabulary come from: the run's own, once it has a checkpoint."""
+        if self.pretrained_checkpoint is None:
+            return None
+        if save is not None and latest_iteration(save) is not None:
+            return save
+        self._directory()
+        return self.pretrained_checkpoint
+
+    def load_weights(self, trainer: Any, save: Path) -> None:
+        """Give a trainer the weights of the base, unless `save` holds a run to continue.
+
+        Raises:
+            CheckpointError: the base is of another vocabulary, or damaged.
+        """
+        if self.pretrained_checkpoint is None or latest_iteration(save) is not None:
+            return
+        megatron_checkpoint.start_from(trainer, self._directory())
+        if trainer.is_main_rank:
+            print(f"starting from the weights in {self._directory()}", flush=True)
+
+    def _directory(self) -> Path:
+        run = self.pretrained_checkpoint
+        iteration = None if run is None else latest_iteration(run)
+        if run is None or iteration is None:
+            raise ConfigError(f"--pretrained-checkpoint {run}: no checkpoint found there")
+        return iteration_directory(run, iteration)
+
+
+def shape_of(run: Path, model: ModelConfig) -> ModelConfig:
+    """The shape of the model in a run's folder, with dropout as in `model`.
+
+    Raises:
+        ConfigError: the folder does not tell it.
+    """
+    path = run / RUN_CONFIG
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        found = ModelConfig.from_mapping(stored)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} does not tell the shape of the model ({error!r}); give "
+            "--pretrained-checkpoint a folder made by tools/convert_checkpoint.py hf-to-megatron "
+            "or by tools/pretrain.py"
+        ) from None
+    return replace(found, **{name: getattr(model, name) for name in TRAINING_ONLY})

@@ -1,0 +1,44 @@
+"""Settings of a run that cannot work together, refused before any process group starts."""
+
+from ..data.config import parse_blend
+from ..data.indexed_files import read_facts
+from ..model.precision import check_fp8, choose
+from ..training.installed import Installed
+from ..training.megatron import check_documents
+from .lm_recipes import LMConfig
+
+
+def check_settings(
+    config: LMConfig, padded_vocab_size: int, world_size: int, here: Installed
+) -> None:
+    """Hold model, layout, batch, schedule and precision against each other and the machine.
+
+    Raises:
+        ConfigError: names the setting to change.
+    """
+    parallel, batch, seq_length = config.parallel, config.batch, config.data.seq_length
+    parallel.check_machine(here)
+    replicas = parallel.data_parallel_size(world_size)
+    config.model.check_layout(parallel, seq_length, padded_vocab_size)
+    choose(config.precision, here)
+    tokens = batch.micro_batch_size * seq_length // parallel.context_parallel_size
+    check_fp8(config.precision, config.model, parallel, tokens, here)
+    batch.schedule(seq_length)
+    batch.check_division(replicas, parallel)
+    batch.check_schedule(config.loop.train_iters)
+    config.loop.check()
+    check_documents(parallel, config.data.reset_attention_mask)
+
+
+def check_packing(config: LMConfig) -> None:
+    """Refuse datasets that are packed as whole documents where sequences are divided.
+
+    Raises:
+        ConfigError: names the setting to change.
+        DataError: a dataset is missing or damaged.
+    """
+    if config.parallel.context_parallel_size == 1 or config.data.mock_data:
+        return
+    prefixes, _ = parse_blend(config.data.data_path, "--data-path")
+    whole = any(read_facts(prefix).packing == "whole" for prefix in prefixes)
+    check_documents(config.parallel, whole)

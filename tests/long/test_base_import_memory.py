@@ -1,0 +1,96 @@
+"""A base model of 9 GB goes in and out in less than 5 GB of memory.
+
+GLM-4-9B's width and vocabulary with 16 of its 40 layers, random bfloat16 weights in shards of 2 GB;
+needs 30 GB of disk.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer, models
+
+from megatron_speech.model.families import get_family, shapes_in_hf
+from megatron_speech.model.hf_config import config_from_model
+from megatron_speech.model.safetensors_folder import Output, write_shards
+from megatron_speech.recipes.lm_recipes import lm_9b
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS, ROWS, TOKENS, CODES = 16, 151_552, 151_343, 16_384
+MOST_BYTES = 5 * 10**9
+
+
+def write_base(folder: Path) -> int:
+    """Config, tokenizer and shards; returns parameters."""
+    model = replace(lm_9b().model, num_layers=LAYERS)
+    family = get_family(model)
+    folder.mkdir(parents=True)
+    config_from_model(model, ROWS, dtype=torch.bfloat16).save_pretrained(folder)
+    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, TOKENS)}
+    Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")).save(
+        str(folder / "tokenizer.json")
+    )
+    shapes = {family.embedding: (ROWS, model.hidden_size)}
+    for index in range(LAYERS):
+        prefix = family.layer_prefix.format(index)
+        for rule in family.layer:
+            shapes |= {prefix + name: shape for name, shape in shapes_in_hf(rule, model).items()}
+    shapes |= {family.final_norm: (model.hidden_size,), family.output: (ROWS, model.hidden_size)}
+    noise = (0.02 * torch.randn(2**24 + 4099)).bfloat16()  # no row of a table repeats another
+
+    def read(shape: tuple[int, ...]) -> torch.Tensor:
+        size = torch.Size(shape).numel()
+        return noise.repeat(-(-size // len(noise)))[:size].view(shape)
+
+    outputs = [Output(name, shape, lambda s=shape: read(s)) for name, shape in shapes.items()]
+    return write_shards(folder, outputs, torch.bfloat16, 2 * 10**9)
+
+
+def peak_of(*arguments: str) -> tuple[int, float]:
+    """Run a conversion in a process of its own; its largest memory in bytes, and its seconds."""
+    started = time.monotonic()
+    command = [sys.executable, "tools/convert_checkpoint.py", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss * 1024, time.monotonic() - started
+
+
+def tensors_of(folder: Path) -> dict[str, Path]:
+    weight_map = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
+    return {name: folder / file for name, file in weight_map.items()}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Removed at once: pytest would keep its 30 GB for three more runs."""
+    if shutil.disk_usage(tmp_path).free < 32e9:
+        pytest.fail(f"{tmp_path} needs 32 GB of free disk")
+    yield tmp_path
+    shutil.rmtree(tmp_path)
+
+
+def test_nine_gigabytes_in_and_out(folder):
+    base, run, back = (folder / name for name in ("base", "run", "back"))
+    parameters = write_base(base)
+    flags = ["--num-codes", str(CODES), "--tensor-model-parallel-size", "2"]
+    into = peak_of("hf-to-megatron", "--hf", str(base), "--save", str(run), *flags)
+    out = peak_of("megatron-to-hf", "--load", str(run), "--hf", str(back))
+    for what, (peak, seconds) in (("import", into), ("export", out)):
+        print(f"{what} of {2 * parameters / 1e9:.1f} GB: {peak / 1e9:.2f} GB, {seconds:.0f} s")
+        assert peak < MOST_BYTES
+    before, after = tensors_of(base), tensors_of(back)
+    assert before.keys() == after.keys()
+    for name, path in before.items():
+        with safe_open(path, "pt") as old, safe_open(after[name], "pt") as new:
+            tensor = old.get_tensor(name)
+            rows = TOKENS if tensor.size(0) == ROWS else tensor.size(0)
+            assert torch.equal(new.get_slice(name)[:rows], tensor[:rows]), name
