@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_common(directory: Path) -> dict[str, Any]:
         )
     try:
         return dist_checkpointing.load_common_state_dict(str(directory))
-    except CheckpointingException as error:
+    except (CheckpointingException, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{directory / 'metadata.json'} is damaged: {error}") from None
     except (CheckpointException, pickle.UnpicklingError, EOFError, OSError) as error:
         check_files(directory)
