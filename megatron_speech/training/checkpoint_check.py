@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +16,7 @@ SPEECH_TOKENIZER_KEY = "speech_tokenizer"
 """Part of the identity that may be None: a model that was trained on text alone."""
 
 _READ_BYTES = 1 << 22
+_MOST_CHARACTERS = 300
 
 
 def read_common(directory: Path) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def read_common(directory: Path) -> dict[str, Any]:
         )
     try:
         return dist_checkpointing.load_common_state_dict(str(directory))
-    except CheckpointingException as error:
+    except (CheckpointingException, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{directory / 'metadata.json'} is damaged: {error}") from None
     except (CheckpointException, pickle.UnpicklingError, EOFError, OSError) as error:
         check_files(directory)
@@ -56,11 +58,13 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
 
     try:
         return dist_checkpointing.load(state, str(directory), validate_access_integrity=each_once)
-    except CheckpointException as error:
-        cause = next(iter(error.failures.values()))[0]
-        raise CheckpointError(f"{directory} does not hold what this model needs: {cause}") from None
-    except (CheckpointingException, KeyError) as error:
-        raise CheckpointError(f"{directory} does not hold what this model needs: {error}") from None
+    except (CheckpointException, CheckpointingException, KeyError) as error:
+        failures = getattr(error, "failures", None)
+        cause = str(next(iter(failures.values()))[0] if failures else error).strip()
+        raise CheckpointError(
+            f"{directory} does not hold what this model and optimizer need: "
+            f"{cause.splitlines()[-1][:_MOST_CHARACTERS]}"
+        ) from None
 
 
 def check_files(directory: Path) -> None:
