@@ -32,6 +32,8 @@ class EngineConfig:
     """transformers runs here; vllm in an environment of its own (--vllm-python)."""
     vllm_python: Path | None = None
     """Python of an environment that has vLLM."""
+    vllm_cache_gib: float = 4.0
+    """Memory for keys and values of vLLM; fixed, so that batches do not depend on what is free."""
     batch_size: int = 512
     """Texts decoded together; another batch size may round differently and change a few codes."""
     temperature: float = 0.0
@@ -204,7 +206,7 @@ class PromptEngine:
                 f"{model}: the model has {shape['vocab_size']} rows, its vocabulary "
                 f"{self.vocab.size} tokens; export it again"
             )
-        self._positions: int = shape.get("max_position_embeddings") or _ENDLESS
+        self.positions: int = shape.get("max_position_embeddings") or _ENDLESS
 
     def decode(
         self,
@@ -232,7 +234,7 @@ class PromptEngine:
         voiced = [voiced_text(part.text, part.voice) for part in parts]
         prompts = [speak_prompt(self.vocab, ids) for ids in self.vocab.text.encode_batch(voiced)]
         wanted = [most_codes(part.text) for part in parts]
-        room = [self._positions - len(prompt) for prompt in prompts]
+        room = [self.positions - len(prompt) for prompt in prompts]
         results = [Generation(np.zeros(0, np.int64), False, None, too_long=True)] * len(parts)
         fitting = [i for i in range(len(parts)) if room[i] > 0]
         decoded = self.decode(
