@@ -32,6 +32,7 @@ _CODE_LINES = tuple(
         r"^[ \t]*(?:const |let |var )?[\w.\[\]]{1,200} = .{0,1000}[\[(\"'.]",
     )
 )
+_LATEX = re.compile(r"\\[A-Za-z]{2,}")
 _OPERATORS = frozenset("= + × ÷ < > ± ^ → ⇒ ≈ ≠ ≤ ≥ ∈ ∑ ∫ √ ∀ ∃".split())
 _MATHS_WORD = re.compile(r"\\[A-Za-z]|\w[=^]|[∑∫√∀∃∈]")
 _ADDRESS = re.compile(r"\w://|^\W?www\.|[^@]@[^@]{1,100}\.\w|^\W?~?/\w[^/]*/|^\W?[A-Za-z]:\\")
@@ -147,6 +148,8 @@ def _line_kind(line: str) -> str | None:
         return None
     if line.count("|") > 1 or line.strip().count("\t") > 1:
         return "tables"
+    if _LATEX.search(line):  # has braces too
+        return None
     return "code" if any(pattern.search(line) for pattern in _CODE_LINES) else None
 
 
