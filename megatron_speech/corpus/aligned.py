@@ -50,6 +50,8 @@ class AlignedConfig:
     """Folder for plan and codes; <output-prefix>.work if not given."""
     seed: int = 0
     """Chooses the spans, together with each document's id."""
+    tasks: int = 8
+    """Shares the documents are cut into."""
     workers: int = 1
     """Processes of plan and assemble."""
     spans: SpanConfig = field(default_factory=lambda: SpanConfig(unit="line"))
@@ -116,6 +118,7 @@ def build_aligned(config: AlignedConfig) -> dict[str, Any]:
             vocab=config.vocab,
             output=work / "plan",
             seed=config.seed,
+            tasks=config.tasks,
             workers=config.workers,
             spans=config.spans,
             speakable=SpeakableConfig(skip_unspeakable=False),  # it was spoken

@@ -127,8 +127,8 @@ def draw_spans(figures: dict[str, Any], path: Path) -> None:
         "by_words": "words in the span",
         "by_position": "fifth of the document",
     }
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    axes = figure.subplots(1, len(titles), sharey=True)
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    axes = figure.subplots(1, len(titles), sharey=True, width_ratios=[1.7, 1, 1])
     for axis, (key, title) in zip(axes, titles.items(), strict=True):
         names = list(figures[key])
         rows = [figures[key][name] for name in names]
@@ -145,6 +145,6 @@ def draw_spans(figures: dict[str, Any], path: Path) -> None:
         axis.set_xlabel(f"{title} (spans)")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("percent")
-    axes[0].legend(frameon=False, fontsize=8)
+    axes[-1].legend(frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from megatron_speech.corpus.decoding import TransformersEngine
 from megatron_speech.corpus.engines import EngineConfig, make_batches, split_requests
@@ -17,6 +17,7 @@ from megatron_speech.data.templates import speak_prompt
 from megatron_speech.errors import CheckpointError, ConfigError
 from megatron_speech.files import read_json, write_json
 from tests.corpus.samples import INFO, WORDS, make_vocab, write_codes
+from tests.corpus.tiny_model import write_model
 
 POSITIONS = 40
 
@@ -32,21 +33,7 @@ def vocab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model_folder(vocab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab.padded_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=False,
-        initializer_range=0.5,
-    )
-    model = LlamaForCausalLM(config)
-    model.lm_head.weight.data[vocab.end_of_audio_id] *= 1.5  # so that some texts end
-    model.save_pretrained(folder)
-    vocab.save_pretrained(folder)
+    write_model(folder, vocab)
     return folder
 
 
