@@ -5,7 +5,6 @@ the times of its words in seconds, as a forced aligner gives them. Words are wha
 whitespace; Chinese and Japanese characters count one by one (interleave.word_bounds).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +87,9 @@ def spoken_text(
 
 
 def cut_windows(
-    spoken: SpokenText, starts: Sequence[int], stops: Sequence[int], frame_rate_hz: float
+    spoken: SpokenText, starts: np.ndarray, stops: np.ndarray, frame_rate_hz: float
 ) -> list[CodeRecord]:
-    """Records of words starts..stops of a record whose word times are known; empty ones left out.
+    """Records of words starts..stops (n,) of a record with word times; empty ones left out.
 
     Ids are `<record>:<first word>`.
     """
