@@ -89,15 +89,15 @@ def spoken_text(
 def cut_windows(
     spoken: SpokenText, starts: np.ndarray, stops: np.ndarray, frame_rate_hz: float
 ) -> list[CodeRecord]:
-    """Records of words starts..stops (n,) of a record with word times; empty ones left out.
+    """Records of words starts..stops (n,) of a record with word times.
 
-    Ids are `<record>:<first word>`.
+    Ids are `<record>:<first word>`. Times that are wrong may leave one without codes.
     """
     record, found = spoken.record, []
     for first, last in zip(starts, stops, strict=True):
         start, stop = int(spoken.words[first, 0]), int(spoken.words[last - 1, 1])
         codes = spoken.codes(start, stop)
-        if codes is None or not len(codes):
+        if codes is None:
             continue
         found.append(
             CodeRecord(
