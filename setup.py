@@ -44,6 +44,8 @@ setup(
         "psutil>=6.0",  # core's checkpoint writer needs it and does not ask for it
         "espeakng-loader>=0.2",
         "nltk>=3.9",
+        "sentencex>=1.0",
+        "matplotlib>=3.9",
     ],
     extras_require={
         "gpu": [
@@ -51,10 +53,12 @@ setup(
             "transformer-engine[core_cu13,pytorch]>=2.20",
             "flash-attn>=2.8",
         ],
+        "numbers": ["num2words>=0.5.13"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
         "dev": [
             "pytest>=8.3",
             "hypothesis>=6.120",
+            "num2words>=0.5.13",
             "ruff>=0.14",
             "pyright>=1.1.400",
             "import-linter>=2.5",
