@@ -16,6 +16,8 @@ class DataConfig:
     """Vocabulary folder the datasets were made with."""
     data_path: tuple[str, ...] = ()
     """Training datasets: weight and path prefix in turn, or prefixes alone."""
+    data_args_path: Path | None = None
+    """Instead of --data-path: a file that holds its values (tools/plan_mixture.py writes one)."""
     valid_data_path: tuple[str, ...] = ()
     """Validation datasets, given the same way."""
     split: str | None = None
@@ -28,20 +30,38 @@ class DataConfig:
     """Keep documents apart in attention in cut windows too (packed windows always do)."""
 
     def check(self) -> None:
-        """Refuse notations that cannot be read; no file is touched.
+        """Refuse notations that cannot be read; no dataset is touched.
 
         Raises:
             ConfigError: names the flag to change.
         """
-        if not self.data_path:
-            raise ConfigError("--data-path is missing: give at least one dataset prefix")
-        parse_blend(self.data_path, "--data-path")
+        self.train_blend()
         if self.valid_data_path:
             parse_blend(self.valid_data_path, "--valid-data-path")
         if self.split is not None:
             if self.valid_data_path:
                 raise ConfigError("--split and --valid-data-path exclude each other; drop one")
             _check_split(self.split)
+
+    def train_blend(self) -> tuple[list[str], list[float] | None]:
+        """Prefixes of the training datasets, and their weights if given.
+
+        Raises:
+            ConfigError: names the flag to change.
+        """
+        if self.data_args_path is None:
+            if not self.data_path:
+                raise ConfigError("--data-path is missing: give at least one dataset prefix")
+            return parse_blend(self.data_path, "--data-path")
+        if self.data_path:
+            raise ConfigError("--data-path and --data-args-path exclude each other; drop one")
+        try:
+            values = self.data_args_path.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--data-args-path cannot be read: {error}") from None
+        if not values:
+            raise ConfigError(f"--data-args-path {self.data_args_path} is empty")
+        return parse_blend(values, f"--data-args-path {self.data_args_path}")
 
 
 def _check_split(split: str) -> None:

@@ -183,7 +183,7 @@ def build_datasets(
             `indexed_files.check_datasets`.
     """
     config.check()
-    train = parse_blend(config.data_path, "--data-path")
+    train = config.train_blend()
     valid = None
     if config.valid_data_path:
         valid = parse_blend(config.valid_data_path, "--valid-data-path")
