@@ -43,6 +43,8 @@ setup(
         "psutil>=6.0",  # core's checkpoint writer needs it and does not ask for it
         "espeakng-loader>=0.2",
         "nltk>=3.9",
+        "matplotlib>=3.9",
+        "gigatoken>=0.10,<0.11",  # fast byte-level BPE; its ids are compared, see text_encoder.py
     ],
     extras_require={
         "gpu": [
@@ -50,6 +52,8 @@ setup(
             "transformer-engine[core_cu13,pytorch]>=2.20",
             "flash-attn>=2.8",
         ],
+        # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
+        "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
         "dev": [
             "pytest>=8.3",
