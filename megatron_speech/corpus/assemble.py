@@ -9,27 +9,23 @@ A span whose codes were rejected stays text. A code shard that is missing is an 
 """
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
 from ..files import atomic_path, fingerprint_of, read_json, write_json
-from ..parquet import open_parquet, parquet_writer, read_batches
+from ..parquet import parquet_writer
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
-from .provenance import SPAN_SCHEMA, PlanColumns, provenance
+from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
 from .tasks import run_tasks
 from .weave import weave
 
-_SPANS_AT_A_TIME = 65_536
 _COUNTS = ("words", "spoken_words", "spans")
 
 
@@ -172,7 +168,7 @@ def _join_parts(
         parquet_writer(temporary, SPAN_SCHEMA) as spans_writer,
     ):
         for part in parts:
-            for table in _shifted(dataset_path(part, ".spans.parquet"), writer.documents):
+            for table in shifted_spans(part, writer.documents):
                 spans_writer.write_table(table)
             writer.add_indexed(part)
     counts["speech_word_fraction"] = counts["spoken_words"] / max(counts["words"], 1)
@@ -180,10 +176,3 @@ def _join_parts(
     counts["not_speakable"] = planned["not_speakable"]
     writer.write_facts("interleaved", info.tokenizer_fingerprint if info else None, counts)
     return read_json(dataset_path(prefix, ".json"))
-
-
-def _shifted(path: Path, first_document: int) -> Iterator[pa.Table]:
-    for batch in read_batches(open_parquet(path), path, _SPANS_AT_A_TIME):
-        table = pa.Table.from_batches([batch]).cast(SPAN_SCHEMA)
-        document = table["document"].to_numpy() + first_document
-        yield table.set_column(0, "document", pa.array(document))

@@ -7,14 +7,19 @@ the text before it, though its first token may carry it. token_start and token_s
 enclose its codes only.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..data.indexed import dataset_path
+from ..parquet import open_parquet, read_batches
 from .code_stream import TakenCodes
 from .weave import SpanBatch, Woven
 
+_ROWS_AT_A_TIME = 65_536
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 SPAN_SCHEMA = pa.schema(
     {
@@ -124,6 +129,19 @@ def provenance(
     ]
     table = pa.table(columns_out, names=SPAN_SCHEMA.names)
     return table.cast(SPAN_SCHEMA)
+
+
+def shifted_spans(prefix: Path, first_document: int) -> Iterator[pa.Table]:
+    """The spans of a dataset whose document 0 becomes `first_document`, some thousands at a time.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = dataset_path(prefix, ".spans.parquet")
+    for batch in read_batches(open_parquet(path), path, _ROWS_AT_A_TIME):
+        table = pa.Table.from_batches([batch]).cast(SPAN_SCHEMA)
+        document = table["document"].to_numpy() + first_document
+        yield table.set_column(0, "document", pa.array(document))
 
 
 def _ranks(columns: PlanColumns, kept: np.ndarray) -> list[int]:
