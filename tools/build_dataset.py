@@ -8,9 +8,12 @@
         --output-prefix data/t2t
     python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \\
         --model runs/t2t/hf --like codes/train --output-prefix data/interleaved
+    python tools/build_dataset.py interleaved-aligned --codes codes/stories --vocab runs/vocab \\
+        --output-prefix data/interleaved_recordings
 
 `interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one, with
-files between them. Everything can be stopped and run again.
+files between them. `interleaved-aligned` takes the codes of its spans from recordings instead.
+Everything can be stopped and run again.
 """
 
 import json
@@ -21,6 +24,7 @@ from typing import Annotated, Any
 import tyro
 
 from megatron_speech import cli
+from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
 from megatron_speech.corpus.assemble import AssembleConfig, assemble
 from megatron_speech.corpus.generate import GenerateConfig, generate
 from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
@@ -42,6 +46,7 @@ JOBS: dict[type, Callable[[Any], Any]] = {
     GenerateConfig: generate,
     AssembleConfig: assemble,
     InterleavedConfig: build_interleaved,
+    AlignedConfig: build_aligned,
 }
 
 Job = (
@@ -52,6 +57,7 @@ Job = (
     | Annotated[GenerateConfig, tyro.conf.subcommand("generate")]
     | Annotated[AssembleConfig, tyro.conf.subcommand("assemble")]
     | Annotated[InterleavedConfig, tyro.conf.subcommand("interleaved")]
+    | Annotated[AlignedConfig, tyro.conf.subcommand("interleaved-aligned")]
 )
 
 

@@ -3,7 +3,12 @@
     python tools/evaluate_codes.py --speech-tokenizer runs/demo/speech_tokenizer/export \\
         --codes runs/demo/codes/sentences runs/demo/text_to_token/sentences --output wer.json
 
-Works on codes of real speech and on generated ones; both are code shards with text.
+Works on codes of real speech and on generated ones; both are code shards with text. What the
+generate job made is told by content class, span length and place in the document, before and after
+the gates, if it is given the plan's requests:
+
+    python tools/evaluate_codes.py --speech-tokenizer runs/demo/speech_tokenizer/export \\
+        --codes work/codes --requests work/plan/requests --figure spans.png --output spans.json
 """
 
 from collections.abc import Sequence
@@ -23,9 +28,25 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
             f"({figures['without_codes']} without codes), codebook use "
             f"{100 * figures['codebook_usage']:.0f}%, perplexity {figures['perplexity']:.0f}"
         )
+        if "spans" in figures:
+            _print_spans(figures["spans"])
     if config.output is not None:
         files.write_json(config.output, results)
     return results
+
+
+def _print_spans(figures: dict[str, Any]) -> None:
+    groups = {"all": {"": figures["all"]}, **{k: v for k, v in figures.items() if k != "all"}}
+    print(f"{'':26}{'spans':>8}  word errors before, after gates  rejected")
+    for group, rows in groups.items():
+        for name, row in rows.items():
+            before, after = (_percent(row[f"wer_{when}_gates"]) for when in ("before", "after"))
+            label = f"{group.removeprefix('by_')} {name}"
+            print(f"{label:26}{row['spans']:8,}  {before:>18} {after:>13} {row['rejected']:9.1%}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""A lean batched decoding loop over a Hugging Face causal language model.
+"""The transformers engine: a lean batched decoding loop over a Hugging Face causal language model.
 
 Compared with `generate`: keys and values live in buffers that are written in place, logits are
 computed for codes and end of audio only, and rows that have ended leave the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from ..errors import ConfigError
+from .engines import EngineConfig, Generation, PromptEngine, make_batches
 from .spans import uniform
 
 _SAMPLE_PURPOSE = 102
@@ -178,3 +181,56 @@ class Decoder:
         threshold = torch.from_numpy(numbers).to(self._device, torch.float32)[:, None]
         chosen = torch.searchsorted(total, threshold * total[:, -1:], right=True)[:, 0]
         return chosen.clamp(max=self._end)
+
+
+class TransformersEngine(PromptEngine):
+    """Decodes in this process, on a CPU or a GPU. Raises as `PromptEngine`."""
+
+    def __init__(self, model: Path, config: EngineConfig):
+        from transformers import AutoModelForCausalLM
+
+        super().__init__(model, config)
+        self._device = config.device
+        if config.device == "auto":
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, dtype=getattr(torch, config.dtype)
+        )
+        self._decoder = Decoder(
+            loaded.to(self._device).eval(),
+            first_code=self.vocab.code_offset,
+            num_codes=self.num_codes,
+            end_token=self.vocab.end_of_audio_id,
+            temperature=config.temperature,
+        )
+
+    def decode(
+        self,
+        prompts: Sequence[np.ndarray],
+        most_codes: Sequence[int],
+        seeds: np.ndarray,
+        advance: Callable[[int], None],
+    ) -> list[Generation]:
+        """In batches of prompts of about equal length; see `PromptEngine.decode`.
+
+        Raises:
+            ConfigError: a batch does not fit into memory.
+        """
+        results: list[Generation | None] = [None] * len(prompts)
+        batches = make_batches([len(prompt) for prompt in prompts], self.config.batch_size)
+        for number, batch in enumerate(batches):
+            try:
+                decoded = self._decoder.decode(
+                    [prompts[i] for i in batch], [most_codes[i] for i in batch], seeds[batch]
+                )
+            except torch.OutOfMemoryError as error:
+                raise ConfigError(
+                    f"{len(batch)} texts at once do not fit into the memory of {self._device}: "
+                    f"{str(error).splitlines()[0]} Codes depend on --batch-size, so it is not made "
+                    "smaller on the way: remove the output folder and run with a smaller "
+                    "--batch-size, or go on where more memory is free"
+                ) from None
+            for i, (codes, ended) in zip(batch, decoded, strict=True):
+                results[i] = Generation(codes, ended, number)
+            advance(len(batch))
+        return [result for result in results if result is not None]

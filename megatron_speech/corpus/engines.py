@@ -1,25 +1,26 @@
 """Text-to-token engines: texts in, codes out.
 
-An engine is anything with what `Engine` lists; to add one, write a class
-beside TransformersEngine and make it where corpus/generate.py makes its engine. Which texts share a
-batch is decided here, by their lengths alone: a pure function of the request shard.
+An engine is anything with what `Engine` lists. `PromptEngine` does what all of them share: long
+texts are split and their codes joined, voices chosen, prompts built and limits set. To add one,
+write its `decode` and name it in `make_engine`. What is decoded together is a pure function of the
+request shard.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from ..data.templates import speak_prompt
+from ..data.templates import speak_prompt, voiced_text
 from ..errors import CheckpointError, ConfigError
-from ..files import fingerprint_of, fingerprint_of_files
+from ..files import fingerprint_of, fingerprint_of_files, read_json
 from ..vocab import SpeechTextVocab
-from .sentences import split_sentences
+from .sentences import sentence_splitter, split_sentences
 from .spans import random_bits
 
-_PART_PURPOSE = 101
+_PART_PURPOSE, _VOICE_PURPOSE = 101, 103
 _ENDLESS = 1 << 62  # positions of a model that names no limit
 
 
@@ -27,6 +28,12 @@ _ENDLESS = 1 << 62  # positions of a model that names no limit
 class EngineConfig:
     """How text-to-token codes are generated."""
 
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """transformers runs here; vllm in an environment of its own (--vllm-python)."""
+    vllm_python: Path | None = None
+    """Python of an environment that has vLLM."""
+    vllm_cache_gib: float = 4.0
+    """Memory for keys and values of vLLM; fixed, so that batches do not depend on what is free."""
     batch_size: int = 512
     """Texts decoded together; another batch size may round differently and change a few codes."""
     temperature: float = 0.0
@@ -37,12 +44,22 @@ class EngineConfig:
     """auto (cuda if there is one), cpu, cuda or cuda:N."""
     most_characters: int = 300
     """Longer texts are split at sentence ends and their codes joined."""
+    language: str = "en"
+    """Language of the texts (ISO 639-1), for sentence ends and for reading codes back."""
+    voices: tuple[str, ...] = ()
+    """Tags of voices the model was trained with ("en, p225"); each text gets one of them by chance.
+    None for a model trained without tags."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.most_characters < 1:
             raise ConfigError("batch_size and most_characters must be at least 1")
         if self.temperature < 0:
             raise ConfigError(f"temperature is {self.temperature}; expected 0 or more")
+        if (self.engine == "vllm") != (self.vllm_python is not None):
+            raise ConfigError(
+                "--engine vllm needs --vllm-python, the Python of an environment with vLLM "
+                "(make test-vllm builds one), and no other engine takes it"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class Part:
 
     text: str
     seed: int
+    voice: str | None = None
 
 
 def split_requests(
@@ -92,28 +110,34 @@ def split_requests(
 ) -> tuple[list[Part], list[list[int]]]:
     """The distinct parts to decode, and for each text the parts that make it up.
 
-    Without sampling, equal texts have equal codes and are decoded once.
+    Without sampling, equal texts in one voice have equal codes and are decoded once.
     """
     parts: list[Part] = []
     members: list[list[int]] = []
-    known: dict[str, int] = {}
+    known: dict[tuple[str, str | None], int] = {}
     for text, seed in zip(texts, seeds, strict=True):
-        pieces = split_sentences(text, config.most_characters)
+        voice = (
+            config.voices[_bits(seed, _VOICE_PURPOSE, 0) % len(config.voices)]
+            if (config.voices)
+            else None
+        )
         own: list[int] = []
-        for number, piece in enumerate(pieces):
-            if config.temperature == 0 and piece in known:
-                own.append(known[piece])
+        for number, piece in enumerate(
+            split_sentences(text, config.most_characters, config.language)
+        ):
+            if config.temperature == 0 and (piece, voice) in known:
+                own.append(known[piece, voice])
                 continue
-            known[piece] = len(parts)
+            known[piece, voice] = len(parts)
             own.append(len(parts))
-            parts.append(Part(piece, _part_seed(seed, number)))
+            parts.append(Part(piece, _bits(seed, _PART_PURPOSE, number), voice))
         members.append(own)
     return parts, members
 
 
-def _part_seed(seed: int, number: int) -> int:
+def _bits(seed: int, purpose: int, number: int) -> int:
     key = np.array([seed], dtype=np.uint64)
-    return int(random_bits(key, _PART_PURPOSE, np.array([number]))[0])
+    return int(random_bits(key, purpose, np.array([number]))[0])
 
 
 def make_batches(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
@@ -152,53 +176,47 @@ def identify(model: Path, config: EngineConfig) -> Identity:
             "tools/convert_checkpoint.py megatron-to-hf"
         )
     vocab = SpeechTextVocab.from_pretrained(model)
-    settings = {k: v for k, v in asdict(config).items() if k != "device"}
+    settings = {k: v for k, v in asdict(config).items() if k not in ("device", "vllm_python")}
     fingerprint = fingerprint_of(
         fingerprint_of_files(model / "config.json", *weights),
         vocab.fingerprint,
         repr(sorted(settings.items())),
+        sentence_splitter(config.language),
     )
     return Identity(vocab, fingerprint)
 
 
-class TransformersEngine:
-    """Decodes with a Hugging Face folder exported by tools/convert_checkpoint.py.
+class PromptEngine:
+    """Prompts, limits, voices and the joining of long texts around a `decode` of token ids.
 
     Raises:
-        CheckpointError: the folder holds no model.
+        CheckpointError: the folder holds no model, or one smaller than its vocabulary.
         VocabularyError: the folder holds no speech-text vocabulary.
     """
 
     def __init__(self, model: Path, config: EngineConfig):
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        from .decoding import Decoder
-
         known = identify(model, config)
-        self._vocab, self.fingerprint = known.vocab, known.fingerprint
-        self._config = config
-        self.num_codes = self._vocab.num_codes
-        self.speech_tokenizer = self._vocab.speech_tokenizer
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, config.dtype)
-        )
-        if loaded.config.vocab_size < self._vocab.size:
+        self.vocab, self.fingerprint = known.vocab, known.fingerprint
+        self.config = config
+        self.num_codes = self.vocab.num_codes
+        self.speech_tokenizer = self.vocab.speech_tokenizer
+        shape = read_json(model / "config.json")
+        if shape["vocab_size"] < self.vocab.size:
             raise CheckpointError(
-                f"{model}: the model has {loaded.config.vocab_size} rows, its vocabulary "
-                f"{self._vocab.size} tokens; export it again"
+                f"{model}: the model has {shape['vocab_size']} rows, its vocabulary "
+                f"{self.vocab.size} tokens; export it again"
             )
-        self._positions: int = getattr(loaded.config, "max_position_embeddings", None) or _ENDLESS
-        self._decoder = Decoder(
-            loaded.to(device).eval(),
-            first_code=self._vocab.code_offset,
-            num_codes=self.num_codes,
-            end_token=self._vocab.end_of_audio_id,
-            temperature=config.temperature,
-        )
+        self.positions: int = shape.get("max_position_embeddings") or _ENDLESS
+
+    def decode(
+        self,
+        prompts: Sequence[np.ndarray],
+        most_codes: Sequence[int],
+        seeds: np.ndarray,
+        advance: Callable[[int], None],
+    ) -> list[Generation]:
+        """Continue prompts (n,) of token ids by codes; `advance` hears of prompts done."""
+        raise NotImplementedError
 
     def generate(
         self,
@@ -212,24 +230,22 @@ class TransformersEngine:
         No part gets more codes than the model has positions left after its prompt; one that would
         need more, or whose prompt leaves none, comes back as `too_long`.
         """
-        parts, members = split_requests(texts, seeds, self._config)
-        encoded = self._vocab.text.encode_batch([part.text for part in parts])
-        prompts = [speak_prompt(self._vocab, ids) for ids in encoded]
+        parts, members = split_requests(texts, seeds, self.config)
+        voiced = [voiced_text(part.text, part.voice) for part in parts]
+        prompts = [speak_prompt(self.vocab, ids) for ids in self.vocab.text.encode_batch(voiced)]
         wanted = [most_codes(part.text) for part in parts]
-        room = [self._positions - len(prompt) for prompt in prompts]
+        room = [self.positions - len(prompt) for prompt in prompts]
         results = [Generation(np.zeros(0, np.int64), False, None, too_long=True)] * len(parts)
         fitting = [i for i in range(len(parts)) if room[i] > 0]
-        batches = make_batches([len(prompts[i]) for i in fitting], self._config.batch_size)
-        for number, places in enumerate(batches):
-            batch = [fitting[place] for place in places]
-            decoded = self._decoder.decode(
-                [prompts[i] for i in batch],
-                [min(wanted[i], room[i]) for i in batch],
-                np.array([parts[i].seed for i in batch], dtype=np.uint64),
-            )
-            for i, (codes, ended) in zip(batch, decoded, strict=True):
-                results[i] = Generation(codes, ended, number, not ended and room[i] < wanted[i])
-            advance(round(len(texts) * len(batch) / len(parts)))
+        decoded = self.decode(
+            [prompts[i] for i in fitting],
+            [min(wanted[i], room[i]) for i in fitting],
+            np.array([parts[i].seed for i in fitting], dtype=np.uint64),
+            lambda count: advance(round(len(texts) * count / len(parts))),
+        )
+        for i, result in zip(fitting, decoded, strict=True):
+            cut_off = not result.ended and room[i] < wanted[i]
+            results[i] = replace(result, too_long=cut_off)
         return [_join([results[i] for i in own]) for own in members]
 
 
@@ -239,3 +255,20 @@ def _join(parts: list[Generation]) -> Generation:
     codes = np.concatenate([part.codes for part in parts])
     too_long = any(part.too_long for part in parts)
     return Generation(codes, all(part.ended for part in parts), parts[0].batch, too_long)
+
+
+def make_engine(model: Path, config: EngineConfig) -> Engine:
+    """The engine the config names, with the model of an exported folder.
+
+    Raises:
+        CheckpointError: the folder holds no model.
+        VocabularyError: the folder holds no speech-text vocabulary.
+        ConfigError: vLLM does not start in the environment named.
+    """
+    if config.engine == "vllm":
+        from .vllm_engine import VllmEngine
+
+        return VllmEngine(model, config)
+    from .decoding import TransformersEngine
+
+    return TransformersEngine(model, config)

@@ -2,7 +2,8 @@
 
     <output>/settings.json            plan, model, engine settings and gates the work was begun with
     <output>/<shard>.parquet          code shard, records in the order of the requests
-    <output>/reports/<shard>.parquet  for each request its batch and, if rejected, the reason
+    <output>/reports/<shard>.parquet  for each request its batch, the word errors the self-check
+                                      counted and, if rejected, the reason and the codes
     <output>/generation.json          counts, written when every shard is there
     <output>/rejected.jsonl           what was rejected
 
@@ -32,12 +33,22 @@ from ..files import fingerprint_of_files, write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
-from .engines import Engine, EngineConfig, Identity, TransformersEngine, identify
-from .gates import GateConfig, most_codes, reject_reason
+from .engines import Engine, EngineConfig, Generation, Identity, identify, make_engine
+from .gates import GateConfig, Gates
 from .plan import request_paths
+from .self_check import SelfCheck
 from .tasks import claim_folder, run_tasks
 
-_REPORT_SCHEMA = pa.schema({"id": pa.string(), "batch": pa.int32(), "reason": pa.string()})
+_REPORT_SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "batch": pa.int32(),
+        "reason": pa.string(),
+        "word_errors": pa.int32(),
+        "words": pa.int32(),
+        "rejected_codes": pa.list_(pa.int32()),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +61,7 @@ class GenerateConfig:
     """Exported text-to-token model."""
     like: Path
     """A code shard (or folder of them) of the speech the model was trained on: it names the
-    speech tokenizer and its frame rate."""
+    speech tokenizer and its frame rate, and the gates are measured on it."""
     output: Path
     """Folder for code shards."""
     workers: int = 1
@@ -99,31 +110,55 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
             threads_per_worker=threads,
         )
     elif waiting:
-        engine = engine or TransformersEngine(config.model, config.engine)
-        _claim(config, engine, info)
+        maker = _make(config, engine or make_engine(config.model, config.engine))
         rows = [open_parquet(path).metadata.num_rows for path in waiting]
         with Progress("generate", sum(rows), "spans") as progress:
             for path in waiting:
-                generate_shard(path, engine, info, config, progress.advance)
+                generate_shard(path, maker, config.output, progress.advance)
     else:  # all is there: of this very model?
-        _claim(config, engine or identify(config.model, config.engine), info)
+        _claim(config, engine or identify(config.model, config.engine), _gates(config, info), info)
     return _summarise(config, shards, info)
 
 
-@functools.lru_cache(maxsize=1)
-def _worker_engine(config: GenerateConfig) -> tuple[Engine, CodeShardInfo]:
+@dataclass(frozen=True)
+class Maker:
+    """What makes a code shard of a request shard."""
+
+    engine: Engine
+    info: CodeShardInfo
+    gates: Gates
+    check: SelfCheck | None
+    most_word_errors: float
+
+
+def _gates(config: GenerateConfig, info: CodeShardInfo) -> Gates:
+    return Gates(config.gates, config.like, info.frame_rate_hz)
+
+
+def _make(config: GenerateConfig, engine: Engine) -> Maker:
+    """All that is needed, the output folder claimed for it."""
     info = read_shard_info(find_shards(config.like)[0])
-    engine = TransformersEngine(config.model, config.engine)
-    _claim(config, engine, info)
-    return engine, info
+    gates, check = _gates(config, info), None
+    _claim(config, engine, gates, info)
+    if config.gates.self_check is not None:
+        fingerprint, language = info.tokenizer_fingerprint, config.engine.language
+        check = SelfCheck(config.gates.self_check, fingerprint, language, config.engine.device)
+    return Maker(engine, info, gates, check, config.gates.most_word_errors)
+
+
+@functools.lru_cache(maxsize=1)
+def _worker(config: GenerateConfig) -> Maker:
+    return _make(config, make_engine(config.model, config.engine))
 
 
 def _generate_in_worker(shard: _Shard) -> None:
-    engine, info = _worker_engine(shard.config)
-    generate_shard(shard.requests, engine, info, shard.config, lambda count: None)
+    maker = _worker(shard.config)
+    generate_shard(shard.requests, maker, shard.config.output, lambda count: None)
 
 
-def _claim(config: GenerateConfig, engine: Engine | Identity, info: CodeShardInfo) -> None:
+def _claim(
+    config: GenerateConfig, engine: Engine | Identity, gates: Gates, info: CodeShardInfo
+) -> None:
     if engine.num_codes != info.num_codes:
         raise VocabularyError(
             f"{config.model} speaks {engine.num_codes} codes, but {config.like} was made by a "
@@ -136,55 +171,75 @@ def _claim(config: GenerateConfig, engine: Engine | Identity, info: CodeShardInf
             f"{config.model} was trained on codes of {known}; give --like code shards of the "
             "speech the model was trained on"
         )
+    checked = config.gates.self_check is not None
     claim_folder(
         config.output,
         {
             "plan": fingerprint_of_files(config.plan / "plan.json"),
             "generator_fingerprint": engine.fingerprint,
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
-            "gates": asdict(config.gates),
+            "gates": asdict(config.gates) | {"self_check": checked},
+            "bounds": asdict(gates.bounds) if gates.bounds else None,
         },
     )
 
 
-def generate_shard(
-    path: Path,
-    engine: Engine,
-    info: CodeShardInfo,
-    config: GenerateConfig,
-    advance: Callable[[int], None],
-) -> None:
+def generate_shard(path: Path, maker: Maker, output: Path, advance: Callable[[int], None]) -> None:
     """Generate the codes of one request shard; the code shard appears last, whole."""
     requests = read_parquet(path, ("id", "text", "seed"))
     ids, texts = requests["id"].to_pylist(), requests["text"].to_pylist()
-    results = engine.generate(
-        texts,
-        requests["seed"].to_pylist(),
-        lambda text: most_codes(text, info.frame_rate_hz, config.gates),
-        advance,
+    results = maker.engine.generate(
+        texts, requests["seed"].to_pylist(), maker.gates.most_codes, advance
     )
-    reasons = [
-        "too_long"
-        if result.too_long
-        else reject_reason(text, result.codes, result.ended, info.frame_rate_hz, config.gates)
-        for text, result in zip(texts, results, strict=True)
-    ]
+    reasons = _reasons(maker, texts, results)
+    heard = _self_check(maker, texts, results, reasons)
     nothing = np.zeros(0, np.int64)
     records = [
         CodeRecord(
             id=name,
             codes=nothing if reason else result.codes,
             text=text,
-            duration_s=0.0 if reason else len(result.codes) / info.frame_rate_hz,
+            duration_s=0.0 if reason else len(result.codes) / maker.info.frame_rate_hz,
         )
         for name, text, result, reason in zip(ids, texts, results, reasons, strict=True)
     ]
-    report = pa.Table.from_pydict(
-        {"id": ids, "batch": [result.batch for result in results], "reason": reasons},
-        _REPORT_SCHEMA,
-    )
-    write_parquet(config.output / "reports" / path.name, report)
-    write_code_shard(config.output / path.name, records, info)
+    report = {
+        "id": ids,
+        "batch": [result.batch for result in results],
+        "reason": reasons,
+        "word_errors": [None if one is None else one[0] for one in heard],
+        "words": [None if one is None else one[1] for one in heard],
+        "rejected_codes": [
+            result.codes if reason else None
+            for result, reason in zip(results, reasons, strict=True)
+        ],
+    }
+    write_parquet(output / "reports" / path.name, pa.Table.from_pydict(report, _REPORT_SCHEMA))
+    write_code_shard(output / path.name, records, maker.info)
+
+
+def _reasons(maker: Maker, texts: list[str], results: list[Generation]) -> list[str | None]:
+    found = maker.gates.reasons(texts, [r.codes for r in results], [r.ended for r in results])
+    return [
+        "too_long" if result.too_long else reason
+        for result, reason in zip(results, found, strict=True)
+    ]
+
+
+def _self_check(
+    maker: Maker, texts: list[str], results: list[Generation], reasons: list[str | None]
+) -> list[tuple[int, int] | None]:
+    """Word errors and words of what is not rejected yet; adds `misheard` to `reasons`."""
+    heard: list[tuple[int, int] | None] = [None] * len(texts)
+    if maker.check is None:
+        return heard
+    good = [n for n, reason in enumerate(reasons) if reason is None]
+    counts = maker.check.word_errors([texts[n] for n in good], [results[n].codes for n in good])
+    for n, (errors, words) in zip(good, counts, strict=True):
+        heard[n] = errors, words
+        if errors > maker.most_word_errors * words:
+            reasons[n] = "misheard"
+    return heard
 
 
 def read_report(codes: Path, name: str) -> tuple[list[int | None], list[str | None]] | None:

@@ -11,6 +11,7 @@ from .gates import GateConfig
 from .generate import GenerateConfig, generate
 from .plan import PlanConfig, plan
 from .spans import SpanConfig
+from .speakable import SpeakableConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class InterleavedConfig:
     requests_per_shard: int = 20_000
     """Most texts in one request shard."""
     spans: SpanConfig = field(default_factory=SpanConfig)
+    speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     gates: GateConfig = field(default_factory=GateConfig)
 
@@ -61,7 +63,9 @@ def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
             tasks=config.tasks,
             workers=config.workers,
             requests_per_shard=config.requests_per_shard,
+            language=config.engine.language,
             spans=config.spans,
+            speakable=config.speakable,
         )
     )
     generation = generate(

@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, read_json, write_json
-from ..parquet import open_parquet, parquet_writer, read_batches, write_parquet
+from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
+from .requests import RequestWriter
 from .sentences import sentence_splitter
 from .sources import (
     Document,
@@ -34,6 +35,7 @@ from .sources import (
     split_inputs,
 )
 from .spans import SpanConfig, document_keys, random_bits
+from .speakable import SpeakableConfig, numbers_in_words, require_language
 from .tasks import claim_folder, run_tasks
 
 _DOCUMENTS_AT_A_TIME = 1024
@@ -53,15 +55,10 @@ PLAN_SCHEMA = pa.schema(
         "seed": pa.list_(pa.int64()),
     }
 )
-REQUEST_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "text": pa.string(),
-        "document_id": pa.string(),
-        "span": pa.int32(),
-        "seed": pa.int64(),
-    }
-)
+_COUNTS = (
+    "documents", "words", "unspeakable_words", "spoken_words", "text_tokens", "requests",
+    "not_speakable",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +81,16 @@ class PlanConfig:
     """Processes."""
     requests_per_shard: int = 20_000
     """Most texts in one request shard."""
+    language: str = "en"
+    """Language of the texts (ISO 639-1), for sentence ends and numbers in words."""
     spans: SpanConfig = field(default_factory=SpanConfig)
+    speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.requests_per_shard < 1:
             raise ConfigError("tasks and requests_per_shard must be at least 1")
+        if self.speakable.spoken_numbers:
+            require_language(self.language)
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,13 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         "inputs": fingerprint_inputs(paths, config.workers),
         "vocab_fingerprint": vocab.fingerprint,
         "spans": asdict(config.spans),
-        "sentences": sentence_splitter() if config.spans.unit == "sentence" else None,
+        "speakable": asdict(config.speakable),
+        "sentences": (
+            sentence_splitter(config.language) if config.spans.unit == "sentence" else None
+        ),
         **{
-            key: getattr(config, key) for key in ("text_key", "seed", "tasks", "requests_per_shard")
+            key: getattr(config, key)
+            for key in ("text_key", "seed", "tasks", "requests_per_shard", "language")
         },
     }
     claim_folder(config.output, settings)
@@ -124,12 +130,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     run_tasks(_plan_task, tasks, workers=config.workers, description="plan")
     reports = [read_json(_report_path(config.output, task.number)) for task in tasks]
     rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
-    counts: dict[str, Any] = {
-        key: sum(report[key] for report in reports)
-        for key in ("documents", "words", "spoken_words", "text_tokens", "requests")
-    }
+    counts: dict[str, Any] = {key: sum(report[key] for report in reports) for key in _COUNTS}
     counts["rejected"] = write_rejected(config.output / "rejected.jsonl", rejected)
-    counts["not_speakable"] = sum(report["not_speakable"] for report in reports)
     counts["request_shards"] = [name for report in reports for name in report["shards"]]
     if not counts["documents"]:
         raise DataError(
@@ -172,13 +174,11 @@ def _plan_task(task: _Task) -> None:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     records = read_pieces(task.pieces, config.text_key)
     rejected: list[Rejected] = []
-    report: dict[str, int] = dict.fromkeys(
-        ("documents", "words", "spoken_words", "text_tokens", "requests", "not_speakable"), 0
-    )
+    report: dict[str, int] = dict.fromkeys(_COUNTS, 0)
     with (
         atomic_path(plan_path(config.output, task.number)) as temporary,
         parquet_writer(temporary, PLAN_SCHEMA) as writer,
-        _RequestShards(config, task.number) as shards,
+        RequestWriter(config.output / "requests", task.number, config.requests_per_shard) as shards,
     ):
         while batch := list(islice(records, _DOCUMENTS_AT_A_TIME)):
             rejected += [record for record in batch if isinstance(record, Rejected)]
@@ -200,19 +200,22 @@ def _plan_batch(
     vocab: SpeechTextVocab, documents: list[Document], config: PlanConfig, report: dict[str, int]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     keys = document_keys(config.seed, [document.id for document in documents])
-    cuts = [cut_text(vocab, document.text, config.spans.unit) for document in documents]
+    unit, skip = config.spans.unit, config.speakable.skip_unspeakable
+    cuts = [cut_text(vocab, document.text, unit, config.language, skip) for document in documents]
     spans = choose_spans(cuts, keys, config.spans)
     edges = np.searchsorted(spans.document, np.arange(len(documents) + 1)).tolist()
     rows, requests = [], []
     for number, (document, cut) in enumerate(zip(documents, cuts, strict=True)):
         chosen = slice(edges[number], edges[number + 1])
-        row, asked, silent = _plan_document(
+        row, silent = _plan_document(
             document, cut, keys[number], spans.start[chosen], spans.stop[chosen]
         )
+        asked = _requests(document, cut, row, config)
         rows.append(row)
         requests += asked
         report["documents"] += 1
         report["words"] += row["words"]
+        report["unspeakable_words"] += int((~cut.speakable).sum())
         report["spoken_words"] += sum(row["span_words"])
         report["text_tokens"] += len(cut.tokens)
         report["requests"] += len(asked)
@@ -222,15 +225,12 @@ def _plan_batch(
 
 def _plan_document(
     document: Document, cut: CutText, key: np.uint64, start: np.ndarray, stop: np.ndarray
-) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
-    """The plan's row, the requests, and how many spans had nothing to say."""
+) -> tuple[dict[str, Any], int]:
+    """The plan's row, and how many spans had nothing to say."""
     characters = np.stack([cut.unit_characters[start, 0], cut.unit_characters[stop - 1, 1]], axis=1)
-    texts = [spoken_text(cut.text, first, last) for first, last in characters.tolist()]
-    keep = np.array([is_speakable(text) for text in texts], dtype=bool)
-    texts = [text for text, kept in zip(texts, keep, strict=True) if kept]
+    keep = np.array([is_speakable(cut.text[a:b]) for a, b in characters.tolist()], dtype=bool)
     start, stop, characters = start[keep], stop[keep], characters[keep]
     bits = random_bits(np.repeat(key, len(start)), _SEED_PURPOSE, np.arange(len(start)))
-    seeds = (bits >> np.uint64(1)).astype(np.int64).tolist()
     row = {
         "document_id": document.id,
         "tokens": cut.tokens,
@@ -241,53 +241,37 @@ def _plan_document(
         "character_start": characters[:, 0],
         "character_stop": characters[:, 1],
         "span_words": (stop - start).tolist(),
-        "seed": seeds,
+        "seed": (bits >> np.uint64(1)).astype(np.int64).tolist(),
     }
-    requests = [
-        {
-            "id": f"{document.id}/{number:03d}",
-            "text": text,
-            "document_id": document.id,
-            "span": number,
-            "seed": seed,
-        }
-        for number, (text, seed) in enumerate(zip(texts, seeds, strict=True))
-    ]
-    return row, requests, int((~keep).sum())
+    return row, int((~keep).sum())
+
+
+def _requests(
+    document: Document, cut: CutText, row: dict[str, Any], config: PlanConfig
+) -> list[dict[str, Any]]:
+    spans = zip(row["character_start"].tolist(), row["character_stop"].tolist(), strict=True)
+    requests = []
+    for number, (start, stop) in enumerate(spans):
+        text = spoken_text(cut.text, start, stop)
+        if config.speakable.spoken_numbers:
+            text = numbers_in_words(text, config.language)
+        requests.append(
+            {
+                "id": f"{document.id}/{number:03d}",
+                "text": text,
+                "document_id": document.id,
+                "span": number,
+                "seed": row["seed"][number],
+                "position": start / len(cut.text),
+                "content": cut.content.kind(start, stop),
+            }
+        )
+    return requests
 
 
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     columns = {name: [row[name] for row in rows] for name in schema.names}
     return pa.Table.from_pydict(columns, schema)
-
-
-class _RequestShards:
-    """Writes a task's requests as shards of a fixed size, in order."""
-
-    def __init__(self, config: PlanConfig, task: int):
-        self.names: list[str] = []
-        self._folder = config.output / "requests"
-        self._size = config.requests_per_shard
-        self._task = task
-        self._waiting: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_RequestShards":
-        return self
-
-    def add(self, requests: list[dict[str, Any]]) -> None:
-        self._waiting += requests
-        while len(self._waiting) >= self._size:
-            self._write(self._waiting[: self._size])
-            self._waiting = self._waiting[self._size :]
-
-    def _write(self, requests: list[dict[str, Any]]) -> None:
-        name = f"{self._task:05d}-{len(self.names):05d}.parquet"
-        write_parquet(self._folder / name, _table(requests, REQUEST_SCHEMA))
-        self.names.append(name)
-
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        if kind is None and self._waiting:
-            self._write(self._waiting)
 
 
 def read_plan(path: Path) -> Iterator[pa.RecordBatch]:

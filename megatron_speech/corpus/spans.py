@@ -32,8 +32,9 @@ _MAX_REDRAWS = 32
 class SpanConfig:
     """How much of a document is spoken, and in what pieces."""
 
-    unit: Literal["word", "sentence"] = "word"
-    """Spans of words (the paper) or whole sentences (by NLTK's Punkt, if its data is installed)."""
+    unit: Literal["word", "token", "sentence", "line"] = "word"
+    """Spans of words (the paper), of the text's tokens (lengths below then count those, and words
+    are cut), or whole sentences or lines."""
     eta: float = 0.3
     """Share of a document's words to be spoken."""
     mean_span_words: float = 10.0
@@ -231,6 +232,26 @@ def sample_sentence_spans(
     taken |= (room > 0) & (numbers * lengths < room if config.clip_last_span else True)
     chosen = np.sort(order[taken])
     return Spans(document[chosen], index[chosen], index[chosen] + 1)
+
+
+def skip_left_out(spans: Spans, kept: Sequence[np.ndarray]) -> Spans:
+    """Spans drawn over the units that were kept, as spans of all units.
+
+    `kept` has for each document of the batch which of its units (u,) were. A span with units left
+    out between its own becomes several.
+    """
+    if all(mask.all() for mask in kept):
+        return spans
+    units = [np.flatnonzero(mask) for mask in kept]
+    counts = np.array([len(each) for each in units], dtype=np.int64)
+    first = (np.cumsum(counts) - counts)[spans.document] + spans.start
+    owner, index = _ragged(spans.stop - spans.start)
+    place = np.concatenate(units)[first[owner] + index]
+    begins = np.ones(len(place), bool)
+    begins[1:] = (owner[1:] != owner[:-1]) | (place[1:] != place[:-1] + 1)
+    head = np.flatnonzero(begins)
+    stop = place[np.append(head[1:], len(place))[: len(head)] - 1] + 1
+    return Spans(spans.document[owner[head]], place[head], stop)
 
 
 def _ragged(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,19 +3,22 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards
 from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
-from ..data.templates import asr_document, speech_document, tts_document
-from ..errors import DataError, VocabularyError
+from ..data.templates import asr_document, speech_document, tts_document, voiced_text
+from ..errors import ConfigError, DataError, VocabularyError
 from ..progress import track
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .alignments import Alignments, cut_windows, spoken_text
+from .spans import SpanConfig, document_keys, sample_word_spans, uniform
 
 _DOCUMENTS_AT_A_TIME = 1024
+_FRAGMENT_PURPOSE = 104
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +63,23 @@ class TextToTokenConfig:
     """Files are <output-prefix>.bin, .idx, .json."""
     tokenizer_fingerprint: str | None = None
     """Refuse shards of another speech tokenizer."""
+    alignments: Path | None = None
+    """Parquet file of word times (id, start_s, stop_s), to cut recordings into fragments."""
+    fragments: float = 0.5
+    """Share of the recordings with word times that are cut into fragments, as the interleaver cuts
+    text; a model that never saw one cannot speak one. Without --alignments give it recordings of
+    fragments."""
+    mean_fragment_words: float = 10.0
+    """Lambda of the Poisson distribution of fragment lengths."""
+    seed: int = 0
+    """Chooses what is cut where, together with each record's id."""
+    tags: tuple[Literal["language", "speaker"], ...] = ()
+    """What the model is told of the voice, in brackets before the text: `[en, p225] Good morning.`
+    A record that lacks one goes without it. Name the same tags in --voices when generating."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fragments <= 1 or self.mean_fragment_words <= 0:
+            raise ConfigError("fragments is a share from 0 to 1, mean_fragment_words more than 0")
 
 
 AnyConfig = SpeechConfig | PairsConfig | TextToTokenConfig
@@ -110,9 +130,13 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
     """Documents for a text-to-token model. Raises as speech."""
     vocab, info, records = _open(config)
     rejected: list[Rejected] = []
+    records = _with_codes(records, rejected, needs_text=True)
+    if config.alignments is not None:
+        records = _fragments(records, Alignments(config.alignments), info, config)
     with IndexedWriter(config.output_prefix, vocab) as writer:
-        for batch in _batches(_with_codes(records, rejected, needs_text=True)):
-            texts = _encode(vocab, batch)
+        for batch in _batches(records):
+            voiced = [voiced_text((r.text or "").strip(), _voice(r, config)) for r in batch]
+            texts = vocab.text.encode_batch(voiced)
             writer.add_documents(
                 [
                     tts_document(vocab, ids, record.codes)
@@ -124,6 +148,32 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
     return _finish(writer, "text_to_token", info, rejected)
 
 
+def _voice(record: CodeRecord, config: TextToTokenConfig) -> str | None:
+    known = [getattr(record, tag) for tag in config.tags]
+    return ", ".join(value for value in known if value) or None
+
+
+def _fragments(
+    records: Iterable[CodeRecord],
+    alignments: Alignments,
+    info: CodeShardInfo,
+    config: TextToTokenConfig,
+) -> Iterator[CodeRecord]:
+    """Some of the records cut from end to end into windows of words, the others as they are."""
+    # all words, no gaps: the spans then lie side by side
+    lengths = SpanConfig(eta=1.0, gap_words=0, mean_span_words=config.mean_fragment_words)
+    for record in records:
+        key = document_keys(config.seed, [record.id])
+        spoken = None
+        if uniform(key, _FRAGMENT_PURPOSE, np.zeros(1))[0] < config.fragments:
+            spoken = spoken_text(record, alignments, info.frame_rate_hz)
+        if spoken is None or spoken.word_codes is None:
+            yield record
+            continue
+        spans = sample_word_spans(np.array([len(spoken.words)]), key, lengths)
+        yield from cut_windows(spoken, spans.start, spans.stop, info.frame_rate_hz)
+
+
 def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
     """Make one record of consecutive ones whose ids are `<document>/<nnn>` of one document.
 
@@ -133,25 +183,27 @@ def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
     """
     waiting: list[CodeRecord] = []
     for record in records:
-        if waiting and not _goes_on(waiting[-1].id, record.id):
+        if waiting and not goes_on(waiting[-1].id, record.id):
             yield _joined(waiting)
             waiting = []
         waiting.append(record)
-        if _document_of(record.id) is None:
+        if document_of(record.id) is None:
             yield record
             waiting = []
     if waiting:
         yield _joined(waiting)
 
 
-def _document_of(name: str) -> str | None:
+def document_of(name: str) -> str | None:
+    """The document of a segment `<document>/<nnn>`; None for an id of another form."""
     document, slash, segment = name.rpartition("/")
     return document if slash and segment.isdigit() else None
 
 
-def _goes_on(name: str, following: str) -> bool:
-    document = _document_of(name)
-    if document is None or document != _document_of(following):
+def goes_on(name: str, following: str) -> bool:
+    """Whether the second id is the segment right after the first."""
+    document = document_of(name)
+    if document is None or document != document_of(following):
         return False
     return int(following.rpartition("/")[2]) == int(name.rpartition("/")[2]) + 1
 
@@ -159,7 +211,7 @@ def _goes_on(name: str, following: str) -> bool:
 def _joined(records: list[CodeRecord]) -> CodeRecord:
     texts = [record.text for record in records if record.text]
     return CodeRecord(
-        id=_document_of(records[0].id) or records[0].id,
+        id=document_of(records[0].id) or records[0].id,
         codes=np.concatenate([record.codes for record in records]),
         text=" ".join(texts) or None,
         language=records[0].language,

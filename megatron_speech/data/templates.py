@@ -5,6 +5,8 @@
     tts, text_to_token <|speak|> text <boa> codes <eoa> <eod>
     interleaved       text <boa> codes <eoa> text ... <eod>
 
+A text-to-token model of several voices is told which one in brackets before the text: `[en, p225]`.
+
 The paper does not print its templates (paper, section 5); these are ours, and every reader and
 writer of documents takes them from here.
 """
@@ -66,6 +68,11 @@ def tts_document(vocab: SpeechTextVocab, text: Ids, codes: Ids) -> np.ndarray:
 def speak_prompt(vocab: SpeechTextVocab, text: Ids) -> np.ndarray:
     """What a text-to-token model is given; it answers with codes and end of audio."""
     return _join(vocab.specials[SPEAK], text, vocab.begin_of_audio_id)
+
+
+def voiced_text(text: str, voice: str | None) -> str:
+    """The text of a text-to-token prompt, with the tag of its voice."""
+    return f"[{voice}] {text}" if voice else text
 
 
 def transcribe_prompt(vocab: SpeechTextVocab, codes: Ids) -> np.ndarray:

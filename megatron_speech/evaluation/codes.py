@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data.code_shards import read_code_shards
 from ..errors import ConfigError, DataError
+from .spans import draw_spans, read_spans, span_figures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,13 @@ class EvaluateCodesConfig:
     """JSON file for the results."""
     limit: int | None = None
     """Records of each, from the start."""
+    requests: Path | None = None
+    """The plan's folder `requests`, where --codes is what the generate job made of it: adds word
+    errors before and after the gates, and rejections, by content, length and place."""
+    figure: Path | None = None
+    """PNG of what --requests adds."""
+    language: str = "en"
+    """Language of the texts (ISO 639-1)."""
     device: str = "cpu"
     """Torch device."""
 
@@ -36,6 +44,10 @@ class EvaluateCodesConfig:
             raise ConfigError(f"--codes needs one or more paths of different names, got {names}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        if self.requests is not None and len(names) > 1:
+            raise ConfigError("--requests belong to one folder of --codes")
+        if self.figure is not None and self.requests is None:
+            raise ConfigError("--figure shows what --requests adds; give both")
 
 
 def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
@@ -48,30 +60,52 @@ def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
     from ..speech_tokenizer.tokenizer import SpeechTokenizer
 
     tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
-    return {path.stem: _evaluate_set(tokenizer, path, config.limit) for path in config.codes}
+    found = {path.stem: _evaluate_set(tokenizer, path, config) for path in config.codes}
+    if config.requests is not None:
+        figures = _evaluate_spans(tokenizer, config.codes[0], config.requests, config)
+        found[config.codes[0].stem]["spans"] = figures
+        if config.figure is not None:
+            draw_spans(figures, config.figure)
+    return found
 
 
-def _evaluate_set(tokenizer: Any, path: Path, limit: int | None) -> dict[str, Any]:
+def _evaluate_spans(
+    tokenizer: Any, codes: Path, requests: Path, config: EvaluateCodesConfig
+) -> dict[str, Any]:
+    spans = read_spans(codes, requests, config.limit)
+    readings = _read(tokenizer, [span.codes for span in spans], config.language)
+    return span_figures(spans, readings, config.language)
+
+
+def _read(tokenizer: Any, codes: list[np.ndarray], language: str) -> list[str]:
+    """What the recogniser reads; nothing where there are no codes."""
+    spoken = [n for n, array in enumerate(codes) if len(array)]
+    texts = tokenizer.decode_text([codes[n] for n in spoken], [language] * len(spoken))
+    readings = [""] * len(codes)
+    for n, text in zip(spoken, texts, strict=True):
+        readings[n] = text
+    return readings
+
+
+def _evaluate_set(tokenizer: Any, path: Path, config: EvaluateCodesConfig) -> dict[str, Any]:
     from ..speech_tokenizer.transcription import word_error_rate
 
     _, stream = read_code_shards(path, tokenizer.fingerprint)
-    records = [record for record, _ in zip(stream, range(limit or 1 << 62), strict=False)]
+    most = config.limit or 1 << 62
+    records = [record for record, _ in zip(stream, range(most), strict=False)]
     unnamed = [record.id for record in records if not record.text]
     if unnamed or not records:
         raise DataError(
             f"{path} has {len(unnamed)} records without text among {len(records)}; the word error "
             "rate needs to know what was said"
         )
-    spoken = [n for n, record in enumerate(records) if len(record.codes)]
-    readings = [""] * len(records)
-    texts = tokenizer.decode_text([records[n].codes for n in spoken])
-    for n, text in zip(spoken, texts, strict=True):
-        readings[n] = text
+    readings = _read(tokenizer, [record.codes for record in records], config.language)
+    texts = [record.text or "" for record in records]
     counts = code_counts([record.codes for record in records], tokenizer.num_codes)
     return {
-        "wer": word_error_rate([record.text or "" for record in records], readings),
+        "wer": word_error_rate(texts, readings, config.language),
         "records": len(records),
-        "without_codes": len(records) - len(spoken),
+        "without_codes": sum(not len(record.codes) for record in records),
         "codes": int(counts.sum()),
         **codebook_figures(counts),
     }

@@ -27,9 +27,9 @@ def run_jobs(world: Path, work: Path, workers: int = 1, **changes) -> dict:
     return assemble(assemble_config(world, work, workers))
 
 
-def generate_config(world: Path, work: Path) -> GenerateConfig:
+def generate_config(world: Path, work: Path, **changes) -> GenerateConfig:
     return GenerateConfig(
-        plan=work / "plan", model=work, like=world / "like", output=work / "codes"
+        plan=work / "plan", model=work, like=world / "like", output=work / "codes", **changes
     )
 
 

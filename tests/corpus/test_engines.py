@@ -1,27 +1,23 @@
 import shutil
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from megatron_speech.corpus.engines import (
-    EngineConfig,
-    TransformersEngine,
-    make_batches,
-    split_requests,
-)
-from megatron_speech.corpus.gates import GateConfig, most_codes, reject_reason
-from megatron_speech.corpus.generate import GenerateConfig, generate_shard, read_report
+from megatron_speech.corpus.decoding import TransformersEngine
+from megatron_speech.corpus.engines import EngineConfig, make_batches, split_requests
+from megatron_speech.corpus.gates import GateConfig, Gates
+from megatron_speech.corpus.generate import Maker, generate_shard, read_report
 from megatron_speech.data.code_shards import read_code_shard
 from megatron_speech.data.templates import speak_prompt
 from megatron_speech.errors import CheckpointError, ConfigError
 from megatron_speech.files import read_json, write_json
-from tests.corpus.samples import INFO, WORDS, make_vocab
+from tests.corpus.samples import INFO, WORDS, make_vocab, write_codes
+from tests.corpus.tiny_model import write_model
 
 POSITIONS = 40
 
@@ -37,21 +33,7 @@ def vocab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model_folder(vocab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab.padded_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=False,
-        initializer_range=0.5,
-    )
-    model = LlamaForCausalLM(config)
-    model.lm_head.weight.data[vocab.end_of_audio_id] *= 1.5  # so that some texts end
-    model.save_pretrained(folder)
-    vocab.save_pretrained(folder)
+    write_model(folder, vocab)
     return folder
 
 
@@ -146,14 +128,11 @@ def test_a_request_that_is_too_long_is_rejected_with_that_reason(
         pa.table({"id": ["a", "b"], "text": texts, "seed": [1, 2]}), tmp_path / "r.parquet"
     )
     engine = TransformersEngine(short_model_folder, EngineConfig(device="cpu"))
-    config = GenerateConfig(
-        plan=tmp_path,
-        model=short_model_folder,
-        like=tmp_path,
-        output=tmp_path / "codes",
-        gates=GateConfig(least_seconds_per_character=0, extra_seconds=0.1),
-    )
-    generate_shard(tmp_path / "r.parquet", engine, INFO, config, lambda count: None)
+    write_codes(tmp_path / "like.parquet")
+    config = GateConfig(least_seconds_per_character=0, extra_seconds=0.1)
+    gates = Gates(config, tmp_path / "like.parquet", INFO.frame_rate_hz)
+    maker = Maker(engine, INFO, gates, None, 0.5)
+    generate_shard(tmp_path / "r.parquet", maker, tmp_path / "codes", lambda count: None)
     batches, reasons = read_report(tmp_path / "codes", "r.parquet")
     assert (batches, reasons[1]) == ([0, None], "too_long")
     assert reasons[0] != "too_long"
@@ -208,16 +187,3 @@ def test_a_folder_without_a_model(tmp_path):
         TransformersEngine(tmp_path, EngineConfig())
     with pytest.raises(ConfigError):
         EngineConfig(batch_size=0)
-
-
-def test_gates():
-    config, rate = GateConfig(), 12.5
-    text = "x" * 100
-    assert most_codes(text, rate, config) == int(12.5 * 21.5) + 1
-    good = np.zeros(100, np.int64)
-    assert reject_reason(text, good, True, rate, config) is None
-    assert reject_reason(text, good, False, rate, config) == "no_end"
-    assert reject_reason(text, good[:0], True, rate, config) == "empty"
-    assert reject_reason(text, good[:10], True, rate, config) == "too_short"
-    with pytest.raises(ConfigError):
-        GateConfig(least_seconds_per_character=1.0)

@@ -1,3 +1,4 @@
+import math
 import random
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from megatron_speech.corpus.interleave import choose_spans, cut_text, spoken_text, word_bounds
-from megatron_speech.corpus.sentences import ends_sentence, split_sentences
+from megatron_speech.corpus.sentences import split_sentences
 from megatron_speech.corpus.spans import SpanConfig, document_keys
 from megatron_speech.corpus.weave import SpanBatch, weave
 from megatron_speech.vocab import SpeechTextVocab
@@ -53,7 +54,7 @@ def vocab(request, byte_level, tmp_path_factory):
 def interleave(vocab, texts, config, seed=0):
     """Documents as the jobs make them, each span's codes being its number in the batch."""
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]
-    cuts = [cut_text(vocab, text, config.unit) for text in texts]
+    cuts = [cut_text(vocab, text, config.unit, skip_unspeakable=True) for text in texts]
     keys = document_keys(seed, [str(n) for n in range(len(texts))])
     spans = choose_spans(cuts, keys, config)
     pick = list(zip(spans.document, spans.start, spans.stop, strict=True))
@@ -72,13 +73,17 @@ def interleave(vocab, texts, config, seed=0):
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(TEXTS, min_size=1, max_size=4),
-    st.sampled_from(["word", "sentence"]),
+    st.sampled_from(["word", "token", "sentence", "line"]),
     st.sampled_from([0.3, 0.7, 1.0]),
 )
 @example([""], "word", 0.3)
 @example(["one"], "word", 0.3)
 @example(["one\r\ntwo\r\n\r\nthree four"], "word", 1.0)
+@example(["one\r\ntwo\r\n\r\nthree four"], "line", 0.5)
 @example(["\U0001f600\U0001f601 你好 \n"], "word", 0.5)
+@example(["\U0001f600\U0001f601 你好 \n"], "token", 1.0)
+@example(["שלום עולם e\u0301e\u0301 \u200b 123456 789"], "token", 0.7)
+@example(["see x = y \\frac and http://a.b/c then go home now"], "word", 1.0)
 def test_text_tokens_are_those_of_the_uncut_document(vocab, texts, unit, eta):
     config = SpanConfig(unit=unit, eta=eta, mean_span_words=3)
     texts, cuts, _, batch, woven = interleave(vocab, texts, config)
@@ -134,6 +139,45 @@ def test_chinese_characters_are_words(byte_level):
     assert [text[a:b] for a, b in word_bounds(text)] == ["他", "说", "「你", "好」。", "ok"]
 
 
+@settings(max_examples=80, deadline=None)
+@given(TEXTS, st.sampled_from([0.3, 0.7, 1.0]))
+@example("a http://x.y/z b c = d e f_g h i j", 1.0)
+def test_exactly_eta_of_the_speakable_units_is_spoken_and_nothing_else(byte_level, text, eta):
+    for unit in ("word", "token"):
+        config = SpanConfig(unit=unit, eta=eta, mean_span_words=3)
+        _, cuts, spans, _, _ = interleave(byte_level, [text], config)
+        speakable = cuts[0].speakable
+        spoken = np.zeros(len(speakable), int)
+        for start, stop in zip(spans.start, spans.stop, strict=True):
+            spoken[start:stop] += 1
+        assert spoken.max(initial=0) <= 1
+        assert not spoken[~speakable].any()
+        assert spoken.sum() == math.ceil(eta * speakable.sum() - 1e-9)
+
+
+def test_a_megabyte_in_one_line(byte_level):
+    text = "the cat saw Mira " * 60_000
+    _, cuts, spans, batch, woven = interleave(byte_level, [text], SpanConfig())
+    covered = (spans.stop - spans.start).sum()
+    assert covered == math.ceil(0.3 * len(cuts[0].unit_tokens) - 1e-9)
+    text_tokens = len(cuts[0].tokens) - (batch.token_stop - batch.token_start).sum()
+    assert len(woven.tokens) == text_tokens + 3 * len(spans.start) + 1
+
+
+def test_lines_are_units_of_their_own(byte_level):
+    text = "one two\nthree. Four\r\nfive"
+    cut = cut_text(byte_level, text, "line")
+    assert cut.sentences.tolist() == [2, 2, 1]
+
+
+def test_tokens_are_units_that_cut_words(byte_level):
+    text = "unbelievable stories 12345"
+    cut = cut_text(byte_level, text, "token")
+    pieces = [text[a:b] for a, b in cut.unit_characters]
+    assert "".join(pieces) == text.replace(" ", "")
+    assert len(text.split()) < len(pieces) <= len(cut.tokens)
+
+
 def test_weaving_equals_a_plain_loop(byte_level):
     rng = random.Random(0)
     texts = [story(rng) for _ in range(30)] + ["", "one"]
@@ -160,12 +204,6 @@ def test_weaving_equals_a_plain_loop(byte_level):
         assert woven.speech_start.tolist() == speech_starts
 
 
-def test_sentence_ends():
-    words = 'He said "no." Mr. Tom (J. Smith) left! Why? 3.5 etc. 你好。 end'.split()
-    ends = [word for word in words if ends_sentence(word)]
-    assert ends == ['"no."', "left!", "Why?", "你好。"]
-
-
 def test_long_texts_are_split_at_sentences_and_nothing_is_lost():
     rng = random.Random(2)
     text = " ".join(story(rng) for _ in range(10))
@@ -175,6 +213,7 @@ def test_long_texts_are_split_at_sentences_and_nothing_is_lost():
     assert all(part.endswith(".") for part in parts)
     assert split_sentences(text, 10**6) == [text]
     assert split_sentences("x" * 500, 80) == ["x" * 500]
+    assert split_sentences("你好世界。" * 30, 80) == ["你好世界。" * 16, "你好世界。" * 14]
 
 
 def test_spoken_text_joins_words_by_single_spaces():

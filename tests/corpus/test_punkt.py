@@ -53,13 +53,14 @@ def ending_words(text):
     return [word for word, end in zip(text.split(" "), ends, strict=True) if end]
 
 
-def test_without_data_the_rules_decide(no_punkt):
-    assert sentence_splitter() == "rules"
-    assert ending_words(TEXT) == ["Adm.", "pier.", "ten.", "calm."]
+def test_without_data_sentencex_decides(no_punkt):
+    assert sentence_splitter("en").startswith("sentencex-")
+    assert ending_words(TEXT)[-3:] == ["pier.", "ten.", "calm."]
 
 
 def test_with_data_punkt_decides(punkt):
-    assert sentence_splitter().startswith("punkt-")
+    assert sentence_splitter("en").startswith("punkt-")
+    assert sentence_splitter("de").startswith("sentencex-")
     assert "Adm." not in ending_words(TEXT)
     assert {"pier.", "ten.", "calm."} <= set(ending_words(TEXT))
 
@@ -86,7 +87,7 @@ def test_a_plan_is_not_continued_with_another_splitter(world, tmp_path, punkt):
     plan(plan_config(world, tmp_path / "words"))
     plan(plan_config(world, tmp_path / "plan", spans=spans))
     settings = read_json(tmp_path / "plan" / "settings.json")
-    assert settings["sentences"] == sentence_splitter()
+    assert settings["sentences"] == sentence_splitter("en")
     nltk.data.path[:] = []
     sentences._punkt.cache_clear()
     plan(plan_config(world, tmp_path / "words"))  # spans of words know no sentences

@@ -27,7 +27,7 @@ class TableTranscriber:
     def __init__(self, fingerprint: str = FINGERPRINT):
         self.fingerprint = fingerprint
 
-    def decode_text(self, codes):
+    def decode_text(self, codes, languages=None):
         table = {tuple(sentence_codes(s)): s for s in SENTENCES}
         bare = [table.get(tuple(array), "zzz") for array in codes]
         return [text.lower().strip(".?") for text in bare]

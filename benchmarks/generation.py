@@ -1,0 +1,89 @@
+"""Text to codes with the transformers engine: batches of 512 against one text at a time.
+
+python benchmarks/generation.py
+
+The model is t2t-debug's shape with random weights and hardly ever stops, so every text gets as many
+codes as it may have. Also counts how many texts get other codes in another batch size.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import report, time_pair
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from megatron_speech.corpus.decoding import TransformersEngine
+from megatron_speech.corpus.engines import EngineConfig
+from megatron_speech.recipes.lm import RECIPES
+from megatron_speech.vocab import SpeechTextVocab
+
+TEXTS, ALONE, WORDS, CODES = 512, 8, 10, 40
+NUM_CODES = 512
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        texts = write_model(folder)
+        engines = {
+            size: TransformersEngine(folder, EngineConfig(batch_size=size, device="cpu"))
+            for size in (TEXTS, 64, 1)
+        }
+
+    def run(size: int, count: int) -> list[list[int]]:
+        found = engines[size].generate(texts[:count], range(count), lambda text: CODES)
+        return [generation.codes.tolist() for generation in found]
+
+    together = run(TEXTS, TEXTS)
+    differing = {
+        f"texts_that_differ_in_batches_of_{size}": np.mean(
+            [a != b for a, b in zip(together, run(size, count), strict=False)]
+        )
+        for size, count in ((64, TEXTS), (1, 64))
+    }
+    times = time_pair(lambda: run(TEXTS, TEXTS), lambda: run(1, ALONE), rounds=3)
+    codes = np.array([len(codes) for codes in together])
+    ours, peer = codes.sum() / times["ours_s"], codes[:ALONE].sum() / times["peer_s"]
+    figures = {
+        "codes_per_s": float(ours),
+        "codes_per_s_alone": float(peer),
+        "ratio": float(ours / peer),
+        **{name: float(share) for name, share in differing.items()},
+    }
+    report("generation", "the same engine, one text at a time", figures)
+
+
+def write_model(folder: Path) -> list[str]:
+    """An exported folder; returns texts of its words."""
+    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1000)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    (folder / "text").mkdir(parents=True)
+    tokenizer.save(str(folder / "text" / "tokenizer.json"))
+    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES)
+    shape = RECIPES["t2t-debug"]().model
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab.padded_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.ffn_hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_attention_heads,
+        max_position_embeddings=shape.max_position_embeddings,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    vocab.save_pretrained(folder)
+    random = np.random.default_rng(0)
+    return [
+        " ".join(f"w{n}" for n in random.integers(1, 1000, random.poisson(WORDS) + 1))
+        for _ in range(TEXTS)
+    ]
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,113 @@
+"""When each word of a recording is said, and the codes of some of its words.
+
+An alignment file is Parquet with columns id, start_s and stop_s: for each record of a code shard
+the times of its words in seconds, as a forced aligner gives them. Words are what stands between
+whitespace; Chinese and Japanese characters count one by one (interleave.word_bounds).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.code_shards import CodeRecord
+from ..errors import DataError
+from ..parquet import read_parquet
+from .interleave import word_bounds
+
+
+class Alignments:
+    """Times of words by record; the whole file is held in memory.
+
+    Raises:
+        DataError: the file is missing, damaged, or lists of one row differ in length.
+    """
+
+    def __init__(self, path: Path):
+        table = read_parquet(path, ("id", "start_s", "stop_s"))
+        starts, stops = (table[name].combine_chunks() for name in ("start_s", "stop_s"))
+        lengths = starts.value_lengths().to_numpy(zero_copy_only=False)
+        if not np.array_equal(lengths, stops.value_lengths().to_numpy(zero_copy_only=False)):
+            raise DataError(f"{path}: start_s and stop_s of a row differ in length")
+        flat = [part.flatten().to_numpy(zero_copy_only=False) for part in (starts, stops)]
+        self._times = np.stack(flat, axis=1).astype(np.float64)
+        self._stops = np.cumsum(lengths)
+        self._rows = {name: row for row, name in enumerate(table["id"].to_pylist())}
+
+    def times(self, record: str) -> np.ndarray | None:
+        """Start and stop of each word in seconds, (w, 2); None for a record that is not there."""
+        row = self._rows.get(record)
+        if row is None:
+            return None
+        return self._times[self._stops[row - 1] if row else 0 : self._stops[row]]
+
+
+@dataclass(frozen=True)
+class SpokenText:
+    """A record's text with single spaces, its codes (n,), and where its words are.
+
+    `words` (w, 2) are characters; `word_codes` (w, 2) the codes of each word, None where times are
+    unknown or are those of another number of words.
+    """
+
+    record: CodeRecord
+    text: str
+    words: np.ndarray
+    word_codes: np.ndarray | None
+
+    def codes(self, start: int, stop: int) -> np.ndarray | None:
+        """Codes of characters start..stop, which are borders of words; None if times are missing.
+
+        The whole text has all codes, with the silence around it.
+        """
+        whole = self.record.codes
+        if start <= 0 and stop >= len(self.text):
+            return whole
+        if self.word_codes is None:
+            return None
+        first = np.searchsorted(self.words[:, 0], start)
+        last = np.searchsorted(self.words[:, 1], stop)
+        begin = 0 if start <= 0 else self.word_codes[first, 0]
+        end = len(whole) if stop >= len(self.text) else self.word_codes[last, 1]
+        return whole[begin:end]
+
+
+def spoken_text(
+    record: CodeRecord, alignments: Alignments | None, frame_rate_hz: float
+) -> SpokenText:
+    """A record with its words' codes: from the frame a word begins in to the one it ends in."""
+    text = " ".join((record.text or "").split())
+    words = word_bounds(text)
+    times = None if alignments is None else alignments.times(record.id)
+    if times is None or len(times) != len(words):
+        return SpokenText(record, text, words, None)
+    frames = np.stack([np.floor(times[:, 0] * frame_rate_hz), np.ceil(times[:, 1] * frame_rate_hz)])
+    frames = np.clip(np.nan_to_num(frames.T), 0, len(record.codes)).astype(np.int64)
+    return SpokenText(record, text, words, frames)
+
+
+def cut_windows(
+    spoken: SpokenText, starts: Sequence[int], stops: Sequence[int], frame_rate_hz: float
+) -> list[CodeRecord]:
+    """Records of words starts..stops of a record whose word times are known; empty ones left out.
+
+    Ids are `<record>:<first word>`.
+    """
+    record, found = spoken.record, []
+    for first, last in zip(starts, stops, strict=True):
+        start, stop = int(spoken.words[first, 0]), int(spoken.words[last - 1, 1])
+        codes = spoken.codes(start, stop)
+        if codes is None or not len(codes):
+            continue
+        found.append(
+            CodeRecord(
+                id=f"{record.id}:{first}",
+                codes=codes,
+                text=spoken.text[start:stop],
+                language=record.language,
+                duration_s=len(codes) / frame_rate_hz,
+                speaker=record.speaker,
+            )
+        )
+    return found

@@ -1,0 +1,52 @@
+"""Generated codes read back by the speech tokenizer's own recogniser."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+
+
+class SelfCheck:
+    """Counts the word errors of codes against the texts they are to say.
+
+    Raises:
+        DataError: a speech tokenizer other than the one the codes belong to.
+        ConfigError: a speech tokenizer that cannot transcribe.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, language: str, device: str):
+        import torch
+
+        from ..speech_tokenizer.tokenizer import SpeechTokenizer
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer: Any = SpeechTokenizer.from_pretrained(folder, device)
+        self._language = language
+        if self._tokenizer.fingerprint != fingerprint:
+            raise DataError(
+                f"--self-check {folder} is speech tokenizer {self._tokenizer.fingerprint}, the "
+                f"codes are of {fingerprint}; give the tokenizer that made the speech of --like"
+            )
+        if self._tokenizer.text is None:
+            raise ConfigError(f"--self-check {folder} ends at its quantizer and cannot transcribe")
+
+    def word_errors(
+        self, texts: Sequence[str], codes: Sequence[np.ndarray]
+    ) -> list[tuple[int, int]]:
+        """Word errors and words of each text; (0, 0) for one in which no word is left.
+
+        Codes (n,) are not empty. Which are read together depends on their lengths alone.
+        """
+        from ..speech_tokenizer.transcription import word_errors
+
+        languages = [self._language] * len(texts)
+        readings = self._tokenizer.decode_text(codes, languages)
+        counted = (
+            word_errors([text], [reading], self._language)
+            for text, reading in zip(texts, readings, strict=True)
+        )
+        return [one[0] if one else (0, 0) for one in counted]
