@@ -81,7 +81,7 @@ def test_merged_text_names_its_sources_and_a_folder_stands_for_its_datasets(worl
 
 def test_what_does_not_belong_together_is_not_merged(world, done, tmp_path):
     text = text_dataset(world, tmp_path)
-    with pytest.raises(DataError, match="has kind 'text', .* has 'interleaved'"):
+    with pytest.raises(DataError, match=r"has kind 'text', .* has 'interleaved'"):
         run_merge(world, tmp_path / "x", done[0] / "out", text)
     with pytest.raises(ConfigError, match="also an input"):
         run_merge(world, text, text)
