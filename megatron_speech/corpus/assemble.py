@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
@@ -24,8 +26,10 @@ from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
 from .tasks import run_tasks
+from .vocabulary import open_vocab
 from .weave import weave
 
+_WOVEN_AT_A_TIME = 128  # documents: arrays that stay in the processor's cache
 _COUNTS = ("words", "spoken_words", "spans")
 
 
@@ -62,7 +66,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
             tokenizer or of other requests.
         VocabularyError: the plan or the codes belong to another vocabulary.
     """
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)
     planned = read_json(config.plan / "plan.json")
     if planned["vocab_fingerprint"] != vocab.fingerprint:
@@ -120,31 +124,32 @@ def _assemble_task(task: _Task) -> None:
     if report_path.exists() and read_json(report_path)["key"] == key:
         return
     report_path.unlink(missing_ok=True)
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab)
     report: dict[str, Any] = {"key": key, **dict.fromkeys(_COUNTS, 0)}
     rejected: list[Rejected] = []
     codes = CodeStream(task.shards, config.codes)
-    first_document = 0
     with (
         IndexedWriter(task.part, vocab) as writer,
         atomic_path(dataset_path(task.part, ".spans.parquet")) as spans_path,
         parquet_writer(spans_path, SPAN_SCHEMA) as spans_writer,
     ):
         for batch in read_plan(plan_file):
-            columns = PlanColumns(batch)
-            taken = codes.take(columns.span_ids())
-            keep = taken.lengths > 0
-            spans = columns.spans(keep, taken.codes, taken.lengths)
-            woven = weave(vocab, columns.tokens, columns.token_counts, spans)
-            writer.add(woven.tokens, woven.lengths)
-            spans_writer.write_table(
-                provenance(columns, keep, spans, woven, taken, first_document, task.generator)
-            )
-            first_document += batch.num_rows
-            report["words"] += int(columns.words.sum())
-            report["spoken_words"] += int(columns.flat("span_words")[keep].sum())
-            report["spans"] += int(keep.sum())
-            rejected += taken.rejected
+            tables = []
+            for first in range(0, batch.num_rows, _WOVEN_AT_A_TIME):
+                columns = PlanColumns(batch.slice(first, _WOVEN_AT_A_TIME))
+                taken = codes.take(columns.span_ids)
+                keep = taken.lengths > 0
+                spans = columns.spans(keep, taken.codes, taken.lengths)
+                woven = weave(vocab, columns.tokens, columns.token_counts, spans)
+                tables.append(
+                    provenance(columns, keep, spans, woven, taken, writer.documents, task.generator)
+                )
+                writer.add(woven.tokens, woven.lengths)
+                report["words"] += int(columns.words.sum())
+                report["spoken_words"] += int(columns.flat("span_words")[keep].sum())
+                report["spans"] += int(keep.sum())
+                rejected += taken.rejected
+            spans_writer.write_table(pa.concat_tables(tables))
         codes.require_end()
     writer.write_facts("interleaved", None)
     report["rejected"] = [[item.id, item.reason, item.detail] for item in rejected]

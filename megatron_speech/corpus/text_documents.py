@@ -27,6 +27,7 @@ from .sources import (
 )
 from .tasks import run_tasks
 from .text_encoder import IdsDiffer, TextEncoder, can_be_fast, fast_engine
+from .vocabulary import open_vocab
 
 _PART_BYTES = 16 << 20
 _DOCUMENTS_AT_A_TIME = 1024
@@ -91,7 +92,7 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
         DataError: no corpus there, a column missing, or not one usable document.
         VocabularyError: `tokenizer_model` is no vocabulary folder.
     """
-    vocab = _vocab(config.tokenizer_model, _changed(config.tokenizer_model))
+    vocab = open_vocab(config.tokenizer_model)
     paths = find_texts(config.input)
     size = total_bytes(paths)
     shares = split_inputs(paths, max(1, -(-size // _PART_BYTES)))
@@ -147,18 +148,8 @@ def _keep_parts_of(settings: dict[str, Any], folder: Path) -> None:
         write_json(path, settings)
 
 
-def _changed(model: Path) -> int:
-    path = model / "tokenizer.json"
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
 @functools.lru_cache(maxsize=1)  # opened once per process, not once per part
-def _vocab(model: Path, changed: int) -> SpeechTextVocab:
-    return SpeechTextVocab.from_pretrained(model)
-
-
-@functools.lru_cache(maxsize=1)
-def _engine(model: Path, changed: int) -> Any:
+def _engine(model: Path, vocab_fingerprint: str) -> Any:
     return fast_engine(model)
 
 
@@ -167,8 +158,8 @@ def _tokenise_part(part: _Part) -> list[Rejected]:
     if report.exists():
         return [Rejected(*item) for item in read_json(report)]
     model = part.config.tokenizer_model
-    vocab = _vocab(model, _changed(model))
-    encoder = TextEncoder(vocab.text, _engine(model, _changed(model)) if part.fast else None)
+    vocab = open_vocab(model)
+    encoder = TextEncoder(vocab.text, _engine(model, vocab.fingerprint) if part.fast else None)
     rejected: list[Rejected] = []
     with IndexedWriter(part.prefix, vocab) as writer:
         for documents in _batches(part, rejected):
