@@ -9,7 +9,7 @@ A span whose codes were rejected stays text. A code shard that is missing is an 
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from ..files import atomic_path, fingerprint_of, read_json, write_json
 from ..parquet import parquet_writer
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .cluster import ClusterConfig, Place
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
-from .tasks import run_tasks
 from .vocabulary import open_vocab
 from .weave import weave
 
@@ -47,6 +47,7 @@ class AssembleConfig:
     """Files are <output-prefix>.bin, .idx, .json, .spans.parquet."""
     workers: int = 1
     """Processes."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         DataError: the plan is unfinished, a code shard is missing, damaged, of another speech
             tokenizer or of other requests.
         VocabularyError: the plan or the codes belong to another vocabulary.
+        Submitted: Slurm has it now.
     """
     vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)
@@ -83,7 +85,8 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         names = [path.name for path in requests if path.name.startswith(f"{number:05d}-")]
         shards = [config.codes / name for name in names]
         tasks.append(_Task(number, folder / f"{number:05d}", shards, generator, config))
-    run_tasks(_assemble_task, tasks, workers=config.workers, description="assemble")
+    place = Place.of(assemble, config, dataset_path(config.output_prefix, ".logs"))
+    place.run(_assemble_task, tasks, workers=config.workers, description="assemble")
     facts = _join_parts(config, vocab, [task.part for task in tasks], info, planned)
     shutil.rmtree(folder)
     return facts

@@ -5,7 +5,7 @@ import itertools
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..errors import ConfigError, DataError
 from ..files import read_json, write_json
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .cluster import ClusterConfig, Place
 from .sources import (
     Document,
     Piece,
@@ -25,7 +26,6 @@ from .sources import (
     split_inputs,
     total_bytes,
 )
-from .tasks import run_tasks
 from .text_encoder import IdsDiffer, TextEncoder, can_be_fast, fast_engine
 from .vocabulary import open_vocab
 
@@ -57,6 +57,7 @@ class PreprocessConfig:
     """Processes. The files are the same for any number."""
     gigatoken: bool = True
     """Tokenise byte-level BPE by gigatoken, after comparing its ids; the files are the same."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if not self.input or not self.json_keys:
@@ -91,6 +92,7 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         VocabularyError: `tokenizer_model` is no vocabulary folder.
+        Submitted: Slurm has it now.
     """
     vocab = open_vocab(config.tokenizer_model)
     paths = find_texts(config.input)
@@ -127,11 +129,10 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
 def _tokenise(parts: list[_Part], settings: dict[str, Any], folder: Path) -> list[Rejected]:
     """Write all parts of one key and return what was set aside."""
     _keep_parts_of({**settings, "gigatoken": parts[0].fast}, folder)
-    outcomes = run_tasks(
-        _tokenise_part,
-        parts,
-        workers=parts[0].config.workers,
-        description=f"tokenise {folder.stem}",
+    config = parts[0].config
+    place = Place.of(preprocess, config, folder.with_suffix(".logs"))
+    outcomes = place.run(
+        _tokenise_part, parts, workers=config.workers, description=f"tokenise {folder.stem}"
     )
     return list(itertools.chain(*outcomes))
 
