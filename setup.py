@@ -46,6 +46,7 @@ setup(
         "nltk>=3.9",
         "sentencex>=1.0",
         "matplotlib>=3.9",
+        "gigatoken>=0.10,<0.11",  # fast byte-level BPE; its ids are compared, see text_encoder.py
     ],
     extras_require={
         "gpu": [
@@ -53,12 +54,15 @@ setup(
             "transformer-engine[core_cu13,pytorch]>=2.20",
             "flash-attn>=2.8",
         ],
+        # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
+        "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
         "numbers": ["num2words>=0.5.13"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
         "dev": [
             "pytest>=8.3",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
+            "datatrove>=0.10,<0.11",
             "ruff>=0.14",
             "pyright>=1.1.400",
             "import-linter>=2.5",

@@ -26,6 +26,7 @@ import tyro
 from megatron_speech import cli
 from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
 from megatron_speech.corpus.assemble import AssembleConfig, assemble
+from megatron_speech.corpus.cluster import Submitted
 from megatron_speech.corpus.generate import GenerateConfig, generate
 from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
 from megatron_speech.corpus.plan import PlanConfig, plan
@@ -64,7 +65,11 @@ Job = (
 def main(argv: Sequence[str] | None = None) -> Any:
     """Run one job, print its counts as JSON and return them."""
     config = cli.parse(Job, argv, __doc__ or "")  # type: ignore[arg-type]
-    result = JOBS[type(config)](config)
+    try:
+        result = JOBS[type(config)](config)
+    except Submitted as submitted:
+        print(submitted)
+        return {"job_id": submitted.job_id}
     print(json.dumps(result, indent=2, default=asdict))
     return result
 

@@ -10,13 +10,18 @@ and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 from collections.abc import Sequence
 
 from megatron_speech import cli
+from megatron_speech.corpus.cluster import Submitted
 from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
 from megatron_speech.rejected import describe_counts
 
 
 def main(argv: Sequence[str] | None = None) -> list[TextDataset]:
     """Build one dataset per key and return them."""
-    datasets = preprocess(cli.parse(PreprocessConfig, argv, __doc__ or ""))
+    try:
+        datasets = preprocess(cli.parse(PreprocessConfig, argv, __doc__ or ""))
+    except Submitted as submitted:
+        print(submitted)
+        return []
     for dataset in datasets:
         print(
             f"{dataset.prefix}: {dataset.documents:,} documents, {dataset.tokens:,} tokens; "

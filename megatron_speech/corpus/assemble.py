@@ -9,8 +9,7 @@ A span whose codes were rejected stays text. A code shard that is missing is an 
 """
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +19,17 @@ from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
 from ..files import atomic_path, fingerprint_of, read_json, write_json
-from ..parquet import open_parquet, parquet_writer, read_batches
+from ..parquet import parquet_writer
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .cluster import ClusterConfig, Place
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
-from .provenance import SPAN_SCHEMA, PlanColumns, provenance
-from .tasks import run_tasks
+from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
+from .vocabulary import open_vocab
 from .weave import weave
 
-_SPANS_AT_A_TIME = 65_536
+_WOVEN_AT_A_TIME = 128  # documents: arrays that stay in the processor's cache
 _COUNTS = ("words", "spoken_words", "spans")
 
 
@@ -47,6 +47,7 @@ class AssembleConfig:
     """Files are <output-prefix>.bin, .idx, .json, .spans.parquet."""
     workers: int = 1
     """Processes."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         DataError: the plan is unfinished, a code shard is missing, damaged, of another speech
             tokenizer or of other requests.
         VocabularyError: the plan or the codes belong to another vocabulary.
+        Submitted: Slurm has it now.
     """
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)
     planned = read_json(config.plan / "plan.json")
     if planned["vocab_fingerprint"] != vocab.fingerprint:
@@ -83,7 +85,8 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         names = [path.name for path in requests if path.name.startswith(f"{number:05d}-")]
         shards = [config.codes / name for name in names]
         tasks.append(_Task(number, folder / f"{number:05d}", shards, generator, config))
-    run_tasks(_assemble_task, tasks, workers=config.workers, description="assemble")
+    place = Place.of(assemble, config, dataset_path(config.output_prefix, ".logs"))
+    place.run(_assemble_task, tasks, workers=config.workers, description="assemble")
     facts = _join_parts(config, vocab, [task.part for task in tasks], info, planned)
     shutil.rmtree(folder)
     return facts
@@ -124,31 +127,32 @@ def _assemble_task(task: _Task) -> None:
     if report_path.exists() and read_json(report_path)["key"] == key:
         return
     report_path.unlink(missing_ok=True)
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab)
     report: dict[str, Any] = {"key": key, **dict.fromkeys(_COUNTS, 0)}
     rejected: list[Rejected] = []
     codes = CodeStream(task.shards, config.codes)
-    first_document = 0
     with (
         IndexedWriter(task.part, vocab) as writer,
         atomic_path(dataset_path(task.part, ".spans.parquet")) as spans_path,
         parquet_writer(spans_path, SPAN_SCHEMA) as spans_writer,
     ):
         for batch in read_plan(plan_file):
-            columns = PlanColumns(batch)
-            taken = codes.take(columns.span_ids())
-            keep = taken.lengths > 0
-            spans = columns.spans(keep, taken.codes, taken.lengths)
-            woven = weave(vocab, columns.tokens, columns.token_counts, spans)
-            writer.add(woven.tokens, woven.lengths)
-            spans_writer.write_table(
-                provenance(columns, keep, spans, woven, taken, first_document, task.generator)
-            )
-            first_document += batch.num_rows
-            report["words"] += int(columns.words.sum())
-            report["spoken_words"] += int(columns.flat("span_words")[keep].sum())
-            report["spans"] += int(keep.sum())
-            rejected += taken.rejected
+            tables = []
+            for first in range(0, batch.num_rows, _WOVEN_AT_A_TIME):
+                columns = PlanColumns(batch.slice(first, _WOVEN_AT_A_TIME))
+                taken = codes.take(columns.span_ids)
+                keep = taken.lengths > 0
+                spans = columns.spans(keep, taken.codes, taken.lengths)
+                woven = weave(vocab, columns.tokens, columns.token_counts, spans)
+                tables.append(
+                    provenance(columns, keep, spans, woven, taken, writer.documents, task.generator)
+                )
+                writer.add(woven.tokens, woven.lengths)
+                report["words"] += int(columns.words.sum())
+                report["spoken_words"] += int(columns.flat("span_words")[keep].sum())
+                report["spans"] += int(keep.sum())
+                rejected += taken.rejected
+            spans_writer.write_table(pa.concat_tables(tables))
         codes.require_end()
     writer.write_facts("interleaved", None)
     report["rejected"] = [[item.id, item.reason, item.detail] for item in rejected]
@@ -172,7 +176,7 @@ def _join_parts(
         parquet_writer(temporary, SPAN_SCHEMA) as spans_writer,
     ):
         for part in parts:
-            for table in _shifted(dataset_path(part, ".spans.parquet"), writer.documents):
+            for table in shifted_spans(part, writer.documents):
                 spans_writer.write_table(table)
             writer.add_indexed(part)
     counts["speech_word_fraction"] = counts["spoken_words"] / max(counts["words"], 1)
@@ -180,10 +184,3 @@ def _join_parts(
     counts["not_speakable"] = planned["not_speakable"]
     writer.write_facts("interleaved", info.tokenizer_fingerprint if info else None, counts)
     return read_json(dataset_path(prefix, ".json"))
-
-
-def _shifted(path: Path, first_document: int) -> Iterator[pa.Table]:
-    for batch in read_batches(open_parquet(path), path, _SPANS_AT_A_TIME):
-        table = pa.Table.from_batches([batch]).cast(SPAN_SCHEMA)
-        document = table["document"].to_numpy() + first_document
-        yield table.set_column(0, "document", pa.array(document))

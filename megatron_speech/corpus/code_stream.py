@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..data.code_shards import CodeRecord, read_code_shard
+from ..data.code_shards import read_code_table
 from ..errors import DataError
 from ..rejected import Rejected
 from .generate import read_report
@@ -18,13 +20,15 @@ _UNKNOWN = "no_codes"
 class TakenCodes:
     """Codes of consecutive spans: `codes` (c,) flat, `lengths` (s,), 0 where rejected.
 
-    `shards` and `batches` (s,) say in which shard and batch each was made.
+    `shards` (s,) and `batches` (s,) say in which shard, by its number in `names`, and in which
+    batch each was made; -1 where no batch is known.
     """
 
     codes: np.ndarray
     lengths: np.ndarray
-    shards: list[str]
-    batches: list[int | None]
+    shards: np.ndarray
+    batches: np.ndarray
+    names: list[str]
     rejected: list[Rejected]
 
 
@@ -33,62 +37,77 @@ class CodeStream:
 
     def __init__(self, shards: Sequence[Path], folder: Path):
         self._shards = list(shards)
+        self._names = [path.name for path in shards]
         self._folder = folder
-        self._next_shard = 0
+        self._opened = 0
         self._position = 0
-        self._name = ""
-        self._records: list[CodeRecord] = []
-        self._batches: list[int | None] = []
+        self._ids: pa.Array = pa.array([], pa.string())
+        self._texts: pa.Array = self._ids
+        self._codes = np.zeros(0, np.int64)
+        self._offsets = np.zeros(1, np.int64)
+        self._batches = np.zeros(0, np.int64)
         self._reasons: list[str | None] = []
 
-    def take(self, ids: Sequence[str]) -> TakenCodes:
+    def take(self, ids: pa.Array) -> TakenCodes:
         """The next `len(ids)` records, which must have these ids.
 
         Raises:
             DataError: the shards hold other records, or too few.
         """
-        codes: list[np.ndarray] = [np.zeros(0, np.int64)]
-        taken = TakenCodes(codes[0], np.zeros(len(ids), np.int64), [], [], [])
-        for number, name in enumerate(ids):
-            while self._position == len(self._records):
-                self._open_next(name)
-            record = self._records[self._position]
-            if record.id != name:
-                raise DataError(
-                    f"{self._folder / self._name} holds {record.id!r} where the plan has "
-                    f"{name!r}: the codes belong to another plan; generate them again"
-                )
-            if len(record.codes):
-                codes.append(record.codes)
-                taken.lengths[number] = len(record.codes)
-            else:
-                reason = self._reasons[self._position] or _UNKNOWN
-                taken.rejected.append(Rejected(name, reason, record.text or ""))
-            taken.shards.append(self._name)
-            taken.batches.append(self._batches[self._position])
-            self._position += 1
-        return TakenCodes(
-            np.concatenate(codes), taken.lengths, taken.shards, taken.batches, taken.rejected
-        )
+        codes, lengths, shards, batches = ([np.zeros(0, np.int64)] for _ in range(4))
+        rejected: list[Rejected] = []
+        done = 0
+        while done < len(ids):
+            while self._position == len(self._ids):
+                self._open_next(ids[done].as_py())
+            count = min(len(ids) - done, len(self._ids) - self._position)
+            self._require_same(ids.slice(done, count))
+            rows = slice(self._position, self._position + count)
+            first, last = self._offsets[rows.start], self._offsets[rows.stop]
+            codes.append(self._codes[first:last])
+            lengths.append(np.diff(self._offsets[rows.start : rows.stop + 1]))
+            shards.append(np.full(count, self._opened - 1))
+            batches.append(self._batches[rows])
+            for row in (rows.start + np.flatnonzero(lengths[-1] == 0)).tolist():
+                reason, text = self._reasons[row] or _UNKNOWN, self._texts[row].as_py() or ""
+                rejected.append(Rejected(self._ids[row].as_py(), reason, text))
+            self._position, done = rows.stop, done + count
+        flat = [np.concatenate(pieces) for pieces in (codes, lengths, shards, batches)]
+        return TakenCodes(*flat, names=self._names, rejected=rejected)
+
+    def _require_same(self, wanted: pa.Array) -> None:
+        found = self._ids.slice(self._position, len(wanted))
+        if not found.equals(wanted):
+            other = pc.fill_null(pc.not_equal(found, wanted), True)
+            row = int(np.argmax(other.to_numpy(zero_copy_only=False)))
+            raise DataError(
+                f"{self._folder / self._names[self._opened - 1]} holds {found[row].as_py()!r} "
+                f"where the plan has {wanted[row].as_py()!r}: the codes belong to another plan; "
+                "generate them again"
+            )
 
     def require_end(self) -> None:
         """Raises DataError if records are left over."""
-        if self._position < len(self._records) or self._next_shard < len(self._shards):
+        if self._position < len(self._ids) or self._opened < len(self._shards):
             raise DataError(
                 f"{self._folder} holds more codes than the plan asks for; they belong to another "
                 "plan; generate them again"
             )
 
     def _open_next(self, wanted: str) -> None:
-        if self._next_shard == len(self._shards):
+        if self._opened == len(self._shards):
             raise DataError(
                 f"{self._folder} ends before span {wanted!r}: the codes belong to another plan; "
                 "generate them again"
             )
-        path = self._shards[self._next_shard]
-        self._next_shard += 1
-        self._position, self._name = 0, path.name
-        _, self._records = read_code_shard(path)
-        report = read_report(self._folder, path.name)
-        none = [None] * len(self._records)
-        self._batches, self._reasons = report if report else (none, list(none))
+        path = self._shards[self._opened]
+        self._opened += 1
+        self._position = 0
+        _, table = read_code_table(path)
+        self._ids, self._texts = table["id"].combine_chunks(), table["text"].combine_chunks()
+        lists = table["codes"].combine_chunks()
+        self._codes = lists.flatten().to_numpy(zero_copy_only=False)
+        self._offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())])
+        none = [None] * len(self._ids)
+        batches, self._reasons = read_report(self._folder, path.name) or (none, none)
+        self._batches = np.array([-1 if batch is None else batch for batch in batches], np.int64)

@@ -4,7 +4,7 @@ Compared with `generate`: keys and values live in buffers that are written in pl
 computed for codes and end of audio only, and rows that have ended leave the batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,15 +210,18 @@ class TransformersEngine(PromptEngine):
         most_codes: Sequence[int],
         seeds: np.ndarray,
         advance: Callable[[int], None],
+        only: Collection[int] | None = None,
     ) -> list[Generation]:
         """In batches of prompts of about equal length; see `PromptEngine.decode`.
 
         Raises:
             ConfigError: a batch does not fit into memory.
         """
-        results: list[Generation | None] = [None] * len(prompts)
+        results = [Generation(np.zeros(0, np.int64), False, None)] * len(prompts)
         batches = make_batches([len(prompt) for prompt in prompts], self.config.batch_size)
         for number, batch in enumerate(batches):
+            if only is not None and not np.isin(batch, list(only)).any():
+                continue
             try:
                 decoded = self._decoder.decode(
                     [prompts[i] for i in batch], [most_codes[i] for i in batch], seeds[batch]
@@ -233,4 +236,4 @@ class TransformersEngine(PromptEngine):
             for i, (codes, ended) in zip(batch, decoded, strict=True):
                 results[i] = Generation(codes, ended, number)
             advance(len(batch))
-        return [result for result in results if result is not None]
+        return results

@@ -6,7 +6,7 @@ write its `decode` and name it in `make_engine`. What is decoded together is a p
 request shard.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -214,8 +214,12 @@ class PromptEngine:
         most_codes: Sequence[int],
         seeds: np.ndarray,
         advance: Callable[[int], None],
+        only: Collection[int] | None = None,
     ) -> list[Generation]:
-        """Continue prompts (n,) of token ids by codes; `advance` hears of prompts done."""
+        """Continue prompts (n,) of token ids by codes; `advance` hears of prompts done.
+
+        With `only`, what the other prompts come to does not matter and need not be decoded.
+        """
         raise NotImplementedError
 
     def generate(
@@ -224,8 +228,9 @@ class PromptEngine:
         seeds: Sequence[int],
         most_codes: Callable[[str], int],
         advance: Callable[[int], None] = lambda count: None,
+        only: Collection[int] | None = None,
     ) -> list[Generation]:
-        """Decode all texts; see `Engine.generate`.
+        """Decode all texts, or replay what the call came to for `only` some; see `Engine.generate`.
 
         No part gets more codes than the model has positions left after its prompt; one that would
         need more, or whose prompt leaves none, comes back as `too_long`.
@@ -237,11 +242,13 @@ class PromptEngine:
         room = [self.positions - len(prompt) for prompt in prompts]
         results = [Generation(np.zeros(0, np.int64), False, None, too_long=True)] * len(parts)
         fitting = [i for i in range(len(parts)) if room[i] > 0]
+        asked = {part for text in only or () for part in members[text]}
         decoded = self.decode(
             [prompts[i] for i in fitting],
             [min(wanted[i], room[i]) for i in fitting],
             np.array([parts[i].seed for i in fitting], dtype=np.uint64),
             lambda count: advance(round(len(texts) * count / len(parts))),
+            None if only is None else [n for n, i in enumerate(fitting) if i in asked],
         )
         for i, result in zip(fitting, decoded, strict=True):
             cut_off = not result.ended and room[i] < wanted[i]

@@ -33,11 +33,12 @@ from ..files import fingerprint_of_files, write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
+from .cluster import ClusterConfig, Place
 from .engines import Engine, EngineConfig, Generation, Identity, identify, make_engine
 from .gates import GateConfig, Gates
 from .plan import request_paths
 from .self_check import SelfCheck
-from .tasks import claim_folder, run_tasks
+from .tasks import claim_folder
 
 _REPORT_SCHEMA = pa.schema(
     {
@@ -72,6 +73,7 @@ class GenerateConfig:
     """Takes every n-th shard from the first: the number of machines."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     gates: GateConfig = field(default_factory=GateConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if self.shard_step < 1 or not 0 <= self.shard_offset < self.shard_step:
@@ -99,10 +101,12 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
     info = read_shard_info(find_shards(config.like)[0])
     mine = shards[config.shard_offset :: config.shard_step]
     waiting = [path for path in mine if not (config.output / path.name).exists()]
-    if waiting and config.workers > 1 and engine is None:
+    spread = config.workers > 1 or config.cluster.executor != "local"
+    if waiting and spread and engine is None:
         tasks = [_Shard(path, config) for path in waiting]
         threads = max(1, (os.cpu_count() or 1) // config.workers)
-        run_tasks(
+        place = Place.of(generate, config, config.output / "logs")
+        place.run(
             _generate_in_worker,
             tasks,
             workers=config.workers,
@@ -152,6 +156,8 @@ def _worker(config: GenerateConfig) -> Maker:
 
 
 def _generate_in_worker(shard: _Shard) -> None:
+    if (shard.config.output / shard.requests.name).exists():
+        return
     maker = _worker(shard.config)
     generate_shard(shard.requests, maker, shard.config.output, lambda count: None)
 

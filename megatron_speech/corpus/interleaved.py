@@ -1,5 +1,7 @@
 """The three jobs one after the other on one machine."""
 
+import itertools
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,11 @@ from .engines import EngineConfig
 from .gates import GateConfig
 from .generate import GenerateConfig, generate
 from .plan import PlanConfig, plan
+from .report import write_report
 from .spans import SpanConfig
 from .speakable import SpeakableConfig
+
+JOBS = ("plan", "generate", "assemble")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,11 @@ class InterleavedConfig:
 def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
     """Plan, generate and assemble; run again after a stop, it goes on where it was.
 
-    Returns the contents of `<prefix>.json`, and the generator's counts under `generation`.
-    Raises what the three jobs raise.
+    Returns the contents of `<prefix>.json`, and the generator's counts under `generation`; writes
+    `<prefix>.report.html`, a page on all of it. Raises what the three jobs raise.
     """
     work = config.work or dataset_path(config.output_prefix, ".work")
+    times = [time.monotonic()]
     plan(
         PlanConfig(
             input=config.input,
@@ -68,6 +74,7 @@ def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
             speakable=config.speakable,
         )
     )
+    times.append(time.monotonic())
     generation = generate(
         GenerateConfig(
             plan=work / "plan",
@@ -79,6 +86,7 @@ def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
             gates=config.gates,
         )
     )
+    times.append(time.monotonic())
     facts = assemble(
         AssembleConfig(
             plan=work / "plan",
@@ -88,4 +96,11 @@ def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
             workers=config.workers,
         )
     )
+    times.append(time.monotonic())
+    seconds = {
+        job: stop - start
+        for job, (start, stop) in zip(JOBS, itertools.pairwise(times), strict=True)
+    }
+    report = dataset_path(config.output_prefix, ".report.html")
+    write_report(report, facts, generation, work / "plan", seconds, config.workers)
     return {**facts, "generation": generation}

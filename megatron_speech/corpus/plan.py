@@ -23,6 +23,7 @@ from ..files import atomic_path, read_json, write_json
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .cluster import ClusterConfig, Place
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
 from .requests import RequestWriter
 from .sentences import sentence_splitter
@@ -36,7 +37,7 @@ from .sources import (
 )
 from .spans import SpanConfig, document_keys, random_bits
 from .speakable import SpeakableConfig, numbers_in_words, require_language
-from .tasks import claim_folder, run_tasks
+from .tasks import claim_folder
 
 _DOCUMENTS_AT_A_TIME = 1024
 _SEED_PURPOSE = 100
@@ -85,6 +86,7 @@ class PlanConfig:
     """Language of the texts (ISO 639-1), for sentence ends and numbers in words."""
     spans: SpanConfig = field(default_factory=SpanConfig)
     speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.requests_per_shard < 1:
@@ -106,6 +108,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         ConfigError: the output folder was begun with other settings or another corpus.
+        Submitted: Slurm has it now.
     """
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     paths = find_texts(config.input)
@@ -127,7 +130,8 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         return read_json(config.output / "plan.json")
     shares = split_inputs(paths, config.tasks)
     tasks = [_Task(number, pieces, config) for number, pieces in enumerate(shares)]
-    run_tasks(_plan_task, tasks, workers=config.workers, description="plan")
+    place = Place.of(plan, config, config.output / "logs")
+    place.run(_plan_task, tasks, workers=config.workers, description="plan")
     reports = [read_json(_report_path(config.output, task.number)) for task in tasks]
     rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
     counts: dict[str, Any] = {key: sum(report[key] for report in reports) for key in _COUNTS}

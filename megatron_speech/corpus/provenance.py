@@ -7,14 +7,20 @@ the text before it, though its first token may carry it. token_start and token_s
 enclose its codes only.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ..data.indexed import dataset_path
+from ..parquet import open_parquet, read_batches
 from .code_stream import TakenCodes
 from .weave import SpanBatch, Woven
 
+_ROWS_AT_A_TIME = 65_536
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 SPAN_SCHEMA = pa.schema(
     {
@@ -38,7 +44,7 @@ class PlanColumns:
 
     def __init__(self, batch: pa.RecordBatch):
         self._batch = batch
-        self.ids = batch["document_id"].to_pylist()
+        self.ids = batch["document_id"]
         self.tokens = self.flat("tokens")
         self.token_counts = self._counts("tokens")
         self.words = batch["words"].to_numpy()
@@ -52,12 +58,13 @@ class PlanColumns:
     def _counts(self, name: str) -> np.ndarray:
         return self._batch[name].value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def span_ids(self) -> list[str]:
-        return [
-            f"{name}/{number:03d}"
-            for name, count in zip(self.ids, self.span_counts.tolist(), strict=True)
-            for number in range(count)
-        ]
+    @cached_property
+    def span_ids(self) -> pa.Array:
+        """`<document>/<number>` of every span, its number within the document in three digits."""
+        first = np.cumsum(self.span_counts) - self.span_counts
+        number = np.arange(len(self.span_document)) - first[self.span_document]
+        digits = pc.utf8_lpad(pa.array(number).cast(pa.string()), 3, "0")
+        return pc.binary_join_element_wise(self.ids.take(pa.array(self.span_document)), digits, "/")
 
     def spans(self, keep: np.ndarray, codes: np.ndarray, lengths: np.ndarray) -> SpanBatch:
         return SpanBatch(
@@ -97,36 +104,47 @@ def provenance(
     start = np.concatenate([woven.text_start[runs], woven.speech_start])
     length = np.concatenate([woven.text_length[runs], spans.code_lengths])
     order = np.lexsort((start, document))
+    speech = (np.arange(texts + number) >= texts)[order]
     kept = np.flatnonzero(keep)
-    names = np.array(columns.ids, dtype=object)
 
-    def rows(text: Any, speech: Any, kind: pa.DataType) -> pa.Array:
-        values = np.concatenate([np.asarray(text, object), np.asarray(speech, object)])[order]
-        return pa.array(values.tolist(), kind)
+    def of_speech(values: np.ndarray, known: np.ndarray | None = None) -> pa.Array:
+        """A column of spans; text, and spans of which it is not `known`, have no value."""
+        known = np.ones(number, bool) if known is None else known
+        has_value = np.concatenate([np.zeros(texts, bool), known])
+        full = np.concatenate([np.zeros(texts, np.int64), values])
+        return pa.array(full[order], mask=~has_value[order])
 
-    none = [None] * texts
-    source = names[spans.document] if number else np.zeros(0, object)
-    source = [
-        f"{name}/{index:03d}" for name, index in zip(source, _ranks(columns, kept), strict=True)
-    ]
+    def named(numbers: pa.Array, names: list[str]) -> pa.Array:
+        names_array = pa.array(names, pa.string())
+        return pa.DictionaryArray.from_arrays(numbers.cast(pa.int32()), names_array)
+
+    sources = [columns.ids.take(pa.array(owner)), columns.span_ids.take(pa.array(kept))]
+    batches = taken.batches[kept]
+    has_generator = np.full(number, bool(generator))
     columns_out = [
         pa.array((document + first_document)[order]),
-        pa.array(start[order].astype(np.int32)),
-        pa.array((start + length)[order].astype(np.int32)),
-        rows(["text"] * texts, ["speech"] * number, pa.string()),
-        rows(names[owner] if texts else [], source, pa.string()),
-        pa.array(np.concatenate([starts, begins])[order].astype(np.int32)),
-        pa.array(np.concatenate([stops, ends])[order].astype(np.int32)),
-        rows(none, columns.flat("seed")[keep], pa.int64()),
-        rows(none, [generator or None] * number, pa.string()),
-        rows(none, [taken.shards[i] for i in kept], pa.string()),
-        rows(none, [taken.batches[i] for i in kept], pa.int32()),
+        pa.array(start[order]),
+        pa.array((start + length)[order]),
+        named(pa.array(speech.astype(np.int32)), ["text", "speech"]),
+        pa.concat_arrays(sources).take(pa.array(order)),
+        pa.array(np.concatenate([starts, begins])[order]),
+        pa.array(np.concatenate([stops, ends])[order]),
+        of_speech(columns.flat("seed")[keep]),
+        named(of_speech(np.zeros(number, np.int64), has_generator), [generator]),
+        named(of_speech(taken.shards[kept]), taken.names),
+        of_speech(batches, batches >= 0),
     ]
-    table = pa.table(columns_out, names=SPAN_SCHEMA.names)
-    return table.cast(SPAN_SCHEMA)
+    return pa.table(columns_out, names=SPAN_SCHEMA.names).cast(SPAN_SCHEMA)
 
 
-def _ranks(columns: PlanColumns, kept: np.ndarray) -> list[int]:
-    """Number of each kept span within its document, counting those left out."""
-    first = np.cumsum(columns.span_counts) - columns.span_counts
-    return (kept - first[columns.span_document[kept]]).tolist()
+def shifted_spans(prefix: Path, first_document: int) -> Iterator[pa.Table]:
+    """The spans of a dataset whose document 0 becomes `first_document`, some thousands at a time.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = dataset_path(prefix, ".spans.parquet")
+    for batch in read_batches(open_parquet(path), path, _ROWS_AT_A_TIME):
+        table = pa.Table.from_batches([batch]).cast(SPAN_SCHEMA)
+        document = table["document"].to_numpy() + first_document
+        yield table.set_column(0, "document", pa.array(document))

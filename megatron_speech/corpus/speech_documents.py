@@ -99,7 +99,8 @@ def build_speech(config: SpeechConfig) -> DatasetFacts:
         records = join_segments(records)
     with IndexedWriter(config.output_prefix, vocab) as writer:
         for batch in _batches(records):
-            writer.add_documents([speech_document(vocab, record.codes) for record in batch])
+            documents = [speech_document(vocab, record.codes) for record in batch]
+            writer.add_documents(documents, [record.id for record in batch])
         _require_some(writer, config, rejected)
     return _finish(writer, "speech", info, rejected)
 
@@ -113,9 +114,11 @@ def build_pairs(config: PairsConfig) -> dict[str, DatasetFacts]:
     with asr, tts:
         for batch in _batches(_with_codes(records, rejected, needs_text=True)):
             texts = _encode(vocab, batch)
-            pairs = list(zip(batch, texts, strict=True))
-            asr.add_documents([asr_document(vocab, record.codes, ids) for record, ids in pairs])
-            tts.add_documents([tts_document(vocab, ids, record.codes) for record, ids in pairs])
+            pairs, names = list(zip(batch, texts, strict=True)), [record.id for record in batch]
+            heard = [asr_document(vocab, record.codes, ids) for record, ids in pairs]
+            said = [tts_document(vocab, ids, record.codes) for record, ids in pairs]
+            asr.add_documents(heard, names)
+            tts.add_documents(said, names)
         _require_some(asr, config, rejected)
     return {
         "asr": _finish(asr, "asr", info, rejected),
@@ -139,7 +142,8 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
                 [
                     tts_document(vocab, ids, record.codes)
                     for record, ids in zip(batch, texts, strict=True)
-                ]
+                ],
+                [record.id for record in batch],
             )
         _require_some(writer, config, rejected)
     return _finish(writer, "text_to_token", info, rejected)

@@ -1,9 +1,11 @@
 """Text corpora to indexed datasets: Megatron's preprocess_data, in parallel parts."""
 
+import functools
 import itertools
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,7 @@ from ..errors import ConfigError, DataError
 from ..files import read_json, write_json
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
+from .cluster import ClusterConfig, Place
 from .sources import (
     Document,
     Piece,
@@ -23,10 +26,13 @@ from .sources import (
     split_inputs,
     total_bytes,
 )
-from .tasks import run_tasks
+from .text_encoder import IdsDiffer, TextEncoder, can_be_fast, fast_engine
+from .vocabulary import open_vocab
 
 _PART_BYTES = 16 << 20
 _DOCUMENTS_AT_A_TIME = 1024
+_CHARACTERS_AT_A_TIME = 4 << 20
+_WORTH_COMPARING_BYTES = 1 << 20  # below, comparing gigatoken takes longer than it saves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,9 @@ class PreprocessConfig:
     """Close every document with the end-of-document token."""
     workers: int = 1
     """Processes. The files are the same for any number."""
+    gigatoken: bool = True
+    """Tokenise byte-level BPE by gigatoken, after comparing its ids; the files are the same."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if not self.input or not self.json_keys:
@@ -71,6 +80,7 @@ class _Part:
     pieces: list[Piece]
     key: str
     config: PreprocessConfig
+    fast: bool
 
 
 def preprocess(config: PreprocessConfig) -> list[TextDataset]:
@@ -82,31 +92,49 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         VocabularyError: `tokenizer_model` is no vocabulary folder.
+        Submitted: Slurm has it now.
     """
-    vocab = SpeechTextVocab.from_pretrained(config.tokenizer_model)
+    vocab = open_vocab(config.tokenizer_model)
     paths = find_texts(config.input)
-    shares = split_inputs(paths, max(1, -(-total_bytes(paths) // _PART_BYTES)))
+    size = total_bytes(paths)
+    shares = split_inputs(paths, max(1, -(-size // _PART_BYTES)))
     settings = {
         "inputs": fingerprint_inputs(paths, config.workers),
         "parts": len(shares),
         "vocab_fingerprint": vocab.fingerprint,
         "append_eod": config.append_eod,
     }
+    fast = config.gigatoken and size >= _WORTH_COMPARING_BYTES
+    fast = fast and can_be_fast(vocab.text, config.tokenizer_model)
     datasets = []
     for key in config.json_keys:
         prefix = Path(f"{config.output_prefix}_{key}_document")
         folder = dataset_path(prefix, ".parts")
-        _keep_parts_of(settings, folder)
         parts = [
-            _Part(folder / f"{number:05d}", pieces, key, config)
+            _Part(folder / f"{number:05d}", pieces, key, config, fast)
             for number, pieces in enumerate(shares)
         ]
-        outcomes = run_tasks(
-            _tokenise_part, parts, workers=config.workers, description=f"tokenise {prefix.name}"
-        )
-        datasets.append(_join(prefix, vocab, parts, list(itertools.chain(*outcomes)), config))
+        try:
+            rejected = _tokenise(parts, settings, folder)
+        except IdsDiffer as difference:
+            print(f"{difference}: starting again without it", file=sys.stderr)
+            fast = False
+            parts = [replace(part, fast=False) for part in parts]
+            rejected = _tokenise(parts, settings, folder)
+        datasets.append(_join(prefix, vocab, parts, rejected, config))
         shutil.rmtree(folder)
     return datasets
+
+
+def _tokenise(parts: list[_Part], settings: dict[str, Any], folder: Path) -> list[Rejected]:
+    """Write all parts of one key and return what was set aside."""
+    _keep_parts_of({**settings, "gigatoken": parts[0].fast}, folder)
+    config = parts[0].config
+    place = Place.of(preprocess, config, folder.with_suffix(".logs"))
+    outcomes = place.run(
+        _tokenise_part, parts, workers=config.workers, description=f"tokenise {folder.stem}"
+    )
+    return list(itertools.chain(*outcomes))
 
 
 def _keep_parts_of(settings: dict[str, Any], folder: Path) -> None:
@@ -121,34 +149,46 @@ def _keep_parts_of(settings: dict[str, Any], folder: Path) -> None:
         write_json(path, settings)
 
 
+@functools.lru_cache(maxsize=1)  # opened once per process, not once per part
+def _engine(model: Path, vocab_fingerprint: str) -> Any:
+    return fast_engine(model)
+
+
 def _tokenise_part(part: _Part) -> list[Rejected]:
     report = dataset_path(part.prefix, ".rejected.json")  # written last
     if report.exists():
         return [Rejected(*item) for item in read_json(report)]
-    vocab = SpeechTextVocab.from_pretrained(part.config.tokenizer_model)
-    records = read_pieces(part.pieces, part.key)
+    model = part.config.tokenizer_model
+    vocab = open_vocab(model)
+    encoder = TextEncoder(vocab.text, _engine(model, vocab.fingerprint) if part.fast else None)
     rejected: list[Rejected] = []
     with IndexedWriter(part.prefix, vocab) as writer:
-        while batch := list(itertools.islice(records, _DOCUMENTS_AT_A_TIME)):
-            rejected += [record for record in batch if isinstance(record, Rejected)]
-            texts = [record.text for record in batch if isinstance(record, Document)]
-            writer.add(*tokenise(vocab, texts, append_eod=part.config.append_eod))
+        for documents in _batches(part, rejected):
+            tokens, lengths = encoder.encode([document.text for document in documents])
+            if part.config.append_eod:
+                tokens = np.insert(tokens, np.cumsum(lengths), vocab.eod_id)
+                lengths = lengths + 1
+            writer.add(tokens, lengths, [document.id for document in documents])
     writer.write_facts("text", None)
     write_json(report, [[item.id, item.reason, item.detail] for item in rejected])
     return rejected
 
 
-def tokenise(
-    vocab: SpeechTextVocab, texts: Sequence[str], *, append_eod: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of several texts, flat (n,) int64, and their lengths (texts,)."""
-    encoded = vocab.text.encode_batch(texts)
-    if append_eod:
-        for ids in encoded:
-            ids.append(vocab.eod_id)
-    lengths = np.array([len(ids) for ids in encoded], dtype=np.int64)
-    flat = itertools.chain.from_iterable(encoded)
-    return np.fromiter(flat, dtype=np.int64, count=int(lengths.sum())), lengths
+def _batches(part: _Part, rejected: list[Rejected]) -> Iterator[list[Document]]:
+    """Documents some megabytes at a time; a batch of huge ones must not fill the memory."""
+    batch: list[Document] = []
+    characters = 0
+    for record in read_pieces(part.pieces, part.key):
+        if isinstance(record, Rejected):
+            rejected.append(record)
+            continue
+        batch.append(record)
+        characters += len(record.text)
+        if len(batch) == _DOCUMENTS_AT_A_TIME or characters >= _CHARACTERS_AT_A_TIME:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _join(

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class VllmEngine(PromptEngine):
         most_codes: Sequence[int],
         seeds: np.ndarray,
         advance: Callable[[int], None],
+        only: Collection[int] | None = None,
     ) -> list[Generation]:
         """All prompts in one call; see `PromptEngine.decode`."""
         if not len(prompts):

@@ -1,5 +1,6 @@
 """Make a speech-text vocabulary: a text tokenizer, trained or given, plus codes."""
 
+import functools
 import random
 import sys
 from collections.abc import Iterable
@@ -71,6 +72,21 @@ def build_vocab(config: VocabConfig) -> SpeechTextVocab:
     num_codes = config.num_codes or _codebook_size(config.speech_tokenizer)
     SpeechTextVocab.extend(source, num_codes).save_pretrained(config.output)
     return SpeechTextVocab.from_pretrained(config.output)
+
+
+def open_vocab(folder: Path) -> SpeechTextVocab:
+    """Read a vocabulary folder, once per process as long as its tokenizer is the same file.
+
+    Raises:
+        VocabularyError: the folder is no vocabulary.
+    """
+    path = folder / "tokenizer.json"
+    return _open_vocab(folder, path.stat().st_mtime_ns if path.exists() else 0)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_vocab(folder: Path, changed: int) -> SpeechTextVocab:
+    return SpeechTextVocab.from_pretrained(folder)
 
 
 def train_bpe(texts: Iterable[str], size: int, folder: Path) -> None:

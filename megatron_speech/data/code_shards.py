@@ -98,21 +98,28 @@ def read_shard_info(path: str | Path) -> CodeShardInfo:
         raise DataError(f"{path} is no code shard: its metadata is damaged: {error}") from None
 
 
-def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:
-    """Read a whole shard, checking every code against its codebook size.
+def read_code_table(path: str | Path) -> tuple[CodeShardInfo, pa.Table]:
+    """Read a whole shard as columns, checking every code against its codebook size.
 
     Raises:
         DataError: the file is no code shard, is damaged, or a code is out of range.
     """
     info = read_shard_info(path)
     table = read_parquet(path, ("codes", *_NAMES))
-    code_lists = table["codes"].combine_chunks()
-    flat = code_lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = table["codes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if flat.size and not 0 <= flat.min() <= flat.max() < info.num_codes:
         raise DataError(
             f"{path} holds codes {flat.min()}..{flat.max()}, but says its tokenizer has "
             f"codes 0..{info.num_codes - 1}; the shard is damaged, make it again"
         )
+    return info, table
+
+
+def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:
+    """Read a whole shard as records; raises as `read_code_table`."""
+    info, table = read_code_table(path)
+    code_lists = table["codes"].combine_chunks()
+    flat = code_lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64)
     lengths = code_lists.value_lengths().to_numpy(zero_copy_only=False)
     codes = np.split(flat, np.cumsum(lengths)[:-1]) if len(lengths) else []
     columns = zip(*(table[name].to_pylist() for name in _NAMES), strict=True)

@@ -1,12 +1,13 @@
 """Megatron's indexed dataset (.bin and .idx), written as whole arrays and checked when read.
 
 The files equal those of megatron.core's IndexedDatasetBuilder byte for byte, one sequence per
-document. `<prefix>.json` is written last: a dataset without it is unfinished. Writing and
-checking need neither torch nor megatron; `open_indexed` returns core's own reader.
+document. `<prefix>.sources.parquet` names the source of each document, where it has one.
+`<prefix>.json` is written last, with checksums of the others: a dataset without it is unfinished.
+Writing and checking need neither torch nor megatron; `open_indexed` returns core's own reader.
 """
 
+import hashlib
 import os
-import shutil
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import DataError
 from ..files import atomic_path, write_json
+from ..parquet import open_parquet, parquet_writer, read_batches
 from ..vocab import SpeechTextVocab
-from .indexed_files import DatasetFacts, check_files, read_facts
+from .indexed_files import COMPANIONS, DatasetFacts, check_files, read_facts
 from .templates import KINDS
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ _HEADER = b"MMIDIDX\x00\x00"
 _DTYPE_CODES = {4: np.int32, 8: np.uint16}
 _CODE_OF_DTYPE = {np.dtype(dtype): code for code, dtype in _DTYPE_CODES.items()}
 _COPY_BYTES = 1 << 24
+_ROWS_AT_A_TIME = 1 << 16
+SOURCE_SCHEMA = pa.schema({"source_id": pa.string()})
 
 
 def dataset_path(prefix: str | Path, suffix: str) -> Path:
@@ -59,10 +64,15 @@ class IndexedWriter:
         self._vocab = vocab
         self._dtype = token_dtype(vocab.padded_size)
         self._lengths: list[np.ndarray] = []
+        self._sources: Any = None
+        self._unwritten: list[str] = []
+        self._named = 0
+        self._digests = {suffix: hashlib.sha256() for suffix in (".bin", ".idx")}
         self._stack = ExitStack()
 
     def __enter__(self) -> "IndexedWriter":
-        dataset_path(self.prefix, ".json").unlink(missing_ok=True)
+        for suffix in (".json", *COMPANIONS):
+            dataset_path(self.prefix, suffix).unlink(missing_ok=True)
         self._index_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".idx")))
         bin_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".bin")))
         self._bin = self._stack.enter_context(open(bin_path, "wb"))
@@ -72,8 +82,16 @@ class IndexedWriter:
     def documents(self) -> int:
         return sum(len(lengths) for lengths in self._lengths)
 
-    def add(self, tokens: np.ndarray, lengths: np.ndarray | Sequence[int]) -> None:
-        """Append documents: `tokens` (n,) is their concatenation, `lengths` (m,) sums to n."""
+    def add(
+        self,
+        tokens: np.ndarray,
+        lengths: np.ndarray | Sequence[int],
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        """Append documents: `tokens` (n,) is their concatenation, `lengths` (m,) sums to n.
+
+        `sources` (m,) names where each comes from; it is given for all documents or for none.
+        """
         lengths = np.asarray(lengths, dtype=np.int32)
         if lengths.sum() != len(tokens) or (lengths < 0).any():
             raise DataError(f"lengths sum to {lengths.sum()} but there are {len(tokens)} tokens")
@@ -85,24 +103,56 @@ class IndexedWriter:
                 f"token ids {lowest}..{highest} do not fit a vocabulary of "
                 f"{self._vocab.padded_size}; were they made with another vocabulary?"
             )
-        array = np.ascontiguousarray(tokens, dtype=self._dtype)
-        self._bin.write(array.data)
+        self._write_tokens(np.ascontiguousarray(tokens, dtype=self._dtype).data)
         self._lengths.append(lengths)
+        self._add_sources(list(sources or ()))
         self.tokens += len(tokens)
         self.speech_tokens += int(self._vocab.is_speech(tokens).sum())
 
-    def add_documents(self, documents: Sequence[np.ndarray]) -> None:
+    def add_documents(
+        self, documents: Sequence[np.ndarray], sources: Sequence[str] | None = None
+    ) -> None:
         """Append documents given one by one as id arrays."""
         if documents:
-            self.add(np.concatenate(documents), [len(document) for document in documents])
+            self.add(np.concatenate(documents), [len(document) for document in documents], sources)
+
+    def _write_tokens(self, data: Any) -> None:
+        self._bin.write(data)
+        self._digests[".bin"].update(data)
+
+    def _add_sources(self, sources: list[str]) -> None:
+        """Row groups of one size: the file is the same however its documents came."""
+        self._unwritten += sources
+        self._named += len(sources)
+        while len(self._unwritten) >= _ROWS_AT_A_TIME:
+            self._write_sources(self._unwritten[:_ROWS_AT_A_TIME])
+            del self._unwritten[:_ROWS_AT_A_TIME]
+
+    def _write_sources(self, sources: list[str]) -> None:
+        if self._sources is None:
+            path = dataset_path(self.prefix, ".sources.parquet")
+            temporary = self._stack.enter_context(atomic_path(path))
+            self._sources = self._stack.enter_context(parquet_writer(temporary, SOURCE_SCHEMA))
+        self._sources.write_table(pa.table([pa.array(sources, pa.string())], SOURCE_SCHEMA))
+
+    def _write_index(self) -> None:
+        if self._named not in (0, self.documents):
+            raise DataError(
+                f"{self._named} of {self.documents} documents have a source; expected all"
+            )
+        if self._unwritten:
+            self._write_sources(self._unwritten)
+        with open(self._index_path, "wb") as stream:
+            lengths = np.concatenate([np.zeros(0, np.int32), *self._lengths])
+            for data in _index_parts(lengths, self._dtype):
+                stream.write(data)
+                self._digests[".idx"].update(data)
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         if kind is None:
             try:
-                with open(self._index_path, "wb") as stream:
-                    lengths = np.concatenate([np.zeros(0, np.int32), *self._lengths])
-                    _write_index(stream, lengths, self._dtype)
-            except OSError as failure:
+                self._write_index()
+            except (OSError, DataError) as failure:
                 self._stack.__exit__(type(failure), failure, failure.__traceback__)
                 raise
         self._stack.__exit__(kind, error, traceback)
@@ -111,6 +161,10 @@ class IndexedWriter:
         self, kind: str, tokenizer_fingerprint: str | None, extra: dict[str, Any] | None = None
     ) -> DatasetFacts:
         """Write `<prefix>.json`, which declares the dataset finished, and return its facts."""
+        checksums = {suffix: digest.hexdigest() for suffix, digest in self._digests.items()}
+        for suffix in COMPANIONS:
+            if (path := dataset_path(self.prefix, suffix)).exists():
+                checksums[suffix] = file_checksum(path)
         facts = DatasetFacts(
             kind=kind,
             loss_rule=KINDS[kind].loss_rule,
@@ -120,6 +174,7 @@ class IndexedWriter:
             documents=self.documents,
             text_tokens=self.tokens - self.speech_tokens,
             speech_tokens=self.speech_tokens,
+            checksums=checksums,
         )
         write_json(dataset_path(self.prefix, ".json"), {**asdict(facts), **(extra or {})})
         return facts
@@ -133,20 +188,31 @@ class IndexedWriter:
         if index.dtype != self._dtype or facts.vocab_fingerprint != self._vocab.fingerprint:
             raise DataError(f"{prefix} was made with another vocabulary; build it again")
         with open(dataset_path(prefix, ".bin"), "rb") as part:
-            shutil.copyfileobj(part, self._bin, _COPY_BYTES)
+            while data := part.read(_COPY_BYTES):
+                self._write_tokens(data)
+        sources = dataset_path(prefix, ".sources.parquet")
+        if sources.exists():
+            for batch in read_batches(open_parquet(sources), sources, _ROWS_AT_A_TIME):
+                self._add_sources(batch["source_id"].to_pylist())
         self._lengths.append(index.lengths)
         self.tokens += int(index.lengths.sum(dtype=np.int64))
         self.speech_tokens += facts.speech_tokens
 
 
-def _write_index(stream: Any, lengths: np.ndarray, dtype: np.dtype) -> None:
+def _index_parts(lengths: np.ndarray, dtype: np.dtype) -> list[Any]:
+    """The bytes of an .idx file, piece by piece."""
     pointers = np.zeros(len(lengths), np.int64)
     np.cumsum(lengths[:-1], dtype=np.int64, out=pointers[1:])
     pointers *= dtype.itemsize
-    stream.write(_HEADER + struct.pack("<QB", 1, _CODE_OF_DTYPE[dtype]))
-    stream.write(struct.pack("<QQ", len(lengths), len(lengths) + 1))
-    for array in (lengths, pointers, np.arange(len(lengths) + 1, dtype=np.int64)):
-        stream.write(array.data)
+    header = _HEADER + struct.pack("<QB", 1, _CODE_OF_DTYPE[dtype])
+    header += struct.pack("<QQ", len(lengths), len(lengths) + 1)
+    return [header, lengths.data, pointers.data, np.arange(len(lengths) + 1, dtype=np.int64).data]
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

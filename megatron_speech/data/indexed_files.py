@@ -2,7 +2,7 @@
 
 import os
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ _HEADER = struct.Struct("<9sQBQQ")
 _ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
 _SAMPLE_BYTES = 1 << 16
 PACKINGS = ("cut", "whole")
+COMPANIONS = (".sources.parquet", ".spans.parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class DatasetFacts:
     documents: int = 0
     text_tokens: int = 0
     speech_tokens: int = 0
+    checksums: dict[str, str] = field(default_factory=dict)
+    """SHA-256 by suffix of every file of the dataset."""
 
 
 def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:

@@ -5,13 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, normalizers
 
-from megatron_speech.corpus import text_documents
+from megatron_speech.corpus import text_documents, text_encoder
+from megatron_speech.corpus.text_encoder import TextEncoder, agrees_on_characters, fast_engine
 from megatron_speech.data import indexed
 from megatron_speech.data.indexed import open_tokens
 from megatron_speech.errors import DataError, VocabularyError
+from megatron_speech.text_tokenizers import open_text_tokenizer
 from tests.corpus.samples import make_vocab, write_corpus
 from tools import preprocess_data
 
@@ -44,12 +48,13 @@ def test_documents_are_the_corpus_tokenised_in_order(vocab, tmp_path):
 
 def test_workers_and_parts_do_not_change_a_byte(vocab, tmp_path, monkeypatch):
     texts = write_corpus(tmp_path / "c.parquet")
-    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    records = [{"id": f"doc-{number}", "text": text} for number, text in enumerate(texts)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     run(vocab, tmp_path / "c.parquet", tmp_path / "a")
     monkeypatch.setattr(text_documents, "_PART_BYTES", 2000)
     run(vocab, tmp_path / "c.parquet", tmp_path / "b")
     run(vocab, tmp_path / "c.jsonl", tmp_path / "c", "--workers", "2")
-    for suffix in (".bin", ".idx", ".json"):
+    for suffix in (".bin", ".idx", ".json", ".sources.parquet"):
         files = [(tmp_path / f"{n}_text_document{suffix}").read_bytes() for n in "abc"]
         assert files[0] == files[1] == files[2]
     assert not list(tmp_path.glob("*.parts"))
@@ -59,15 +64,15 @@ def test_a_stopped_run_keeps_its_parts_and_others_parts_are_not_taken(vocab, tmp
     write_corpus(tmp_path / "c.parquet")
     monkeypatch.setattr(text_documents, "_PART_BYTES", 1000)
     run(vocab, tmp_path / "c.parquet", tmp_path / "whole")
-    calls, tokenise = [], text_documents.tokenise
+    calls, encode = [], TextEncoder.encode
 
-    def stop_in_the_third(*arguments, **flags):
+    def stop_in_the_third(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return tokenise(*arguments, **flags)
+        return encode(*arguments)
 
-    monkeypatch.setattr(text_documents, "tokenise", stop_in_the_third)
+    monkeypatch.setattr(TextEncoder, "encode", stop_in_the_third)
     for corpus in ("c.parquet", "other.parquet"):
         write_corpus(tmp_path / "other.parquet", seed=1)
         calls.clear()
@@ -79,6 +84,120 @@ def test_a_stopped_run_keeps_its_parts_and_others_parts_are_not_taken(vocab, tmp
         assert len(calls) == 3 + parts - kept
         whole = (tmp_path / "whole_text_document.bin").read_bytes()
         assert (Path(f"{dataset.prefix}.bin").read_bytes() == whole) == (corpus == "c.parquet")
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Small corpora are worth comparing too."""
+    monkeypatch.setattr(text_documents, "_WORTH_COMPARING_BYTES", 0)
+
+
+ODD_TEXTS = [
+    "plain words, 1234 times",
+    "said <|endoftext|> and <|audio_3|>, in so many letters",
+    "e\u0301 \u0301\u0302 combining \u200d\u200b\ufeff",
+    "你好，世界。 שלום עליכם \U0001f600\U0001f468\u200d\U0001f469",
+    "CRLF\r\n\r\nand\ttabs \u2028 \x85 \xa0 end ",
+    "It's I'LL we've don’t ½ ² Ⅷ ١٢٣",
+    "a" * 5000 + " " * 3000,
+]
+
+
+def test_the_files_are_those_of_megatrons_loop(vocab, tmp_path, compared, capsys):
+    """Text tokenised document by document and handed to core's builder."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    texts = ODD_TEXTS + write_corpus(tmp_path / "c.parquet", 300)
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    run(vocab, tmp_path / "c.jsonl", tmp_path / "fast")
+    run(vocab, tmp_path / "c.jsonl", tmp_path / "own", "--no-gigatoken")
+    assert "gigatoken" not in capsys.readouterr().err, "it was not used"
+    builder = IndexedDatasetBuilder(str(tmp_path / "peer.bin"), dtype=np.uint16)
+    for text in texts:
+        ids = [*vocab[0].text.encode(text), vocab[0].eod_id]
+        builder.add_document(ids, [len(ids)])
+    builder.finalize(str(tmp_path / "peer.idx"))
+    for suffix in (".bin", ".idx"):
+        peer = (tmp_path / f"peer{suffix}").read_bytes()
+        assert (tmp_path / f"fast_text_document{suffix}").read_bytes() == peer
+        assert (tmp_path / f"own_text_document{suffix}").read_bytes() == peer
+
+
+def test_one_other_id_and_the_tokenizer_does_all_of_it(
+    vocab, tmp_path, compared, monkeypatch, capsys
+):
+    write_corpus(tmp_path / "c.parquet", 600)
+    monkeypatch.setattr(text_documents, "_PART_BYTES", 4000)
+    monkeypatch.setattr(text_encoder, "_FIRST_COMPARED", 2)
+    monkeypatch.setattr(text_encoder, "_COMPARED_EVERY", 20)
+    run(vocab, tmp_path / "c.parquet", tmp_path / "own", "--no-gigatoken")
+    encode_fast, calls = text_encoder._encode_fast, []
+
+    def differ_in_the_last(engine, texts):
+        flat, lengths = encode_fast(engine, texts)
+        calls.append(1)
+        if len(calls) == 4:  # characters, two parts that agree, and one that does not
+            flat = flat.copy()
+            flat[lengths[:20].sum()] ^= 1  # a document of the sample, not of the first ones
+        return flat, lengths
+
+    monkeypatch.setattr(text_encoder, "_encode_fast", differ_in_the_last)
+    run(vocab, tmp_path / "c.parquet", tmp_path / "fast")
+    assert len(calls) == 4
+    assert "gives other ids" in capsys.readouterr().err
+    for suffix in (".bin", ".idx", ".json"):
+        files = [(tmp_path / f"{n}_text_document{suffix}").read_bytes() for n in ("own", "fast")]
+        assert files[0] == files[1]
+
+
+def test_when_gigatoken_is_not_taken(vocab, tmp_path, compared, monkeypatch, capsys):
+    engine = fast_engine(Path(vocab[1]))
+    assert agrees_on_characters(engine, vocab[0].text)
+    lower = Tokenizer.from_file(str(Path(vocab[1]) / "tokenizer.json"))
+    lower.normalizer = normalizers.Lowercase()
+    (tmp_path / "lower").mkdir()
+    lower.save(str(tmp_path / "lower" / "tokenizer.json"))
+    assert not agrees_on_characters(engine, open_text_tokenizer(tmp_path / "lower"))
+    unigram = Tokenizer(models.Unigram([("<unk>", 0.0), ("a", -1.0)], unk_id=0))
+    (tmp_path / "unigram").mkdir()
+    unigram.save(str(tmp_path / "unigram" / "tokenizer.json"))
+    assert fast_engine(tmp_path / "unigram") is None
+    monkeypatch.setitem(sys.modules, "gigatoken", None)
+    write_corpus(tmp_path / "c.parquet", 3)
+    monkeypatch.setattr(text_documents, "_PART_BYTES", 10**9)
+    run(vocab, tmp_path / "c.parquet", tmp_path / "out")
+    assert "gigatoken is not installed" in capsys.readouterr().err
+
+
+def test_half_a_part_of_an_earlier_crash_is_written_again(vocab, tmp_path, monkeypatch):
+    write_corpus(tmp_path / "c.parquet")
+    monkeypatch.setattr(text_documents, "_PART_BYTES", 1000)
+    run(vocab, tmp_path / "c.parquet", tmp_path / "whole")
+    keep = text_documents._join
+    monkeypatch.setattr(text_documents, "_join", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(vocab, tmp_path / "c.parquet", tmp_path / "a")
+    monkeypatch.setattr(text_documents, "_join", keep)
+    parts = tmp_path / "a_text_document.parts"
+    (parts / "00001.rejected.json").unlink()  # killed before it was written
+    (parts / "00001.bin").write_bytes(b"half")
+    (parts / ".00002.bin.123.part").write_bytes(b"half")
+    run(vocab, tmp_path / "c.parquet", tmp_path / "a")
+    for suffix in (".bin", ".idx", ".json"):
+        files = [(tmp_path / f"{n}_text_document{suffix}").read_bytes() for n in ("whole", "a")]
+        assert files[0] == files[1]
+
+
+def test_every_document_names_its_source(vocab, tmp_path):
+    texts = write_corpus(tmp_path / "c.parquet", 5)
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (tmp_path / "c.jsonl").write_text("".join([*lines[:2], "{\n", *lines[2:]]))
+    corpora = [str(tmp_path / name) for name in ("c.parquet", "c.jsonl")]
+    run(vocab, corpora[0], tmp_path / "out", "--input", *corpora)
+    sources = pq.read_table(tmp_path / "out_text_document.sources.parquet")["source_id"].to_pylist()
+    places = [0, *np.cumsum([len(line) for line in lines])[:-1].tolist()]
+    places[2:] = [place + 2 for place in places[2:]]
+    assert sources == [f"doc-{n}" for n in range(5)] + [f"c.jsonl@{place}" for place in places]
 
 
 def test_several_keys_make_several_datasets(vocab, tmp_path):

@@ -1,0 +1,78 @@
+"""Make the codes of a synthetic span again and compare them with those in the dataset.
+
+    python tools/regenerate_span.py data/interleaved --vocab runs/vocab --document 3 --token 17 \\
+        --plan data/interleaved.work/plan --model runs/t2t/hf --like codes/train
+
+Give the model, and the engine settings if they were no defaults, that generated it. The recorded
+request shard and batch are replayed; ends with exit code 2 if a single code differs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from megatron_speech import cli
+from megatron_speech.corpus.engines import EngineConfig
+from megatron_speech.corpus.gates import GateConfig
+from megatron_speech.corpus.generate import GenerateConfig
+from megatron_speech.corpus.regenerate import Regenerated, regenerate
+from megatron_speech.errors import DataError
+from megatron_speech.vocab import SpeechTextVocab
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A span, and what made it."""
+
+    prefix: tyro.conf.Positional[Path]
+    """The interleaved dataset: its path without .bin or .idx."""
+    vocab: Path
+    """Vocabulary folder the dataset was made with."""
+    document: int
+    """Number of the document."""
+    token: int
+    """A token of the span, counted from the document's first."""
+    plan: Path
+    """Folder written by the plan job."""
+    model: Path
+    """Exported text-to-token model that generated it."""
+    like: Path
+    """The code shard (or folder of them) given when generating."""
+    engine: EngineConfig
+    gates: GateConfig
+
+
+def main(argv: Sequence[str] | None = None) -> Regenerated:
+    """Regenerate the span and return it with the codes the dataset holds.
+
+    Raises:
+        DataError: the codes differ.
+    """
+    config = cli.parse(Arguments, argv, __doc__ or "")
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    settings = GenerateConfig(
+        plan=config.plan,
+        model=config.model,
+        like=config.like,
+        output=config.plan,  # nothing is written
+        engine=config.engine,
+        gates=config.gates,
+    )
+    made = regenerate(config.prefix, vocab, config.document, config.token, settings)
+    origin = made.origin
+    print(f"{origin.source_id}, shard {origin.request_shard}, batch {origin.batch}: {made.text!r}")
+    print(" ".join(map(str, made.codes.tolist())))
+    if not made.equal:
+        raise DataError(
+            f"{len(made.codes)} codes made now differ from the {len(made.recorded)} recorded: "
+            f"{' '.join(map(str, made.recorded.tolist()))}; another device or library version "
+            "rounds differently"
+        )
+    print("equal to the codes in the dataset")
+    return made
+
+
+if __name__ == "__main__":
+    cli.run(main)
