@@ -40,19 +40,19 @@ def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: Speech
     config = _read_config(run_config)
     lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
     if "hf" in (config.get("base") or {}):
-        lines += ["", "## Origin", "", *_origin_lines(config["base"], vocab)]
+        lines += ["", "## Origin", "", *_origin_lines(config["base"])]
     elif {"batch", "data"} <= config.keys():
         lines += ["", "## Training", "", *_training_lines(config, facts)]
         lines += ["", "## Data", "", *_data_lines(config["data"].get("data_path") or [])]
     return "\n".join([*lines, "", *_use_lines(vocab)]) + "\n"
 
 
-def _origin_lines(base: dict[str, Any], vocab: SpeechTextVocab) -> list[str]:
+def _origin_lines(base: dict[str, Any]) -> list[str]:
     lines = [f"Converted from `{base['hf']}`; not trained further."]
-    if vocab.added:
+    if base["added_rows"]:
         how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
         lines += [
-            f"Rows of {len(vocab.added):,} new tokens are drawn ({how}, seed "
+            f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
             f"{base['new_rows_seed']}); text rows are the base's."
         ]
     return lines

@@ -1,12 +1,13 @@
 """Base models in and out: the same logits under any layout, the same bytes back, new rows."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.multiprocessing
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from megatron_speech.model.base_model import ImportConfig, import_base
@@ -144,8 +145,12 @@ def test_an_export_that_is_imported_again_keeps_its_codes(folder, runs, tmp_path
         ImportConfig(hf=folder / "qwen3-True", save=tmp_path / "a", num_codes=CODES)
     )
     export_checkpoint(tmp_path / "a", tmp_path / "hf")
+    facts = json.loads((tmp_path / "hf" / "speech_text_vocab.json").read_text())
+    facts["speech_tokenizer"] = "codes-a"
+    (tmp_path / "hf" / "speech_text_vocab.json").write_text(json.dumps(facts))
     again = import_base(ImportConfig(hf=tmp_path / "hf", save=tmp_path / "b"))
-    assert again.vocab.num_codes == CODES
+    assert (again.vocab.num_codes, again.added_rows, first.added_rows) == (CODES, 0, CODES + 4)
+    assert again.vocab.speech_tokenizer == "codes-a"
     assert again.vocab.fingerprint == first.vocab.fingerprint
     assert again.model == first.model
 
@@ -191,6 +196,15 @@ def test_new_rows_as_scaled_noise(folder, bases, tmp_path):
     assert ratio.max() < 1.1
     mean = new_rows(folder, tmp_path, "b", new_rows=replace(noise, new_rows_scale=0.0))[1]
     assert torch.allclose(mean, old.mean(0).expand_as(mean), atol=1e-6)
+
+
+def test_buffers_of_old_checkpoints_are_left_out(folder, bases, tmp_path):
+    shutil.copytree(folder / "llama-True", tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, path)
+    import_base(ImportConfig(hf=tmp_path / "base", save=tmp_path / "run"))
 
 
 def test_llama_3_frequencies(tmp_path):
