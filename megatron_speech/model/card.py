@@ -30,8 +30,8 @@ class Facts:
 
     name: str
     iteration: int
-    windows: int
-    """Sequences seen in training."""
+    windows: int | None
+    """Sequences seen in training, None if it does not tell."""
     parameters: int
 
 
@@ -49,7 +49,7 @@ def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: Speech
 
 def _origin_lines(base: dict[str, Any]) -> list[str]:
     lines = [f"Converted from `{base['hf']}`; not trained further."]
-    if base["added_rows"]:
+    if base.get("added_rows"):
         how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
         lines += [
             f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
@@ -83,7 +83,7 @@ def _training_lines(config: dict[str, Any], facts: Facts) -> list[str]:
         "recipe": config.get("recipe"),
         "started from": Path(base).name if base else "random weights",
         "steps": f"{facts.iteration:,}",
-        "tokens seen": f"{facts.windows * length:,}",
+        "tokens seen": None if facts.windows is None else f"{facts.windows * length:,}",
         "sequence length": f"{length:,}",
         "sequences per step": f"{batch['global_batch_size']:,}",
         "learning rate": f"{batch['lr']:g} to {batch['min_lr']:g}, {batch['lr_decay_style']}",
