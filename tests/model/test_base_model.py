@@ -17,7 +17,7 @@ from megatron_speech.training.parallel_config import ParallelConfig
 from megatron_speech.vocab import SpeechTextVocab
 from tests.model import base_world
 from tests.model.base_folders import FAMILIES, write_base
-from tests.model.base_world import ROWS, TOKENS, megatron_logits
+from tests.model.base_world import ROWS, TOKENS, Group, megatron_logits
 
 CASES = [(family, tied) for family in FAMILIES for tied in (False, True)]
 CODES = 64
@@ -56,10 +56,16 @@ def runs(folder, bases):
 
 @pytest.fixture(scope="module")
 def logits_of_ranks(folder, runs):
-    """Logits by two ranks, and by four for a model of two query groups; in one spawn."""
-    untied = [run for (_, tied), run in runs.items() if not tied]
-    rest = [run for (_, tied), run in runs.items() if tied]
-    groups = [((0, 1), untied), ((2, 3), rest), ((0, 1, 2, 3), [runs["glm", False]])]
+    """Every run on two tensor-parallel ranks, some in other layouts; in one spawn."""
+    two = ParallelConfig(tensor_model_parallel_size=2)
+    four = ParallelConfig(tensor_model_parallel_size=4)  # more than there are query groups
+    stages = ParallelConfig(pipeline_model_parallel_size=2)
+    groups = [
+        Group("tp2", (0, 1), two, tuple(run for (_, tied), run in runs.items() if not tied)),
+        Group("tp2", (2, 3), two, tuple(run for (_, tied), run in runs.items() if tied)),
+        Group("tp4", (0, 1, 2, 3), four, (runs["glm", False],)),
+        Group("pp2", (0, 1), stages, (runs["glm", False], runs["qwen3", True])),
+    ]
     torch.multiprocessing.spawn(base_world.main, args=(folder, groups), nprocs=4)
 
 
@@ -70,13 +76,16 @@ def test_logits_are_those_of_transformers(family, tied, bases, runs):
     assert bases[family, tied].std() > 0.3  # and they say something
 
 
+OTHER_LAYOUTS = [("glm", False, "tp4"), ("glm", False, "pp2"), ("qwen3", True, "pp2")]
+
+
 @pytest.mark.parametrize(
-    ("family", "tied", "ranks"), [*((*c, 2) for c in CASES), ("glm", False, 4)]
+    ("family", "tied", "layout"), [*((*case, "tp2") for case in CASES), *OTHER_LAYOUTS]
 )
-def test_tensor_parallel_logits_are_those_of_transformers(
-    family, tied, ranks, bases, runs, logits_of_ranks
+def test_logits_in_other_layouts_are_those_of_transformers(
+    family, tied, layout, bases, runs, logits_of_ranks
 ):
-    logits = torch.load(f"{runs[family, tied]}-tp{ranks}.pt", weights_only=True)
+    logits = torch.load(f"{runs[family, tied]}-{layout}.pt", weights_only=True)
     assert (logits[..., :ROWS] - bases[family, tied]).abs().max() <= 1e-4
 
 
