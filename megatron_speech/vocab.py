@@ -101,6 +101,8 @@ class SpeechTextVocab:
     @classmethod
     def as_it_is(cls, text_tokenizer: str | Path) -> "SpeechTextVocab":
         """A tokenizer with nothing added: the codes it holds already, or none at all."""
+        if (Path(text_tokenizer) / _FILE_NAME).exists():
+            return cls.from_pretrained(text_tokenizer)
         text = open_text_tokenizer(text_tokenizer)
         num_codes = 0
         while text.id_of(code_token(num_codes)) is not None:

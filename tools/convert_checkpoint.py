@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         done = import_base(config)
         print(
             f"{done.folder}: {done.model.family}, {done.parameters:,} parameters, "
-            f"{len(done.vocab.added):,} tokens added, vocabulary padded to "
+            f"{done.added_rows:,} tokens added, vocabulary padded to "
             f"{done.vocab.padded_size:,}"
         )
         return done

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from .families import (
     shapes_in_hf,
     tensor_parallel_axis,
 )
-from .hf_config import model_from_config, read_config
+from .hf_config import model_from_config, read_config, read_generation_ids
 from .new_rows import NewRowsConfig, draw_rows
 from .safetensors_folder import SafetensorsFolder
 from .torch_dist import Piece, write_checkpoint
@@ -65,6 +65,8 @@ class Import:
     vocab: SpeechTextVocab
     parameters: int
     """Of the base model."""
+    added_rows: int
+    """Tokens added to its vocabulary."""
 
 
 def import_base(config: ImportConfig) -> Import:
@@ -93,7 +95,13 @@ def import_base(config: ImportConfig) -> Import:
             replace_folder(staging, save)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Import(folder=save, model=base.model, vocab=base.vocab, parameters=base.parameters)
+    return Import(
+        folder=save,
+        model=base.model,
+        vocab=base.vocab,
+        parameters=base.model.num_parameters(base.rows),
+        added_rows=base.added_rows,
+    )
 
 
 def _require_replaceable(save: Path) -> None:
@@ -109,12 +117,14 @@ def _require_replaceable(save: Path) -> None:
 
 def _write(folder: Path, base: "_Base", config: ImportConfig) -> None:
     directory = checkpoint.begin(folder, 0)
-    common = {IDENTITY_KEY: base.model.identity(base.vocab, None), "content_metadata": {}}
+    identity = base.model.identity(base.vocab, base.vocab.speech_tokenizer)
+    common = {IDENTITY_KEY: identity, "content_metadata": {}}
     write_checkpoint(directory, list(base.pieces()), _extra_states(base.model), common)
     base.vocab.save_pretrained(folder / "vocab")
-    base.save_generation_ids(folder / "vocab")
+    base.generation_ids.save_pretrained(folder / "vocab")
+    origin = {"hf": base.source.folder.resolve().name, "added_rows": base.added_rows}
     facts: dict[str, Any] = {
-        "base": {"hf": base.source.folder.resolve().name, **asdict(config.new_rows)},
+        "base": {**origin, **asdict(config.new_rows)},
         "model": asdict(base.model),
     }
     write_text(folder / RUN_CONFIG, yaml.safe_dump(facts, sort_keys=False))
@@ -143,6 +153,8 @@ class _Base:
         self._config = read_config(hf)
         self.model = model_from_config(self._config, hf)
         self.family = get_family(self.model)
+        self.rows = self._config.vocab_size
+        self.generation_ids = read_generation_ids(hf, self._config)
         self.source = SafetensorsFolder(hf)
         self._require_tensors()
         self.dtype = self.source.dtype()
@@ -162,7 +174,7 @@ class _Base:
 
     def _require_tensors(self) -> None:
         family, model = self.family, self.model
-        table = (self._config.vocab_size, model.hidden_size)
+        table = (self.rows, model.hidden_size)
         shapes = {family.embedding: table, family.final_norm: (model.hidden_size,)}
         # a tied model may store its output layer a second time
         if model.untie_embeddings_and_output_weights or family.output in self.source.entries:
@@ -172,27 +184,20 @@ class _Base:
             for rule in family.layer:
                 shapes |= {prefix + name: s for name, s in shapes_in_hf(rule, model).items()}
         self.source.require(shapes)
-        self.parameters = self.model.num_parameters(self._config.vocab_size)
 
     def _require_vocabulary(self, hf: Path) -> None:
-        tokens, rows = self.vocab.text.size, self._config.vocab_size
-        if tokens > rows:
+        tokens = self.vocab.text.size
+        if tokens > self.rows:
             raise CheckpointError(
-                f"{hf}: the tokenizer has {tokens} tokens, but the model's embedding only {rows} "
-                "rows; they do not belong together, or tokens were added without resizing the model"
+                f"{hf}: the tokenizer has {tokens} tokens, but the model's embedding only "
+                f"{self.rows} rows; they do not belong together, or tokens were added without "
+                "resizing the model"
             )
 
-    def save_generation_ids(self, folder: Path) -> None:
-        """Keep the ids by which the base begins, ends and pads; not how it was sampled from."""
-        from transformers import GenerationConfig
-
-        path = self.source.folder / "generation_config.json"
-        base = GenerationConfig.from_pretrained(path.parent) if path.exists() else self._config
-        GenerationConfig(
-            bos_token_id=base.bos_token_id,
-            eos_token_id=base.eos_token_id,
-            pad_token_id=base.pad_token_id,
-        ).save_pretrained(folder)
+    @property
+    def added_rows(self) -> int:
+        """Rows of tokens that the base does not know."""
+        return self.vocab.size - self.vocab.text.size
 
     def pieces(self) -> Iterator[Piece]:
         """All tensors, in the order they are best written."""
@@ -263,7 +268,7 @@ class _Base:
 
     def _rows(self, name: str, number: int, start: int, stop: int) -> Tensor:
         """Rows of a table: the base's where it has a token or nothing is added, drawn, or zero."""
-        text, used, base = self.vocab.text.size, self.vocab.size, self._config.vocab_size
+        text, used, base = self.vocab.text.size, self.vocab.size, self.rows
         rows = torch.zeros((stop - start, self.model.hidden_size), dtype=self.dtype)
         for low, high, is_new in ((0, text, False), (text, used, True), (used, base, False)):
             low, high = max(low, start), min(high, stop)
@@ -276,6 +281,5 @@ class _Base:
         return rows
 
     def _draw(self, name: str, number: int) -> Tensor:
-        text = self.vocab.text.size
-        read = lambda rows: self.source.read(name, rows)  # noqa: E731
-        return draw_rows(self._new_rows, read, text, self.vocab.size - text, number)
+        read, text = partial(self.source.read, name), self.vocab.text.size
+        return draw_rows(self._new_rows, read, text, self.added_rows, number)

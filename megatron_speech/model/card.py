@@ -30,8 +30,8 @@ class Facts:
 
     name: str
     iteration: int
-    windows: int
-    """Sequences seen in training."""
+    windows: int | None
+    """Sequences seen in training, None if it does not tell."""
     parameters: int
 
 
@@ -40,19 +40,19 @@ def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: Speech
     config = _read_config(run_config)
     lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
     if "hf" in (config.get("base") or {}):
-        lines += ["", "## Origin", "", *_origin_lines(config["base"], vocab)]
+        lines += ["", "## Origin", "", *_origin_lines(config["base"])]
     elif {"batch", "data"} <= config.keys():
         lines += ["", "## Training", "", *_training_lines(config, facts)]
         lines += ["", "## Data", "", *_data_lines(config["data"].get("data_path") or [])]
     return "\n".join([*lines, "", *_use_lines(vocab)]) + "\n"
 
 
-def _origin_lines(base: dict[str, Any], vocab: SpeechTextVocab) -> list[str]:
+def _origin_lines(base: dict[str, Any]) -> list[str]:
     lines = [f"Converted from `{base['hf']}`; not trained further."]
-    if vocab.added:
+    if base.get("added_rows"):
         how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
         lines += [
-            f"Rows of {len(vocab.added):,} new tokens are drawn ({how}, seed "
+            f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
             f"{base['new_rows_seed']}); text rows are the base's."
         ]
     return lines
@@ -83,7 +83,7 @@ def _training_lines(config: dict[str, Any], facts: Facts) -> list[str]:
         "recipe": config.get("recipe"),
         "started from": Path(base).name if base else "random weights",
         "steps": f"{facts.iteration:,}",
-        "tokens seen": f"{facts.windows * length:,}",
+        "tokens seen": None if facts.windows is None else f"{facts.windows * length:,}",
         "sequence length": f"{length:,}",
         "sequences per step": f"{batch['global_batch_size']:,}",
         "learning rate": f"{batch['lr']:g} to {batch['min_lr']:g}, {batch['lr_decay_style']}",

@@ -61,8 +61,8 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     and a model card, and exists whole or not at all; one found there is replaced.
 
     Raises:
-        CheckpointError: no checkpoint, one that is damaged or of another vocabulary; `hf` holds
-            something else than an export; or the files could not be written.
+        CheckpointError: no checkpoint, one that is damaged or of another vocabulary, or `hf` holds
+            something else than an export.
         ConfigError: the model's family cannot express it.
     """
     _require_replaceable(hf)
@@ -87,7 +87,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
             outputs = checkpoint_tensors(directory, model, vocab)
             parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
             _write_configs(staging, model, vocab, dtype)
-            windows = common.get(DATA_KEY, {}).get("consumed_samples", 0)
+            windows = common.get(DATA_KEY, {}).get("consumed_samples")
             facts = Facts(hf.name, iteration, windows, parameters)
             card = model_card(facts, load / RUN_CONFIG, model, vocab)
             write_text(staging / "README.md", card)

@@ -9,7 +9,7 @@ from .config import ModelConfig
 from .families import FAMILIES, Family, get_family
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import GenerationConfig, PretrainedConfig
 
 _FIELDS = {
     "num_layers": "num_hidden_layers",
@@ -53,6 +53,24 @@ def read_config(folder: Path) -> "PretrainedConfig":
         f"{path} is of model type {model_type!r}; known here: {', '.join(FAMILIES)}. Convert the "
         "folder to one of them with transformers, or add its family (CONTRIBUTING.md)"
     )
+
+
+def read_generation_ids(folder: Path, config: "PretrainedConfig") -> "GenerationConfig":
+    """The ids by which a base begins, ends and pads; not how it was meant to be sampled from.
+
+    Raises:
+        CheckpointError: generation_config.json is damaged.
+    """
+    from transformers import GenerationConfig
+
+    path, base = folder / "generation_config.json", config
+    if path.exists():
+        try:
+            base = GenerationConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from None
+    ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(base, name) for name in ids})
 
 
 def model_from_config(config: "PretrainedConfig", source: Path) -> ModelConfig:

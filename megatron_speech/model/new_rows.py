@@ -39,9 +39,9 @@ def draw_rows(
 ) -> Float[Tensor, "count width"]:
     """Draw `count` new rows of table number `table` in the type that `read` gives.
 
-    `read(slice)` gives old rows. Their statistics are exact up to four rows per channel, and of
-    so many evenly spaced rows beyond. Computed in float64, so that the result does not depend on
-    the number of threads.
+    `read(slice)` gives old rows. Their mean is exact; so is their covariance where they are fewer
+    than eight per channel, else it is of four to eight per channel, evenly spaced. Computed in
+    float64, so that the result does not depend on the number of threads.
 
     Raises:
         ConfigError: fewer than two old rows.
@@ -50,7 +50,7 @@ def draw_rows(
         raise ConfigError(f"{old_rows} old rows have no covariance; expected a trained embedding")
     first = read(slice(0, 1))
     width, dtype = first.size(1), first.dtype
-    step = -(-old_rows // (_SAMPLES_PER_CHANNEL * width))
+    step = max(old_rows // (_SAMPLES_PER_CHANNEL * width), 1)
     mean, factor = _statistics(config, read, old_rows, step, width)
     generator = torch.Generator().manual_seed(config.new_rows_seed * 2 + table)
     drawn = torch.empty((count, width), dtype=dtype)
@@ -70,21 +70,21 @@ def _statistics(
     width: int,
 ) -> tuple[Tensor, Tensor]:
     """Mean (width,) and a factor of the covariance: (width, width), or (width,) if diagonal."""
-    total = torch.zeros(width, dtype=torch.float64)
+    total, sampled = torch.zeros((2, width), dtype=torch.float64)
     full = config.new_rows == "covariance"
     products = torch.zeros((width, width) if full else (width,), dtype=torch.float64)
     count = 0
-    shift = read(slice(0, 1))[0].double()  # keeps the difference of large sums exact
     for start in range(0, old_rows, step * _ROWS_AT_ONCE):
         block = read(slice(start, min(start + step * _ROWS_AT_ONCE, old_rows)))
-        rows = block[::step].double() - shift
-        total += rows.sum(0)
+        total += block.sum(0, dtype=torch.float64)
+        rows = block[::step].double()
+        sampled += rows.sum(0)
         products += rows.T @ rows if full else rows.square().sum(0)
         count += len(rows)
-    mean = total / count
+    mean, middle = total / old_rows, sampled / count
     if not full:
-        return mean + shift, (products / count - mean.square()).clamp(min=0).sqrt()
-    covariance = products / count - torch.outer(mean, mean)
+        return mean, (products / count - middle.square()).clamp(min=0).sqrt()
+    covariance = products / count - torch.outer(middle, middle)
     variances = covariance.diagonal()
     variances += 1e-6 * variances.mean() + 1e-30  # fewer rows than channels: not quite singular
-    return mean + shift, torch.linalg.cholesky(covariance)
+    return mean, torch.linalg.cholesky(covariance)

@@ -103,6 +103,8 @@ class SafetensorsFolder:
     def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse a folder that lacks one of `shapes`, has it in another shape, or has more.
 
+        Buffers that old checkpoints stored are forgotten.
+
         Raises:
             CheckpointError: says which tensors.
         """
@@ -125,6 +127,7 @@ class SafetensorsFolder:
                     f"{self.folder}: {name} has shape {found}, but by its config.json it has "
                     f"{shape}; config.json and weights are of different models"
                 )
+        self.entries = {name: self.entries[name] for name in shapes}
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """A tensor, or some of its rows.

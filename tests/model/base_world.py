@@ -1,5 +1,6 @@
 """Logits of an imported base model under a layout, in this process or by a group of ranks."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +18,15 @@ ROWS = 300
 TOKENS = torch.randint(0, ROWS, (2, 24), generator=torch.Generator().manual_seed(5))
 
 
-def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor:
-    """Logits (2, 24, padded vocabulary) of the imported checkpoint, gathered over ranks."""
+def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor | None:
+    """Logits (2, 24, padded vocabulary) of the imported checkpoint, gathered over ranks.
+
+    None on the first of two pipeline stages, which hands its hidden states on.
+    """
     from megatron.core import dist_checkpointing, parallel_state, tensor_parallel
 
     directory = run / "iter_0000000"
-    with session(parallel), torch.no_grad():
+    with session(parallel) as layout, torch.no_grad():
         stored = read_common(directory)[IDENTITY_KEY]
         options = BuildOptions(padded_vocab_size=stored["padded_vocab_size"])
         chunk = build_model(ModelConfig.from_mapping(stored), parallel, options)[0].eval()
@@ -30,21 +34,40 @@ def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor:
         metadata = {"dp_cp_group": group, "singleton_local_shards": False}
         state = {"model": chunk.sharded_state_dict(metadata=metadata)}
         chunk.load_state_dict(dist_checkpointing.load(state, str(directory))["model"])
+        if layout.pipeline_rank == 1:
+            hidden = torch.empty(TOKENS.size(1), TOKENS.size(0), stored["hidden_size"])
+            dist.recv(hidden, 0)
+            chunk.set_input_tensor(hidden)
         positions = torch.arange(TOKENS.size(1)).expand_as(TOKENS)
-        logits = chunk(TOKENS, positions, None)
-        return tensor_parallel.gather_from_tensor_model_parallel_region(logits)
+        output = chunk(TOKENS, positions, None)
+        if not layout.is_last_stage:
+            dist.send(output.contiguous(), 1)
+            return None
+        return tensor_parallel.gather_from_tensor_model_parallel_region(output)
 
 
-def main(rank: int, folder: Path, groups: list[tuple[tuple[int, ...], list[Path]]]) -> None:
-    """Save `<run>-tp<n>.pt` for the runs of each group of n ranks that this rank is in."""
+@dataclass(frozen=True)
+class Group:
+    """Ranks that compute the logits of some runs together."""
+
+    name: str
+    ranks: tuple[int, ...]
+    parallel: ParallelConfig
+    runs: tuple[Path, ...]
+
+
+def main(rank: int, folder: Path, groups: list[Group]) -> None:
+    """Save `<run>-<name>.pt` for the runs of each group that this rank is in."""
     torch.set_num_threads(1)
-    for index, (ranks, runs) in enumerate(groups):
-        if rank not in ranks:
+    for group in groups:
+        if rank not in group.ranks:
             continue
-        store = dist.FileStore(str(folder / f"store-{index}"), len(ranks))
-        dist.init_process_group("gloo", store=store, rank=ranks.index(rank), world_size=len(ranks))
-        for run in runs:
-            logits = megatron_logits(run, ParallelConfig(tensor_model_parallel_size=len(ranks)))
-            if rank == ranks[0]:
-                torch.save(logits, f"{run}-tp{len(ranks)}.pt")
+        size = len(group.ranks)
+        store = dist.FileStore(str(folder / f"store-{group.name}-{group.ranks[0]}"), size)
+        dist.init_process_group("gloo", store=store, rank=group.ranks.index(rank), world_size=size)
+        for run in group.runs:
+            logits = megatron_logits(run, group.parallel)
+            writer = 0 if group.parallel.pipeline_model_parallel_size == 1 else 1
+            if dist.get_rank() == writer:
+                torch.save(logits, f"{run}-{group.name}.pt")
         dist.destroy_process_group()

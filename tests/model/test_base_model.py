@@ -1,12 +1,13 @@
 """Base models in and out: the same logits under any layout, the same bytes back, new rows."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.multiprocessing
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from megatron_speech.model.base_model import ImportConfig, import_base
@@ -16,7 +17,7 @@ from megatron_speech.training.parallel_config import ParallelConfig
 from megatron_speech.vocab import SpeechTextVocab
 from tests.model import base_world
 from tests.model.base_folders import FAMILIES, write_base
-from tests.model.base_world import ROWS, TOKENS, megatron_logits
+from tests.model.base_world import ROWS, TOKENS, Group, megatron_logits
 
 CASES = [(family, tied) for family in FAMILIES for tied in (False, True)]
 CODES = 64
@@ -55,10 +56,16 @@ def runs(folder, bases):
 
 @pytest.fixture(scope="module")
 def logits_of_ranks(folder, runs):
-    """Logits by two ranks, and by four for a model of two query groups; in one spawn."""
-    untied = [run for (_, tied), run in runs.items() if not tied]
-    rest = [run for (_, tied), run in runs.items() if tied]
-    groups = [((0, 1), untied), ((2, 3), rest), ((0, 1, 2, 3), [runs["glm", False]])]
+    """Every run on two tensor-parallel ranks, some in other layouts; in one spawn."""
+    two = ParallelConfig(tensor_model_parallel_size=2)
+    four = ParallelConfig(tensor_model_parallel_size=4)  # more than there are query groups
+    stages = ParallelConfig(pipeline_model_parallel_size=2)
+    groups = [
+        Group("tp2", (0, 1), two, tuple(run for (_, tied), run in runs.items() if not tied)),
+        Group("tp2", (2, 3), two, tuple(run for (_, tied), run in runs.items() if tied)),
+        Group("tp4", (0, 1, 2, 3), four, (runs["glm", False],)),
+        Group("pp2", (0, 1), stages, (runs["glm", False], runs["qwen3", True])),
+    ]
     torch.multiprocessing.spawn(base_world.main, args=(folder, groups), nprocs=4)
 
 
@@ -69,13 +76,16 @@ def test_logits_are_those_of_transformers(family, tied, bases, runs):
     assert bases[family, tied].std() > 0.3  # and they say something
 
 
+OTHER_LAYOUTS = [("glm", False, "tp4"), ("glm", False, "pp2"), ("qwen3", True, "pp2")]
+
+
 @pytest.mark.parametrize(
-    ("family", "tied", "ranks"), [*((*c, 2) for c in CASES), ("glm", False, 4)]
+    ("family", "tied", "layout"), [*((*case, "tp2") for case in CASES), *OTHER_LAYOUTS]
 )
-def test_tensor_parallel_logits_are_those_of_transformers(
-    family, tied, ranks, bases, runs, logits_of_ranks
+def test_logits_in_other_layouts_are_those_of_transformers(
+    family, tied, layout, bases, runs, logits_of_ranks
 ):
-    logits = torch.load(f"{runs[family, tied]}-tp{ranks}.pt", weights_only=True)
+    logits = torch.load(f"{runs[family, tied]}-{layout}.pt", weights_only=True)
     assert (logits[..., :ROWS] - bases[family, tied]).abs().max() <= 1e-4
 
 
@@ -144,8 +154,12 @@ def test_an_export_that_is_imported_again_keeps_its_codes(folder, runs, tmp_path
         ImportConfig(hf=folder / "qwen3-True", save=tmp_path / "a", num_codes=CODES)
     )
     export_checkpoint(tmp_path / "a", tmp_path / "hf")
+    facts = json.loads((tmp_path / "hf" / "speech_text_vocab.json").read_text())
+    facts["speech_tokenizer"] = "codes-a"
+    (tmp_path / "hf" / "speech_text_vocab.json").write_text(json.dumps(facts))
     again = import_base(ImportConfig(hf=tmp_path / "hf", save=tmp_path / "b"))
-    assert again.vocab.num_codes == CODES
+    assert (again.vocab.num_codes, again.added_rows, first.added_rows) == (CODES, 0, CODES + 4)
+    assert again.vocab.speech_tokenizer == "codes-a"
     assert again.vocab.fingerprint == first.vocab.fingerprint
     assert again.model == first.model
 
@@ -191,6 +205,15 @@ def test_new_rows_as_scaled_noise(folder, bases, tmp_path):
     assert ratio.max() < 1.1
     mean = new_rows(folder, tmp_path, "b", new_rows=replace(noise, new_rows_scale=0.0))[1]
     assert torch.allclose(mean, old.mean(0).expand_as(mean), atol=1e-6)
+
+
+def test_buffers_of_old_checkpoints_are_left_out(folder, bases, tmp_path):
+    shutil.copytree(folder / "llama-True", tmp_path / "base")
+    path = tmp_path / "base" / "model.safetensors"
+    tensors = {name: tensor.bfloat16() for name, tensor in load_file(path).items()}
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, path)
+    import_base(ImportConfig(hf=tmp_path / "base", save=tmp_path / "run"))
 
 
 def test_llama_3_frequencies(tmp_path):

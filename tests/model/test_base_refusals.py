@@ -167,6 +167,10 @@ DAMAGE = [
     (setting(hidden_size="wide"), "config.json is damaged or has a setting of the wrong kind"),
     (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
     (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+    (
+        lambda folder: (folder / "generation_config.json").write_text("{"),
+        "generation_config.json is damaged",
+    ),
 ]
 
 
