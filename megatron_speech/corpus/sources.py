@@ -29,6 +29,7 @@ from .remote import RemoteFile, find_remote, is_remote
 CorpusFile = Path | RemoteFile
 _COMPRESSED = (".gz", ".zst")
 _ROWS_AT_A_TIME = 1024
+_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,16 @@ def _open_parquet(path: CorpusFile) -> pq.ParquetFile:
     return open_parquet(path.open() if isinstance(path, RemoteFile) else path, str(path))
 
 
+def _row_counts(tables: Sequence[CorpusFile]) -> list[int]:
+    def count(path: CorpusFile) -> int:
+        return _open_parquet(path).metadata.num_rows
+
+    if not any(isinstance(path, RemoteFile) for path in tables):
+        return [count(path) for path in tables]
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(count, tables))
+
+
 def split_inputs(paths: Sequence[CorpusFile], tasks: int) -> list[list[Piece]]:
     """Cut the files into `tasks` contiguous shares of about equal bytes; order is kept.
 
@@ -108,9 +119,7 @@ def split_inputs(paths: Sequence[CorpusFile], tasks: int) -> list[list[Piece]]:
     sizes = [_size(path) for path in paths]
     total = sum(sizes)
     tables = [path for path in paths if _is_parquet(path)]
-    with ThreadPoolExecutor() as pool:
-        counts = pool.map(lambda path: _open_parquet(path).metadata.num_rows, tables)
-        rows = dict(zip(tables, counts, strict=True))
+    rows = dict(zip(tables, _row_counts(tables), strict=True))
     shares: list[list[Piece]] = []
     for task in range(tasks):
         low, high = total * task // tasks, total * (task + 1) // tasks
