@@ -76,6 +76,7 @@ bench: $(STAMP)
 bench-gpu: $(STAMP)
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
+	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
 
 ## lint       ruff, pyright, import-linter
 lint: $(STAMP)

@@ -5,10 +5,12 @@ Shapes: a waveform is (samples,) or (batch, samples) at 16 kHz, a spectrogram is
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import soundfile
@@ -26,9 +28,6 @@ WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 MEL_FRAME_RATE_HZ = SAMPLE_RATE_HZ // HOP_SAMPLES
 """100 spectrogram frames per second."""
-CHUNK_S = 30
-CHUNK_SAMPLES = CHUNK_S * SAMPLE_RATE_HZ
-"""Whisper reads at most this much at a time: 480,000 samples."""
 
 SILENCE_PEAK = 1e-4
 """A recording that never exceeds this amplitude (-80 dBFS) carries no sound."""
@@ -44,6 +43,7 @@ _BLOCK_FRAMES = 1 << 18
 # near 2 GiB and above are what a program writes that streams and does not know the length.
 _CUT_SHORT = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _UNKNOWN_SIZE = 0x7FFF_0000
+_ROUNDING_S = 0.025  # lists of excerpts round their times
 
 DynamicRange = Literal["clip_maximum", "fixed"]
 
@@ -76,7 +76,22 @@ def check_waveform(waveform: np.ndarray, name: str) -> None:
         )
 
 
-def read_audio(path: str | PathLike[str]) -> np.ndarray:
+@dataclass(frozen=True, kw_only=True)
+class Excerpt:
+    """Which part of a recording is meant; by default all of it."""
+
+    start_s: float = 0.0
+    """Where it begins."""
+    duration_s: float | None = None
+    """How long it is; None goes on to the end."""
+    channels: tuple[int, ...] | None = None
+    """Channels that are averaged, from 0; None takes all."""
+
+
+WHOLE = Excerpt()
+
+
+def read_audio(path: str | PathLike[str], excerpt: Excerpt = WHOLE) -> np.ndarray:
     """Read a recording of any rate and channel count as float32 mono at 16 kHz.
 
     Channels are averaged; other rates are resampled by soxr at high quality.
@@ -88,41 +103,91 @@ def read_audio(path: str | PathLike[str]) -> np.ndarray:
         AudioError: the file is missing, unreadable or cut short, or holds no usable sound;
             its `reason` gives the code.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"recording {path} does not exist", reason="missing")
+    return np.concatenate(list(stream_audio(path, f"recording {path}", excerpt)))
+
+
+def stream_audio(
+    source: str | PathLike[str] | BinaryIO, name: str, excerpt: Excerpt = WHOLE
+) -> Iterator[np.ndarray]:
+    """The waveform of `read_audio` in blocks (n,): memory does not grow with the recording.
+
+    `name` says in errors whose it is. That a recording is silent or cut short shows at its end
+    only, so nothing may be kept of one that raises.
+
+    Raises:
+        AudioError: as `read_audio`, possibly after some blocks.
+    """
+    if isinstance(source, str | PathLike) and not Path(source).is_file():
+        raise AudioError(f"{name} does not exist", reason="missing")
+    size, peak = 0, 0.0
     try:
-        with soundfile.SoundFile(path) as file:
-            expected = file.frames
-            waveform, frames = _read_mono_16_khz(file)
-            promised = _CUT_SHORT.search(file.extra_info)
+        with soundfile.SoundFile(source) as file:
+            for block in _mono_16_khz(file, name, excerpt):
+                if block.size:
+                    highest = float(np.abs(block).max())
+                    if not highest <= LOUDEST:
+                        check_waveform(block, name)
+                    size, peak = size + block.size, max(peak, highest)
+                    yield block
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         raise AudioError(
-            f"recording {path} cannot be read, it may be cut short: {error}", reason="unreadable"
+            f"{name} cannot be read, it may be cut short: {error}", reason="unreadable"
         ) from None
-    if frames != expected or (promised and _is_cut_short(*map(int, promised.groups()))):
-        raise AudioError(
-            f"recording {path} is cut short: it ends after {frames} samples, and its header "
-            "promises more",
-            reason="unreadable",
-        )
-    check_waveform(waveform, f"recording {path}")
-    return waveform
+    check_waveform(np.full(min(size, 1), peak), name)
 
 
-def _read_mono_16_khz(file: soundfile.SoundFile) -> tuple[np.ndarray, int]:
-    """Waveform and the number of frames read, block by block: hours of many channels fit."""
+def _mono_16_khz(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
+    """Blocks of mono audio at 16 kHz: hours of many channels fit.
+
+    Raises:
+        AudioError: the excerpt lies outside, or there is less audio than the header promises.
+    """
+    wanted = _select(file, name, excerpt)
     resampler = None
     if file.samplerate != SAMPLE_RATE_HZ:
         resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
-    parts, frames, last = [], 0, False
+    most = max(_BLOCK_FRAMES // file.channels, 1)
+    frames, last = 0, False
     while not last:
-        block = file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)
+        count = most if excerpt.duration_s is None else min(most, wanted - frames)
+        block = file.read(count, dtype="float32", always_2d=True)
         frames += len(block)
-        last = len(block) < _BLOCK_FRAMES
+        last = len(block) < count or (excerpt.duration_s is not None and frames == wanted)
+        if excerpt.channels is not None:
+            block = block[:, excerpt.channels]
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
-        parts.append(mono if resampler is None else resampler.resample_chunk(mono, last=last))
-    return np.concatenate(parts), frames
+        yield mono if resampler is None else resampler.resample_chunk(mono, last=last)
+    promised = _CUT_SHORT.search(file.extra_info)
+    if frames != wanted or (promised and _is_cut_short(*map(int, promised.groups()))):
+        raise AudioError(
+            f"{name} is cut short: it ends after {frames} samples, and its header promises more",
+            reason="unreadable",
+        )
+
+
+def _select(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> int:
+    """Go to the start of an excerpt and return its length in the file's own frames."""
+    if excerpt.channels is not None and not (
+        excerpt.channels and 0 <= min(excerpt.channels) <= max(excerpt.channels) < file.channels
+    ):
+        raise AudioError(
+            f"{name} has {file.channels} channels, not {excerpt.channels}", reason="no_channel"
+        )
+    rate = file.samplerate
+    start = round(excerpt.start_s * rate)
+    wanted = file.frames - start
+    if excerpt.duration_s is not None:
+        wanted = round(excerpt.duration_s * rate)
+    beyond = start + wanted - file.frames
+    if min(start, wanted) < 0 or start >= max(file.frames, 1) or beyond > _ROUNDING_S * rate:
+        raise AudioError(
+            f"{name} lasts {file.frames / rate:.3f} s; the part from {excerpt.start_s:.3f} s of "
+            f"{excerpt.duration_s} s lies outside",
+            reason="outside",
+        )
+    if start:
+        file.seek(start)
+    return wanted - max(beyond, 0)
 
 
 def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:
@@ -136,15 +201,6 @@ def resample(
     if rate_hz == to_rate_hz:
         return np.ascontiguousarray(waveform, dtype=np.float32)
     return soxr.resample(waveform.astype(np.float32, copy=False), rate_hz, to_rate_hz)
-
-
-def chunk(waveform: np.ndarray, chunk_samples: int = CHUNK_SAMPLES) -> list[np.ndarray]:
-    """Cut a waveform (samples,) into windows of 30 s; the last one holds what is left."""
-    if chunk_samples < 1:
-        raise ConfigError(f"chunk_samples is {chunk_samples}; it must be at least 1")
-    return [
-        waveform[start : start + chunk_samples] for start in range(0, len(waveform), chunk_samples)
-    ]
 
 
 @cache
@@ -162,6 +218,11 @@ def _mel_filters(n_mels: int) -> np.ndarray:
         mel_scale="slaney",
     )
     return filters.astype(np.float32)
+
+
+@cache
+def _filters_on(n_mels: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(_mel_filters(n_mels)).to(device)
 
 
 def log_mel(
@@ -221,7 +282,7 @@ def mel_log_power(
         center=False,
         return_complex=True,
     )
-    filters = torch.from_numpy(_mel_filters(n_mels)).to(padded.device)
+    filters = _filters_on(n_mels, padded.device)
     return (filters.T @ spectrum.abs().square()).clamp(min=POWER_FLOOR).log10()
 
 

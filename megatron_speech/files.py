@@ -1,13 +1,17 @@
 """Files that exist whole or not at all, and fingerprints of what they hold."""
 
+import ctypes
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -29,6 +33,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     _fsync_directory(path.parent)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what will be `path`: many nodes may share a folder."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
 
 
 def _fsync_directory(directory: Path) -> None:
@@ -51,16 +60,33 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def replace_folder(new: Path, target: Path) -> None:
     """Rename the finished folder `new` to `target`, on the disk; a folder found there is removed.
 
-    What is there is moved aside first: removing a large folder takes long, renaming does not.
+    A reader finds the old folder or the new one, whole, at every instant. Only where the file
+    system cannot exchange two names (NFS) there are two renames, and who is killed between them
+    leaves the old folder as `.NAME.PID.old`.
     """
     sync_folder(new)
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
+    if not target.exists():
+        os.rename(new, target)
+    elif not _exchange(new, target):
+        old = target.with_name(f".{target.name}.{os.getpid()}.old")
+        shutil.rmtree(old, ignore_errors=True)
         os.rename(target, old)
-    os.rename(new, target)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+        new = old
     _fsync_directory(target.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders swap names in one step; False where that cannot be done."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)  # Python has no name for it
+    if rename is None:
+        return False
+    return rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

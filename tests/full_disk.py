@@ -1,20 +1,19 @@
 """A disk that is full at one file: what is written to it goes to /dev/full, by the real writer."""
 
 import errno
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from megatron_speech import cli
+from megatron_speech import cli, files
 
 
 def expect_no_space(path: Path, job: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
     """Run `job`, which must fail at `path` in one line, leave nothing there and exit with 2."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # as files.atomic_path has it
+    temporary = files.temporary_beside(path)
     for run_as_tool in (False, True):
         temporary.symlink_to("/dev/full")
         if run_as_tool:

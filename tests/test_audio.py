@@ -34,7 +34,7 @@ def test_log_mel_equals_whisper(n_mels: int, seconds: float) -> None:
 def test_log_mel_equals_whisper_padded_to_30_s() -> None:
     waveform = tone(2.0)
     expected = WhisperFeatureExtractor()(waveform, sampling_rate=16_000).input_features[0]
-    padded = np.pad(waveform, (0, audio.CHUNK_SAMPLES - len(waveform)))
+    padded = np.pad(waveform, (0, 480_000 - len(waveform)))
     ours = audio.log_mel(torch.from_numpy(padded)[None])[0].numpy()
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
@@ -180,9 +180,25 @@ def test_sound_above_8_khz_alone_is_silence_at_16_khz(tmp_path: Path) -> None:
     assert reason_for(path) == "silent"
 
 
-def test_chunks_hold_every_sample() -> None:
-    waveform = np.arange(2 * audio.CHUNK_SAMPLES + 7, dtype=np.float32)
-    chunks = audio.chunk(waveform)
-    assert [len(c) for c in chunks] == [audio.CHUNK_SAMPLES, audio.CHUNK_SAMPLES, 7]
-    np.testing.assert_array_equal(np.concatenate(chunks), waveform)
-    assert audio.chunk(waveform[:0]) == []
+def test_excerpts_are_the_samples_they_name(tmp_path: Path) -> None:
+    left, right = tone(3.0), tone(3.0, seed=1)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([left, right], axis=1), 16_000, subtype="FLOAT")
+    part = audio.Excerpt(start_s=0.5, duration_s=1.25, channels=(1,))
+    np.testing.assert_array_equal(audio.read_audio(path, part), right[8_000:28_000])
+    np.testing.assert_array_equal(
+        audio.read_audio(path, audio.Excerpt(start_s=2.9)), (left + right)[46_400:] / 2
+    )
+    rounded = audio.Excerpt(start_s=2.5, duration_s=0.51)  # 10 ms too long
+    assert len(audio.read_audio(path, rounded)) == 8_000
+    for wrong, reason in (
+        (audio.Excerpt(start_s=3.0), "outside"),
+        (audio.Excerpt(start_s=-0.1), "outside"),
+        (audio.Excerpt(start_s=2.5, duration_s=0.6), "outside"),
+        (audio.Excerpt(channels=(2,)), "no_channel"),
+        (audio.Excerpt(channels=()), "no_channel"),
+        (audio.Excerpt(duration_s=0.0), "empty"),
+    ):
+        with pytest.raises(AudioError) as caught:
+            audio.read_audio(path, wrong)
+        assert caught.value.reason == reason

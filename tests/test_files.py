@@ -51,26 +51,72 @@ def test_fingerprints_see_boundaries_and_order(tmp_path):
     assert one == files.fingerprint_of_files(tmp_path / "x", tmp_path / "y")
 
 
-def test_a_folder_is_synced_and_takes_the_place_of_another(tmp_path, monkeypatch):
-    new, target = tmp_path / ".new", tmp_path / "target"
+def two_folders(place):
+    new, target = place / ".new", place / "target"
     for folder, text in ((new, "new"), (target, "old")):
         (folder / "deep").mkdir(parents=True)
         (folder / "deep" / "a").write_text(text)
+    return new, target
+
+
+def without_exchange(one, other):
+    return False
+
+
+@pytest.mark.parametrize("exchange", [files._exchange, without_exchange])
+def test_a_folder_is_synced_and_takes_the_place_of_another(tmp_path, monkeypatch, exchange):
+    new, target = two_folders(tmp_path)
     synced, sync, rename = [], os.fsync, os.rename
 
     def remember(descriptor):
         synced.append(os.fstat(descriptor).st_ino)
         sync(descriptor)
 
-    def check_then_rename(source, to):
+    def check_synced(source):
         if source == new:
             parts = (new, new / "deep", new / "deep" / "a")
             assert {part.stat().st_ino for part in parts} <= set(synced)
+
+    def check_then_rename(source, to):
+        check_synced(source)
         rename(source, to)
+
+    def check_then_exchange(one, other):
+        check_synced(one)
+        return exchange(one, other)
 
     monkeypatch.setattr(os, "fsync", remember)
     monkeypatch.setattr(os, "rename", check_then_rename)
+    monkeypatch.setattr(files, "_exchange", check_then_exchange)
     files.replace_folder(new, target)
     assert (target / "deep" / "a").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert synced[-1] == tmp_path.stat().st_ino
+
+
+def test_two_folders_swap_names_in_one_step(tmp_path, monkeypatch):
+    """No rename takes part, so there is no instant without a folder of that name."""
+    new, target = two_folders(tmp_path)
+    if not files._exchange(new, target):
+        pytest.skip("this file system cannot exchange two names")
+    assert [(path / "deep/a").read_text() for path in (new, target)] == ["old", "new"]
+    monkeypatch.setattr(os, "rename", None)
+    files.replace_folder(new, target)
+    assert (target / "deep/a").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    new, target = two_folders(tmp_path)
+    rename = os.rename
+
+    def fail_at_new(source, to):
+        if source == new:
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, to)
+
+    monkeypatch.setattr(files, "_exchange", without_exchange)
+    monkeypatch.setattr(os, "rename", fail_at_new)
+    with pytest.raises(OSError, match="Input/output"):
+        files.replace_folder(new, target)
+    assert (target / "deep/a").read_text() == "old"
+    assert (new / "deep/a").read_text() == "new"

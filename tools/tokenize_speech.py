@@ -1,22 +1,33 @@
 """Turn recordings into code shards.
 
-    python tools/tokenize_speech.py --manifest speech/manifest.parquet \\
+    python tools/tokenize_speech.py --input speech/manifest.parquet \\
         --speech-tokenizer runs/speech_tokenizer/export --output codes/train
 
-Shards appear whole, in the manifest's order; those that exist are not made again. Recordings that
-cannot be used are listed in OUTPUT/rejected.jsonl with a reason each.
+    torchrun --nproc-per-node 8 tools/tokenize_speech.py --input /data/tars --device cuda \\
+        --dtype bfloat16 --batch-seconds 2000 --speech-tokenizer tokenizer --output codes
+
+Inputs may be manifests, lhotse cuts, WebDataset tars, and folders of audio or tars. Start it as
+often as you like, under torchrun, srun or as a Slurm array: workers share the shards, and go on
+with those of workers that are gone. Shards appear whole, in the order of the input; those that
+exist are not made again. Recordings that cannot be used are listed in OUTPUT/rejected.jsonl with a
+reason each. `--dry-run` says what would be done.
 """
 
+import os
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.speech_tokenizer.bulk import TokenizeConfig, TokenizeResult, tokenize_manifest
+from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
+from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan
 
 
-def main(argv: Sequence[str] | None = None) -> TokenizeResult:
-    """Tokenize the manifest named on the command line."""
-    config = cli.parse(TokenizeConfig, argv, __doc__ or "")
-    result = tokenize_manifest(config)
+def main(argv: Sequence[str] | None = None) -> TokenizeResult | TokenizePlan:
+    """Tokenize what the command line names; with `--dry-run` return the plan."""
+    plan = make_plan(cli.parse(TokenizeConfig, argv, __doc__ or ""), os.environ)
+    if plan.config.dry_run:
+        print(plan.describe())
+        return plan
+    result = tokenize(plan)
     print(result)
     return result
 

@@ -66,7 +66,7 @@ _BEFORE_THE_MODELS = (
         name="interleaving",
         title="Interleaving: spans of text become codes",
         run=stages.interleaving,
-        settings=("span_unit",),
+        settings=("span_flags",),
         folders=("interleaved",),
     ),
 )

@@ -46,7 +46,7 @@ def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[s
             "wer_real_codes_windows": codes["windows"]["wer"],
             "parameters": made["parameters"],
         },
-        "interleave": {**done["interleaving"], "explanation": _explanation(demo)},
+        "interleave": done["interleaving"],
         "pretraining": _pretraining(demo, done),
         "evaluation": _evaluation(demo, done["evaluation"]),
     }
@@ -60,13 +60,6 @@ def _frame_rate(demo: Demo) -> float:
     from megatron_speech.data.code_shards import find_shards, read_shard_info
 
     return read_shard_info(find_shards(demo.path("codes", "sentences"))[0]).frame_rate_hz
-
-
-def _explanation(demo: Demo) -> str:
-    if demo.size.span_unit == "word":
-        spans = "Spans of words, their lengths drawn from a Poisson distribution of mean 10 and cut"
-        return f"{spans} anywhere, are spoken: three words in ten."
-    return f"Whole sentences are spoken: three words in ten. {demo.size.span_reason}".strip()
 
 
 def _pretraining(demo: Demo, done: Done) -> dict[str, Any]:

@@ -92,8 +92,10 @@ def documents(data: PageData) -> str:
         figure(thousands(facts["text_tokens"]), "text tokens", "text"),
     ]
     return (
-        f"<p>{escape(facts.get('explanation', ''))} The model sees codes where the words below are "
-        "coloured, never the words themselves.</p>"
+        "<p>Spans of words, their lengths drawn from a Poisson distribution of mean 10 and cut "
+        "anywhere, are spoken until three words in ten are. The last span of a document keeps its "
+        "length, which counts in documents as short as these. The model sees codes where the words "
+        "below are coloured, never the words themselves.</p>"
         f'<div class="figures">{"".join(figures)}</div><div class="card">{"".join(shown)}</div>'
     )
 

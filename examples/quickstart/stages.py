@@ -99,7 +99,7 @@ def codes(demo: Demo, done: Done) -> Figures:
     for name in _SPOKEN:
         manifest = demo.path("speech", name, "manifest.parquet")
         flags = to_flags(
-            manifest=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
+            input=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
         )
         if name == "stories":
             flags += to_flags(shard_size=corpora.rows_per_shard(manifest, _STORY_SHARDS))
@@ -185,8 +185,8 @@ def interleaving(demo: Demo, done: Done) -> Figures:
         input=corpora.text_path(demo, "interleaved"),
         vocab=demo.path("vocab"),
         output_prefix=prefix,
-        unit=demo.size.span_unit,
     )
+    flags += demo.size.span_flags
     facts = build_dataset.main(["interleaved", *flags, *_engine_flags(demo)])
     read = evaluate_codes.main(
         to_flags(

@@ -102,12 +102,14 @@ def _fields(line: str) -> list[str]:
     return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])
 
 
-def read_jsonl_rows(path: Path, text_column: str) -> Iterator[Row | Rejected]:
-    """Objects of JSON lines with at least the field `text_column`.
+def read_jsonl_rows(path: Path, text_column: str | None) -> Iterator[Row | Rejected]:
+    """Objects of JSON lines with at least the field `text_column`, if one is named.
 
     Raises:
         DataError: the file cannot be read, or no object has such a field.
     """
+    if text_column is None:
+        return _parse_lines(path, None)
     rows = list(_parse_lines(path, text_column))
     lacking = [row for row in rows if isinstance(row, Rejected) and row.reason == "no_such_field"]
     if lacking and len(lacking) == len(rows):
@@ -115,7 +117,7 @@ def read_jsonl_rows(path: Path, text_column: str) -> Iterator[Row | Rejected]:
     return iter(rows)
 
 
-def _parse_lines(path: Path, text_column: str) -> Iterator[Row | Rejected]:
+def _parse_lines(path: Path, text_column: str | None) -> Iterator[Row | Rejected]:
     number = -1
     for line_number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
         if not line.strip():
@@ -132,7 +134,7 @@ def _parse_lines(path: Path, text_column: str) -> Iterator[Row | Rejected]:
         if not isinstance(record, dict):
             detail = f"expected an object, got {type(record).__name__}"
             yield Rejected(name, "invalid_json", detail)
-        elif text_column not in record:
+        elif text_column is not None and text_column not in record:
             detail = f"no field {text_column!r}; it has {', '.join(sorted(record))[:200]}"
             yield Rejected(name, "no_such_field", detail)
         else:

@@ -1,7 +1,8 @@
 """Lists of recordings (manifests) and lists of texts, read with clear errors. Imports no torch.
 
 A manifest is Parquet or TSV with columns id, path, text, speaker, language and, if known,
-duration_s. A text list is Parquet or JSON lines (plain, .gz or .zst) with `text` and perhaps `id`.
+duration_s, or JSON lines (plain, .gz or .zst) with fields of those names, of which id and path are
+needed. A text list is Parquet or JSON lines with `text` and perhaps `id`.
 
 A row that cannot be used is set aside with a reason and the others are returned; a file, a header
 or a column that is not there is an error, and so is a list without one usable row.
@@ -21,7 +22,7 @@ from ..rejected import Rejected, count_reasons, describe_counts
 from .list_files import Row, read_jsonl_rows, read_parquet_rows, read_tsv_rows
 
 MANIFEST_COLUMNS = ("id", "path", "text", "speaker", "language")
-_TEXT_SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst")
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ def read_manifest(path: str | Path, rejected: list[Rejected] | None = None) -> l
     path = Path(path)
     if path.suffix == ".tsv":
         rows = read_tsv_rows(path, MANIFEST_COLUMNS)
+    elif path.name.endswith(JSONL_SUFFIXES):
+        rows = read_jsonl_rows(path, "path")
     else:
         rows = read_parquet_rows(path, MANIFEST_COLUMNS, ("duration_s",))
     folder = path.parent
@@ -61,22 +64,36 @@ def read_manifest(path: str | Path, rejected: list[Rejected] | None = None) -> l
 
 def _manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
     values = row.values
-    name = f"row {row.number}" if values["id"] in (None, "") else str(values["id"])
-    missing = next((key for key in ("id", "path") if values[key] in (None, "")), None)
+    name = f"row {row.number}" if values.get("id") in (None, "") else str(values["id"])
+    missing = next((key for key in ("id", "path") if values.get(key) in (None, "")), None)
     if missing:
         return Rejected(name, f"no_{missing}", f"row {row.number}: {missing} is empty")
-    try:
-        duration_s = float(values.get("duration_s") or 0.0)
-    except (TypeError, ValueError):
+    duration_s = seconds(values.get("duration_s") or 0.0)
+    if duration_s is None:
         return Rejected(name, "bad_duration", f"{values['duration_s']!r}, expected seconds")
-    return ManifestRow(
-        id=name,
-        path=folder / str(values["path"]),
-        text=str(values["text"] or ""),
-        speaker=str(values["speaker"] or ""),
-        language=str(values["language"] or ""),
-        duration_s=duration_s,
-    )
+    texts = {key: str(values.get(key) or "") for key in ("text", "speaker", "language")}
+    if not is_unicode(name, str(values["path"]), *texts.values()):
+        return Rejected(f"row {row.number}", "invalid_utf8", "half a surrogate pair")
+    path = folder / str(values["path"])
+    return ManifestRow(id=name, path=path, duration_s=duration_s, **texts)
+
+
+def seconds(value: Any) -> float | None:
+    """A length of time from a list; None if it is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < float("inf") else None
+
+
+def is_unicode(*texts: str) -> bool:
+    """False if a JSON escape smuggled in half a surrogate pair."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:
@@ -119,12 +136,13 @@ def read_texts(
         DataError: the file is missing, unreadable, lacks `text_column`, or has no usable row.
     """
     path = Path(path)
-    if path.name.endswith(_TEXT_SUFFIXES[1:]):
+    if path.name.endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, text_column)
     elif path.suffix == ".parquet":
         rows = read_parquet_rows(path, (text_column,), ("id",))
     else:
-        raise DataError(f"text list {path}: expected a name ending in {', '.join(_TEXT_SUFFIXES)}")
+        suffixes = ", ".join((".parquet", *JSONL_SUFFIXES))
+        raise DataError(f"text list {path}: expected a name ending in {suffixes}")
     stem = path.name.split(".")[0]
     found = (row if isinstance(row, Rejected) else _text(stem, row, text_column) for row in rows)
     return [(item.id, item.text) for item in _usable(path, "text list", found, rejected)]
@@ -135,10 +153,8 @@ def _text(stem: str, row: Row, text_column: str) -> _Text | Rejected:
     name = str(given) if given is not None else f"{stem}-{row.number:07d}"
     if text is not None and not isinstance(text, str):
         return Rejected(name, "not_text", f"{type(text).__name__}: {text!r}"[:200])
-    try:  # a JSON escape can smuggle in half a surrogate pair
-        (text or "").encode("utf-8")
-    except UnicodeEncodeError as error:
-        return Rejected(name, "invalid_utf8", str(error))
+    if not is_unicode(name, text or ""):
+        return Rejected(f"row {row.number}", "invalid_utf8", "half a surrogate pair")
     return _Text(name, text or "")
 
 
@@ -151,7 +167,7 @@ def _usable(
         DataError: none is left.
     """
     bad: list[Rejected] = []
-    good = list(_distinct(items, bad))
+    good = list(distinct(items, bad))
     counts = count_reasons(bad)
     if not good:
         reason = f"not one of its {len(bad)} rows can be used: {describe_counts(counts)}"
@@ -168,7 +184,8 @@ def _usable(
     return good
 
 
-def _distinct(items: Iterable[Any], bad: list[Rejected]) -> Iterator[Any]:
+def distinct(items: Iterable[Any], bad: list[Rejected]) -> Iterator[Any]:
+    """Items with an `id` that did not come before; the others, and those rejected, go to `bad`."""
     seen: set[str] = set()
     for item in items:
         if isinstance(item, Rejected):

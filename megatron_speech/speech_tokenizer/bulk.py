@@ -1,169 +1,234 @@
-"""Bulk tokenization: a manifest in, code shards out, resumable at any instant."""
+"""Bulk tokenization: audio in, code shards out, by any number of workers, resumable at any instant.
+
+Files in the output folder:
+    shard_000000.parquet ...   code shards, whole or not there
+    rejected.jsonl             recordings set aside: id, reason, detail (once all shards are there)
+    job.json                   what the job was begun with
+    .rejected/                 what the shards set aside, for rejected.jsonl
+    .claims/                   shards in progress, while there are any
+"""
 
 import json
+import os
 import time
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+import torch
 
-from ..audio import SAMPLE_RATE_HZ, read_audio
+from ..audio import SAMPLE_RATE_HZ
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
-from ..data.manifest import ManifestRow, read_manifest
-from ..errors import AudioError, ConfigError, DataError
-from ..files import fingerprint_of_files, read_json, write_json, write_text
-from ..progress import Progress
+from ..data.recording import Recording
+from ..errors import AudioError, DataError
+from ..files import read_json, write_json
+from ..parquet import open_parquet
+from ..progress import SECONDS_BETWEEN_LINES, Progress
+from ..rejected import Rejected, describe_counts, write_rejected
+from .bulk_encoding import SORTED_BATCHES, ShardEncoder
+from .bulk_plan import TokenizePlan
+from .bulk_reading import ReadAhead, read_windows
+from .bulk_workers import Claims, shards_to_do
 from .tokenizer import SpeechTokenizer
-
-_PARTS = ".rejected"
-_JOB = "job.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
-    """What to tokenize, with what, to where."""
-
-    manifest: Path
-    """Manifest (parquet or tsv) of the recordings."""
-    speech_tokenizer: Path
-    """Folder of the speech tokenizer."""
-    output: Path
-    """Folder of the code shards."""
-    shard_size: int = 4096
-    """Recordings per shard."""
-    device: str = "cpu"
-    """Where the encoder runs: cpu, cuda, cuda:1."""
-    num_workers: int = 4
-    """Threads that read audio."""
-
-    def __post_init__(self) -> None:
-        if self.shard_size < 1 or self.num_workers < 1:
-            raise ConfigError("--shard-size and --num-workers must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeResult:
-    """Counts of a finished job, earlier runs of it included."""
+    """What one worker did, and what the whole job has come to."""
 
     shards: int
-    """Shards in the folder."""
+    """Shards of the job."""
     records: int
-    """Recordings tokenized by this call."""
+    """Recordings tokenized by this worker in this call."""
     hours: float
-    """Audio tokenized by this call."""
+    """Audio tokenized by this worker in this call."""
     skipped_shards: int
-    """Shards that were there already."""
+    """Shards that were there before, or were made by others."""
+    missing_shards: int = 0
+    """Shards that other workers have yet to make."""
     rejected: dict[str, int] = field(default_factory=dict)
-    """Recordings set aside in the whole job, by reason."""
+    """Recordings set aside in the whole job by reason, once all shards are there."""
 
     def __str__(self) -> str:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(self.rejected.items()))
-        return (
-            f"{self.shards} shards ({self.skipped_shards} were there), {self.records} recordings, "
-            f"{self.hours:.2f} h; set aside: {reasons or 'none'}"
+        text = (
+            f"{self.shards:,} shards ({self.skipped_shards:,} made before or by others), "
+            f"{self.records:,} recordings, {self.hours:.2f} h; "
         )
+        if self.missing_shards:
+            return text + f"{self.missing_shards:,} shards are still to be made by other workers"
+        return text + f"set aside: {describe_counts(self.rejected)}"
 
 
-def tokenize_manifest(config: TokenizeConfig) -> TokenizeResult:
-    """Tokenize a manifest shard by shard; bad recordings go to `rejected.jsonl`.
+@dataclass(eq=False)
+class _Shard:
+    """A shard in progress."""
+
+    number: int
+    recordings: list[Recording]
+    rejected: list[Rejected]
+    samples: dict[int, int] = field(default_factory=dict)
+
+
+_Item = tuple[_Shard, int | None]  # a recording by its number, or the shard's end
+
+
+def tokenize(plan: TokenizePlan) -> TokenizeResult:
+    """Make this worker's shards, then those that others leave undone.
 
     Raises:
-        DataError: an unusable manifest, shards of another tokenizer in the output folder, or a
-            job in which every recording was rejected.
+        DataError: shards of another job in the output folder, or a job in which every recording
+            was rejected.
     """
-    rows = read_manifest(config.manifest)
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    config = plan.config
+    device = config.device
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        device = f"cuda:{plan.worker.local % torch.cuda.device_count()}"
+    tokenizer = SpeechTokenizer.from_pretrained(
+        config.speech_tokenizer, device, getattr(torch, config.dtype)
+    )
     info = CodeShardInfo(
         frame_rate_hz=tokenizer.frame_rate_hz,
         num_codes=tokenizer.num_codes,
         tokenizer_fingerprint=tokenizer.fingerprint,
     )
-    parts = [rows[at : at + config.shard_size] for at in range(0, len(rows), config.shard_size)]
-    paths = [config.output / f"shard_{index:06d}.parquet" for index in range(len(parts))]
-    _check_same_job(config, info)
-    seconds, records, skipped, started = 0.0, 0, 0, time.monotonic()
+    _check_same_job(plan, info)
     with (
-        Progress("tokenizing speech", len(rows), "clips") as progress,
-        ThreadPoolExecutor(max_workers=config.num_workers) as pool,
+        _Meter(plan) as meter,
+        Claims(config.output / ".claims") as claims,
+        closing(_encoded_shards(plan, tokenizer, claims, meter)) as encoded,
     ):
-        for path, part in zip(paths, parts, strict=True):
-            rejected_path = config.output / _PARTS / f"{path.stem}.jsonl"
-            if path.exists() and rejected_path.exists():
-                skipped += 1
-                progress.advance(len(part), "already there")
-                continue
-            found, rejected = _tokenize_rows(tokenizer, part, pool)
-            lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected]
-            write_text(rejected_path, "".join(lines))
-            write_code_shard(path, found, info)
-            records += len(found)
-            seconds += sum(record.duration_s for record in found)
-            progress.advance(len(part), _speed(seconds, started))
-    counts = _merge_rejected(config.output, paths)
-    if sum(counts.values()) == len(rows):
-        raise DataError(
-            f"all {len(rows)} recordings of {config.manifest} were rejected; see "
-            f"{config.output / 'rejected.jsonl'}"
-        )
-    return TokenizeResult(
-        shards=len(paths),
-        records=records,
-        hours=seconds / 3600,
-        skipped_shards=skipped,
-        rejected=counts,
-    )
+        made = 0
+        for shard, records in encoded:
+            write_rejected(_rejected_part(plan, shard.number), shard.rejected)
+            write_code_shard(plan.paths[shard.number], records, info)
+            claims.release(plan.paths[shard.number].name)
+            meter.shard_is_made(shard.number)
+            made += 1
+    return _close_job(plan, meter, made)
 
 
-def _tokenize_rows(
-    tokenizer: SpeechTokenizer, rows: Sequence[ManifestRow], pool: ThreadPoolExecutor
-) -> tuple[list[CodeRecord], list[dict[str, str]]]:
-    """Records in the order of the rows, and entries for those set aside."""
-    usable: list[tuple[ManifestRow, np.ndarray]] = []
-    rejected = []
-    for row, audio in zip(rows, pool.map(_read_or_error, rows), strict=True):
-        if isinstance(audio, AudioError):
-            rejected.append({"id": row.id, "reason": audio.reason, "detail": str(audio)})
-        else:
-            usable.append((row, audio))
-    codes = tokenizer.encode([audio for _, audio in usable])
-    records = [
+def _encoded_shards(
+    plan: TokenizePlan, tokenizer: SpeechTokenizer, claims: Claims, meter: "_Meter"
+) -> Generator[tuple[_Shard, list[CodeRecord]]]:
+    """Claim, read and encode shards; while one is encoded the next is being read."""
+    config, window_samples = plan.config, tokenizer.config.window_samples
+    encoder = ShardEncoder(tokenizer, config.batch_samples)
+
+    def windows(item: _Item):
+        shard, number = item
+        return () if number is None else read_windows(shard.recordings[number], window_samples)
+
+    most = SORTED_BATCHES * config.batch_samples
+    ahead = ReadAhead(_items(plan, claims), windows, config.num_workers, most)
+    with closing(ahead):
+        for (shard, number), found in ahead:
+            if number is None:
+                yield shard, _records(shard, encoder)
+            elif isinstance(found, AudioError):
+                name = shard.recordings[number].id
+                shard.rejected.append(Rejected(name, found.reason, str(found)))
+                shard.samples.pop(number, None)
+                meter.recording_is_read(shard, 0)
+            elif found is None:
+                meter.recording_is_read(shard, shard.samples[number])
+            else:
+                shard.samples[number] = shard.samples.get(number, 0) + len(found)
+                encoder.add(number, found)
+
+
+def _items(plan: TokenizePlan, claims: Claims) -> Iterator[_Item]:
+    for number in shards_to_do(plan.paths, plan.worker, claims, plan.config.finish_others):
+        shard = _Shard(number, *plan.read_shard(number))
+        for place in range(len(shard.recordings)):
+            yield shard, place
+        yield shard, None
+
+
+def _records(shard: _Shard, encoder: ShardEncoder) -> list[CodeRecord]:
+    """Records in the order of the recordings, without those that were set aside."""
+    codes = encoder.finish()
+    found = ((number, shard.recordings[number]) for number in sorted(shard.samples))
+    return [
         CodeRecord(
-            id=row.id,
-            codes=found,
-            text=row.text or None,
-            language=row.language or None,
-            duration_s=len(audio) / SAMPLE_RATE_HZ,
-            speaker=row.speaker or None,
+            id=recording.id,
+            codes=codes[number],
+            text=recording.text or None,
+            language=recording.language or None,
+            duration_s=shard.samples[number] / SAMPLE_RATE_HZ,
+            speaker=recording.speaker or None,
         )
-        for (row, audio), found in zip(usable, codes, strict=True)
+        for number, recording in found
     ]
-    return records, rejected
 
 
-def _read_or_error(row: ManifestRow) -> np.ndarray | AudioError:
-    try:
-        return read_audio(row.path)
-    except AudioError as error:
-        return error
+class _Meter:
+    """Progress of the whole job, as far as finished shards show it, and this worker's speed."""
+
+    def __init__(self, plan: TokenizePlan):
+        self.records, self.seconds = 0, 0.0
+        self._plan, self._in_clips = plan, not plan.recordings.tars
+        self._open = {n for n, path in enumerate(plan.paths) if not path.exists()}
+        total = sum(self._size(number) for number in self._open)
+        unit = "clips" if self._in_clips else "shards"
+        self._progress = Progress("tokenizing speech", total, unit)
+        self._shown = self._progress if plan.worker.local == 0 else nullcontext()
+        self._started = self._looked = time.monotonic()
+
+    def __enter__(self) -> "_Meter":
+        self._shown.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._shown.__exit__(*exception)
+
+    def recording_is_read(self, shard: _Shard, samples: int) -> None:
+        """Count a recording of this worker; without samples it was set aside."""
+        self.records += samples > 0
+        self.seconds += samples / SAMPLE_RATE_HZ
+        self._advance(self._size(shard.number) / len(shard.recordings))
+
+    def shard_is_made(self, number: int) -> None:
+        """Count what other workers have finished meanwhile."""
+        self._open.discard(number)
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LINES:
+            return
+        self._looked = time.monotonic()
+        there = set(os.listdir(self._plan.config.output))
+        for other in [n for n in self._open if self._plan.paths[n].name in there]:
+            self._open.discard(other)
+            self._advance(self._size(other))
+
+    def _size(self, number: int) -> float:
+        size = self._plan.config.shard_size
+        left = len(self._plan.recordings.listed) - number * size
+        return min(size, left) if self._in_clips else 1
+
+    def _advance(self, amount: float) -> None:
+        if self._plan.worker.local == 0:
+            speed = self.seconds / max(time.monotonic() - self._started, 1e-9)
+            note = f"{self.seconds / 3600:.2f} h, {speed:,.0f} x real time"
+            self._progress.advance(amount, note)
 
 
-def _speed(audio_s: float, started: float) -> str:
-    return f"{audio_s / max(time.monotonic() - started, 1e-9):.0f} x real time"
+def _rejected_part(plan: TokenizePlan, number: int) -> Path:
+    return plan.config.output / ".rejected" / f"{plan.paths[number].stem}.jsonl"
 
 
-def _check_same_job(config: TokenizeConfig, info: CodeShardInfo) -> None:
-    """Refuse an output folder begun with another manifest, shard size or tokenizer."""
+def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
+    """Refuse an output folder begun with other input or settings on which the bytes depend."""
+    config = plan.config
     job = {
-        "manifest": fingerprint_of_files(config.manifest),
+        "input": plan.recordings.fingerprint,
         "shard_size": config.shard_size,
+        "batch_seconds": config.batch_seconds,
+        "dtype": config.dtype,
         "speech tokenizer": info.tokenizer_fingerprint,
     }
-    path = config.output / _JOB
+    path = config.output / "job.json"
+    shards = sorted(config.output.glob("*.parquet"))  # before: another worker may begin meanwhile
     if not path.exists():
-        if shards := sorted(config.output.glob("*.parquet")):
+        if shards:
             raise DataError(f"{shards[0]} does not belong to this job; choose an empty --output")
         write_json(path, job)
         return
@@ -176,8 +241,41 @@ def _check_same_job(config: TokenizeConfig, info: CodeShardInfo) -> None:
             )
 
 
-def _merge_rejected(output: Path, paths: Sequence[Path]) -> dict[str, int]:
-    """Write `rejected.jsonl` from the shards' parts and count by reason."""
-    text = "".join((output / _PARTS / f"{path.stem}.jsonl").read_text("utf-8") for path in paths)
-    write_text(output / "rejected.jsonl", text)
-    return dict(Counter(json.loads(line)["reason"] for line in text.splitlines()))
+def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
+    """Write `rejected.jsonl` if all shards are there; several workers write the same."""
+    output, paths = plan.config.output, plan.paths
+    missing = sum(not path.exists() for path in paths)
+    counts: dict[str, int] = {}
+    if not missing:
+        rejected = list(plan.recordings.rejected)
+        for number in range(len(paths)):
+            part = _rejected_part(plan, number)
+            if part.exists():
+                lines = part.read_text("utf-8").splitlines()
+                rejected += [Rejected(**json.loads(line)) for line in lines]
+        counts = write_rejected(output / "rejected.jsonl", rejected)
+        _remove_leftovers(output)
+        if not any(open_parquet(path).metadata.num_rows for path in paths):
+            raise DataError(
+                f"all {len(rejected):,} recordings were rejected ({describe_counts(counts)}); see "
+                f"{output / 'rejected.jsonl'}"
+            )
+    return TokenizeResult(
+        shards=len(paths),
+        records=meter.records,
+        hours=meter.seconds / 3600,
+        skipped_shards=len(paths) - made - missing,
+        missing_shards=missing,
+        rejected=counts,
+    )
+
+
+def _remove_leftovers(output: Path) -> None:
+    """What killed workers left behind."""
+    for pattern in (".shard_*.part", ".rejected/.shard_*.part"):
+        for stopped in output.glob(pattern):
+            stopped.unlink(missing_ok=True)
+    for claim in (output / ".claims").glob("shard_*"):
+        claim.unlink(missing_ok=True)
+    with suppress(OSError):  # another worker has done it, or is about to
+        os.rmdir(output / ".claims")

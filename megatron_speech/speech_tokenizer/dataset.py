@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import soundfile
 import torch
 
-from ..audio import HOP_SAMPLES, MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, read_audio
+from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
@@ -28,7 +29,7 @@ class SpeechDataConfig:
     """What to train and validate on."""
 
     manifest: tuple[Path, ...] = ()
-    """Manifests (parquet or tsv: id, path, text, speaker, language) of the training recordings."""
+    """Manifests (parquet, tsv, jsonl: id, path, text, speaker, language) to train on."""
     manifest_weights: tuple[float, ...] = ()
     """Share of each manifest in what is trained on, such as `1 3` for transcribed and
     pseudo-labelled recordings; none trains on every recording once an epoch."""
@@ -183,16 +184,22 @@ class AsrDataset:
         )
 
     def _load(self, row: ManifestRow) -> Features | Rejected:
-        """Log-mel of a recording and its valid frames, or why it has none."""
+        """Log-mel of a recording and its valid frames, or why it has none.
+
+        Of a recording that is too long no more than a window is read.
+        """
+        limit, samples = self.config.window_samples, 0
+        blocks: list[np.ndarray] = []
         try:
-            mel, valid = clip_features(read_audio(row.path), self.config)
+            for block in stream_audio(row.path, f"recording {row.path}"):
+                blocks.append(block)
+                samples += len(block)
+                if samples > limit:
+                    detail = f"more than {limit / SAMPLE_RATE_HZ:g} s"
+                    return Rejected(row.id, "too_long", detail)
+            return clip_features(np.concatenate(blocks), self.config)
         except AudioError as error:
             return Rejected(row.id, error.reason, str(error))
-        limit = self.config.window_samples // HOP_SAMPLES
-        if valid > limit:
-            seconds = valid / MEL_FRAME_RATE_HZ, limit / MEL_FRAME_RATE_HZ
-            return Rejected(row.id, "too_long", "{:.1f} s, at most {:g} s".format(*seconds))
-        return mel, valid
 
     def _usable(self, row: ManifestRow | Rejected) -> bool:
         found = row if isinstance(row, Rejected) else self._flaw(row)

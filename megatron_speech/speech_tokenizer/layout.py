@@ -69,7 +69,7 @@ def _filled_model(
 ) -> SpeechTokenizerModel:
     """The model with `tensors`; built on "meta" no random weights are drawn first."""
     with torch.device(built_on):
-        model = SpeechTokenizerModel(config, "sdpa" if config.d_model > 512 else "eager")
+        model = SpeechTokenizerModel(config, "sdpa")
     try:
         missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
     except RuntimeError as error:

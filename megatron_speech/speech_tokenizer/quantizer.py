@@ -112,8 +112,7 @@ class VectorQuantizer(Quantizer):
         """
         vectors, indices = self._take_pending()
         finite = vectors.isfinite().all(dim=1)
-        vectors, indices = vectors[finite], indices[finite]
-        counts, sums = codebook_sums(vectors, indices, self.num_codes)
+        counts, sums = codebook_sums(vectors, indices, self.num_codes, finite)
         counts, sums = all_reduce_sum(counts), all_reduce_sum(sums)
         decay = self.config.quantize_ema_decay
         total = self.ema_count.mul_(decay).add_(counts, alpha=1 - decay).sum()
@@ -124,7 +123,7 @@ class VectorQuantizer(Quantizer):
         metrics = usage_metrics(self.ema_count)
         interval = self.config.quantize_restart_interval
         if interval is not None and step % interval == 0:
-            metrics["codes restarted"] = float(self._restart_dead_codes(vectors, step))
+            metrics["codes restarted"] = float(self._restart_dead_codes(vectors[finite], step))
         return metrics
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """`SpeechTokenizer`: audio -> codes, and codes -> text where the upper layers are present."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import AudioError, ConfigError, VocabularyError
 from ..files import fingerprint_of
 from . import layout
 from .config import SpeechTokenizerConfig
-from .features import batches_by_length, checked_clip, clip_features, collate_features
+from .features import batch_features, batches_by_length, checked_clip, to_device
 from .model import SpeechTokenizerModel
 from .stream import SpeechTokenStream
 from .text import AsrText
@@ -24,7 +25,7 @@ _CODE_FIELDS = (
     "quantize_position quantize_causal_encoder quantize_causal_block_size "
     "encoder_causal_attention encoder_causal_convolution"
 ).split()
-_BATCH_SECONDS = 240
+_BATCH_SAMPLES = 240 * SAMPLE_RATE_HZ
 _CODES_PER_BATCH = 8192
 
 
@@ -148,17 +149,28 @@ class SpeechTokenizer:
 
     def _encode_windows(self, windows: list[np.ndarray]) -> list[np.ndarray]:
         results: list[np.ndarray] = [np.zeros(0, np.int64)] * len(windows)
-        encoder, limit = self.model.encoder, _BATCH_SECONDS * SAMPLE_RATE_HZ
-        for batch in batches_by_length([len(w) for w in windows], limit):
-            features = [clip_features(windows[index], self.config) for index in batch]
-            mel, lengths = collate_features(features)
-            mel = mel.to(self.device, self.dtype)
-            hidden, valid, *_ = encoder.lower(mel, lengths.to(self.device))
-            flat = self.codes_of(hidden[valid])
-            sizes = valid.sum(dim=1).tolist()
-            for index, codes in zip(batch, flat.cpu().split(sizes), strict=True):
-                results[index] = codes.numpy()
+        for batch in batches_by_length([len(w) for w in windows], _BATCH_SAMPLES):
+            for index, codes in zip(
+                batch, self.start_batch([windows[i] for i in batch])(), strict=True
+            ):
+                results[index] = codes
         return results
+
+    @torch.no_grad()
+    def start_batch(self, windows: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        """Encode float32 windows (n,), 1 <= n <= `config.window_samples`, as one batch.
+
+        A GPU is only given its work; call what is returned to wait for the codes (int64, one array
+        a window).
+        """
+        mel, lengths = batch_features(windows, self.config, self.device)
+        hidden = self.model.encoder.lower(mel.to(self.dtype), lengths).hidden
+        sizes = [-(-len(window) // self.config.samples_per_code) for window in windows]
+        starts = [row * hidden.shape[1] for row in range(len(sizes))]
+        places = [range(start, start + n) for start, n in zip(starts, sizes, strict=True)]
+        chosen = to_device(list(chain.from_iterable(places)), self.device)
+        found = self.codes_of(hidden.flatten(0, 1)[chosen])
+        return lambda: [codes.numpy() for codes in found.cpu().split(sizes)]
 
     def codes_of(self, hidden: torch.Tensor) -> torch.Tensor:
         """Codes (N,) of vectors (N, D) from below the quantizer."""

@@ -65,7 +65,6 @@ def make_report() -> dict:
             "speech_word_fraction": 0.302,
             "text_tokens": 1_100_000,
             "speech_tokens": 1_900_000,
-            "explanation": "Spans of words, Poisson(10) long, cover 30% of each document.",
         },
         "pretraining": {
             "text_loss": 1.21,

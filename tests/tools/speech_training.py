@@ -1,7 +1,6 @@
 """A tiny speech tokenizer training, as its tests run and kill it."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ import torch
 
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.training.checkpoint import iteration_directory, latest_iteration
+from tests.forked import start
 from tools import train_speech_tokenizer
 
 TEXTS = ("the cat sat", "a dog ran", "the bird sang a song", "we saw the sea")
@@ -48,18 +48,9 @@ def arguments(manifest: Path, save: Path, *more: str) -> list[str]:
     return [*base, "--no-tensorboard", *more]
 
 
-def start(command: list[str]) -> multiprocessing.process.BaseProcess:
-    """Run the tool in a process of its own, without waiting for its imports each time."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tools.train_speech_tokenizer"])
-    process = context.Process(target=train_speech_tokenizer.main, args=(command,))
-    process.start()
-    return process
-
-
 def kill_when(command: list[str], due: Callable[[], bool], timeout_s: float = 120) -> bool:
     """Start the tool and kill it with signal 9 once `due`; False if it finished before."""
-    process, deadline = start(command), time.monotonic() + timeout_s
+    process, deadline = start(train_speech_tokenizer.main, command), time.monotonic() + timeout_s
     while process.is_alive() and not due():
         time.sleep(0.005)
         assert time.monotonic() < deadline, "the training hangs"

@@ -104,7 +104,7 @@ def recordings(tmp_path_factory):
         soundfile.write(path, sound if number else np.zeros(8000), 16000)
         rows.append(ManifestRow(id=str(number), path=path, text="hello"))
     write_manifest(folder / "manifest.parquet", rows)
-    flags = {"--manifest": "manifest.parquet", "--speech-tokenizer": "tokenizer"}
+    flags = {"--input": "manifest.parquet", "--speech-tokenizer": "tokenizer"}
     given = [part for flag, name in flags.items() for part in (flag, str(folder / name))]
     return [*given, "--shard-size", "2"]
 

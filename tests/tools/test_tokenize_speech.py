@@ -67,7 +67,7 @@ def manifest(tmp_path_factory) -> Path:
 
 
 def arguments(manifest: Path, tokenizer: Path, output: Path, *more: str) -> list[str]:
-    files = ["--manifest", str(manifest), "--speech-tokenizer", str(tokenizer)]
+    files = ["--input", str(manifest), "--speech-tokenizer", str(tokenizer)]
     return [*files, "--output", str(output), "--shard-size", str(SIZE), *more]
 
 

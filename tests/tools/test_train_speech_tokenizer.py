@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from megatron_speech.files import read_json
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.encoder import whisper_config
 from megatron_speech.training.reporting import read_metrics
+from tests.odd_audio import BAD, write_odd_audio, write_three_hours
 from tests.tools.speech_training import arguments, rejected_ids, write_speech
 from tools import train_speech_tokenizer
 
@@ -127,6 +129,28 @@ def test_broken_recordings_are_set_aside_while_training(manifest, tmp_path, caps
     said = [line for line in capsys.readouterr().out.splitlines() if "set aside" in line]
     assert "recordings set aside: 1 unreadable;" in said[0]
     assert "recordings set aside: 2 unreadable;" in said[-1]
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_odd_audio_is_trained_on_and_bad_audio_set_aside(manifest, tmp_path, cached):
+    odd = write_odd_audio(tmp_path)
+    hours = write_three_hours(tmp_path / "hours.wav")
+    rows = [*odd, replace(odd[0], id="hours", path=hours), odd[0]]
+    write_manifest(tmp_path / "manifest.parquet", rows)
+    flags = ["--train-iters", "12", "--kmeans-vectors", "70", "--global-batch-size", "4"]
+    flags += ["--cache-features" if cached else "--no-cache-features"]
+    flags += ["--valid-manifest", str(manifest)]
+    run = tmp_path / "run"
+    assert train_speech_tokenizer.main(arguments(tmp_path / "manifest.parquet", run, *flags))
+    lines = (run / "rejected.jsonl").read_text().splitlines()
+    found = [(item["id"], item["reason"]) for item in map(json.loads, lines)]
+    bad = [
+        *BAD.items(),
+        ("hours", "too_long"),
+        (odd[0].id, "duplicate_id"),
+        ("broken", "unreadable"),
+    ]
+    assert sorted(found) == sorted(bad)
 
 
 def test_vanished_storage_ends_the_training(manifest, tmp_path):
