@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +257,7 @@ def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
             yield f"{path.name}@{position}", stream.readline()
 
 
-def _decompressed(stream: BinaryIO, name: str) -> BinaryIO:
+def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
     if name.endswith(".gz"):
         return gzip.GzipFile(fileobj=stream)
     return io.BufferedReader(pa.input_stream(stream, compression="zstd"))
