@@ -64,6 +64,8 @@ test-gpu: $(STAMP)
 ## bench      times against named peers, into benchmarks/results
 bench: $(STAMP)
 	$(PYTHON) benchmarks/indexing.py
+	$(PYTHON) benchmarks/preprocessing.py
+	$(PYTHON) benchmarks/assembling.py
 	$(PYTHON) benchmarks/span_sampling.py
 	$(PYTHON) benchmarks/generation.py
 	$(PYTHON) benchmarks/language_model.py

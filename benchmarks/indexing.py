@@ -21,7 +21,7 @@ def main() -> None:
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
     with tempfile.TemporaryDirectory() as folder:
-        vocab = _vocabulary(Path(folder) / "vocab")
+        vocab = vocabulary(Path(folder) / "vocab")
         random = np.random.default_rng(0)
         lengths = random.poisson(TOKENS_PER_DOCUMENT, DOCUMENTS)
         tokens = random.integers(0, vocab.size, lengths.sum()).astype(np.int64)
@@ -52,7 +52,7 @@ def main() -> None:
     report("indexing", "IndexedDatasetBuilder.add_document", figures)
 
 
-def _vocabulary(folder: Path) -> SpeechTextVocab:
+def vocabulary(folder: Path) -> SpeechTextVocab:
     words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 50_000)}
     folder.mkdir()
     Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")).save(

@@ -7,6 +7,7 @@ does not become another text or another code.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,14 +27,17 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.Parque
     return pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
 
 
-def open_parquet(path: str | os.PathLike[str]) -> pq.ParquetFile:
-    """Open a file for its schema, its counts and its rows.
+def open_parquet(
+    source: str | os.PathLike[str] | BinaryIO, path: str | os.PathLike[str] | None = None
+) -> pq.ParquetFile:
+    """Open a file for its schema, its counts and its rows; of a stream, errors name `path`.
 
     Raises:
         DataError: it does not exist or is no Parquet file.
     """
+    path = path or str(source)
     try:
-        return pq.ParquetFile(path, page_checksum_verification=True)
+        return pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,8 @@ depends on the number of tasks.
 """
 
 import functools
+import importlib
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -166,6 +168,8 @@ def _submit(place: Place, step: _Step, workers: int, description: str) -> str:
         last.run()
     except FileNotFoundError:
         raise ConfigError("sbatch is not on the PATH; submit from a login node of Slurm") from None
+    except subprocess.CalledProcessError as error:
+        raise ConfigError(f"sbatch refused the job (it said why above): {error}") from None
     return str(last.job_id)
 
 
@@ -190,8 +194,6 @@ def _run_on_ray(place: Place, step: _Step, workers: int, description: str) -> No
 
 def _datatrove(name: str) -> Any:
     try:
-        import importlib
-
         return importlib.import_module(f"datatrove.executor.{name}")
     except ImportError as error:
         raise ConfigError(

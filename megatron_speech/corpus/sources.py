@@ -1,7 +1,8 @@
 """Text corpora: Parquet and JSON lines, split into contiguous tasks and read record by record.
 
-Order is the input's. A record that is no usable text comes out as `Rejected`, never as an error:
-a corpus of billions always holds a few. A file that cannot be read at all is an error.
+Files are on a disk or behind a URL (remote.py). Order is the input's. A record that is no usable
+text comes out as `Rejected`, never as an error: a corpus of billions always holds a few. A file
+that cannot be read at all is an error.
 """
 
 import glob
@@ -9,22 +10,26 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..files import fingerprint_of_files
+from ..files import fingerprint_of, fingerprint_of_files
 from ..parquet import open_parquet, read_batches
 from ..progress import Progress
 from ..rejected import Rejected
+from .remote import RemoteFile, find_remote, is_remote
 
+CorpusFile = Path | RemoteFile
 _COMPRESSED = (".gz", ".zst")
 _ROWS_AT_A_TIME = 1024
+_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,26 @@ class Document:
 class Piece:
     """A contiguous part of a file: rows of Parquet, or the JSON lines that start in some bytes."""
 
-    path: Path
+    path: CorpusFile
     start: int
     stop: int
 
 
-def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Corpus files from paths, folders and glob patterns, sorted within each.
+def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[CorpusFile]:
+    """Corpus files from paths, folders, glob patterns and URLs, sorted within each.
 
     Raises:
         DataError: nothing there, or a file of an unknown kind.
+        ConfigError: the package that opens such a URL is missing.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found: list[Path] = []
-    for item in map(Path, given):
-        if item.is_dir():
+    found: list[CorpusFile] = []
+    for named in given:
+        item = Path(named)
+        if is_remote(named):
+            files = find_remote(str(named))
+            found += [file for file in files if _kind(file)] or files
+        elif item.is_dir():
             found += sorted(path for path in item.iterdir() if _kind(path))
         elif item.exists():
             found.append(item)
@@ -73,7 +83,7 @@ def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     return found
 
 
-def _kind(path: Path) -> str | None:
+def _kind(path: CorpusFile) -> str | None:
     name = path.name.lower()
     if name.endswith(".parquet"):
         return "parquet"
@@ -82,15 +92,34 @@ def _kind(path: Path) -> str | None:
     return None
 
 
-def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
+def _size(path: CorpusFile) -> int:
+    return path.size if isinstance(path, RemoteFile) else path.stat().st_size
+
+
+def _open_parquet(path: CorpusFile) -> pq.ParquetFile:
+    return open_parquet(path.open() if isinstance(path, RemoteFile) else path, str(path))
+
+
+def _row_counts(tables: Sequence[CorpusFile]) -> list[int]:
+    def count(path: CorpusFile) -> int:
+        return _open_parquet(path).metadata.num_rows
+
+    if not any(isinstance(path, RemoteFile) for path in tables):
+        return [count(path) for path in tables]
+    with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+        return list(pool.map(count, tables))
+
+
+def split_inputs(paths: Sequence[CorpusFile], tasks: int) -> list[list[Piece]]:
     """Cut the files into `tasks` contiguous shares of about equal bytes; order is kept.
 
     A compressed file belongs whole to the task in which it starts. Concatenating the tasks gives
     the input for any number of tasks.
     """
-    sizes = [path.stat().st_size for path in paths]
+    sizes = [_size(path) for path in paths]
     total = sum(sizes)
-    rows = {path: open_parquet(path).metadata.num_rows for path in paths if _is_parquet(path)}
+    tables = [path for path in paths if _is_parquet(path)]
+    rows = dict(zip(tables, _row_counts(tables), strict=True))
     shares: list[list[Piece]] = []
     for task in range(tasks):
         low, high = total * task // tasks, total * (task + 1) // tasks
@@ -109,25 +138,32 @@ def split_inputs(paths: Sequence[Path], tasks: int) -> list[list[Piece]]:
     return shares
 
 
-def total_bytes(paths: Sequence[Path]) -> int:
-    """Size of the files on disk."""
-    return sum(path.stat().st_size for path in paths)
+def total_bytes(paths: Sequence[CorpusFile]) -> int:
+    """Size of the files as they are stored."""
+    return sum(map(_size, paths))
 
 
-def fingerprint_inputs(paths: Sequence[Path], threads: int = 1) -> list[list[str]]:
+def fingerprint_inputs(paths: Sequence[CorpusFile], threads: int = 1) -> list[list[str]]:
     """Path and fingerprint of the contents of every file, which is read to its end for it.
 
-    Size and time do not do: a corpus that was edited in place can keep both.
+    Size and time do not do: a corpus that was edited in place can keep both. Remote files are
+    known by what their store says of them (an ETag, a commit) and are not read for it.
     """
     with (
         Progress("fingerprint corpus", total_bytes(paths), "bytes") as progress,
         ThreadPoolExecutor(max_workers=max(threads, 1)) as pool,
     ):
         found = []
-        for path, name in zip(paths, pool.map(fingerprint_of_files, paths), strict=True):
+        for path, name in zip(paths, pool.map(_fingerprint, paths), strict=True):
             found.append([str(path), name])
-            progress.advance(path.stat().st_size)
+            progress.advance(_size(path))
     return found
+
+
+def _fingerprint(path: CorpusFile) -> str:
+    if isinstance(path, RemoteFile):
+        return fingerprint_of(path.url, str(path.size), path.version)
+    return fingerprint_of_files(path)
 
 
 def read_pieces(
@@ -149,12 +185,12 @@ def read_pieces(
                     yield _parse_line(name, line, text_key, id_key)
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: CorpusFile) -> bool:
     return _kind(path) == "parquet"
 
 
 def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document | Rejected]:
-    file = open_parquet(piece.path)
+    file = _open_parquet(piece.path)
     schema = file.schema_arrow
     if text_key not in schema.names:
         raise DataError(
@@ -172,7 +208,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
         if row + size <= piece.start or row >= piece.stop:
             row += size
             continue
-        for batch in read_batches(file, piece.path, _ROWS_AT_A_TIME, columns, [group]):
+        for batch in read_batches(file, str(piece.path), _ROWS_AT_A_TIME, columns, [group]):
             first = max(piece.start - row, 0)
             last = min(piece.stop - row, batch.num_rows)
             if first < last:
@@ -180,7 +216,9 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
             row += batch.num_rows
 
 
-def _parquet_rows(path: Path, batch: pa.RecordBatch, row: int) -> Iterator[Document | Rejected]:
+def _parquet_rows(
+    path: CorpusFile, batch: pa.RecordBatch, row: int
+) -> Iterator[Document | Rejected]:
     # as bytes: a column may hold invalid UTF-8, and one such value must not lose the batch
     texts = batch.column(0)
     if pa.types.is_dictionary(texts.type):
@@ -204,15 +242,14 @@ def _ids(column: pa.Array) -> list[Any]:
 
 def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
     path = piece.path
-    if _kind(path) == "compressed":
-        try:
-            with gzip.open(path) if path.suffix == ".gz" else _open_zstd(path) as stream:
-                for number, line in enumerate(stream):
+    with path.open() if isinstance(path, RemoteFile) else open(path, "rb") as stream:
+        if _kind(path) == "compressed":
+            try:
+                for number, line in enumerate(_decompressed(stream, path.name)):
                     yield f"{path.name}:{number}", line
-        except (EOFError, OSError, zlib.error) as error:
-            raise DataError(f"{path} is damaged or cut short: {error}") from None
-        return
-    with open(path, "rb") as stream:
+            except (EOFError, OSError, zlib.error) as error:
+                raise DataError(f"{path} is damaged or cut short: {error}") from None
+            return
         if piece.start:
             stream.seek(piece.start - 1)
             stream.readline()
@@ -220,8 +257,10 @@ def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
             yield f"{path.name}@{position}", stream.readline()
 
 
-def _open_zstd(path: Path) -> Any:
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
+    if name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=stream)
+    return io.BufferedReader(pa.input_stream(stream, compression="zstd"))
 
 
 def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:

@@ -1,6 +1,6 @@
 """From a token of a dataset back to where it came from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,43 +141,43 @@ def _characters(
     name, is_speech = known["source_id"], known["kind"] == "speech"
     if is_speech and "run_start" not in known:
         return {}  # a recording: no text of a corpus stands behind it
-    source = find_document(corpus, name.rpartition("/")[0] if is_speech else name, text_key)
-    start, stop = known.get("character_start"), known.get("character_stop")
-    if not is_speech:
-        run = tokens[known["run_start"] : known["run_stop"]]
-        offsets = _offsets(vocab, source, run, start or 0)
-        start, stop = offsets[known["position"] - known["run_start"]]
-    return {
-        "character_start": start,
-        "character_stop": stop,
-        "text": source.text[start:stop],
-    }
+    wanted = name.rpartition("/")[0] if is_speech else name
+    found = False
+    for source in find_documents(corpus, wanted, text_key):
+        found = True
+        start, stop = known.get("character_start"), known.get("character_stop")
+        if not is_speech:
+            run = tokens[known["run_start"] : known["run_stop"]]
+            offsets = _offsets(vocab, source, run, start or 0)
+            if offsets is None:
+                continue  # ids may occur twice
+            start, stop = offsets[known["position"] - known["run_start"]]
+        text = source.text[start:stop]
+        return {"character_start": start, "character_stop": stop, "text": text}
+    if found:
+        raise DataError(
+            f"{wanted!r} in the corpus is not the text this dataset was made of; give the corpus "
+            "it was made of"
+        )
+    raise DataError(f"{', '.join(corpus)} holds no document {wanted!r}")
 
 
 def _offsets(
     vocab: SpeechTextVocab, source: Document, ids: np.ndarray, character: int
-) -> list[tuple[int, int]]:
-    """Characters of the tokens of a run of text that begins at or near `character`."""
+) -> list[tuple[int, int]] | None:
+    """Characters of the tokens of a run of text that begins at or near `character`, if there."""
     found, offsets = vocab.text.offsets(source.text)
     stream = np.array(found, dtype=np.int64)
-    places = np.flatnonzero(stream[: len(stream) - len(ids) + 1] == ids[0]) if len(ids) else []
+    places = np.flatnonzero(stream[: max(len(stream) - len(ids) + 1, 0)] == ids[0])
     matches = [p for p in places if np.array_equal(stream[p : p + len(ids)], ids)]
     if not matches:
-        raise DataError(
-            f"{source.id!r} in the corpus is not the text this dataset was made of; give the "
-            "corpus it was made of"
-        )
+        return None
     best = min(matches, key=lambda place: abs(offsets[place][0] - character))
     return offsets[best : best + len(ids)]
 
 
-def find_document(corpus: Sequence[str], name: str, text_key: str = "text") -> Document:
-    """Read a corpus up to the document of that id.
-
-    Raises:
-        DataError: it is not there.
-    """
+def find_documents(corpus: Sequence[str], name: str, text_key: str = "text") -> Iterator[Document]:
+    """The documents of a corpus that have that id; it is read from the start."""
     for record in read_pieces(split_inputs(find_texts(list(corpus)), 1)[0], text_key):
         if isinstance(record, Document) and record.id == name:
-            return record
-    raise DataError(f"{', '.join(corpus)} holds no document {name!r}")
+            yield record

@@ -21,7 +21,14 @@ with open("{folder}/submitted", "a") as log:
 first, last = map(int, re.search(r"--array=(\\d+)-(\\d+)", script).groups())
 if "merge_stats" not in script:
     for rank in range(first, last + 1):
-        environment = dict(os.environ, SLURM_ARRAY_TASK_ID=str(rank), RUN_OFFSET="0")
+        environment = dict(
+            os.environ,
+            SLURM_ARRAY_TASK_ID=str(rank),
+            RUN_OFFSET="0",
+            SLURM_NODELIST="here",
+            SLURM_CPUS_PER_TASK="1",
+            SLURM_MEM_PER_CPU="4096",
+        )
         subprocess.run(["bash", sys.argv[-1]], env=environment, check=True, stdout=sys.stderr)
 print("Submitted batch job 17")
 """
@@ -29,13 +36,20 @@ SRUN = """#!/bin/bash
 while [[ "$1" == -* ]]; do if [[ "$1" == -n ]]; then shift; fi; shift; done
 exec "$@"
 """
+SCONTROL = """#!/bin/bash
+echo "${@: -1}"
+"""
 
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     folder = tmp_path / "slurm"
     folder.mkdir()
-    scripts = {"sbatch": SBATCH.format(python=sys.executable, folder=folder), "srun": SRUN}
+    scripts = {
+        "sbatch": SBATCH.format(python=sys.executable, folder=folder),
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+    }
     for name, script in scripts.items():
         (folder / name).write_text(script)
         (folder / name).chmod(0o755)

@@ -1,6 +1,7 @@
 import gzip
 import json
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 from megatron_speech.corpus.sources import (
     Document,
     find_texts,
+    fingerprint_inputs,
     read_pieces,
     split_inputs,
 )
-from megatron_speech.errors import DataError
+from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.rejected import Rejected
 from tests.corpus.samples import write_corpus
 
@@ -117,3 +119,51 @@ def test_patterns(tmp_path):
     write_corpus(tmp_path / "a.parquet", 3)
     write_corpus(tmp_path / "b.parquet", 4)
     assert len(read_all(str(tmp_path / "*.parquet"))) == 7
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A bucket of fsspec's that lives in memory, with a file of every kind."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/bucket/deep/ignored.csv", b"")
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["one", "two"]}), tmp_path / "1.parquet")
+    line = json.dumps({"id": "c", "text": "three"}).encode() + b"\n"
+    with pa.CompressedOutputStream(str(tmp_path / "4.jsonl.zst"), "zstd") as stream:
+        stream.write(line)
+    (tmp_path / "2.jsonl").write_bytes(line * 3)
+    (tmp_path / "3.jsonl.gz").write_bytes(gzip.compress(line))
+    for path in sorted(tmp_path.iterdir()):
+        memory.pipe(f"/bucket/{path.name}", path.read_bytes())
+    yield tmp_path
+    memory.rm("/bucket", recursive=True)
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 11])
+def test_a_remote_folder_reads_as_the_local_one(store, tasks):
+    expected = read_all(store)
+    assert [record.id for record in expected] == ["a", "b", "c", "c", "c", "c", "c"]
+    assert read_all("memory://bucket", tasks) == expected
+    patterns = ["memory://bucket/*.parquet", "memory://bucket/[23].jsonl*", f"file://{store}/4*"]
+    assert read_all(patterns, tasks) == expected
+
+
+def test_remote_files_are_known_by_their_version(store):
+    url = "memory://bucket/2.jsonl"
+    before = fingerprint_inputs(find_texts(url))
+    assert fingerprint_inputs(find_texts(url)) == before
+    fsspec.filesystem("memory").pipe("/bucket/2.jsonl", b'{"text": "other"}\n')
+    assert fingerprint_inputs(find_texts(url)) != before
+
+
+def test_remote_corpora_that_cannot_be_read(store):
+    with pytest.raises(DataError, match=r"memory://bucket/none.jsonl cannot be read"):
+        find_texts("memory://bucket/none.jsonl")
+    with pytest.raises(DataError, match="does not exist"):
+        find_texts("memory://bucket/none*.jsonl")
+    with pytest.raises(DataError, match="no known corpus format"):
+        find_texts("memory://bucket/deep")
+    with pytest.raises(ConfigError, match="nosuch"):
+        find_texts("nosuch://bucket/a.jsonl")
+    fsspec.filesystem("memory").pipe("/bucket/1.parquet", b"not Parquet")
+    with pytest.raises(DataError, match=r"memory:///?bucket/1.parquet cannot be read as Parquet"):
+        read_all("memory://bucket/1.parquet")

@@ -1,0 +1,170 @@
+"""Text to .bin/.idx by tools/preprocess_data.py, against Megatron's loop: a document at a time.
+
+python benchmarks/preprocessing.py [--megabytes 40] [--texts corpus.jsonl]
+
+The loop encodes each text with the tokenizers library and hands it to IndexedDatasetBuilder; both
+read the same JSON lines and write the same bytes. Times are processor seconds of one process. The
+tokenizer is trained on the same texts: Python's own library, unless others are given.
+"""
+
+import argparse
+import gc
+import json
+import os
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import report
+
+from megatron_speech.corpus import text_documents
+from megatron_speech.corpus.text_documents import PreprocessConfig, preprocess
+from megatron_speech.corpus.vocabulary import train_bpe
+from megatron_speech.data.indexed import token_dtype
+from megatron_speech.vocab import SpeechTextVocab
+
+CHARACTERS_PER_DOCUMENT, VOCABULARY, ROUNDS = 4000, 16_000, 3
+TRAINED_ON = 1500  # documents
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", type=float, default=40)
+    parser.add_argument("--texts", type=Path)
+    flags = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus.jsonl"
+        texts = write_corpus(corpus, flags.texts, flags.megabytes)
+        figures: dict[str, Any] = {"megabytes": corpus.stat().st_size / 1e6}
+        makers = {"byte_level_bpe": byte_level_bpe, "sentencepiece": sentencepiece_bpe}
+        for name, make in makers.items():
+            vocab = make(Path(folder) / name, texts[:TRAINED_ON])
+            figures[name] = compare(Path(folder), corpus, vocab)
+    report("preprocessing", "tokenizer and IndexedDatasetBuilder.add_document per text", figures)
+
+
+def compare(folder: Path, corpus: Path, vocab: Path) -> dict[str, float]:
+    """Tokens per processor second of both, after both wrote the same bytes."""
+    ours, peer = folder / "ours", folder / "peer"
+    config = PreprocessConfig(
+        input=(str(corpus),), output_prefix=ours, tokenizer_model=vocab, append_eod=True
+    )
+    tokens = preprocess(config)[0].tokens
+    loop = MegatronLoop(vocab)
+    seconds = {"peer": [processor_seconds(lambda: loop.run(corpus, peer))], "ours": [], "all": []}
+    for suffix in (".bin", ".idx"):
+        mine = Path(f"{ours}_text_document{suffix}").read_bytes()
+        if mine != Path(f"{peer}{suffix}").read_bytes():
+            raise SystemExit(f"the two {suffix} files differ: no figures are shown")
+    compare_characters = text_documents.can_be_fast
+    for _ in range(ROUNDS):
+        seconds["all"].append(processor_seconds(lambda: preprocess(config)))
+        # the comparison of all characters happens once a run, however long the corpus is
+        text_documents.can_be_fast = lambda tokenizer, folder: engine_there(folder)
+        seconds["ours"].append(processor_seconds(lambda: preprocess(config)))
+        text_documents.can_be_fast = compare_characters
+    rates = {name: tokens / float(np.median(taken)) / 1e6 for name, taken in seconds.items()}
+    return {
+        "tokens": tokens,
+        "ours_mtok_per_core_s": rates["ours"],
+        "with_start_mtok_per_core_s": rates["all"],
+        "peer_mtok_per_core_s": rates["peer"],
+        "speedup": rates["ours"] / rates["peer"],
+        "speedup_with_start": rates["all"] / rates["peer"],
+    }
+
+
+def engine_there(folder: Path) -> bool:
+    return text_documents.fast_engine(folder) is not None
+
+
+class MegatronLoop:
+    """What Megatron's tool does with each line, in one process."""
+
+    def __init__(self, vocab: Path):
+        from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+        self._builder = IndexedDatasetBuilder
+        self._vocab = SpeechTextVocab.from_pretrained(vocab)
+
+    def run(self, corpus: Path, prefix: Path) -> None:
+        dtype = token_dtype(self._vocab.padded_size).type
+        builder = self._builder(f"{prefix}.bin", dtype=dtype)
+        encode, eod = self._vocab.text.encode, self._vocab.eod_id
+        with open(corpus, encoding="utf-8") as lines:
+            for line in lines:
+                ids = encode(json.loads(line)["text"])
+                ids.append(eod)
+                builder.add_document(ids, [len(ids)])
+        builder.finalize(f"{prefix}.idx")
+
+
+def processor_seconds(call: Callable[[], Any]) -> float:
+    gc.collect()
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def write_corpus(path: Path, given: Path | None, megabytes: float) -> list[str]:
+    """Write JSON lines of about that size and return their texts."""
+    texts, size = [], 0
+    for text in given_texts(given) if given else library_texts():
+        texts.append(text)
+        size += len(text)
+        if size > megabytes * 1e6:
+            break
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return texts
+
+
+def given_texts(path: Path) -> Any:
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["text"]
+
+
+def library_texts() -> Any:
+    """Python's standard library, some thousand characters at a time."""
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        for first in range(0, len(text), CHARACTERS_PER_DOCUMENT):
+            if (part := text[first : first + CHARACTERS_PER_DOCUMENT]).strip():
+                yield part
+
+
+def byte_level_bpe(folder: Path, texts: list[str]) -> Path:
+    train_bpe(texts, VOCABULARY, folder / "base")
+    SpeechTextVocab.extend(folder / "base", 16_384).save_pretrained(folder / "vocab")
+    return folder / "vocab"
+
+
+def sentencepiece_bpe(folder: Path, texts: list[str]) -> Path:
+    import sentencepiece
+
+    folder.mkdir()
+    model = folder / "pieces"
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(line for text in texts[:400] for line in text.splitlines()),
+        model_prefix=str(model),
+        model_type="bpe",
+        vocab_size=8000,
+        byte_fallback=True,
+        minloglevel=2,
+    )
+    SpeechTextVocab.extend(f"{model}.model", 16_384).save_pretrained(folder / "vocab")
+    return folder / "vocab"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
