@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -26,6 +27,7 @@ def read_common(directory: Path) -> dict[str, Any]:
     import pickle
 
     from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.core import CheckpointingException
     from torch.distributed.checkpoint.api import CheckpointException
 
     if not (directory / "metadata.json").exists() or not (directory / ".metadata").exists():
@@ -34,6 +36,8 @@ def read_common(directory: Path) -> dict[str, Any]:
         )
     try:
         return dist_checkpointing.load_common_state_dict(str(directory))
+    except (CheckpointingException, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{directory / 'metadata.json'} is damaged: {error}") from None
     except (CheckpointException, pickle.UnpicklingError, EOFError, OSError) as error:
         check_files(directory)
         raise CheckpointError(f"{directory} cannot be read: {error}") from None

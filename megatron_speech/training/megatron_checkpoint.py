@@ -104,7 +104,10 @@ def load(trainer: Checkpointed, directory: Path) -> None:
     try:
         loaded: Any = dist_checkpointing.load(state, str(directory))
     except (CheckpointException, CheckpointingException, KeyError) as error:
-        raise CheckpointError(f"{directory} does not hold what this model needs: {error}") from None
+        reason = str(error).strip().splitlines()[-1][:300]
+        raise CheckpointError(
+            f"{directory} does not hold what this model and optimizer need: {reason}"
+        ) from None
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
     if not with_optimizer:

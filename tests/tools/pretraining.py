@@ -2,7 +2,6 @@
 
 import io
 import multiprocessing
-import os
 import random
 import signal
 import time
@@ -29,7 +28,8 @@ def write_data(folder: Path) -> list[str]:
     vocab = make_vocab(folder)
     documents = random_documents(vocab, 120, seed=1)
     cut = write_dataset(folder / "cut", vocab, documents)
-    whole = write_dataset(folder / "whole", vocab, documents, "speech_after_text", "whole")
+    name = folder / "whole_documents"
+    whole = write_dataset(name, vocab, documents, "speech_after_text", "whole")
     blend = ["--data-path", "0.6", cut, "0.4", whole, "--valid-data-path", cut]
     return ["--vocab", str(folder / "vocab"), *blend]
 
@@ -43,16 +43,15 @@ def start(command: list[str]) -> multiprocessing.process.BaseProcess:
     return process
 
 
-def kill_when(command: list[str], due: Callable[[], bool], timeout_s: float = 240) -> bool:
+def kill_when(command: list[str], due: Callable[[], bool], timeout_s: float = 600) -> bool:
     """Start the tool and kill it with signal 9 once `due`; False if it finished before."""
     process, deadline = start(command), time.monotonic() + timeout_s
-    while process.is_alive() and not due():
+    while process.is_alive() and not due() and time.monotonic() < deadline:
         time.sleep(0.001)
-        assert time.monotonic() < deadline, "the training hangs"
     killed = process.is_alive()
-    if killed:
-        os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.join()
+    assert time.monotonic() < deadline, "the training hangs"
     assert process.exitcode in ((-signal.SIGKILL,) if killed else (0,)), process.exitcode
     return killed
 

@@ -129,11 +129,13 @@ class Run:
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     tensors: bool = True
     """Keep weights and logits too, where one process holds them."""
+    in_background: bool = False
+    """Save by a process of its own."""
 
 
 def run(task: Run) -> dict:
     """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
-    config = replace(BATCH, no_load_optim=task.weights is not None)
+    config = replace(BATCH, no_load_optim=task.weights is not None, async_save=task.in_background)
     with session(task.parallel, seed=7) as layout:
         options = BuildOptions(padded_vocab_size=VOCAB, precision=task.precision)
         trainer = MegatronTrainer(
@@ -161,7 +163,9 @@ def run(task: Run) -> dict:
             if layout.is_main_rank:
                 task.save.mkdir(parents=True)
             trainer.any_rank(False)
-            trainer.save(task.save)
+            pending = trainer.save(task.save)
+            if pending is not None:
+                pending.done(wait=True)
         result = {"steps": steps, "validation": validation}
         if layout.world_size == 1 and task.tensors:
             chunk = trainer.chunks[0].module
@@ -171,6 +175,47 @@ def run(task: Run) -> dict:
             with torch.no_grad():
                 result["logits"] = chunk(tokens, positions, None)
     return result
+
+
+CHAIN: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
+    (
+        "tp2-pp2",
+        (0, 1, 2, 3),
+        {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
+    ),
+    ("1", (0,), {}),
+    ("dp2", (0, 1), {}),
+    ("tp2", (0, 1), {"tensor_model_parallel_size": 2}),
+    (
+        "pp2-vpp2",
+        (0, 1),
+        {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2},
+    ),
+]
+"""Layouts that hand one run on to one another, two steps each."""
+
+
+def hand_on(rank: int, folder: Path, weights: Path, sharded: bool) -> None:
+    """Run `CHAIN`: each layout saves what it loaded, and what two more steps made of it."""
+    torch.set_num_threads(1)
+    before = None
+    for index, (name, ranks, shape) in enumerate(CHAIN):
+        if rank in ranks:
+            store = dist.FileStore(str(folder / f"{name}.store"), len(ranks))
+            dist.init_process_group(
+                "gloo", store=store, rank=ranks.index(rank), world_size=len(ranks)
+            )
+            parallel = ParallelConfig(**shape, use_distributed_optimizer=sharded)
+            task = Run(parallel=parallel, resume=before, tensors=False, first=2 * index)
+            if before is None:
+                task = replace(task, weights=weights)
+            else:
+                run(replace(task, last=task.first, save=folder / f"{name}-read"))
+            result = run(replace(task, last=task.first + 2, save=folder / name))
+            dist.destroy_process_group()
+            if rank == 0:
+                (folder / f"{name}.json").write_text(json.dumps(result["steps"]))
+        before = folder / name
 
 
 def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:

@@ -1,0 +1,136 @@
+"""Checkpoints: handed from layout to layout, written in the background, damaged, cut off."""
+
+import json
+import os
+import resource
+import signal
+import warnings
+from itertools import chain, pairwise
+
+import pytest
+import torch
+import torch.multiprocessing
+from torch.distributed.checkpoint import FileSystemReader
+
+from megatron_speech.errors import CheckpointError
+from megatron_speech.training.background_save import BackgroundSave
+from megatron_speech.training.parallel import ParallelConfig, session
+from tests.training import megatron_world
+from tests.training.megatron_world import CHAIN, Run, run
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights") / "initial"
+    run(Run(last=0, save=folder))
+    return folder
+
+
+def whole_tensors(directory):
+    """Every tensor of a checkpoint, put together from its parts."""
+    from megatron.core import dist_checkpointing
+
+    with session(ParallelConfig()):
+        stored = dist_checkpointing.load_plain_tensors(str(directory))
+    return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_run_goes_on_from_layout_to_layout(sharded, weights, tmp_path):
+    torch.multiprocessing.spawn(megatron_world.hand_on, args=(tmp_path, weights, sharded), nprocs=4)
+    parallel = ParallelConfig(use_distributed_optimizer=sharded)
+    alone = run(Run(parallel=parallel, weights=weights, last=2 * len(CHAIN)))["steps"]
+    found = [json.loads((tmp_path / f"{name}.json").read_text()) for name, *_ in CHAIN]
+    for step, expected in zip(chain(*found), alone, strict=True):
+        for name in ("lm loss", "text loss", "speech loss", "grad-norm", "learning-rate"):
+            assert step[name] == pytest.approx(expected[name], rel=1e-5), name
+    for (before, *_), (after, *_) in pairwise(CHAIN):
+        written, read = whole_tensors(tmp_path / before), whole_tensors(tmp_path / f"{after}-read")
+        assert written.keys() == read.keys()
+        assert any("exp_avg_sq" in name for name in written)
+        for name, value in written.items():
+            assert torch.equal(value, read[name]), (before, after, name)
+
+
+def test_the_background_writes_the_same_bytes(weights, tmp_path):
+    for in_background in (False, True):
+        save = tmp_path / str(in_background)
+        run(Run(weights=weights, last=1, save=save, in_background=in_background))
+    names = sorted(path.name for path in (tmp_path / "True").iterdir())
+    assert names == [".metadata", "__0_0.distcp", "metadata.json"]
+    one, two = (tmp_path / kind / "__0_0.distcp" for kind in ("False", "True"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("in_background", [False, True])
+def test_a_disk_that_takes_no_more_is_said_in_words(in_background, weights, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    task = Run(weights=weights, last=0, save=tmp_path / "full", in_background=in_background)
+    try:
+        with pytest.raises(CheckpointError, match="MiB are free"):
+            run(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_writer_that_is_killed_is_an_error(weights, tmp_path, monkeypatch):
+    def killed(self, wait):
+        (call,) = self._calls.async_calls
+        os.kill(call.async_caller.process.pid, signal.SIGKILL)
+        return done(self, wait)
+
+    done = BackgroundSave.done
+    monkeypatch.setattr(BackgroundSave, "done", killed)
+    with warnings.catch_warnings(), pytest.raises(CheckpointError, match="could not be written"):
+        run(Run(weights=weights, last=0, save=tmp_path / "save", in_background=True))
+    assert not (tmp_path / "save" / "metadata.json").exists()
+
+
+DAMAGE = {
+    "cut short": (lambda data, _: data[:-100], "cut short: .* bytes instead of"),
+    "one bit": (lambda data, at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "damaged"),
+    "zeros": (lambda data, at: data[:at] + bytes(512) + data[at + 512 :], "damaged"),
+    "another file": (lambda data, _: b"x" * len(data), "damaged"),
+    "empty": (lambda *_: b"", "cut short"),
+    "gone": (None, "is missing"),
+}
+
+
+def middle_of_a_tensor(directory):
+    """A place in the file that holds a number of the largest tensor."""
+    stored = FileSystemReader(directory).read_metadata().storage_data.values()
+    largest = max(stored, key=lambda info: info.length)
+    return largest.offset + largest.length // 2
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named(kind, weights, tmp_path):
+    change, message = DAMAGE[kind]
+    broken = tmp_path / "iter_0000004"
+    broken.mkdir()
+    for path in weights.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    run(Run(weights=broken, last=0))
+    path = broken / "__0_0.distcp"
+    content = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        path.write_bytes(change(content, middle_of_a_tensor(broken)))
+    with pytest.raises(CheckpointError, match=rf"{path}.* {message}.*restore the folder"):
+        run(Run(weights=broken, last=0))
+
+
+def test_a_checkpoint_without_optimizer_state_is_said_in_a_line(weights):
+    with pytest.raises(CheckpointError, match="does not hold what this model") as said:
+        run(Run(resume=weights, last=0))
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("name", [".metadata", "metadata.json"])
+def test_a_damaged_index_is_named(name, weights, tmp_path):
+    for path in weights.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        run(Run(weights=tmp_path, last=0))
