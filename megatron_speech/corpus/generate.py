@@ -34,7 +34,8 @@ from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from .cluster import ClusterConfig, Place
-from .engines import Engine, EngineConfig, Generation, Identity, identify, make_engine
+from .engine_choice import make_engine
+from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths
 from .self_check import SelfCheck

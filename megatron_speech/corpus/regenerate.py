@@ -9,7 +9,8 @@ from ..data.code_shards import find_shards, read_shard_info
 from ..errors import ConfigError, DataError
 from ..parquet import read_parquet
 from ..vocab import SpeechTextVocab
-from .engines import PromptEngine, make_engine
+from .engine_choice import make_engine
+from .engines import PromptEngine
 from .gates import Gates
 from .generate import GenerateConfig
 from .trace import Origin, document_tokens, trace

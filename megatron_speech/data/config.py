@@ -62,6 +62,9 @@ class DataConfig:
         if self.data_args_path is not None:
             lines = _read(self.data_args_path, "--data-args-path").splitlines()
             words = [word for line in lines for word in line.partition("#")[0].split()]
+            if not words:
+                raise ConfigError(f"--data-args-path {self.data_args_path} names no dataset")
+            parse_blend(words, f"--data-args-path {self.data_args_path}")
             return replace(bare, data_path=tuple(words))
         if self.per_split_data_args_path is None:
             return bare

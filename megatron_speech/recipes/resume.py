@@ -14,7 +14,7 @@ from ..training.health import Health
 
 if TYPE_CHECKING:
     from ..data.dataset import Continuation
-    from .lm import LMConfig
+    from .lm_recipes import LMConfig
 
 _SEEDS = ("batch.seed", "data.seed")
 _OF_THIS_CALL = (

@@ -154,21 +154,21 @@ def test_the_trainer_draws_what_was_planned(tmp_path, capsys):
     assert chart.read_bytes().startswith(b"\x89PNG")
     config = DataConfig(data_args_path=blend, data_cache_path=tmp_path / "cache", seq_length=64)
     train = build_datasets(config, vocab, (mixture.samples, 0), seed=0).train
-    drawn = np.bincount(train.dataset_index[: mixture.samples], minlength=2)
+    drawn = np.bincount([int(train[n]["dataset_id"]) for n in range(mixture.samples)], minlength=2)
     assert np.abs(drawn - [cut.samples, whole.samples]).max() <= 1
 
 
 def test_blend_files_that_cannot_be_read(tmp_path):
     path = tmp_path / "blend.txt"
-    with pytest.raises(ConfigError, match="--data-args-path cannot be read"):
-        DataConfig(data_args_path=path).check()
+    with pytest.raises(ConfigError, match=r"--data-args-path .*blend.txt cannot be read"):
+        DataConfig(data_args_path=path).resolve()
     path.write_text("")
-    with pytest.raises(ConfigError, match=r"blend.txt is empty"):
-        DataConfig(data_args_path=path).check()
+    with pytest.raises(ConfigError, match=r"blend.txt names no dataset"):
+        DataConfig(data_args_path=path).resolve()
     path.write_text("0.3 a 0.7")
     with pytest.raises(ConfigError, match=r"blend.txt has 3 values"):
-        DataConfig(data_args_path=path).check()
-    with pytest.raises(ConfigError, match="exclude each other"):
-        DataConfig(data_args_path=path, data_path=("a",)).check()
+        DataConfig(data_args_path=path).resolve()
+    with pytest.raises(ConfigError, match="all say what to train on"):
+        DataConfig(data_args_path=path, data_path=("a",)).resolve()
     with pytest.raises(DataError, match="is missing"):
         parse_groups(["1epoch", str(tmp_path / "none")], 8)

