@@ -195,27 +195,33 @@ CHAIN: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
 """Layouts that hand one run on to one another, two steps each."""
 
 
-def hand_on(rank: int, folder: Path, weights: Path, sharded: bool) -> None:
-    """Run `CHAIN`: each layout saves what it loaded, and what two more steps made of it."""
+def hand_on(rank: int, folder: Path, weights: Path) -> None:
+    """Run `CHAIN`, without and with the distributed optimizer.
+
+    Each layout saves what it loaded, and what two more steps made of it.
+    """
     torch.set_num_threads(1)
-    before = None
-    for index, (name, ranks, shape) in enumerate(CHAIN):
-        if rank in ranks:
-            store = dist.FileStore(str(folder / f"{name}.store"), len(ranks))
+    for sharded in (False, True):
+        place = folder / str(sharded)
+        place.mkdir(exist_ok=True)
+        for index, (name, ranks, shape) in enumerate(CHAIN):
+            if rank not in ranks:
+                continue
+            store = dist.FileStore(str(place / f"{name}.store"), len(ranks))
             dist.init_process_group(
                 "gloo", store=store, rank=ranks.index(rank), world_size=len(ranks)
             )
             parallel = ParallelConfig(**shape, use_distributed_optimizer=sharded)
-            task = Run(parallel=parallel, resume=before, tensors=False, first=2 * index)
-            if before is None:
-                task = replace(task, weights=weights)
+            task = Run(parallel=parallel, tensors=False, first=2 * index)
+            if index:
+                task = replace(task, resume=place / CHAIN[index - 1][0])
+                run(replace(task, last=task.first, save=place / f"{name}-read"))
             else:
-                run(replace(task, last=task.first, save=folder / f"{name}-read"))
-            result = run(replace(task, last=task.first + 2, save=folder / name))
+                task = replace(task, weights=weights)
+            result = run(replace(task, last=task.first + 2, save=place / name))
             dist.destroy_process_group()
             if rank == 0:
-                (folder / f"{name}.json").write_text(json.dumps(result["steps"]))
-        before = folder / name
+                (place / f"{name}.json").write_text(json.dumps(result["steps"]))
 
 
 def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:

@@ -35,17 +35,24 @@ def whole_tensors(directory):
     return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
 
 
+@pytest.fixture(scope="module")
+def handed_on(weights, tmp_path_factory):
+    """The folders of a run that went through `CHAIN`, in one spawn of four ranks."""
+    folder = tmp_path_factory.mktemp("chain")
+    torch.multiprocessing.spawn(megatron_world.hand_on, args=(folder, weights), nprocs=4)
+    return folder
+
+
 @pytest.mark.parametrize("sharded", [False, True])
-def test_a_run_goes_on_from_layout_to_layout(sharded, weights, tmp_path):
-    torch.multiprocessing.spawn(megatron_world.hand_on, args=(tmp_path, weights, sharded), nprocs=4)
-    parallel = ParallelConfig(use_distributed_optimizer=sharded)
+def test_a_run_goes_on_from_layout_to_layout(sharded, weights, handed_on):
+    folder, parallel = handed_on / str(sharded), ParallelConfig(use_distributed_optimizer=sharded)
     alone = run(Run(parallel=parallel, weights=weights, last=2 * len(CHAIN)))["steps"]
-    found = [json.loads((tmp_path / f"{name}.json").read_text()) for name, *_ in CHAIN]
+    found = [json.loads((folder / f"{name}.json").read_text()) for name, *_ in CHAIN]
     for step, expected in zip(chain(*found), alone, strict=True):
         for name in ("lm loss", "text loss", "speech loss", "grad-norm", "learning-rate"):
             assert step[name] == pytest.approx(expected[name], rel=1e-5), name
     for (before, *_), (after, *_) in pairwise(CHAIN):
-        written, read = whole_tensors(tmp_path / before), whole_tensors(tmp_path / f"{after}-read")
+        written, read = whole_tensors(folder / before), whole_tensors(folder / f"{after}-read")
         assert written.keys() == read.keys()
         assert any("exp_avg_sq" in name for name in written)
         for name, value in written.items():
