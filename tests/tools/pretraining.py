@@ -5,14 +5,15 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
 
 from megatron_speech.training.checkpoint import iteration_directory, latest_iteration
 from megatron_speech.training.reporting import read_metrics
+from tests import forked
 from tests.data.language_data import make_vocab, random_documents, write_dataset
-from tests.forked import start
 from tools import pretrain
 
 TINY = (
@@ -34,9 +35,14 @@ def write_data(folder: Path) -> list[str]:
     return ["--vocab", str(folder / "vocab"), *blend]
 
 
+def start(command: list[str], output: Path | None = None) -> BaseProcess:
+    """Run the tool in a process of its own, without waiting for its imports each time."""
+    return forked.start(pretrain.main, command, output, preload=("megatron_speech.model.gpt",))
+
+
 def kill_when(command: list[str], due: Callable[[], bool], timeout_s: float = 600) -> bool:
     """Start the tool and kill it with signal 9 once `due`; False if it finished before."""
-    process, deadline = start(pretrain.main, command), time.monotonic() + timeout_s
+    process, deadline = start(command), time.monotonic() + timeout_s
     while process.is_alive() and not due() and time.monotonic() < deadline:
         time.sleep(0.001)
     killed = process.is_alive()

@@ -8,17 +8,16 @@ import time
 import pytest
 
 from megatron_speech.training.checkpoint import latest_iteration
-from tests.forked import start
 from tests.tools.pretraining import (
     TINY,
     assert_same_runs,
     is_saving,
     kill_when,
     random_moment,
+    start,
     step_of,
     write_data,
 )
-from tools import pretrain
 
 ITERS = ["--train-iters", "16", "--save-interval", "2", "--lr-warmup-iters", "2"]
 WAYS = {
@@ -53,9 +52,7 @@ def test_three_kills_change_no_bit(way, command, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_scheduler_s_signal_saves_and_says_so(number, command, tmp_path):
     save = tmp_path / "run"
-    process = start(
-        pretrain.main, command(save, "--train-iters", "100000", "--async-save"), tmp_path / "output"
-    )
+    process = start(command(save, "--train-iters", "100000", "--async-save"), tmp_path / "output")
     deadline = time.monotonic() + 600
     while step_of(save) < 3:
         time.sleep(0.01)
