@@ -55,7 +55,10 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
-        return dist_checkpointing.load(state, str(directory), validate_access_integrity=each_once)
+        loaded: Any = dist_checkpointing.load(
+            state, str(directory), validate_access_integrity=each_once
+        )
+        return loaded
     except CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         raise CheckpointError(f"{directory} does not hold what this model needs: {cause}") from None
