@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections import defaultdict
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_common(directory: Path) -> dict[str, Any]:
         )
     try:
         return dist_checkpointing.load_common_state_dict(str(directory))
-    except CheckpointingException as error:
+    except (CheckpointingException, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{directory / 'metadata.json'} is damaged: {error}") from None
     except (CheckpointException, pickle.UnpicklingError, EOFError, OSError) as error:
         check_files(directory)
@@ -60,10 +61,11 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
         )
         return loaded
     except CheckpointException as error:
-        cause = next(iter(error.failures.values()))[0]
-        raise CheckpointError(f"{directory} does not hold what this model needs: {cause}") from None
+        cause: BaseException = next(iter(error.failures.values()))[0]
     except (CheckpointingException, KeyError) as error:
-        raise CheckpointError(f"{directory} does not hold what this model needs: {error}") from None
+        cause = error
+    reason = " ".join(str(cause).split())[:300]
+    raise CheckpointError(f"{directory} does not hold what this model and optimizer need: {reason}")
 
 
 def check_files(directory: Path) -> None:

@@ -28,7 +28,8 @@ def write_data(folder: Path) -> list[str]:
     vocab = make_vocab(folder)
     documents = random_documents(vocab, 120, seed=1)
     cut = write_dataset(folder / "cut", vocab, documents)
-    whole = write_dataset(folder / "whole", vocab, documents, "speech_after_text", "whole")
+    name = folder / "whole_documents"
+    whole = write_dataset(name, vocab, documents, "speech_after_text", "whole")
     blend = ["--data-path", "0.6", cut, "0.4", whole, "--valid-data-path", cut]
     return ["--vocab", str(folder / "vocab"), *blend]
 

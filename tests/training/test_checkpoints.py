@@ -10,6 +10,7 @@ from itertools import chain, pairwise
 import pytest
 import torch
 import torch.multiprocessing
+from torch.distributed.checkpoint import FileSystemReader
 
 from megatron_speech.errors import CheckpointError
 from megatron_speech.training.background_save import BackgroundSave
@@ -30,7 +31,8 @@ def whole_tensors(directory):
     from megatron.core import dist_checkpointing
 
     with session(ParallelConfig()):
-        return dist_checkpointing.load_plain_tensors(str(directory))
+        stored = dist_checkpointing.load_plain_tensors(str(directory))
+    return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -86,13 +88,20 @@ def test_a_writer_that_is_killed_is_an_error(weights, tmp_path, monkeypatch):
 
 
 DAMAGE = {
-    "cut short": (lambda data: data[:-100], "cut short: .* bytes instead of"),
-    "one bit": (lambda data: data[:90_000] + bytes([data[90_000] ^ 1]) + data[90_001:], "damaged"),
-    "zeros": (lambda data: data[:40_000] + bytes(4096) + data[44_096:], "damaged"),
-    "another file": (lambda data: b"x" * len(data), "damaged"),
-    "empty": (lambda _: b"", "cut short"),
+    "cut short": (lambda data, _: data[:-100], "cut short: .* bytes instead of"),
+    "one bit": (lambda data, at: data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], "damaged"),
+    "zeros": (lambda data, at: data[:at] + bytes(512) + data[at + 512 :], "damaged"),
+    "another file": (lambda data, _: b"x" * len(data), "damaged"),
+    "empty": (lambda *_: b"", "cut short"),
     "gone": (None, "is missing"),
 }
+
+
+def middle_of_a_tensor(directory):
+    """A place in the file that holds a number of the largest tensor."""
+    stored = FileSystemReader(directory).read_metadata().storage_data.values()
+    largest = max(stored, key=lambda info: info.length)
+    return largest.offset + largest.length // 2
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
@@ -102,14 +111,20 @@ def test_a_damaged_file_is_named(kind, weights, tmp_path):
     broken.mkdir()
     for path in weights.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
-    run(Run(resume=broken, last=0))
+    run(Run(weights=broken, last=0))
     path = broken / "__0_0.distcp"
     content = path.read_bytes()
     path.unlink()
     if change is not None:
-        path.write_bytes(change(content))
+        path.write_bytes(change(content, middle_of_a_tensor(broken)))
     with pytest.raises(CheckpointError, match=rf"{path}.* {message}.*restore the folder"):
-        run(Run(resume=broken, last=0))
+        run(Run(weights=broken, last=0))
+
+
+def test_a_checkpoint_without_optimizer_state_is_said_in_a_line(weights):
+    with pytest.raises(CheckpointError, match="does not hold what this model") as said:
+        run(Run(resume=weights, last=0))
+    assert "\n" not in str(said.value)
 
 
 @pytest.mark.parametrize("name", [".metadata", "metadata.json"])
@@ -118,4 +133,4 @@ def test_a_damaged_index_is_named(name, weights, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / name).write_bytes(b"{}")
     with pytest.raises(CheckpointError, match=str(tmp_path)):
-        run(Run(resume=tmp_path, last=0))
+        run(Run(weights=tmp_path, last=0))
