@@ -57,14 +57,16 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
-        return dist_checkpointing.load(state, str(directory), validate_access_integrity=each_once)
-    except (CheckpointException, CheckpointingException, KeyError) as error:
-        failures = getattr(error, "failures", None)
-        cause = str(next(iter(failures.values()))[0] if failures else error).strip()
-        raise CheckpointError(
-            f"{directory} does not hold what this model and optimizer need: "
-            f"{cause.splitlines()[-1][:_MOST_CHARACTERS]}"
-        ) from None
+        loaded: Any = dist_checkpointing.load(
+            state, str(directory), validate_access_integrity=each_once
+        )
+        return loaded
+    except CheckpointException as error:
+        cause: BaseException = next(iter(error.failures.values()))[0]
+    except (CheckpointingException, KeyError) as error:
+        cause = error
+    reason = " ".join(str(cause).split())[:_MOST_CHARACTERS]
+    raise CheckpointError(f"{directory} does not hold what this model and optimizer need: {reason}")
 
 
 def check_files(directory: Path) -> None:
