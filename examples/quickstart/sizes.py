@@ -86,6 +86,8 @@ SMOKE = DemoSize(
         "--most-seconds-per-character=0.05",
         "--extra-seconds=0.5",
         "--least-seconds-per-character=0.0",
+        "--most-loop-seconds=60",
+        "--least-different-pairs=0",
     ),
     evaluation_limit=16,
     has_bars=False,

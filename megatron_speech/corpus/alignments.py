@@ -5,7 +5,6 @@ the times of its words in seconds, as a forced aligner gives them. Words are wha
 whitespace; Chinese and Japanese characters count one by one (interleave.word_bounds).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,17 +87,17 @@ def spoken_text(
 
 
 def cut_windows(
-    spoken: SpokenText, starts: Sequence[int], stops: Sequence[int], frame_rate_hz: float
+    spoken: SpokenText, starts: np.ndarray, stops: np.ndarray, frame_rate_hz: float
 ) -> list[CodeRecord]:
-    """Records of words starts..stops of a record whose word times are known; empty ones left out.
+    """Records of words starts..stops (n,) of a record with word times.
 
-    Ids are `<record>:<first word>`.
+    Ids are `<record>:<first word>`. Times that are wrong may leave one without codes.
     """
     record, found = spoken.record, []
     for first, last in zip(starts, stops, strict=True):
         start, stop = int(spoken.words[first, 0]), int(spoken.words[last - 1, 1])
         codes = spoken.codes(start, stop)
-        if codes is None or not len(codes):
+        if codes is None:
             continue
         found.append(
             CodeRecord(

@@ -41,6 +41,10 @@ class GateConfig:
     """Longer speech repeats itself; generation stops there."""
     extra_seconds: float = 1.5
     """Added to the longest speech of a text, for pauses and very short texts."""
+    most_loop_seconds: float | None = None
+    """Longer stretches that repeat themselves are loops."""
+    least_different_pairs: float | None = None
+    """Smallest share of different pairs among a text's pairs of neighbouring codes."""
     gate_quantile: float = 0.001
     """Share of real speech that lies beyond each measured bound."""
     gate_slack: float = 1.25
@@ -164,11 +168,18 @@ class Gates:
         return found
 
     def _monotony(self, count: int, loop: int, pairs: float) -> str | None:
-        if self.bounds is None:
-            return None
-        if loop > self.bounds.loop:
+        most, least = self._config.most_loop_seconds, self._config.least_different_pairs
+        if most is not None:
+            most *= self._rate
+        elif self.bounds is not None:
+            most = self.bounds.loop
+        if least is None and self.bounds is not None:
+            least = self.bounds.pairs
+        if most is not None and loop > most:
             return "loop"
-        return "collapse" if count > _FEWEST_PAIRS and pairs < self.bounds.pairs else None
+        if least is not None and count > _FEWEST_PAIRS and pairs < least:
+            return "collapse"
+        return None
 
 
 def _flat(codes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

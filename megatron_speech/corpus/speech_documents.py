@@ -133,6 +133,7 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
     records = _with_codes(records, rejected, needs_text=True)
     if config.alignments is not None:
         records = _fragments(records, Alignments(config.alignments), info, config)
+        records = _with_codes(records, rejected, needs_text=True)
     with IndexedWriter(config.output_prefix, vocab) as writer:
         for batch in _batches(records):
             voiced = [voiced_text((r.text or "").strip(), _voice(r, config)) for r in batch]

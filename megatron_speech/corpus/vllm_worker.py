@@ -25,6 +25,7 @@ def main() -> None:
     answer({"version": vllm.__version__})
     for line in sys.stdin:
         answer(generate(engine, settings, json.loads(line)))
+    os._exit(0)  # nothing is left to save, and vLLM takes its time to go
 
 
 def load(settings: dict[str, Any]) -> Any:

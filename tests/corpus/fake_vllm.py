@@ -10,6 +10,7 @@ FIRST_CODE, NUM_CODES, END = 404, 64, 401
 class LLM:
     def __init__(self, model, **settings):
         assert settings["enable_prefix_caching"] is False
+        print("noise that must not reach the answers", flush=True)
 
     def generate(self, prompts, parameters, use_tqdm):
         return [
@@ -38,6 +39,5 @@ if __name__ == "__main__":
     torch.cuda = types.SimpleNamespace(is_available=lambda: False)
     sys.modules |= {"vllm": vllm, "vllm.v1.sample.logits_processor": processor, "torch": torch}
     sys.modules |= {name: types.ModuleType(name) for name in ("vllm.v1", "vllm.v1.sample")}
-    print("noise that must not reach the answers")
     worker = Path(sys.argv[-1])
     exec(compile(worker.read_text(), str(worker), "exec"), {"__name__": "__main__"})

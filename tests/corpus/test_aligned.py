@@ -177,6 +177,28 @@ def test_a_share_of_the_recordings_is_cut_into_fragments(world, spoken, tmp_path
     assert cut == 0 if share == 0 else cut > 0.7 if share == 1 else 0.3 < cut < 0.95
 
 
+def test_fragments_whose_times_hold_no_codes_are_set_aside(world, spoken, tmp_path):
+    folder, _ = spoken
+    table = pq.read_table(folder / "times.parquet").to_pylist()
+    late = [
+        row | {"start_s": [999.0] * len(row["start_s"]), "stop_s": [999.5] * len(row["stop_s"])}
+        for row in table
+    ]
+    pq.write_table(pa.Table.from_pylist(late), tmp_path / "late.parquet")
+    config = TextToTokenConfig(
+        codes=(folder / "codes",),
+        vocab=world / "vocab",
+        output_prefix=tmp_path / "t2t",
+        alignments=tmp_path / "late.parquet",
+        fragments=1.0,
+        mean_fragment_words=1,
+    )
+    build_text_to_token(config)
+    rejected = (tmp_path / "t2t.rejected.jsonl").read_text().splitlines()
+    assert len(rejected) > 20
+    assert all('"no_codes"' in line for line in rejected)
+
+
 def test_voices_are_named_before_the_text(world, spoken, tmp_path):
     folder, records = spoken
     config = TextToTokenConfig(

@@ -159,6 +159,22 @@ def test_equal_texts_are_decoded_once_without_sampling():
     assert len(parts) == len({part.seed for part in parts}) == len(TEXTS)
 
 
+def test_a_voice_is_chosen_by_the_seed_and_said_to_the_model(model_folder):
+    voices = ("en, ann", "en, bob")
+    greedy, _ = split_requests(["cat"] * 40, range(40), EngineConfig(voices=voices))
+    assert sorted(part.voice for part in greedy) == list(voices), "one of each is decoded"
+    sampled = EngineConfig(voices=voices, temperature=1.0)
+    parts, _ = split_requests(["cat"] * 40, range(40), sampled)
+    assert 8 < sum(part.voice == "en, ann" for part in parts) < 32
+    seed = [part.voice for part in parts].index("en, bob")
+
+    def codes(text, **settings):
+        engine = TransformersEngine(model_folder, EngineConfig(device="cpu", **settings))
+        return engine.generate([text], [seed], lambda text: 20)[0].codes.tolist()
+
+    assert codes("cat", voices=voices) == codes("[en, bob] cat") != codes("cat")
+
+
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 20))
 def test_batches_hold_every_item_once_longest_first(lengths, size):
     batches = make_batches(lengths, size)

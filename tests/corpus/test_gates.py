@@ -79,6 +79,10 @@ def test_named_bounds_go_before_measured_ones(like):
     named = Gates(config, like, RATE)
     assert named.most_codes("x" * 100) == int(RATE * 11.5) + 1
     assert named.least_codes("x" * 100) == pytest.approx(RATE)
+    patient = Gates(GateConfig(most_loop_seconds=60, least_different_pairs=0), like, RATE)
+    assert reason(patient, [5] * 40) is None
+    strict = Gates(GateConfig(most_loop_seconds=0.2, least_different_pairs=0), like, RATE)
+    assert reason(strict, [1, 2, 3, 3, 3, *range(4, 44)]) == "loop"
 
 
 def test_too_little_real_speech_leaves_wide_bounds(tmp_path):

@@ -3,13 +3,22 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.codes import codebook_figures
+from megatron_speech.parquet import write_parquet
 from megatron_speech.speech_tokenizer import tokenizer as tokenizer_module
-from tests.evaluation.fakes import FINGERPRINT, NUM_CODES, SENTENCES, TableTranscriber, write_speech
+from tests.evaluation.fakes import (
+    FINGERPRINT,
+    NUM_CODES,
+    SENTENCES,
+    TableTranscriber,
+    sentence_codes,
+    write_speech,
+)
 from tools import evaluate_codes
 
 
@@ -80,3 +89,58 @@ def test_codebook_figures():
     even = codebook_figures(np.array([5, 5, 5, 5, 0, 0, 0, 0]))
     assert even == {"codebook_usage": 0.5, "perplexity": pytest.approx(4.0)}
     assert codebook_figures(np.array([9, 0]))["perplexity"] == pytest.approx(1.0)
+
+
+def write_generated(folder):
+    """A request shard and what a generate job left of it: two good spans, one bad, one empty."""
+    info = CodeShardInfo(frame_rate_hz=12.5, num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
+    good = [np.array(sentence_codes(text)) for text in SENTENCES[:2]]
+    bad, none = np.array([1, 1, 1]), np.zeros(0, np.int64)
+    texts = [*SENTENCES[:2], SENTENCES[2], "on 3 May"]
+    records = [
+        CodeRecord(id=f"d/{n:03d}", codes=codes, text=text)
+        for n, (codes, text) in enumerate(zip([*good, none, none], texts, strict=True))
+    ]
+    write_code_shard(folder / "codes" / "0.parquet", records, info)
+    ids = [record.id for record in records]
+    report = {
+        "id": ids,
+        "batch": [0, 0, 0, 0],
+        "reason": [None, None, "loop", "no_end"],
+        "rejected_codes": [None, None, bad, none],
+    }
+    write_parquet(folder / "codes" / "reports" / "0.parquet", pa.table(report))
+    requests = {
+        "id": ids,
+        "text": texts,
+        "content": ["prose", "dialogue", "prose", "numbers"],
+        "position": [0.0, 0.3, 0.59, 0.999],
+    }
+    write_parquet(folder / "requests" / "0.parquet", pa.table(requests))
+    return ids
+
+
+def test_spans_are_told_by_content_length_and_place(tmp_path):
+    write_generated(tmp_path)
+    figures = run(
+        tmp_path, tmp_path / "codes", requests=tmp_path / "requests", figure=tmp_path / "spans.png"
+    )["codes"]["spans"]
+    words = [len(text.split()) for text in (*SENTENCES[:3], "on 3 May")]
+    assert figures["all"]["words"] == sum(words)
+    assert figures["all"]["wer_before_gates"] == pytest.approx(sum(words[2:]) / sum(words))
+    assert (figures["all"]["wer_after_gates"], figures["all"]["rejected"]) == (0.0, 0.5)
+    assert figures["all"]["reasons"] == {"loop": 1, "no_end": 1}
+    assert figures["by_content"]["dialogue"]["rejected"] == 0
+    assert figures["by_content"]["numbers"]["wer_before_gates"] == 1.0
+    assert figures["by_content"]["numbers"]["wer_after_gates"] is None
+    assert sum(row["spans"] for row in figures["by_words"].values()) == 4
+    assert figures["by_position"].keys() == {"1", "2", "3", "5"}
+    assert (tmp_path / "spans.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_requests_of_another_plan_are_refused(tmp_path):
+    ids = write_generated(tmp_path)
+    table = pa.table({"id": ids[::-1], "content": ["prose"] * 4, "position": [0.0] * 4})
+    write_parquet(tmp_path / "requests" / "0.parquet", table)
+    with pytest.raises(DataError, match="answers other requests"):
+        run(tmp_path, tmp_path / "codes", requests=tmp_path / "requests")
