@@ -9,8 +9,8 @@ BLENDS: dict[str, dict[str, float]] = {
     # Shares of the tokens. The paper's 30% text; transcriptions enough to learn to read codes from
     # little. The control has the same share of speech alone, and text and pairs in equal parts in
     # place of the interleaved documents.
-    "model": {"text": 0.30, "interleaved": 0.40, "speech": 0.03, "asr": 0.23, "tts": 0.04},
-    "control": {"text": 0.50, "speech": 0.03, "asr": 0.40, "tts": 0.07},
+    "model": {"text": 0.30, "interleaved": 0.45, "speech": 0.04, "asr": 0.15, "tts": 0.06},
+    "control": {"text": 0.525, "speech": 0.04, "asr": 0.31, "tts": 0.125},
 }
 
 
