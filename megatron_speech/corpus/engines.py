@@ -2,7 +2,7 @@
 
 An engine is anything with what `Engine` lists. `PromptEngine` does what all of them share: long
 texts are split and their codes joined, voices chosen, prompts built and limits set. To add one,
-write its `decode` and name it in `make_engine`. What is decoded together is a pure function of the
+write its `decode` and name it in `generate.make_engine`. What is decoded together is a pure function of the
 request shard.
 """
 
@@ -262,20 +262,3 @@ def _join(parts: list[Generation]) -> Generation:
     codes = np.concatenate([part.codes for part in parts])
     too_long = any(part.too_long for part in parts)
     return Generation(codes, all(part.ended for part in parts), parts[0].batch, too_long)
-
-
-def make_engine(model: Path, config: EngineConfig) -> Engine:
-    """The engine the config names, with the model of an exported folder.
-
-    Raises:
-        CheckpointError: the folder holds no model.
-        VocabularyError: the folder holds no speech-text vocabulary.
-        ConfigError: vLLM does not start in the environment named.
-    """
-    if config.engine == "vllm":
-        from .vllm_engine import VllmEngine
-
-        return VllmEngine(model, config)
-    from .decoding import TransformersEngine
-
-    return TransformersEngine(model, config)
