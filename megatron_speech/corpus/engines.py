@@ -2,8 +2,8 @@
 
 An engine is anything with what `Engine` lists. `PromptEngine` does what all of them share: long
 texts are split and their codes joined, voices chosen, prompts built and limits set. To add one,
-write its `decode` and name it in `generate.make_engine`. What is decoded together is a pure function of the
-request shard.
+write its `decode` and name it in choose_engine.py. What is decoded together is a pure function of
+the request shard.
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -33,6 +33,7 @@ from ..files import fingerprint_of_files, write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
+from .choose_engine import make_engine
 from .cluster import ClusterConfig, Place
 from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
@@ -122,23 +123,6 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
     else:  # all is there: of this very model?
         _claim(config, engine or identify(config.model, config.engine), _gates(config, info), info)
     return _summarise(config, shards, info)
-
-
-def make_engine(model: Path, config: EngineConfig) -> Engine:
-    """The engine the config names, with the model of an exported folder.
-
-    Raises:
-        CheckpointError: the folder holds no model.
-        VocabularyError: the folder holds no speech-text vocabulary.
-        ConfigError: vLLM does not start in the environment named.
-    """
-    if config.engine == "vllm":
-        from .vllm_engine import VllmEngine
-
-        return VllmEngine(model, config)
-    from .decoding import TransformersEngine
-
-    return TransformersEngine(model, config)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron_speech.corpus.choose_engine import make_engine
 from megatron_speech.corpus.engines import EngineConfig
-from megatron_speech.corpus.generate import make_engine
 from megatron_speech.corpus.vllm_engine import VllmEngine
 from megatron_speech.errors import ConfigError
 from tests.corpus import fake_vllm
