@@ -13,7 +13,7 @@ from ..training.health import Health
 
 if TYPE_CHECKING:
     from ..data.dataset import Continuation
-    from .lm import LMConfig
+    from .lm_recipes import LMConfig
 
 CONFIG_NAME = "run_config.yaml"
 _SEEDS = ("batch.seed", "data.seed")
