@@ -81,11 +81,11 @@ def check_files(directory: Path) -> None:
     import torch.distributed as dist
 
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    found: list[str | None] = [_first_damage(directory, rank, ranks)]
+    damage = _first_damage(directory, rank, ranks)
     if dist.is_initialized():
-        own, found = found[0], [None] * ranks
-        dist.all_gather_object(found, own)
-    damage = next(filter(None, found), None)
+        found: list[str | None] = [None for _ in range(ranks)]
+        dist.all_gather_object(found, damage)
+        damage = next(filter(None, found), None)
     if damage is not None:
         raise CheckpointError(
             f"{damage}; restore the folder from a copy, or write the number of an older iter_* "
