@@ -45,7 +45,6 @@ setup(
         "espeakng-loader>=0.2",
         "nltk>=3.9",
         "sentencex>=1.0",
-        "matplotlib>=3.9",
         "gigatoken>=0.10,<0.11",  # fast byte-level BPE; its ids are compared, see text_encoder.py
     ],
     extras_require={

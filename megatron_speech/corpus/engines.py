@@ -2,7 +2,7 @@
 
 An engine is anything with what `Engine` lists. `PromptEngine` does what all of them share: long
 texts are split and their codes joined, voices chosen, prompts built and limits set. To add one,
-write its `decode` and name it in engine_choice.py. What is decoded together is a pure function of
+write its `decode` and name it in choose_engine.py. What is decoded together is a pure function of
 the request shard.
 """
 

@@ -33,8 +33,8 @@ from ..files import fingerprint_of_files, write_json
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
+from .choose_engine import make_engine
 from .cluster import ClusterConfig, Place
-from .engine_choice import make_engine
 from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths

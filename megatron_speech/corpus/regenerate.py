@@ -9,7 +9,7 @@ from ..data.code_shards import find_shards, read_shard_info
 from ..errors import ConfigError, DataError
 from ..parquet import read_parquet
 from ..vocab import SpeechTextVocab
-from .engine_choice import make_engine
+from .choose_engine import make_engine
 from .engines import PromptEngine
 from .gates import Gates
 from .generate import GenerateConfig

@@ -75,14 +75,15 @@ def cached(cache: Path, name: str, parts: list[str], build: Callable[[], list[np
     return [np.load(path, mmap_mode="r") for path in paths]
 
 
-def on_first_rank_then_all(work: Callable[[], None]) -> None:
+def on_first_rank_then_all(work: Callable[[], object]) -> None:
     """Do `work` on rank 0 and then, with what it cached, on the others; collective.
 
     Raises:
         MegatronSpeechError: what rank 0 found wrong, on every rank.
     """
     if not dist.is_initialized():
-        return work()
+        work()
+        return
     failure: list[MegatronSpeechError | None] = [None]
     if dist.get_rank() == 0:
         try:
@@ -94,7 +95,6 @@ def on_first_rank_then_all(work: Callable[[], None]) -> None:
         raise failure[0]
     if dist.get_rank():
         work()
-    return None
 
 
 def contents_key(prefix: str, *parts: object) -> str:

@@ -33,8 +33,7 @@ _ROUNDING = 1e-6  # of the budget: shares such as 33.333% do not add up exactly
 def parse_count(text: str) -> int:
     """Read `1T`, `455B`, `3.5B` or `8192` as a whole number.
 
-    Raises:
-        ConfigError: it is no such number.
+    Raises ConfigError for anything else.
     """
     match = _NUMBER.fullmatch(text.strip().upper())
     if match is None:
@@ -212,7 +211,7 @@ def plan_mixture(
     """
     _check_names(groups)
     _check_rules([rule for rule, _ in groups], budget)
-    held = [sum(holding.tokens for holding in holdings) for _, holdings in groups]
+    held = [sum(h.tokens for h in holdings) for _, holdings in groups]
     asked = [rule.tokens(tokens, budget) for (rule, _), tokens in zip(groups, held, strict=True)]
     if budget is not None:
         rest = _rest(groups, asked, budget)

@@ -57,14 +57,16 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
-        return dist_checkpointing.load(state, str(directory), validate_access_integrity=each_once)
-    except (CheckpointException, CheckpointingException, KeyError) as error:
-        failures = getattr(error, "failures", None)
-        cause = str(next(iter(failures.values()))[0] if failures else error).strip()
-        raise CheckpointError(
-            f"{directory} does not hold what this model and optimizer need: "
-            f"{cause.splitlines()[-1][:_MOST_CHARACTERS]}"
-        ) from None
+        loaded: Any = dist_checkpointing.load(
+            state, str(directory), validate_access_integrity=each_once
+        )
+        return loaded
+    except CheckpointException as error:
+        cause: BaseException = next(iter(error.failures.values()))[0]
+    except (CheckpointingException, KeyError) as error:
+        cause = error
+    reason = " ".join(str(cause).split())[:_MOST_CHARACTERS]
+    raise CheckpointError(f"{directory} does not hold what this model and optimizer need: {reason}")
 
 
 def check_files(directory: Path) -> None:
@@ -79,11 +81,11 @@ def check_files(directory: Path) -> None:
     import torch.distributed as dist
 
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    found: list[str | None] = [_first_damage(directory, rank, ranks)]
+    damage = _first_damage(directory, rank, ranks)
     if dist.is_initialized():
-        own, found = found[0], [None] * ranks
-        dist.all_gather_object(found, own)
-    damage = next(filter(None, found), None)
+        found: list[str | None] = [None for _ in range(ranks)]
+        dist.all_gather_object(found, damage)
+        damage = next(filter(None, found), None)
     if damage is not None:
         raise CheckpointError(
             f"{damage}; restore the folder from a copy, or write the number of an older iter_* "

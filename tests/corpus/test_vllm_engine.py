@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron_speech.corpus.engine_choice import make_engine
+from megatron_speech.corpus.choose_engine import make_engine
 from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.corpus.vllm_engine import VllmEngine
 from megatron_speech.errors import ConfigError

@@ -25,8 +25,10 @@ MODEL = ModelConfig(
     num_query_groups=2,
     max_position_embeddings=LENGTH,
 )
+# A rate at which roundings do not grow: with ten times of it, bf16 gradient norms of two layouts
+# part by up to 32% within 20 steps (losses by less than 1%).
 BATCH = BatchConfig(
-    micro_batch_size=1, global_batch_size=4, lr=3e-3, lr_warmup_iters=2, eval_iters=1
+    micro_batch_size=1, global_batch_size=4, lr=3e-4, lr_warmup_iters=2, eval_iters=1
 )
 IDENTITY = {"hidden_size": MODEL.hidden_size, "vocab": "tiny"}
 

@@ -1,4 +1,4 @@
-"""Which engine a config names; only that one's libraries are loaded."""
+"""The engine a config names."""
 
 from pathlib import Path
 
