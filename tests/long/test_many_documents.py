@@ -60,7 +60,10 @@ def write_corpus(folder: Path, documents: int) -> int:
 
 
 def measured(job: Callable[..., Any], *arguments: Any) -> tuple[Any, float, float]:
-    """What a job returns, its seconds, and the most MiB that it or one worker of it held."""
+    """What a job returns, its seconds, and the most MiB that it or one worker of it held.
+
+    An upper bound: Linux lets a process begin with what its parent held.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(theirs, job, arguments))
