@@ -134,5 +134,6 @@ def _stages(costs: StageCosts) -> list[str]:
         f"text tokenization: {costs.text_tokenization_core_hours:,.1f} core-hours",
         f"disk: datasets {costs.dataset_bytes / terabyte:.2f} TB, code shards "
         f"{costs.code_shard_bytes / terabyte:.2f} TB, checkpoints "
-        f"{costs.checkpoints_bytes / terabyte:.2f} TB ({costs.checkpoint_bytes / 1e9:,.1f} GB each)",
+        f"{costs.checkpoints_bytes / terabyte:.2f} TB "
+        f"({costs.checkpoint_bytes / 1e9:,.1f} GB each)",
     ]
