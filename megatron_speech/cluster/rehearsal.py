@@ -22,7 +22,7 @@ from ..training.devices import GPUS
 from ..training.parallel_config import ParallelConfig
 from .layouts import bubble, pretended, tensor_parallel_bytes_per_token
 from .memory import Workload
-from .shards import stage_shards
+from .shards import checkpoint_bytes, stage_shards
 
 _KINDS = ("tp", "cp", "dp", "pp")
 _SHARES = {"text": 0.3, "interleaved": 0.655, "speech": 0.031, "pairs": 0.014}
@@ -264,11 +264,13 @@ def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int)
         stage_shards(run.model, parallel, workload.padded_vocab_size, stage, sharers)
         for stage in range(parallel.pipeline_model_parallel_size)
     ]
-    bytes_each = 2 + 12 if run.precision.bf16 else 4 + 8
-    gathered = 12 * max(stage.elements for stage in stages) * parallel.use_distributed_optimizer
+    sharded = parallel.use_distributed_optimizer
+    gathered = 12 * max(stage.elements for stage in stages) * sharded
     return {
         "writers": parallel.tensor_model_parallel_size * len(stages),
-        "written_bytes": tuple(bytes_each * stage.elements for stage in stages),
+        "written_bytes": tuple(
+            checkpoint_bytes(stage.elements, run.precision.bf16, sharded) for stage in stages
+        ),
         "host_bytes_per_node": gathered
         * min(gpus_per_node, replicas * parallel.model_parallel_size),
     }

@@ -118,6 +118,14 @@ class StageShards:
         return (12 if bf16 else 8) * self.optimizer_elements(replica)
 
 
+def checkpoint_bytes(parameters: int, bf16: bool, distributed_optimizer: bool) -> int:
+    """Size of a checkpoint: weights, two fp32 moments, and fp32 weights.
+
+    The latter where the model's are bf16; the distributed optimizer writes them in any case.
+    """
+    return parameters * ((2 if bf16 else 4) + 8 + 4 * (bf16 or distributed_optimizer))
+
+
 def stage_shards(
     model: ModelConfig,
     parallel: ParallelConfig,

@@ -7,6 +7,7 @@ from ..errors import ConfigError
 from ..recipes.speech_tokenizer import tokenizer_large_v3_12_5hz
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..training.devices import Gpu
+from .shards import checkpoint_bytes
 
 _WINDOW_S = 30.0
 _TOKENIZER_MFU = 0.30
@@ -108,7 +109,7 @@ def stage_costs(
         f"text tokenization: {_TEXT_TOKENS_PER_CORE_S / 1e6:g}M tokens per core-second, measured "
         "(benchmarks/results/preprocessing.json)"
     )
-    checkpoint = parameters * (2 + 12 if bf16 else 4 + 8)
+    checkpoint = checkpoint_bytes(parameters, bf16, distributed_optimizer=True)
     return StageCosts(
         synthetic_speech_tokens=synthetic,
         text_to_token_gpu_hours=synthetic / rate / 3600,

@@ -6,8 +6,10 @@ from itertools import product
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from megatron_speech.cluster.shards import Shard, lay_out, stage_shards
+from megatron_speech.cluster.shards import Shard, checkpoint_bytes, lay_out, stage_shards
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
@@ -16,6 +18,7 @@ from megatron_speech.training.batch_config import BatchConfig
 from megatron_speech.training.megatron_optimizer import build_optimizer, wrap_data_parallel
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.cluster.pretend import standing_at
+from tests.training import megatron_world
 
 VOCAB = 1024
 MODEL = ModelConfig(
@@ -139,3 +142,19 @@ def test_buffers_are_laid_out_as_core_does_it():
         shares = found.elements_by_replica(replicas)
         assert len(shares) == replicas
         assert shares.sum() == sum(sizes)
+
+
+@pytest.mark.parametrize(("bf16", "sharded"), [(False, False), (False, True), (True, True)])
+def test_checkpoints_have_the_size_that_is_counted(bf16, sharded, tmp_path):
+    parallel = ParallelConfig(use_distributed_optimizer=sharded)
+    save = tmp_path / "run"
+    megatron_world.run(
+        megatron_world.Run(
+            parallel=parallel, last=1, save=save, precision=PrecisionConfig(bf16=bf16)
+        )
+    )
+    stored = FileSystemReader(save).read_metadata().state_dict_metadata.values()
+    tensors = [entry for entry in stored if isinstance(entry, TensorStorageMetadata)]
+    found = sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in tensors)
+    parameters = megatron_world.MODEL.num_parameters(megatron_world.VOCAB)
+    assert found == checkpoint_bytes(parameters, bf16, sharded)
