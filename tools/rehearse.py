@@ -58,7 +58,7 @@ def _words(found: Rehearsal) -> str:
             f"{found.processes:,} processes, each once in its groups of {sizes}{within}",
             f"{found.steps:,} steps, {found.windows_read:,} windows, each read by one replica; "
             f"passes: {passes}; in each, every window once",
-            f"{found.micro_batches} micro-batches a step and replica, bubble "
+            f"micro-batches of a replica in a step: {found.micro_batches}, bubble "
             f"{100 * found.bubble:.1f}%",
             f"sent by a process in a step: {volumes or 'nothing'}",
             f"checkpoint: {found.writers} processes write {written} GB each; while they gather "

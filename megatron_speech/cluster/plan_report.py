@@ -1,5 +1,6 @@
 """A plan on the terminal."""
 
+from ..data.mixture import format_count
 from .layouts import Layout
 from .plan import Plan, Row
 from .stages import StageCosts
@@ -13,17 +14,16 @@ def print_plan(plan: Plan) -> None:
 
     console = Console(soft_wrap=True, highlight=False)
     console.print(
-        f"{plan.parameters / 1e9:.3f}B parameters ({plan.parameters:,}), "
-        f"{plan.flops_per_token / 1e9:.2f} GFLOP a token (causal attention), "
-        f"{plan.tokens:,} tokens in {plan.steps:,} steps"
+        f"{plan.parameters:,} parameters, {plan.flops_per_token / 1e9:.4g} GFLOP a token (causal "
+        f"attention), {format_count(plan.tokens)} tokens in {plan.steps:,} steps"
     )
     kind = "assumed" if plan.rate.is_assumed else "given"
     console.print(f"speed of a GPU: {plan.rate.tflops:,.0f} TFLOP/s ({kind}: {plan.rate.source})")
     console.print(_table_of_rows(plan.rows))
     console.print(
         f"GiB of the fullest process on {plan.chosen.gpus} GPUs, which may use "
-        f"{plan.memory_gib:.1f};\nactivations and peak with recomputation of nothing / mlp / full "
-        "layers; * is taken, (...) does not fit"
+        f"{plan.memory_gib:.1f}; activations and peak\nwith nothing/mlp/full layers recomputed; "
+        "* is taken, (...) does not fit"
     )
     console.print(_table_of_layouts(plan))
     if plan.chosen.layout is None:
@@ -62,8 +62,8 @@ def _table_of_rows(rows: tuple[Row, ...]):
             f"{row.layout.memory.peak / _GIB:.1f}",
             f"{100 * row.layout.bubble:.1f}%",
             f"{row.tokens_per_s_per_gpu:,.0f}",
-            f"{row.days:.1f}",
-            f"{row.gpu_hours:,.0f}",
+            f"{row.days:.1f}" if row.days >= 0.1 else f"{row.days:.2g}",
+            _hours(row.gpu_hours),
         )
     return table
 
@@ -84,17 +84,16 @@ def _name(layout: Layout) -> str:
 
 def _table_of_layouts(plan: Plan):
     """One line for each division; what differs by recomputation stands side by side."""
-    columns = ("layout", "weights", "gradients", "optimizer", "head", "activations", "peak")
-    table = _table(*columns)
+    table = _table("layout", "weights", "grads", "optim", "head", "activations", "peak")
     divisions: dict[str, list[Layout]] = {}
     for layout in _telling(plan.layouts, plan.chosen.layout):
-        divisions.setdefault(_name(layout), []).append(layout)
+        divisions.setdefault(_name(layout).rpartition(" ")[0], []).append(layout)
     for name, layouts in divisions.items():
         memory = layouts[0].memory
         same = (memory.weights + memory.fp8_weights, memory.gradients, memory.optimizer)
         head = max(layout.memory.head for layout in layouts)
-        kept = " / ".join(f"{layout.memory.activations / _GIB:.1f}" for layout in layouts)
-        peaks = " / ".join(_peak(layout, plan.chosen.layout) for layout in layouts)
+        kept = "/".join(f"{layout.memory.activations / _GIB:.1f}" for layout in layouts)
+        peaks = "/".join(_peak(layout, plan.chosen.layout) for layout in layouts)
         table.add_row(name, *(f"{size / _GIB:.1f}" for size in (*same, head)), kept, peaks)
     return table
 
@@ -125,15 +124,25 @@ def _telling(layouts: tuple[Layout, ...], chosen: Layout | None) -> list[Layout]
 
 
 def _stages(costs: StageCosts) -> list[str]:
-    terabyte = 1e12
     return [
-        f"text-to-token: {costs.synthetic_speech_tokens / 1e9:,.1f}B speech tokens, "
-        f"{costs.text_to_token_gpu_hours:,.0f} GPU-hours",
+        f"text-to-token: {format_count(costs.synthetic_speech_tokens)} speech tokens, "
+        f"{_hours(costs.text_to_token_gpu_hours)} GPU-hours",
         f"speech tokenization: {costs.audio_hours:,.0f} hours of audio, "
-        f"{costs.speech_tokenizer_gpu_hours:,.0f} GPU-hours",
-        f"text tokenization: {costs.text_tokenization_core_hours:,.1f} core-hours",
-        f"disk: datasets {costs.dataset_bytes / terabyte:.2f} TB, code shards "
-        f"{costs.code_shard_bytes / terabyte:.2f} TB, checkpoints "
-        f"{costs.checkpoints_bytes / terabyte:.2f} TB "
-        f"({costs.checkpoint_bytes / 1e9:,.1f} GB each)",
+        f"{_hours(costs.speech_tokenizer_gpu_hours)} GPU-hours",
+        f"text tokenization: {_hours(costs.text_tokenization_core_hours)} core-hours",
+        f"disk: datasets {_size(costs.dataset_bytes)}, code shards "
+        f"{_size(costs.code_shard_bytes)}, checkpoints {_size(costs.checkpoints_bytes)} "
+        f"({_size(costs.checkpoint_bytes)} each)",
     ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+
+
+def _size(count: float) -> str:
+    """Bytes in powers of 1,000: 4.00 TB, 133.6 GB, 41.7 MB."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9)):
+        if count >= scale:
+            return f"{count / scale:.{2 if unit == 'TB' else 1}f} {unit}"
+    return f"{count / 1e6:.1f} MB"

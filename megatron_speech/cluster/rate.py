@@ -10,7 +10,7 @@ from ..training.reporting import read_metrics
 
 _TFLOPS = "throughput per GPU (TFLOP/s/GPU)"
 _SHARES = {
-    # of the dense bf16 peak, attention counted causally
+    # of the dense bf16 peak
     "bf16": (0.45, "Megatron-LM's README states 41 to 48% on H100 for models of 2B to 462B"),
     "fp8": (744 / 989.4, "Megatron-Bridge 25.11 states 744 TFLOP/s for Llama 3 8B on 8 H100"),
 }

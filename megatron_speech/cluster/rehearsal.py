@@ -19,6 +19,7 @@ from ..recipes.lm_check import check_settings
 from ..recipes.lm_recipes import LMConfig
 from ..training.batch_schedule import micro_batches
 from ..training.devices import GPUS
+from ..training.parallel import quiet_core
 from ..training.parallel_config import ParallelConfig
 from .layouts import bubble, pretended, tensor_parallel_bytes_per_token
 from .memory import Workload
@@ -95,9 +96,10 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
         raise ConfigError(f"--gpu {config.gpu} is unknown; choose of {', '.join(GPUS)}")
     run, here = config.run, pretended(config.gpu, GPUS[config.gpu])
     check_settings(run, config.padded_vocab_size, config.gpus, here)
-    groups = form_groups(run.parallel, config.gpus)
-    replica = replicas_agree(groups)
-    read = read_epochs(config, replica)
+    with quiet_core():
+        groups = form_groups(run.parallel, config.gpus)
+        replica = replicas_agree(groups)
+        read = read_epochs(config, replica)
     workload = Workload(
         model=run.model,
         padded_vocab_size=config.padded_vocab_size,
