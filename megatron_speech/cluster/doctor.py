@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from .packages import installed_version, requirements
+from .packages import installed_beginning_with, installed_version, requirements
 from .probing import Answer, run_probes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -284,7 +284,8 @@ def _optional(option: Optional, answer: Answer | None) -> Finding:
         return Finding(
             group="optional", name=option.name, state="unknown", detail=answer.ended or ""
         )
-    remove = "pip uninstall -y " + " ".join(option.distributions)
+    parts = installed_beginning_with(option.distributions[0])
+    remove = "pip uninstall -y " + " ".join(parts or option.distributions)
     if option.name == "apex" and not _has_part("apex", "optimizers"):
         return Finding(
             group="optional",

@@ -6,7 +6,7 @@ Reads metadata, setup.py and constraints.txt without importing or running any of
 import ast
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?(.*)")
@@ -38,6 +38,13 @@ def installed_version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def installed_beginning_with(name: str) -> list[str]:
+    """Distributions of that name, or that add a word to it: all parts of a divided package."""
+    wanted = _normal(name)
+    found = {_normal(each.name) for each in distributions() if each.name}
+    return sorted(each for each in found if each == wanted or each.startswith(wanted + "-"))
 
 
 def requirements(checkout: Path) -> list[Requirement]:

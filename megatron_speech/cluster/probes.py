@@ -18,6 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+_LONGEST = 120  # characters of an error: the screen is one
+
 
 def say(name: str, **facts: Any) -> None:
     """One line for the doctor."""
@@ -30,7 +32,8 @@ def attempt(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
         facts = trial()
     except BaseException as error:
         lines = str(error).strip().splitlines()
-        say(name, error=f"{type(error).__name__}: {lines[-1][:200] if lines else ''}".rstrip(": "))
+        words = f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
+        say(name, error=words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "...")
         return False
     say(name, **facts)
     return True

@@ -92,7 +92,8 @@ def stage_costs(
     if rate is None:
         rate = _TEXT_TO_TOKEN_RATE
         notes.append(
-            f"text-to-token: {rate:,.0f} tokens/s/GPU, reported for the paper's 1.5B model on an H800"
+            f"text-to-token: {rate:,.0f} tokens/s/GPU, reported for the paper's 1.5B model on an "
+            "H800"
         )
     shape = tokenizer_large_v3_12_5hz().model
     codes_per_s = shape.max_source_positions / shape.pooling_kernel_size / _WINDOW_S

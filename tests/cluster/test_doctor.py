@@ -76,12 +76,13 @@ def test_a_working_core_ends_with_code_0(fakes):
 
 def test_a_half_installed_transformer_engine_is_named(fakes):
     broken = "raise ImportError('libtransformer_engine.so: cannot open shared object file')"
-    package(fakes, "transformer_engine", broken, "transformer-engine-2.20.2")
+    names = ("transformer-engine-2.20.2", "transformer-engine-cu13-2.20.2")
+    package(fakes, "transformer_engine", broken, *names)
     code, screen = consult(fakes)
     found = line(screen, "!! Transformer Engine")
     assert "half-installed: transformer-engine 2.20.2 without transformer-engine-torch" in found
     assert "libtransformer_engine.so" in found
-    assert "pip uninstall -y transformer-engine transformer-engine-torch" in screen
+    assert "pip uninstall -y transformer-engine transformer-engine-cu13, or" in screen
     assert code == 0
 
 
