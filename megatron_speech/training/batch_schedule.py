@@ -1,6 +1,7 @@
 """Which windows a step reads: global batches of one size, or of sizes that change on the way."""
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..errors import ConfigError
@@ -59,6 +60,18 @@ class BatchSchedule:
 
     def _part(self, number: int) -> tuple[int, int, int]:
         return self._parts[bisect_right(self._parts, number, key=lambda part: part[0]) - 1]
+
+
+def micro_batches(
+    first: int, size: int, micro_batch_size: int, replicas: int, replica: int
+) -> Iterator[range]:
+    """The windows `replica` of `replicas` reads of a global batch, `first` .. `first + size`.
+
+    One range for each micro-batch. `size` is a multiple of `micro_batch_size` x `replicas`.
+    """
+    for low in range(first, first + size, micro_batch_size * replicas):
+        begin = low + replica * micro_batch_size
+        yield range(begin, begin + micro_batch_size)
 
 
 def _parse(schedule: str) -> list[tuple[int, int]]:

@@ -1,18 +1,103 @@
-"""Peak rates of known devices, for MFU."""
+"""Known GPUs by their data sheets: peak rates for MFU, memory and links for plans."""
 
-_BF16_TFLOPS = {
-    # dense (no sparsity), NVIDIA's data sheets: "NVIDIA A100 Tensor Core GPU", "NVIDIA H100 Tensor
-    # Core GPU", "NVIDIA H200 Tensor Core GPU", "NVIDIA L40S"; H800 and A800 compute as H100, A100
-    "A100": 312.0,
-    "A800": 312.0,
-    "H100 PCIe": 756.0,
-    "H100 NVL": 835.0,
-    "H100": 989.4,
-    "H800": 989.4,
-    "H200 NVL": 835.0,
-    "H200": 989.4,
-    "L40S": 362.0,
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One kind of GPU, without sparsity, as NVIDIA's data sheet of that name has it."""
+
+    bf16_tflops: float
+    """Dense bf16 TFLOP/s."""
+    fp8_tflops: float | None = None
+    """Dense FP8 TFLOP/s, None where it does not compute in FP8."""
+    memory_gb: float
+    """Memory in 10^9 bytes."""
+    link_gb_per_s: float
+    """To the other GPUs of a node, both directions together; PCIe where there is no NVLink."""
+    compute_capability: tuple[int, int]
+    """(9, 0) is Hopper."""
+
+
+_A100 = Gpu(bf16_tflops=312.0, memory_gb=80, link_gb_per_s=600, compute_capability=(8, 0))
+_H100 = Gpu(
+    bf16_tflops=989.4,
+    fp8_tflops=1978.9,
+    memory_gb=80,
+    link_gb_per_s=900,
+    compute_capability=(9, 0),
+)
+
+GPUS: dict[str, Gpu] = {
+    # The longer of two names that begin alike comes first: a device is known by a part of its name.
+    "A100": _A100,
+    "A800": Gpu(bf16_tflops=312.0, memory_gb=80, link_gb_per_s=400, compute_capability=(8, 0)),
+    "H100 PCIe": Gpu(
+        bf16_tflops=756.0,
+        fp8_tflops=1513.0,
+        memory_gb=80,
+        link_gb_per_s=600,
+        compute_capability=(9, 0),
+    ),
+    "H100 NVL": Gpu(
+        bf16_tflops=835.0,
+        fp8_tflops=1671.0,
+        memory_gb=94,
+        link_gb_per_s=600,
+        compute_capability=(9, 0),
+    ),
+    "H100": _H100,
+    "H800": Gpu(
+        bf16_tflops=989.4,
+        fp8_tflops=1978.9,
+        memory_gb=80,
+        link_gb_per_s=400,
+        compute_capability=(9, 0),
+    ),
+    "H200 NVL": Gpu(
+        bf16_tflops=835.0,
+        fp8_tflops=1671.0,
+        memory_gb=141,
+        link_gb_per_s=900,
+        compute_capability=(9, 0),
+    ),
+    "H200": Gpu(
+        bf16_tflops=989.4,
+        fp8_tflops=1978.9,
+        memory_gb=141,
+        link_gb_per_s=900,
+        compute_capability=(9, 0),
+    ),
+    "GB200": Gpu(
+        bf16_tflops=2500.0,
+        fp8_tflops=5000.0,
+        memory_gb=186,
+        link_gb_per_s=1800,
+        compute_capability=(10, 0),
+    ),
+    "B200": Gpu(
+        bf16_tflops=2250.0,
+        fp8_tflops=4500.0,
+        memory_gb=180,
+        link_gb_per_s=1800,
+        compute_capability=(10, 0),
+    ),
+    "L40S": Gpu(
+        bf16_tflops=362.0,
+        fp8_tflops=733.0,
+        memory_gb=48,
+        link_gb_per_s=64,
+        compute_capability=(8, 9),
+    ),
 }
+
+
+def find_gpu(device_name: str | None) -> Gpu | None:
+    """The kind of a device, by a part of its name; None if it is not in the table."""
+    for name, gpu in GPUS.items():
+        if device_name is not None and name in device_name:
+            return gpu
+    return None
 
 
 def peak_tflops(device_name: str | None) -> float | None:
@@ -20,7 +105,5 @@ def peak_tflops(device_name: str | None) -> float | None:
 
     It is the measure for FP8 too, so that figures compare.
     """
-    for name, peak in _BF16_TFLOPS.items():
-        if device_name is not None and name in device_name:
-            return peak
-    return None
+    gpu = find_gpu(device_name)
+    return None if gpu is None else gpu.bf16_tflops

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from . import megatron_checkpoint
 from .batch import Batch, Windows, read_batch, slice_for_context_parallel
 from .batch_config import BatchConfig
+from .batch_schedule import micro_batches
 from .checkpoint import PendingSave
 from .gradients import Gradients
 from .megatron_optimizer import (
@@ -207,7 +208,7 @@ class MegatronTrainer:
         Returns losses and counts of each micro-batch.
         """
         count = size // (self.config.micro_batch_size * self.layout.data_parallel_size)
-        iterators = [self._batches(windows, first, count) for _ in self.chunks]
+        iterators = [self._batches(windows, first, size) for _ in self.chunks]
         rows, length = self.config.micro_batch_size, self.data.seq_length
         if self._packed:
             rows, length = 1, rows * length
@@ -221,13 +222,12 @@ class MegatronTrainer:
             forward_only=forward_only,
         )
 
-    def _batches(self, windows: Windows, first: int, count: int) -> Iterator[Batch]:
+    def _batches(self, windows: Windows, first: int, size: int) -> Iterator[Batch]:
         """This process's micro-batches of a global batch, read when the schedule asks."""
-        size, replicas = self.config.micro_batch_size, self.layout.data_parallel_size
-        for micro_batch in range(count):
+        rows, layout = self.config.micro_batch_size, self.layout
+        replicas, replica = layout.data_parallel_size, layout.data_parallel_rank
+        for indices in micro_batches(first, size, rows, replicas, replica):
             with self._throughput.reading():
-                low = first + micro_batch * size * replicas + self.layout.data_parallel_rank * size
-                indices = range(low, low + size)
                 batch = read_batch(windows, indices, self.layout.device, self._packed)
                 if self.parallel.context_parallel_size > 1:
                     batch = slice_for_context_parallel(batch)

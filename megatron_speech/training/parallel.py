@@ -73,7 +73,7 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
     config.check_machine()
     config.data_parallel_size(launched_world_size())
     with ExitStack() as stack:
-        stack.enter_context(_quiet_core())
+        stack.enter_context(quiet_core())
         stack.enter_context(_saving_in_this_process())
         on_gpu = torch.cuda.is_available()
         stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
@@ -183,7 +183,8 @@ def _saving_in_this_process() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_core() -> Iterator[None]:
+def quiet_core() -> Iterator[None]:
+    """Silence what core and torch say about optional parts that are absent."""
     loggers = [logging.getLogger(name) for name in ("megatron", "torch.utils.cpp_extension")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

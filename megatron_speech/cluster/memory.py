@@ -1,0 +1,154 @@
+"""Most memory a process of a layout needs at once, by what it is for."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..model.config import ModelConfig
+from ..model.precision import Implementation, PrecisionConfig
+from ..training.parallel_config import ParallelConfig
+from .activations import Activations
+from .shards import StageShards, stage_shards
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes of one process at the moment it needs most. `peak` is their sum."""
+
+    weights: int
+    fp8_weights: int
+    """Copies of the layers' matrices in FP8, one for each direction."""
+    gradients: int
+    optimizer: int
+    activations: int
+    """What the layers keep of all micro-batches under way."""
+    head: int
+    """Final norm, logits and loss, where they are part of that moment."""
+    working: int
+    """What lives for a moment: gradients under way, layers computed again, gathered inputs."""
+
+    @property
+    def static(self) -> int:
+        """What stays from step to step."""
+        return self.weights + self.fp8_weights + self.gradients + self.optimizer
+
+    @property
+    def peak(self) -> int:
+        return self.static + self.activations + self.head + self.working
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A model and its batches, whatever the layout."""
+
+    model: ModelConfig
+    padded_vocab_size: int
+    seq_length: int
+    global_batch_size: int
+    precision: PrecisionConfig
+    implementation: Implementation
+
+
+def in_flight(parallel: ParallelConfig, stage: int, micro_batches: int) -> int:
+    """Micro-batches (of one model chunk) whose activations a stage holds at once.
+
+    Core's schedules: one forward, one backward pass in turn after a warm-up; with virtual stages
+    the warm-up goes through all chunks but the last and twice over the stages behind.
+    """
+    stages, virtual = (
+        parallel.pipeline_model_parallel_size,
+        parallel.num_virtual_stages_per_pipeline_rank,
+    )
+    if virtual == 1:
+        return min(stages - stage, micro_batches)
+    warm_up = 2 * (stages - stage - 1) + (virtual - 1) * stages
+    return min(warm_up + 1, micro_batches * virtual)
+
+
+def stage_memory(
+    workload: Workload,
+    parallel: ParallelConfig,
+    micro_batch_size: int,
+    data_parallel_size: int,
+    stage: int,
+) -> Memory:
+    """Memory of the fullest process of a pipeline stage."""
+    replicas = data_parallel_size * parallel.context_parallel_size
+    shards = _shards(
+        workload.model, _division(parallel), workload.padded_vocab_size, stage, replicas
+    )
+    kept = Activations(
+        model=workload.model,
+        parallel=parallel,
+        padded_vocab_size=workload.padded_vocab_size,
+        micro_batch_size=micro_batch_size,
+        seq_length=workload.seq_length,
+        bf16=workload.precision.bf16,
+        implementation=workload.implementation,
+    )
+    count = in_flight(
+        parallel, stage, workload.global_batch_size // (micro_batch_size * data_parallel_size)
+    )
+    stages = parallel.pipeline_model_parallel_size
+    layers = workload.model.num_layers
+    layers //= stages * parallel.num_virtual_stages_per_pipeline_rank
+    activations = count * (kept.layers(layers) + (kept.embedding if stage == 0 else 0))
+    gathered = kept.residual * parallel.tensor_model_parallel_size
+    gathered *= parallel.sequence_parallel  # core's one buffer for gathered inputs
+    moments = [(activations, 0, kept.recomputed + kept.gradients + gathered)]
+    if stage == stages - 1:
+        moments.append((activations, kept.head_peak, gathered))
+    moments.append((0, 0, _between_passes(shards, workload, parallel)))
+    activations, head, working = max(moments, key=sum)
+    bf16 = workload.precision.bf16
+    return Memory(
+        weights=shards.weight_bytes(bf16),
+        fp8_weights=2 * shards.linear_elements if workload.precision.fp8_format else 0,
+        gradients=shards.gradient_bytes(),
+        optimizer=shards.optimizer_bytes(bf16),
+        activations=activations,
+        head=head,
+        working=working,
+    )
+
+
+_shards = lru_cache(maxsize=4096)(stage_shards)
+
+
+def _division(parallel: ParallelConfig) -> ParallelConfig:
+    """The same without what changes activations alone, so that shards are counted once."""
+    kept = (
+        "tensor_model_parallel_size",
+        "pipeline_model_parallel_size",
+        "num_virtual_stages_per_pipeline_rank",
+        "context_parallel_size",
+        "use_distributed_optimizer",
+        "overlap_grad_reduce",
+        "overlap_param_gather",
+        "ddp_bucket_size",
+    )
+    return ParallelConfig(**{name: getattr(parallel, name) for name in kept})
+
+
+def _between_passes(shards: StageShards, workload: Workload, parallel: ParallelConfig) -> int:
+    """When activations are gone: an embedding's gradient, or what torch's AdamW works with.
+
+    Transformer Engine's Adam updates in place.
+    """
+    embedding = (2 if workload.precision.bf16 else 4) * shards.largest_elements
+    if workload.implementation.transformer_engine:
+        return embedding
+    return max(embedding, 4 * shards.optimizer_elements())
+
+
+def fullest_memory(
+    workload: Workload, parallel: ParallelConfig, micro_batch_size: int, data_parallel_size: int
+) -> Memory:
+    """Memory of the process that needs most; of the stages only the outer two differ in kind."""
+    stages = parallel.pipeline_model_parallel_size
+    return max(
+        (
+            stage_memory(workload, parallel, micro_batch_size, data_parallel_size, stage)
+            for stage in sorted({0, min(1, stages - 1), stages - 1})
+        ),
+        key=lambda memory: memory.peak,
+    )

@@ -1,0 +1,278 @@
+"""A run of thousands of processes walked through by one: who belongs with whom and reads what.
+
+Groups come from core's own generator of ranks, batches from the trainer's rule, epochs and blends
+from the data room. Nothing is computed and nothing is sent; what must hold is checked, and the
+volumes that would be sent and written are counted.
+"""
+
+from dataclasses import dataclass, field
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+
+from ..data.blend import draw
+from ..data.epochs import cut_epoch
+from ..errors import ConfigError, DataError
+from ..model.precision import choose
+from ..recipes.lm_check import check_settings
+from ..recipes.lm_recipes import LMConfig
+from ..training.batch_schedule import micro_batches
+from ..training.devices import GPUS
+from ..training.parallel import quiet_core
+from ..training.parallel_config import ParallelConfig
+from .layouts import bubble, pretended, tensor_parallel_bytes_per_token
+from .memory import Workload
+from .shards import checkpoint_bytes, stage_shards
+
+_KINDS = ("tp", "cp", "dp", "pp")
+_SHARES = {"text": 0.3, "interleaved": 0.655, "speech": 0.031, "pairs": 0.014}
+_MEAN_DOCUMENT_TOKENS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RehearsalConfig:
+    """A run as pretrain takes it, and the processes to pretend."""
+
+    run: LMConfig = field(default_factory=LMConfig)
+    gpus: int = 1024
+    """Processes."""
+    gpu: str = "H100"
+    """Kind of GPU, for what the run asks of it (training/devices.py)."""
+    gpus_per_node: int = 8
+    """Processes that share a node."""
+    padded_vocab_size: int = 168_960
+    """Rows of the embedding."""
+    output: Path | None = None
+    """Also write what was found as JSON."""
+    epoch_windows: int = 20_000
+    """Windows in one epoch of the pretended datasets together; the text is read one and a half
+    times, the others twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """Where every process stands: its position in its group of each kind, (processes,) each."""
+
+    position: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray]
+    """Ranks by kind, and of all that hold one replica of the model: (groups, size)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """What held, and what would be sent and written."""
+
+    processes: int
+    group_sizes: dict[str, int]
+    tensor_groups_within_nodes: bool
+    steps: int
+    windows_read: int
+    epochs: dict[str, float]
+    """Passes over each pretended dataset."""
+    bubble: float
+    micro_batches: int
+    tensor_parallel_bytes: float
+    """Sent by a process in one step, like the next three."""
+    pipeline_bytes: float
+    context_parallel_bytes: float
+    data_parallel_bytes: float
+    writers: int
+    """Processes that write a checkpoint: the first replica."""
+    written_bytes: tuple[int, ...]
+    """By pipeline stage: what each writer of it writes."""
+    host_bytes_per_node: int
+    """Memory of a node while the distributed optimizer's state is gathered for a save."""
+
+
+def rehearse(config: RehearsalConfig) -> Rehearsal:
+    """Walk through the run.
+
+    Raises:
+        ConfigError: pretrain would refuse these settings.
+        DataError: a window would be read twice or left out, or processes of one replica disagree.
+    """
+    if config.gpu not in GPUS:
+        raise ConfigError(f"--gpu {config.gpu} is unknown; choose of {', '.join(GPUS)}")
+    run, here = config.run, pretended(config.gpu, GPUS[config.gpu])
+    check_settings(run, config.padded_vocab_size, config.gpus, here)
+    with quiet_core():
+        groups = form_groups(run.parallel, config.gpus)
+        replica = replicas_agree(groups)
+        read = read_epochs(config, replica)
+    workload = Workload(
+        model=run.model,
+        padded_vocab_size=config.padded_vocab_size,
+        seq_length=run.data.seq_length,
+        global_batch_size=run.batch.global_batch_size,
+        precision=run.precision,
+        implementation=choose(run.precision, here),
+    )
+    tensor = groups.groups["tp"]
+    node = tensor // config.gpus_per_node
+    return Rehearsal(
+        processes=config.gpus,
+        group_sizes={kind: groups.groups[kind].shape[1] for kind in _KINDS},
+        tensor_groups_within_nodes=bool((node == node[:, :1]).all()),
+        **read,
+        **_traffic(workload, run, groups.groups["dp"].shape[1]),
+        **_files(workload, run, groups.groups["dp"].shape[1], config.gpus_per_node),
+    )
+
+
+def form_groups(parallel: ParallelConfig, processes: int) -> Groups:
+    """Core's groups, and each process's position in its own."""
+    from megatron.core import parallel_state
+
+    order = signature(parallel_state.initialize_model_parallel).parameters["order"].default
+    generator = parallel_state.RankGenerator(
+        tp=parallel.tensor_model_parallel_size,
+        ep=1,
+        dp=parallel.data_parallel_size(processes),
+        pp=parallel.pipeline_model_parallel_size,
+        cp=parallel.context_parallel_size,
+        order=order,
+    )
+    positions, groups = {}, {}
+    for kind in _KINDS:
+        ranks = np.array(generator.get_ranks(kind))
+        if not np.array_equal(np.sort(ranks, axis=None), np.arange(processes)):
+            raise DataError(f"the {kind} groups do not hold each of {processes} processes once")
+        place = np.empty(processes, np.int64)
+        place[ranks] = np.arange(ranks.shape[1])
+        positions[kind], groups[kind] = place, ranks
+    groups["replica"] = np.array(generator.get_ranks("tp-cp-pp"))
+    return Groups(position=positions, groups=groups)
+
+
+def replicas_agree(groups: Groups) -> np.ndarray:
+    """The replica that each process reads for: (processes,).
+
+    Raises:
+        DataError: processes that hold one replica would read for different ones, or two replicas
+            for the same, or two processes stand at the same place.
+    """
+    replica = groups.position["dp"]
+    members = replica[groups.groups["replica"]]
+    if not (members == members[:, :1]).all() or len(set(members[:, 0].tolist())) != len(members):
+        raise DataError("processes that hold one replica of the model would not read together")
+    places = np.stack([groups.position[kind] for kind in _KINDS])
+    if len(np.unique(places, axis=1).T) != places.shape[1]:
+        raise DataError("two processes stand at the same place of the layout")
+    return replica
+
+
+def read_epochs(config: RehearsalConfig, replica: np.ndarray) -> dict:
+    """Let every replica read its part of every step, and account for each window of each epoch.
+
+    Raises:
+        DataError: a window of an epoch was read twice or left out.
+    """
+    run, seed = config.run, config.run.batch.seed
+    orders = _pretended_orders(config, seed)
+    total = 2 * config.epoch_windows
+    schedule = run.batch.schedule(run.data.seq_length)
+    steps = 0
+    while schedule.first(steps) < total:
+        steps += 1
+    last = schedule.first(steps)
+    readers = np.zeros(last, np.int64)
+    replicas = int(replica.max()) + 1
+    for step in range(steps):
+        first, size = schedule.first(step), schedule.size(step)
+        for number in range(replicas):
+            for part in micro_batches(first, size, run.batch.micro_batch_size, replicas, number):
+                readers[part.start : part.stop] += 1
+    if not (readers == 1).all():
+        bad = int(np.flatnonzero(readers != 1)[0])
+        raise DataError(f"window {bad} of the run would be read {int(readers[bad])} times")
+    chosen, number = draw(list(_SHARES.values()), last)
+    epochs = {}
+    for index, name in enumerate(_SHARES):
+        taken = np.sort(np.asarray(number)[np.asarray(chosen) == index])
+        if not np.array_equal(taken, np.arange(len(taken))):
+            raise DataError(f"the blend skips or repeats windows of {name}")
+        epochs[name] = _passes(orders[name], len(taken), name)
+    return {
+        "steps": steps,
+        "windows_read": last,
+        "epochs": epochs,
+        "micro_batches": schedule.size(0) // (run.batch.micro_batch_size * replicas),
+    }
+
+
+def _pretended_orders(config: RehearsalConfig, seed: int) -> dict[str, list[np.ndarray]]:
+    """The order of windows in three epochs of each dataset, of documents of random length."""
+    length = config.run.data.seq_length
+    orders: dict[str, list[np.ndarray]] = {}
+    for index, (name, share) in enumerate(_SHARES.items()):
+        generator = np.random.default_rng([seed, index])
+        tokens = share * config.epoch_windows * length * (4 / 3 if name == "text" else 1)
+        count = max(round(tokens / _MEAN_DOCUMENT_TOKENS), 1)
+        lengths = generator.geometric(1 / _MEAN_DOCUMENT_TOKENS, count).astype(np.int32)
+        documents = np.arange(count, dtype=np.int32)
+        orders[name] = [
+            cut_epoch(lengths, length, documents, np.random.default_rng([seed, epoch])).order
+            for epoch in range(3)
+        ]
+    return orders
+
+
+def _passes(orders: list[np.ndarray], windows: int, name: str) -> float:
+    """How many epochs the first `windows` windows of a dataset are; each window once in each."""
+    left, passes = windows, 0.0
+    for epoch, order in enumerate(orders):
+        seen = np.bincount(order[:left], minlength=len(order))
+        whole = left >= len(order)
+        if seen.max() > 1 or (whole and seen.min() < 1):
+            raise DataError(f"epoch {epoch} of {name} holds a window twice or leaves one out")
+        passes += min(left / len(order), 1)
+        left -= min(left, len(order))
+    return passes
+
+
+def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
+    """Bytes a process sends in one step; of pipeline stages one in the middle."""
+    parallel, batch = run.parallel, run.batch
+    count = batch.global_batch_size // (batch.micro_batch_size * replicas)
+    size = 2 if run.precision.bf16 else 4
+    stages, context = parallel.pipeline_model_parallel_size, parallel.context_parallel_size
+    tensor, virtual = (
+        parallel.tensor_model_parallel_size,
+        parallel.num_virtual_stages_per_pipeline_rank,
+    )
+    tokens = count * batch.micro_batch_size * run.data.seq_length / context
+    stream = size * tokens * run.model.hidden_size / (tensor if parallel.sequence_parallel else 1)
+    keys = 2 * size * tokens * run.model.head_size * max(run.model.num_query_groups / tensor, 1)
+    sharers = replicas * context
+    elements = stage_shards(run.model, parallel, workload.padded_vocab_size, 0, sharers).elements
+    sent = (sharers - 1) / sharers * elements
+    return {
+        "bubble": bubble(parallel, count),
+        "tensor_parallel_bytes": tensor_parallel_bytes_per_token(workload, parallel) * tokens,
+        # activations on, gradients back, once for each model chunk
+        "pipeline_bytes": 2 * virtual * stream if stages > 1 else 0.0,
+        # keys and values go round the ring forward and backward, their gradients backward
+        "context_parallel_bytes": 3 * (context - 1) * keys * run.model.num_layers / stages,
+        # fp32 gradients out, weights back; without the distributed optimizer gradients both ways
+        "data_parallel_bytes": sent * (4 + (size if parallel.use_distributed_optimizer else 4)),
+    }
+
+
+def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int) -> dict:
+    """Checkpoints: the first replica writes; every process gathers its stage's optimizer state."""
+    parallel, sharers = run.parallel, replicas * run.parallel.context_parallel_size
+    stages = [
+        stage_shards(run.model, parallel, workload.padded_vocab_size, stage, sharers)
+        for stage in range(parallel.pipeline_model_parallel_size)
+    ]
+    sharded = parallel.use_distributed_optimizer
+    gathered = 12 * max(stage.elements for stage in stages) * sharded
+    return {
+        "writers": parallel.tensor_model_parallel_size * len(stages),
+        "written_bytes": tuple(
+            checkpoint_bytes(stage.elements, run.precision.bf16, sharded) for stage in stages
+        ),
+        "host_bytes_per_node": gathered
+        * min(gpus_per_node, replicas * parallel.model_parallel_size),
+    }

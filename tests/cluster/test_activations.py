@@ -1,0 +1,93 @@
+"""Activations are counted to the byte on CPU: compared with what autograd keeps there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from megatron_speech.cluster.activations import Activations
+from megatron_speech.model.config import ModelConfig
+from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.training.parallel_config import ParallelConfig
+from tests.cluster.pretend import standing_at
+
+VOCAB, LENGTH = 256, 32
+MODEL = ModelConfig(
+    num_layers=4,
+    hidden_size=96,
+    ffn_hidden_size=160,
+    num_attention_heads=8,
+    num_query_groups=2,
+    max_position_embeddings=LENGTH,
+)
+TENSOR = {"tensor_model_parallel_size": 2}
+FULL = {"recompute_granularity": "full", "recompute_num_layers": 1}
+SELECTIVE = {"recompute_granularity": "selective"}
+
+
+def kept_bytes(model: ModelConfig, parallel: ParallelConfig, bf16: bool, rows: int, rank: int):
+    """Bytes that a forward pass of `rank` leaves for the backward pass, and its stage."""
+    options = BuildOptions(padded_vocab_size=VOCAB, precision=PrecisionConfig(bf16=bf16))
+    with standing_at(rank, parallel.model_parallel_size, parallel) as layout:
+        chunk = build_model(model, parallel, options)[0].train()
+        weights = {p.untyped_storage().data_ptr() for p in chunk.parameters()}
+        kept: dict[int, torch.Tensor] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            address = tensor.untyped_storage().data_ptr()
+            if address not in weights:
+                kept[address] = tensor  # holds it, so that no address comes twice
+            return tensor
+
+        tokens = torch.randint(0, VOCAB, (rows, LENGTH))
+        if layout.pipeline_rank:
+            dtype = torch.bfloat16 if bf16 else torch.float32
+            stream = torch.randn(LENGTH, rows, model.hidden_size, dtype=dtype)
+            chunk.set_input_tensor(stream.requires_grad_())
+        positions = torch.arange(LENGTH).expand_as(tokens)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = chunk(tokens, positions, None, labels=tokens)
+        assert output.requires_grad
+        return sum(t.untyped_storage().nbytes() for t in kept.values()), layout, options
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "bf16", "rows"),
+    [
+        ({}, {}, True, 2),
+        ({}, {}, False, 1),
+        ({}, {"qk_layernorm": True, "rotary_percent": 0.5}, True, 2),
+        ({}, {"ffn_hidden_size": 96, "num_query_groups": 8, "kv_channels": 20}, True, 1),
+        (TENSOR, {}, True, 1),
+        ({**TENSOR, "sequence_parallel": True}, {}, True, 2),
+        ({"tensor_model_parallel_size": 4, "sequence_parallel": True}, {}, True, 1),
+        ({"pipeline_model_parallel_size": 2}, {}, True, 2),
+        ({**SELECTIVE, "recompute_modules": ("mlp",)}, {}, True, 2),
+        ({**SELECTIVE}, {}, True, 1),
+        ({**FULL, "recompute_method": "uniform"}, {}, True, 2),
+        ({**FULL, "recompute_method": "uniform", "recompute_num_layers": 2}, {}, True, 2),
+        ({**FULL, "recompute_method": "block"}, {}, True, 1),
+    ],
+)
+def test_estimate_is_what_autograd_keeps(shape, changes, bf16, rows):
+    parallel, model = ParallelConfig(**shape), replace(MODEL, **changes)
+    stages = parallel.pipeline_model_parallel_size
+    for rank in {0, parallel.model_parallel_size - 1}:
+        found, layout, options = kept_bytes(model, parallel, bf16, rows, rank)
+        estimate = Activations(
+            model=model,
+            parallel=parallel,
+            padded_vocab_size=VOCAB,
+            micro_batch_size=rows,
+            seq_length=LENGTH,
+            bf16=bf16,
+            implementation=options.implementation,
+        )
+        expected = estimate.layers(model.num_layers // stages)
+        expected += estimate.embedding if layout.pipeline_rank == 0 else 0
+        expected += estimate.head if layout.is_last_stage else 0
+        angles = 4 * LENGTH * int(model.head_size * model.rotary_percent)
+        again = parallel.recompute_granularity
+        few = angles if again == "full" else 4 * model.num_layers if again else 0
+        assert expected <= found <= expected + few, (found - expected, few)
