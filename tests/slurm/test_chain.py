@@ -163,5 +163,5 @@ def test_a_cluster_takes_every_stage_in_the_paper_s_size(slurm, script):
     partition = "gpu" if "#SBATCH --gpus" in script.read_text() else "cpu"
     said = slurm.try_only(script, f"--partition={partition}")
     assert re.search(rf"to start at .* on nodes {partition}.* in partition {partition}", said), said
-    too_many = slurm.try_only(script, f"--partition={partition}", "--nodes=1000")
-    assert "node configuration is not available" in too_many
+    too_much = slurm.try_only(script, f"--partition={partition}", "--cpus-per-task=1000")
+    assert "node configuration is not available" in too_much
