@@ -7,7 +7,7 @@
 #   NODES=16 TP=4 bash examples/submit_all.sh 14 14
 #
 # Run it from the repository's root on a login node. A stage that fails cancels those behind it;
-# repair what it says in LOGS, and submit from that stage on: finished work is kept.
+# repair what its log in RUNS/logs says, and submit from that stage on: finished work is kept.
 # Settings, besides those of common.sh and of the stages:
 #   MODELS                        of "1.5b 9b", which to pre-train, export and evaluate
 #   NODES                         nodes of the trainings; else what each script says
@@ -24,7 +24,7 @@ read -ra every_option <<<"${SBATCH_OPTIONS:-}"
 logs=$RUNS/logs
 mkdir -p "$logs"
 
-declare -A job  # Slurm's number of each stage submitted
+declare -A job=()  # Slurm's number of each stage submitted
 
 # add_options SCRIPT: to `options`, where its log goes and what size and cluster ask for.
 add_options() {
@@ -98,3 +98,8 @@ for model in "${models[@]}"; do
   RUN=$RUNS/lm-$model submit "16:$model" "15:$model" 03:evaluation
 done
 # Decoder, dialogue data, fine-tuning and chat follow here as stages 20 and up.
+
+if ((!${#job[@]})); then
+  echo "error: there is no stage from $first to $last" >&2
+  exit 2
+fi

@@ -159,12 +159,25 @@ def test_settings_that_mean_nothing_are_refused():
         assert expected in done.stderr
 
 
-def test_the_whole_chain_is_submitted_in_order():
+def test_a_stage_that_is_not_there_is_refused(tmp_path):
+    done = subprocess.run(
+        ["bash", "examples/submit_all.sh", "40"],
+        cwd=ROOT,
+        env={**os.environ, "DRY_RUN": "1", "RUNS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "there is no stage from 40 to 99" in done.stderr
+
+
+def test_the_whole_chain_is_submitted_in_order(tmp_path):
     """Each stage is submitted, and only behind stages that were submitted before it."""
     done = subprocess.run(
         ["bash", "examples/submit_all.sh"],
         cwd=ROOT,
-        env={**os.environ, "DRY_RUN": "1", "MODELS": "1.5b 9b", "NODES": "16"},
+        env={**os.environ, "DRY_RUN": "1", "RUNS": str(tmp_path), "NODES": "16"},
         capture_output=True,
         text=True,
         check=True,
