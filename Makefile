@@ -8,9 +8,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
+SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full test test-long test-gpu lint format bench bench-gpu clean
+.PHONY: help install demo demo-full test test-long test-slurm test-gpu lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -57,6 +58,10 @@ $(VLLM)/.installed: Makefile tools/find_python.sh
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
+## test-slurm the Slurm scripts of examples/ on a Slurm of this machine (as root; slurm-wlm, munge)
+test-slurm: $(STAMP)
+	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/slurm
+
 ## test-gpu   tests that need an NVIDIA GPU
 test-gpu: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu
@@ -79,12 +84,13 @@ bench-gpu: $(STAMP)
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
 
-## lint       ruff, pyright, import-linter
+## lint       ruff, pyright, import-linter, shellcheck
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/pyright --pythonpath $(PYTHON)
+	$(VENV)/bin/shellcheck -x $(SHELL_SCRIPTS)
 
 ## format     rewrite the code in the project's style
 format: $(STAMP)

