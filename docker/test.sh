@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Check the Dockerfile without a Docker engine: lint it, then have buildah execute it, every line, on a
+# stand-in for NGC's image: this machine's /usr read-only, a Python 3.12 environment for the image's
+# site-packages, and in it, read-only, the torch and CUDA packages of .venv. Needs root and Debian's buildah.
+# What this cannot show is NGC's own set of packages.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+site="$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+home="$(.venv/bin/python -c 'import sys; print(sys.base_prefix)')"
+cache="$(.venv/bin/python -m pip cache dir)"
+step() { printf '\n--- %s (%ss)\n' "$1" "$SECONDS"; }
+
+step "lint"
+.venv/bin/hadolint Dockerfile
+
+if ! command -v buildah >/dev/null; then
+  apt-get -qq update
+  DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends buildah >/dev/null
+fi
+
+work="$(mktemp -d)"
+store() { buildah --root "$work/store" --runroot "$work/run" "$@"; }
+mounts=(-v /usr:/usr:ro -v "$home:$home:ro" -v "$site:/mnt/site:ro" -v "$cache:/root/.cache/pip")
+tidy() { store rm --all >/dev/null 2>&1 || true; rm -rf "$work"; }
+trap tidy EXIT
+
+step "stand-in for the base image"
+image="$work/base/image"
+mkdir -p "$image"/{etc,tmp,root,home,usr,proc,sys,dev,run,opt,var/tmp,mnt/site}
+for name in bin sbin lib lib64; do ln -s "usr/$name" "$image/$name"; done
+chmod 1777 "$image/tmp" "$image/var/tmp"
+for name in passwd group shadow ssl pip.conf ld.so.cache ld.so.conf alternatives login.defs; do
+  [ ! -e "/etc/$name" ] || cp -a "/etc/$name" "$image/etc/"
+done
+"$home/bin/python3" -m venv "$image/opt/python"
+mkdir "$image/opt/brought"
+echo /opt/brought > "$(echo "$image"/opt/python/lib/python3.*/site-packages)/brought.pth"
+for name in torch torch-* torchgen triton triton-* numpy numpy-* numpy.libs nvidia nvidia_* cuda cuda_*; do
+  for path in "$site"/$name; do
+    [ ! -e "$path" ] || ln -s "/mnt/site/$(basename "$path")" "$image/opt/brought/"
+  done
+done
+printf 'FROM scratch\nCOPY image /\nENV PATH=/opt/python/bin:/usr/sbin:/usr/bin PIP_CONSTRAINT=/etc/pip/constraint.txt\n' \
+  > "$work/base/Dockerfile"
+store bud --quiet --isolation chroot --tag localhost/stand-in "$work/base" >/dev/null
+
+step "build"
+build() { store bud --isolation chroot --network host "${mounts[@]}" --build-arg PIP_NO_CACHE_DIR=0 "$@" .; }
+build --build-arg BASE=localhost/stand-in --tag localhost/megatron_speech 2>&1 | tee "$work/log"
+grep -q '^torch .* untouched' "$work/log"
+
+step "the image as a user has it"
+container="$(store from localhost/megatron_speech)"
+inside() { store run --isolation chroot "${mounts[@]}" "$container" -- "$@"; }
+inside bash -euc '
+  [ "$(id -un)" = speech ] && touch runs-can-be-written && ! touch /opt/image/x 2>/dev/null
+  cd /tmp && python -c "import megatron_speech.recipes.lm, megatron_speech.kernels.vq_lookup"'
+inside python tools/pretrain.py lm-debug --help | grep -q -- --tensor-model-parallel-size
+inside python tools/doctor.py
+store inspect --type image --format '{{range .Docker.History}}{{println .CreatedBy}}{{end}}' \
+  localhost/megatron_speech | grep -v -E 'CMD|^$' | tail -1 | grep -q 'COPY'
+
+step "a base image that does not fit is refused"
+printf 'FROM localhost/stand-in\nRUN rm /opt/brought/torch-* && mkdir /opt/brought/torch-2.1.0.dist-info && printf "Name: torch\\nVersion: 2.1.0\\n" > /opt/brought/torch-2.1.0.dist-info/METADATA\n' \
+  > "$work/base/Dockerfile"
+store bud --quiet --isolation chroot "${mounts[@]}" --tag localhost/old "$work/base" >/dev/null
+! build --build-arg BASE=localhost/old > "$work/log" 2>&1
+grep 'the base image has torch 2.1.0' "$work/log"
+step "passed"
