@@ -45,7 +45,7 @@ printf 'FROM scratch\nCOPY image /\nENV PATH=/opt/python/bin:/usr/sbin:/usr/bin 
 store bud --quiet --isolation chroot --tag localhost/stand-in "$work/base" >/dev/null
 
 step "build"
-build() { store bud --isolation chroot --network host "${mounts[@]}" --build-arg PIP_NO_CACHE_DIR=0 "$@" .; }
+build() { store bud --isolation chroot --network host "${mounts[@]}" --build-arg PIP_NO_CACHE_DIR= "$@" .; }
 build --build-arg BASE=localhost/stand-in --tag localhost/megatron_speech 2>&1 | tee "$work/log"
 grep -q '^torch .* untouched' "$work/log"
 

@@ -3,7 +3,7 @@
 A comment before a block says how it is run; without one it runs in the tests:
 
     <!-- run: long -->             in `make test-long`, after the blocks before it
-    <!-- run: needs gpu -->        nowhere here, for what it needs; its flags are checked all the same
+    <!-- run: needs a GPU -->      nowhere here, for what it needs; its flags are checked all the same
     <!-- run: ci -->               its make targets are steps of .ci/run
 """
 
@@ -18,8 +18,8 @@ from markdown_it.token import Token
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {"bash", "python"}
 SHOWN = {"mermaid", "text", "yaml", "json", "toml", "dockerfile"}
-NEEDS = {"gpu", "slurm", "docker", "base model", "your data"}
-_MARKER = re.compile(r"<!-- run: (long|ci|needs ([a-z ,]+)) -->\s*")
+NEEDS = {"a GPU", "a Slurm cluster", "Docker", "a base model", "your data"}
+_MARKER = re.compile(r"<!-- run: (long|ci|needs ([A-Za-z ,]+)) -->\s*")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,15 @@
 """Every code block of the documentation works: quick ones run here, flags are checked of all."""
 
 import re
+from pathlib import Path
 
 import pytest
 from tests.docs.commands import commands, complaint, python_calls
 from tests.docs.pages import NEEDS, ROOT, RUN, SHOWN, all_blocks, pages, tokens
 from tests.docs.runner import prepare, run
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+
+from megatron_speech.speech_tokenizer.text import AsrText, train_text_tokenizer
 
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language == "bash"]
@@ -59,10 +62,17 @@ def test_a_wrong_flag_is_found(capsys):
     assert "--vocap" in "".join(capsys.readouterr())
 
 
+def save_transcribing_tokenizer(folder: Path) -> None:
+    """What README's long training block would have made, with random weights."""
+    train_text_tokenizer(["the cat sat on the mat", "a dog ran"] * 4, 300, folder)
+    text = AsrText(folder)
+    tokens = {"vocab_size": text.size, "eos_token_id": text.eos_id}
+    save_tiny_tokenizer(folder, **tokens, decoder_start_token_id=text.start_id)
+
+
 def test_quick_blocks_run_in_order(tmp_path):
     prepare(tmp_path)
-    # what the long blocks between would have made
-    save_tiny_tokenizer(tmp_path / "runs/try/speech_tokenizer/export")
+    save_transcribing_tokenizer(tmp_path / "runs/try/speech_tokenizer/export")
     quick = [block for block in BLOCKS if block.how == "quick" and block.language in RUN]
     assert len(quick) >= 4
     run(quick, tmp_path, timeout_s=300)
