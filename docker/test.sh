@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Check the Dockerfile without a Docker engine: lint it, then have buildah execute it, every line, on a
-# stand-in for NGC's image: this machine's /usr read-only, a Python 3.12 environment for the image's
-# site-packages, and in it, read-only, the torch and CUDA packages of .venv. Needs root and Debian's buildah.
-# What this cannot show is NGC's own set of packages.
+# stand-in for NGC's image: this machine's /usr, read-only; an environment of .venv's Python for the
+# image's site-packages; and in it, read-only, what .venv has of torch, CUDA and common packages. Needs
+# root and Debian's buildah. What this cannot show is NGC's own set of packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 site="$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
@@ -21,24 +21,29 @@ fi
 work="$(mktemp -d)"
 store() { buildah --root "$work/store" --runroot "$work/run" "$@"; }
 mounts=(-v /usr:/usr:ro -v "$home:$home:ro" -v "$site:/mnt/site:ro" -v "$cache:/root/.cache/pip")
-tidy() { store rm --all >/dev/null 2>&1 || true; rm -rf "$work"; }
+tidy() {
+  store rm --all >/dev/null 2>&1 || true
+  umount --recursive "$work/store/overlay" 2>/dev/null || true
+  rm -rf "$work"
+}
 trap tidy EXIT
 
 step "stand-in for the base image"
 image="$work/base/image"
-mkdir -p "$image"/{etc,tmp,root,home,usr,proc,sys,dev,run,opt,var/tmp,mnt/site}
+mkdir -p "$image"/{etc,tmp,root,home,usr,proc,sys,dev,run,opt/brought,var/tmp,mnt/site}
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$image/$name"; done
 chmod 1777 "$image/tmp" "$image/var/tmp"
 for name in passwd group shadow ssl pip.conf ld.so.cache ld.so.conf alternatives login.defs; do
   [ ! -e "/etc/$name" ] || cp -a "/etc/$name" "$image/etc/"
 done
 "$home/bin/python3" -m venv "$image/opt/python"
-mkdir "$image/opt/brought"
 echo /opt/brought > "$(echo "$image"/opt/python/lib/python3.*/site-packages)/brought.pth"
-for name in torch torch-* torchgen triton triton-* numpy numpy-* numpy.libs nvidia nvidia_* cuda cuda_*; do
-  for path in "$site"/$name; do
-    [ ! -e "$path" ] || ln -s "/mnt/site/$(basename "$path")" "$image/opt/brought/"
-  done
+for path in "$site"/*; do  # all that .venv has, but for what is ours and what NGC's image lacks
+  case "$(basename "$path")" in
+    megatron*|__editable__*|*.pth|pip|pip-*|transformers*|tyro*|jaxtyping*|jiwer*|whisper_normalizer*) ;;
+    espeakng*|sentencex*|gigatoken*|awkward*|datatrove*|loguru*) ;;
+    *) ln -s "/mnt/site/$(basename "$path")" "$image/opt/brought/" ;;
+  esac
 done
 printf 'FROM scratch\nCOPY image /\nENV PATH=/opt/python/bin:/usr/sbin:/usr/bin PIP_CONSTRAINT=/etc/pip/constraint.txt\n' \
   > "$work/base/Dockerfile"
@@ -48,6 +53,7 @@ step "build"
 build() { store bud --isolation chroot --network host "${mounts[@]}" --build-arg PIP_NO_CACHE_DIR= "$@" .; }
 build --build-arg BASE=localhost/stand-in --tag localhost/megatron_speech 2>&1 | tee "$work/log"
 grep -q '^torch .* untouched' "$work/log"
+grep -q '^added .*megatron-core' "$work/log"
 
 step "the image as a user has it"
 container="$(store from localhost/megatron_speech)"
