@@ -2,8 +2,8 @@
 
     python benchmarks/table.py
 
-`make bench` ends with it. A benchmark without a file in results/ stands there as "not yet measured";
-a file that has no row here is listed by its name.
+`make bench` ends with it. A benchmark without a file in results/ stands there as "not yet
+measured"; a file that has no row here is listed by its name.
 """
 
 import json
@@ -182,7 +182,10 @@ ROWS = (
         for key, peer in (
             ("addmm", "chunked addmm and argmin, inexact"),
             ("cdist", "torch.cdist and argmin, inexact"),
-            ("addmm_one_hot", "addmm, argmin and one-hot statistics, against look-up and statistics"),
+            (
+                "addmm_one_hot",
+                "addmm, argmin and one-hot statistics, against look-up and statistics",
+            ),
         )
     ),
     *(

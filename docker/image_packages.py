@@ -1,13 +1,13 @@
 """Keep what a base image brings and install what it lacks. Run by the Dockerfile, in the image.
 
     python docker/image_packages.py plan --folder /opt/image --extras cluster
-    python -m pip install --requirement /opt/image/requirements.txt --constraint /opt/image/constraints.txt
+    PIP_CONSTRAINT=/opt/image/constraints.txt python -m pip install -r /opt/image/requirements.txt
     python docker/image_packages.py check --folder /opt/image
 
-`plan` reads `setup.py` and `constraints-ngc.txt` in the folder and what is installed. Packages that are
-compiled for each other are held at the image's versions; of the others, those that are missing get
-the tested version. `check` fails if pip touched one that was to be kept. Standard library alone, since
-it runs before anything is installed.
+`plan` reads `setup.py` and `constraints-ngc.txt` in the folder and what is installed. Packages that
+are compiled for each other are held at the image's versions; of the others, those that are missing
+get the tested version. `check` fails if pip touched one that was to be kept. Needs nothing but pip,
+since it runs before anything is installed.
 """
 
 import argparse

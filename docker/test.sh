@@ -57,15 +57,14 @@ grep -q '^added .*megatron-core' "$work/log"
 
 step "the image as a user has it"
 container="$(store from localhost/megatron_speech)"
-inside() { store run --isolation chroot "${mounts[@]}" "$container" -- "$@"; }
+inside() { store run --isolation chroot "${mounts[@]}" "$container" -- /bin/sh -euc "$1"; }
+told() { store inspect --type image --format "$1" localhost/megatron_speech; }
 # shellcheck disable=SC2016  # expanded inside
-inside bash -euc '
-  [ "$(id -un)" = speech ] && touch runs-can-be-written && ! touch /opt/image/x 2>/dev/null
-  cd /tmp && python -c "import megatron_speech.recipes.lm, megatron_speech.kernels.vq_lookup"'
-inside python tools/pretrain.py lm-debug --help | grep -q -- --tensor-model-parallel-size
-inside python tools/doctor.py
-store inspect --type image --format '{{range .Docker.History}}{{println .CreatedBy}}{{end}}' \
-  localhost/megatron_speech | grep -v -E 'CMD|^$' | tail -1 | grep -q 'COPY'
+inside '[ "$(id -un)" = speech ] && touch runs-can-be-written && ! touch /opt/image/x 2>/dev/null'
+inside 'cd /tmp && python -c "import megatron_speech.vocab, megatron_speech.kernels.vq_lookup"'
+inside "$(told '{{range .OCIv1.Config.Cmd}}{{.}} {{end}}')"
+told '{{range .OCIv1.History}}{{println .CreatedBy}}{{end}}' | grep -v -E 'CMD|^$' | tail -1 \
+  | grep -E 'COPY.* \. *\.|ADD'  # our code is the last layer
 
 step "a base image that does not fit is refused"
 printf 'FROM localhost/stand-in\nRUN rm /opt/brought/torch-* && mkdir /opt/brought/torch-2.1.0.dist-info && printf "Name: torch\\nVersion: 2.1.0\\n" > /opt/brought/torch-2.1.0.dist-info/METADATA\n' \

@@ -3,13 +3,14 @@
 A comment before a block says how it is run; without one it runs in the tests:
 
     <!-- run: long -->             in `make test-long`, after the blocks before it
-    <!-- run: needs a GPU -->      nowhere here, for what it needs; its flags are checked all the same
+    <!-- run: needs a GPU -->      nowhere here, for what it needs; its flags are checked
     <!-- run: ci -->               its make targets are steps of .ci/run
 """
 
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -91,8 +92,7 @@ def inline(page: Path, kind: str) -> list[Token]:
 def anchors(page: Path) -> set[str]:
     """What `#...` may name in the page, as GitHub and GitLab make it of headings."""
     found: set[str] = set()
-    parsed = tokens(page)
-    for opening, heading in zip(parsed, parsed[1:], strict=False):
+    for opening, heading in pairwise(tokens(page)):
         if opening.type != "heading_open":
             continue
         text = "".join(

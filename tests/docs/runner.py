@@ -1,4 +1,4 @@
-"""Runs documented blocks as written, one after the other, in one folder that stands for the repository."""
+"""Runs documented blocks as written, in order, in one folder that stands for the repository."""
 
 import os
 import subprocess

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+
+from megatron_speech.speech_tokenizer.text import AsrText, train_text_tokenizer
 from tests.docs.commands import commands, complaint, python_calls
 from tests.docs.pages import NEEDS, ROOT, RUN, SHOWN, all_blocks, pages, tokens
 from tests.docs.runner import prepare, run
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
-
-from megatron_speech.speech_tokenizer.text import AsrText, train_text_tokenizer
 
 BLOCKS = all_blocks()
 SHELL = [block for block in BLOCKS if block.language == "bash"]
