@@ -121,3 +121,12 @@ def test_the_images_constraints_are_the_tested_set_without_what_it_brings():
 def test_setup_py_is_read_as_it_is():
     names = {requirement.name for requirement in packages.required(ROOT / "setup.py", ["cluster"])}
     assert {"torch", "megatron-core", "transformers", "datatrove"} <= names
+
+
+def test_our_code_is_the_last_layer_and_the_user_is_not_root():
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line]
+    assert lines[-3:] == [
+        "USER 10001",
+        "COPY --chown=10001 . .",
+        'CMD ["python", "tools/doctor.py"]',
+    ]
