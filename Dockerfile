@@ -3,7 +3,7 @@
 #
 #   docker build -t megatron_speech .
 #   docker run --gpus all --rm megatron_speech                  # says what was found
-#   docker run --gpus all --ipc=host --ulimit memlock=-1 -v "$PWD":/work -w /work --rm -it megatron_speech bash
+#   docker run --gpus all --ipc=host --ulimit memlock=-1 -v "$PWD":/workspace -w /workspace --rm -it megatron_speech bash
 ARG BASE=nvcr.io/nvidia/pytorch:26.06-py3
 FROM ${BASE}
 
