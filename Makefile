@@ -1,4 +1,4 @@
-# Five commands: make demo | test | lint | bench | test-gpu. `install` runs by itself when needed.
+# Five commands: make demo | test | lint | bench | test-gpu; `make help` lists all. `install` runs by itself when needed.
 # SIZE=smoke|demo|full and TEXT=path/*.parquet are settings of `make demo`.
 SHELL := /bin/bash
 SIZE ?= demo
@@ -8,10 +8,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
-SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch tests/slurm/*.sh tools/*.sh)
+SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full test test-long test-slurm test-gpu lint format bench bench-gpu clean
+.PHONY: help install demo demo-full test test-long test-slurm test-docker test-gpu lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -62,6 +62,10 @@ $(VLLM)/.installed: Makefile tools/find_python.sh
 test-slurm: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/slurm
 
+## test-docker  the Dockerfile, linted and executed by buildah on a stand-in for NGC's image (as root)
+test-docker: $(STAMP)
+	bash docker/test.sh
+
 ## test-gpu   tests that need an NVIDIA GPU
 test-gpu: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu
@@ -73,9 +77,11 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/assembling.py
 	$(PYTHON) benchmarks/span_sampling.py
 	$(PYTHON) benchmarks/generation.py
+	$(PYTHON) benchmarks/sampling.py
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
+	$(PYTHON) benchmarks/table.py
 
 ## bench-gpu  the same for what runs on an NVIDIA GPU
 bench-gpu: $(STAMP)
@@ -83,6 +89,7 @@ bench-gpu: $(STAMP)
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
+	$(PYTHON) benchmarks/table.py
 
 ## lint       ruff, pyright, import-linter, shellcheck
 lint: $(STAMP)

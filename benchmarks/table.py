@@ -1,0 +1,251 @@
+"""Write the table of benchmarks/README.md from the files in results/.
+
+    python benchmarks/table.py
+
+`make bench` ends with it. A benchmark without a file in results/ stands there as "not yet
+measured"; a file that has no row here is listed by its name.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from megatron_speech.files import write_text
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+BEGIN = "<!-- written by benchmarks/table.py -->\n"
+END = "<!-- end -->\n"
+HEAD = (
+    "| what | peer | peer / ours | ours | command | device, date, commit |\n"
+    "|---|---|---|---|---|---|\n"
+)
+OPEN = "not yet measured"
+# figures that pages of docs/ show: counts and deviations, nothing to do with time
+ELSEWHERE = ("code_stability", "layout_equality", "tokenizer_table")
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: a file in results/ and how its figures are put."""
+
+    result: str
+    what: str
+    peer: str
+    command: str
+    ratio: Callable[[Figures], float]
+    spread: Callable[[Figures], list[float]] = lambda figures: []
+    ours: Callable[[Figures], str] = lambda figures: ""
+
+
+def _speedup(figures: Figures) -> float:
+    return figures["speedup"]
+
+
+def _speedup_range(figures: Figures) -> list[float]:
+    return figures.get("speedup_range", [])
+
+
+def _rate(value: float, unit: str) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{letter} {unit}"
+    return f"{value:.3g} {unit}"
+
+
+ROWS = (
+    Row(
+        result="indexing",
+        what="token arrays to .bin/.idx, one thread",
+        peer="Megatron's IndexedDatasetBuilder, document by document",
+        command="python benchmarks/indexing.py",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: _rate(f["ours_mtok_per_s"] * 1e6, "tokens/s"),
+    ),
+    Row(
+        result="preprocessing",
+        what="JSON lines to .bin/.idx, byte-level BPE, start-up left out",
+        peer="tokenizers and add_document, text by text",
+        command="python benchmarks/preprocessing.py",
+        ratio=lambda f: f["byte_level_bpe"]["speedup"],
+        ours=lambda f: _rate(f["byte_level_bpe"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
+    ),
+    Row(
+        result="preprocessing",
+        what="the same, start-up counted",
+        peer="the same",
+        command="the same",
+        ratio=lambda f: f["byte_level_bpe"]["speedup_with_start"],
+        ours=lambda f: _rate(
+            f["byte_level_bpe"]["with_start_mtok_per_core_s"] * 1e6, "tokens/core-s"
+        ),
+    ),
+    Row(
+        result="preprocessing",
+        what="the same with a SentencePiece model, start-up left out",
+        peer="the same",
+        command="the same",
+        ratio=lambda f: f["sentencepiece"]["speedup"],
+        ours=lambda f: _rate(f["sentencepiece"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
+    ),
+    Row(
+        result="span_sampling",
+        what="spans of documents of 690 words, 1,024 at a time",
+        peer="the same function, one document at a time",
+        command="python benchmarks/span_sampling.py",
+        ratio=lambda f: f["documents_per_core_s"] / f["documents_per_core_s_alone"],
+        ours=lambda f: _rate(f["documents_per_core_s"], "documents/core-s"),
+    ),
+    Row(
+        result="generation",
+        what="text to codes, t2t-debug's shape, batches of 512",
+        peer="the same engine, one text at a time",
+        command="python benchmarks/generation.py",
+        ratio=lambda f: f["ratio"],
+        ours=lambda f: _rate(f["codes_per_core_s"], "codes/core-s"),
+    ),
+    Row(
+        result="assembling",
+        what="plans and codes to interleaved .bin/.idx and provenance",
+        peer="IndexedDatasetBuilder.add_document of finished documents",
+        command="python benchmarks/assembling.py",
+        ratio=_speedup,
+        spread=_speedup_range,
+    ),
+    Row(
+        result="sampling",
+        what="packing of five million whole documents",
+        peer="best fit, document by document",
+        command="python benchmarks/sampling.py",
+        ratio=lambda f: f["packing_one_by_one_s"] / f["packing_s"],
+        ours=lambda f: f"{f['packing_s']:.2g} s, {f['fill']:.2%} full",
+    ),
+    Row(
+        result="sampling",
+        what="cutting of the same into windows",
+        peer="core's GPTDataset",
+        command="the same",
+        ratio=lambda f: f["cutting_gptdataset_s"] / f["cutting_s"],
+        ours=lambda f: f"{f['cutting_s']:.2g} s",
+    ),
+    Row(
+        result="language_model",
+        what="training steps of lm-debug through Megatron-Core, fp32",
+        peer="plain PyTorch loop over transformers' Llama, same weights and windows",
+        command="python benchmarks/language_model.py",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: _rate(f["ours_tokens_per_s"], "tokens/s"),
+    ),
+    Row(
+        result="bulk_tokenization",
+        what="recordings to code shards, demo tokenizer, short clips",
+        peer="plain loop over batches of 16 padded to 30 s, same model",
+        command="python benchmarks/bulk_tokenization.py",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.1f} s clips",
+    ),
+    Row(
+        result="bulk_tokenization_joined",
+        what="the same, clips joined",
+        peer="the same",
+        command="python benchmarks/bulk_tokenization.py --join-s 12",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.0f} s clips",
+    ),
+    Row(
+        result="bulk_tokenization_gpu",
+        what="whisper-large-v3's shape on a GPU, bf16, audio in memory",
+        peer="the same",
+        command="python benchmarks/bulk_tokenization.py --gpu",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time",
+    ),
+    *(
+        Row(
+            result=f"vq_lookup_{device}",
+            what=f"exact look-up, {place}",
+            peer=peer,
+            command="python kernels/vq_lookup/benchmark.py",
+            ratio=lambda f, key=key: f[f"{key}_over_ours"],
+            spread=lambda f, key=key: f[f"{key}_over_ours_range"],
+            ours=lambda f: f"{f['tflops']:.3g} TFLOP/s",
+        )
+        for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
+        for key, peer in (
+            ("addmm", "chunked addmm and argmin, inexact"),
+            ("cdist", "torch.cdist and argmin, inexact"),
+            (
+                "addmm_one_hot",
+                "addmm, argmin and one-hot statistics, against look-up and statistics",
+            ),
+        )
+    ),
+    *(
+        Row(
+            result=f"codebook_update_{device}",
+            what=f"codebook statistics, {place}",
+            peer="one-hot product",
+            command="python kernels/codebook_update/benchmark.py",
+            ratio=_speedup,
+            spread=_speedup_range,
+            ours=lambda f: f"{f['gb_per_s']:.3g} GB/s",
+        )
+        for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
+    ),
+    Row(
+        result="training_gpu",
+        what="training steps of lm-1.5b at 8,192 tokens, one GPU",
+        peer="megatron.training of the same wheel",
+        command="python benchmarks/training_gpu.py",
+        ratio=lambda f: f["ours over megatron.training"],
+        ours=lambda f: f"{f['1.5b bf16: MFU %']:.0f}% MFU in bf16",
+    ),
+)
+
+
+def table(results: Path) -> str:
+    """The table for what `results` holds, with a line for each file that has no row."""
+    records = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
+    lines = [_line(row, records.get(row.result)) for row in ROWS]
+    known = {row.result for row in ROWS}
+    lines += [
+        f"| {name} | {record.get('peer', '')} | {OPEN} in this table | "
+        f"[{name}.json](results/{name}.json) | {_where(record)}"
+        for name, record in records.items()
+        if name not in known and not name.startswith(ELSEWHERE)
+    ]
+    return HEAD + "".join(f"{line}\n" for line in lines)
+
+
+def _line(row: Row, record: Figures | None) -> str:
+    if record is None:
+        return f"| {row.what} | {row.peer} | {OPEN} | {OPEN} | `{row.command}` | |"
+    figures = record["figures"]
+    spread = row.spread(figures)
+    ratio = f"{row.ratio(figures):.2g}"
+    ratio += f" ({spread[0]:.2g} to {spread[-1]:.2g})" if spread else ""
+    return f"| {row.what} | {row.peer} | {ratio} | {row.ours(figures)} | {_where(record)}"
+
+
+def _where(record: Figures) -> str:
+    return f"`{record['command']}` | {record['device']}; {record['date']}; {record['commit']} |"
+
+
+def page(text: str, results: Path) -> str:
+    """The page's text with its table made anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return before + BEGIN + table(results) + END + after
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page(PAGE.read_text(encoding="utf-8"), HERE / "results"))
+    print(f"wrote {PAGE}")

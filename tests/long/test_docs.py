@@ -1,0 +1,12 @@
+"""All blocks of the documentation that can run here, as written, from README's first on."""
+
+from tests.docs.pages import RUN, all_blocks
+from tests.docs.runner import prepare, run
+
+
+def test_quick_and_long_blocks_run_one_after_the_other(tmp_path):
+    prepare(tmp_path)
+    blocks = [b for b in all_blocks() if b.language in RUN and b.how in ("quick", "long")]
+    assert sum(block.text.count("python ") for block in blocks) >= 15
+    run(blocks, tmp_path)
+    assert "cloze" in (tmp_path / "runs/try/results.json").read_text(encoding="utf-8")
