@@ -126,7 +126,11 @@ class ChatTemplate:
 
     def written_question(self, text: str) -> list[int]:
         """A user's turn of text, without its mark."""
-        return [*self._line_end, *self.vocab.text.encode(text)]
+        return self.question_of_ids(self.vocab.text.encode(text))
+
+    def question_of_ids(self, text: Sequence[int]) -> list[int]:
+        """A user's turn of text ids, without its mark."""
+        return [*self._line_end, *text]
 
     def answer_begin(self, mode: Mode) -> list[int]:
         """The assistant's mark and what every answer in this mode begins with."""
