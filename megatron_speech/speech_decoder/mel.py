@@ -51,22 +51,27 @@ def log_mel(audio: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch mels 
     if not samples:
         raise AudioError("there is no audio to make a spectrogram of", reason="empty")
     behind = MARGIN_SAMPLES + -samples % HOP_SAMPLES
-    padded = F.pad(audio.float(), (MARGIN_SAMPLES, behind))
-    return compress(_magnitudes(padded))
+    return log_mel_within(F.pad(audio.float(), (MARGIN_SAMPLES, behind)))
 
 
-def compress(magnitudes: Float[Tensor, "batch bins frames"]) -> Float[Tensor, "batch mels frames"]:
-    """Natural logarithm of the mel bands of a magnitude spectrogram, floored at 1e-5."""
-    bands = _filters(magnitudes.device).T @ magnitudes
+def log_mel_within(
+    padded: Float[Tensor, "batch samples"],
+) -> Float[Tensor, "batch mels frames"]:
+    """Log-mels of audio that comes with `MARGIN_SAMPLES` of what surrounds it at either end."""
+    bands = _filters(padded.device).T @ magnitudes(padded, N_FFT, HOP_SAMPLES)
     return bands.clamp(min=FLOOR).log()
 
 
-def _magnitudes(padded: Tensor) -> Tensor:
-    window = torch.hann_window(N_FFT, device=padded.device)
+def magnitudes(
+    audio: Float[Tensor, "batch samples"], n_fft: int, hop_samples: int
+) -> Float[Tensor, "batch bins frames"]:
+    """Magnitudes of the short-time spectrum of every whole window."""
+    window = torch.hann_window(n_fft, device=audio.device)
     spectrum = torch.stft(
-        padded, N_FFT, HOP_SAMPLES, window=window, center=False, return_complex=True
+        audio, n_fft, hop_samples, window=window, center=False, return_complex=True
     )
-    return (spectrum.abs().square() + 1e-12).sqrt()  # a gradient where the magnitude is 0
+    power = torch.view_as_real(spectrum).square().sum(dim=-1)
+    return (power + 1e-10).sqrt()  # a gradient where the magnitude is 0
 
 
 def griffin_lim(
@@ -77,20 +82,20 @@ def griffin_lim(
     Magnitudes by non-negative least squares on the filter bank, phases by the fast Griffin-Lim
     iteration (momentum 0.99).
     """
-    magnitudes = _unmel(mel.float().exp())
+    loudness = _unmel(mel.float().exp())
     generator = torch.Generator().manual_seed(seed)
-    phase = torch.rand(magnitudes.shape, generator=generator) * 2 * torch.pi
+    phase = torch.rand(loudness.shape, generator=generator) * 2 * torch.pi
     angles = torch.polar(torch.ones_like(phase), phase).to(mel.device)
     previous = torch.zeros_like(angles)
     window = torch.hann_window(N_FFT, device=mel.device)
     for _ in range(rounds):
-        audio = _overlap_add(magnitudes * angles, window)
+        audio = _overlap_add(loudness * angles, window)
         rebuilt = torch.stft(audio, N_FFT, HOP_SAMPLES, window=window, center=False,
                              return_complex=True)  # fmt: skip
         angles = rebuilt + 0.99 * (rebuilt - previous)
         angles = angles / angles.abs().clamp(min=1e-8)
         previous = rebuilt
-    return _overlap_add(magnitudes * angles, window)[MARGIN_SAMPLES:-MARGIN_SAMPLES]
+    return _overlap_add(loudness * angles, window)[MARGIN_SAMPLES:-MARGIN_SAMPLES]
 
 
 def _unmel(bands: Tensor, rounds: int = 100) -> Tensor:
