@@ -4,8 +4,8 @@
 
 `train.jsonl` holds dialogues as messages, `eval.jsonl` questions with the answers that count,
 `utterances.parquet` the spoken questions of the evaluation. All words are those of the corpus. The
-user tells the beginning of a story and asks how it ended, where it was, or who it was about; or asks
-for a fact, or makes small talk. Stories of the evaluation are held-out combinations, and its facts
+user tells the beginning of a story and asks how it ended, where it was, or who it was about; or
+asks for a fact, or makes small talk. Stories of the evaluation are held-out combinations, and its facts
 are of people whom no dialogue asks about: they must come from pre-training.
 """
 
@@ -193,9 +193,7 @@ def fact_items(rng: random.Random, world: World, count: int) -> list[ChatItem]:
 def as_messages(turns: Sequence[str]) -> dict[str, Any]:
     """A dialogue in the usual format."""
     roles = ("user", "assistant")
-    return {
-        "messages": [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]
-    }
+    return {"messages": [{"role": roles[n % 2], "content": turn} for n, turn in enumerate(turns)]}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, int]:

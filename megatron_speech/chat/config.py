@@ -10,9 +10,7 @@ from ..errors import ConfigError
 from .dialogues import SpokenTurnsConfig
 from .template import Modality, Mode, TemplateConfig
 
-DatasetMode = Literal[
-    "text", "direct", "guided", "streaming", "streaming_text", "streaming_speech"
-]
+DatasetMode = Literal["text", "direct", "guided", "streaming", "streaming_text", "streaming_speech"]
 
 LAYOUTS: dict[DatasetMode, Mode] = {
     "text": "text",

@@ -11,6 +11,7 @@ never said. Reasons:
     long_list, too_long                 longer than one would listen to
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _contents(messages: Any, config: SpokenTurnsConfig) -> tuple[list[str], str 
         return [], "unknown_role"
     if roles[:1] == ["assistant"]:
         return [], "starts_with_assistant"
-    if any(one == two for one, two in zip(roles, roles[1:], strict=False)):
+    if any(one == two for one, two in itertools.pairwise(roles)):
         return [], "not_alternating"
     return [message["content"] for message in messages], None
 

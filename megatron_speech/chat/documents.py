@@ -150,9 +150,7 @@ class Composer:
                 sources.append(name)
         dataset.writer.add_documents(documents, sources)
 
-    def _document(
-        self, dataset: _Dataset, name: str, turns: list[list[int]]
-    ) -> np.ndarray | None:
+    def _document(self, dataset: _Dataset, name: str, turns: list[list[int]]) -> np.ndarray | None:
         """The dialogue up to its first exchange that cannot stand in this dataset."""
         template = self.template
         tokens = template.system(dataset.mode, dataset.questions)
@@ -207,9 +205,7 @@ def _require_some(dataset: _Dataset) -> None:
         )
 
 
-def _finish(
-    dataset: _Dataset, fingerprint: str | None, extra: dict[str, Any]
-) -> dict[str, Any]:
+def _finish(dataset: _Dataset, fingerprint: str | None, extra: dict[str, Any]) -> dict[str, Any]:
     path = dataset_path(dataset.writer.prefix, ".rejected.jsonl")
     counts = {"rejected": write_rejected(path, dataset.rejected), **extra}
     facts = dataset.writer.write_facts(f"dialogue_{dataset.name}", fingerprint, counts)

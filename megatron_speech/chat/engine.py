@@ -1,10 +1,10 @@
 """The chat engine: a model that hears and speaks, shared by any number of conversations.
 
-    engine = ChatEngine(model_folder, speech_tokenizer, decoder, ChatConfig(mode="streaming"))
-    session = engine.session()
-    for event in session.respond(audio, sample_rate_hz=16_000):  # or a text
-        ...                     # Heard, TextDelta, AudioChunk, Timing, at last Done
-    session.interrupt()         # from any thread
+engine = ChatEngine(model_folder, speech_tokenizer, decoder, ChatConfig(mode="streaming"))
+session = engine.session()
+for event in session.respond(audio, sample_rate_hz=16_000):  # or a text
+    ...                     # Heard, TextDelta, AudioChunk, Timing, at last Done
+session.interrupt()         # from any thread
 """
 
 from dataclasses import replace
@@ -37,8 +37,8 @@ class ChatEngine:
     Raises:
         CheckpointError: the folder holds no model, or no weights for its vocabulary.
         VocabularyError: the model has no speech tokens, or no marks of turns.
-        DataError: tokenizer or decoder belong to other codes than the model's.
-        ConfigError: a mode that the template does not know.
+        DataError: the speech tokenizer has other codes than the model.
+        ConfigError: the decoder has; or a mode that the template does not know.
     """
 
     def __init__(
@@ -113,26 +113,15 @@ def require_same_codes(
     """Refuse a speech tokenizer or speech decoder of other codes than the model's.
 
     Raises:
-        DataError: codebook sizes, fingerprints or frame rates differ, where they are known.
+        DataError, ConfigError: codebook sizes, fingerprints or frame rates differ.
     """
-    known = vocab.speech_tokenizer
-    if tokenizer is not None:
-        if tokenizer.num_codes != vocab.num_codes:
-            raise DataError(
-                f"the speech tokenizer has {tokenizer.num_codes} codes, {model} "
-                f"{vocab.num_codes}; use the speech tokenizer of the model's training"
-            )
-        vocab.require_speech_tokenizer(tokenizer.fingerprint, "the speech tokenizer", model)
-        known = tokenizer.fingerprint
-    theirs = getattr(decoder, "tokenizer_fingerprint", None)
-    if None not in (known, theirs) and known != theirs:
+    if tokenizer is None:
+        return
+    if tokenizer.num_codes != vocab.num_codes:
         raise DataError(
-            f"the speech decoder was trained on codes of speech tokenizer {theirs}, but {model} "
-            f"speaks codes of {known}; train a decoder on this tokenizer's codes"
+            f"the speech tokenizer has {tokenizer.num_codes} codes, {model} {vocab.num_codes}; use "
+            "the speech tokenizer of the model's training"
         )
-    rate = getattr(decoder, "frame_rate_hz", None)
-    if tokenizer is not None and rate is not None and rate != tokenizer.frame_rate_hz:
-        raise DataError(
-            f"the speech decoder expects {rate} codes a second, the speech tokenizer makes "
-            f"{tokenizer.frame_rate_hz}; use a decoder of the same frame rate"
-        )
+    vocab.require_speech_tokenizer(tokenizer.fingerprint, "the speech tokenizer", model)
+    if decoder is not None:
+        decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)

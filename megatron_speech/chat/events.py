@@ -91,6 +91,13 @@ class Turn:
     interrupted: bool = False
 
 
+@dataclass(frozen=True)
+class SpokenCodes:
+    """A question that was tokenised already: (n,) int64, from whoever heard it while it came."""
+
+    codes: np.ndarray
+
+
 class SpeechTokenizerLike(Protocol):
     """What the engine needs of a `SpeechTokenizer`."""
 
@@ -130,6 +137,12 @@ class SpeechDecoderLike(Protocol):
     @property
     def sample_rate_hz(self) -> int: ...
 
-    def decode(self, codes: np.ndarray, seed: int = 0) -> np.ndarray: ...
+    def check_codes_of(self, frame_rate_hz: float, num_codes: int, fingerprint: str) -> None:
+        """Raise a ConfigError if it was not trained on these codes."""
+        ...
 
-    def stream(self, seed: int = 0) -> DecoderStream: ...
+    def decode(
+        self, codes: np.ndarray, seed: int = 0, speaker: str | None = None
+    ) -> np.ndarray: ...
+
+    def stream(self, seed: int = 0, speaker: str | None = None) -> DecoderStream: ...

@@ -19,12 +19,15 @@ from .events import (
     Reason,
     SpeechDecoderLike,
     SpeechTokenizerLike,
+    SpokenCodes,
     Turn,
 )
 from .rhythm import Kind, Rhythm
 from .template import ChatTemplate, Modality, Mode, TemplateConfig
 
 _RATES_HZ = (8_000, 192_000)
+Question = np.ndarray | str | SpokenCodes
+"""Sound, float32 mono (samples,), text, or codes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class ChatConfig:
     """Tokens the model sees; older turns are forgotten. None: all positions it has."""
     decode_codes: int = 10
     """Codes given to the speech decoder at a time: 0.8 s at 12.5 Hz (paper section 3)."""
+    voice: str | None = None
+    """Voice of the answers, one that the speech decoder knows by name; None: nobody's."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the language model."""
     device: str = "cpu"
@@ -71,7 +76,7 @@ class Parts:
         """What speaks one answer; none where there is nothing to speak, or no decoder."""
         if self.decoder is None or self.config.mode == "text":
             return None
-        stream = self.decoder.stream(self.config.sampling.seed)
+        stream = self.decoder.stream(self.config.sampling.seed, self.config.voice)
         return Voice(stream, self.decoder.sample_rate_hz)
 
 
@@ -95,16 +100,15 @@ class ChatSession:
         """All turns as the model reads them, the system's first; what is forgotten included."""
         return [*self._system(), *(token for turn in self.history for token in turn.tokens)]
 
-    def respond(
-        self, user: np.ndarray | str, sample_rate_hz: int = SAMPLE_RATE_HZ
-    ) -> Iterator[Event]:
-        """Answer speech, float32 mono (samples,), or text: events as they come, `Done` the last.
+    def respond(self, user: Question, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Iterator[Event]:
+        """Answer speech, float32 mono (samples,) or codes, or text: events as they come.
 
-        An iterator that is left before its end counts as interrupted.
+        `Done` is the last. An iterator that is left before its end counts as interrupted.
 
         Raises:
             AudioError: silence, no samples, broken ones, or a rate that no microphone has.
-            DataError: an empty text, or a question too long for the model.
+            DataError: an empty question, or one too long for the model.
+            VocabularyError: codes that the model does not have.
             ConfigError: speech without a speech tokenizer, or the session answers already.
         """
         with self._lock:
@@ -132,7 +136,7 @@ class ChatSession:
             if not self._answering and heard_s is not None:
                 self._cut_to(heard_s)
 
-    def _respond(self, user: np.ndarray | str, sample_rate_hz: int) -> Iterator[Event]:
+    def _respond(self, user: Question, sample_rate_hz: int) -> Iterator[Event]:
         parts, watch = self._parts, Stopwatch()
         question, duration_s = self._question(user, sample_rate_hz)
         watch.lap("tokenise_s")
@@ -191,7 +195,7 @@ class ChatSession:
             yield from self._until_stopped(answer.take(token, kind))
         yield "interrupted"
 
-    def _question(self, user: np.ndarray | str, sample_rate_hz: int) -> tuple[Turn, float]:
+    def _question(self, user: Question, sample_rate_hz: int) -> tuple[Turn, float]:
         """The user's turn, and how long it was spoken."""
         template = self._parts.template
         if isinstance(user, str):
@@ -199,7 +203,12 @@ class ChatSession:
                 raise DataError("the question is empty; write something")
             ids = template.written_question(user.strip())
             return Turn(role="user", tokens=(template.stop_id, *ids), text=user.strip()), 0.0
-        codes, duration_s = self._codes(user, sample_rate_hz)
+        if isinstance(user, SpokenCodes):
+            codes, duration_s = np.asarray(user.codes, dtype=np.int64), 0.0
+            if not len(codes):
+                raise DataError("the question has no codes; say something")
+        else:
+            codes, duration_s = self._codes(user, sample_rate_hz)
         ids = template.spoken_question(codes)
         return Turn(role="user", tokens=(template.stop_id, *ids), codes=codes), duration_s
 
@@ -282,4 +291,3 @@ class ChatSession:
             codes=turn.codes[:heard],
             interrupted=True,
         )
-

@@ -1,7 +1,8 @@
 """Named configs of language models.
 
 `*-smoke` and `*-debug` fit two CPU cores; `t2t-*` are text-to-token models, `lm-*` speech-text
-language models, `sft-*` their fine-tuning on dialogues. Where the paper (arXiv 2411.17607, section 6) is silent, the value is ours.
+language models, `sft-*` their fine-tuning on dialogues. Where the paper (arXiv 2411.17607, section
+6) is silent, the value is ours.
 """
 
 from collections.abc import Callable
