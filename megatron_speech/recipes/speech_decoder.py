@@ -36,6 +36,8 @@ class SpeechDecoderRecipe:
     """Learn an embedding of every speaker of the manifests; a voice can then be asked for."""
     init_from: Path | None = None
     """Export of an earlier decoder to start from: the second stage starts from the first."""
+    codebook_of: Path | None = None
+    """Speech tokenizer whose codebook the embeddings of codes start from; none starts at random."""
     vocoder: Path | None = None
     """Vocoder to put into the export and to make samples with."""
 
@@ -68,7 +70,7 @@ def decoder_debug() -> SpeechDecoderRecipe:
             encoder_layers=3,
             encoder_heads=4,
             encoder_ffn_dim=768,
-            regulator_layers=2,
+            regulator_layers=1,
             flow_dim=128,
             flow_layers=3,
             flow_heads=2,

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import yaml
 from torch import nn
 
+from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
 from ..files import write_text
 from ..model.card import RUN_CONFIG
@@ -22,6 +23,7 @@ from ..speech_decoder.samples import FlowSamples, SampleBoard
 from ..speech_decoder.vocoder import HifiganVocoder, IstftVocoder, Vocoder, load_vocoder
 from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
+from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, Objective, process_group
 from ..training.loop import train
@@ -153,7 +155,21 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         tokenizer_fingerprint=info.tokenizer_fingerprint,
         speakers=speakers_of(utterances) if recipe.speaker_embedding else (),
     )
-    return FlowModel(config)
+    model = FlowModel(config)
+    if recipe.codebook_of is not None:
+        model.start_from_codebook(_codebook(recipe.codebook_of, info))
+    return model
+
+
+def _codebook(folder: Path, info: CodeShardInfo) -> torch.Tensor:
+    tokenizer = SpeechTokenizer.from_pretrained(folder)
+    if tokenizer.fingerprint != info.tokenizer_fingerprint:
+        raise ConfigError(
+            f"--codebook-of {folder} is speech tokenizer {tokenizer.fingerprint}; --codes are of "
+            f"{info.tokenizer_fingerprint}"
+        )
+    assert tokenizer.model.encoder.quantizer is not None
+    return tokenizer.model.encoder.quantizer.lookup(torch.arange(info.num_codes))
 
 
 def _vocoder(recipe: VocoderRecipe) -> Vocoder:

@@ -68,7 +68,7 @@ class FlowModel(nn.Module):
         self.embedding = nn.Embedding(config.num_codes, width)
         self.encoder = BlockCausalStack(Shape(width, config.encoder_layers, *sizes))
         self.speaker = nn.Embedding(len(config.speakers) + 1, width) if config.speakers else None
-        self.phase = nn.Linear(4, width)
+        self.spread = nn.Linear(width, config.anchors * width)
         self.regulator = BlockCausalStack(Shape(width, config.regulator_layers, *sizes))
         self.guess = nn.Linear(width, mels)
         self.time = nn.Sequential(
@@ -79,7 +79,7 @@ class FlowModel(nn.Module):
         sizes = (config.flow_heads, config.flow_ffn_dim, *common, _TIME_WIDTH)
         self.flow = BlockCausalStack(Shape(config.flow_dim, config.flow_layers, *sizes))
         self.flow_out = nn.Linear(config.flow_dim, mels)
-        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.normal_(self.embedding.weight)
         nn.init.zeros_(self.flow_out.weight)
         nn.init.zeros_(self.flow_out.bias)
 
@@ -104,9 +104,7 @@ class FlowModel(nn.Module):
             state=state and state.encoder,
         )  # fmt: skip
         places = frame_places(first_frame, frames, config, device)
-        turns = places.phase[:, None] * 2 * torch.pi * torch.tensor([0.5, 1.0], device=device)
-        phase = self.phase(torch.cat([turns.sin(), turns.cos()], dim=1))
-        hidden = encoded[:, places.codes - first_code] + phase
+        hidden = self._lengthen(encoded, places.codes - first_code, places.phase)
         if self.speaker is not None:
             rows = speakers if speakers is not None else codes.new_zeros(len(codes))
             hidden = hidden + self.speaker(rows)[:, None]
@@ -116,6 +114,20 @@ class FlowModel(nn.Module):
             state=state and state.regulator,
         )  # fmt: skip
         return hidden, self.guess(hidden)
+
+    def _lengthen(self, encoded: Tensor, codes: Tensor, phase: Tensor) -> Tensor:
+        """(B, N, W) at the rate of codes -> (B, F, W): each frame takes from its own code.
+
+        A code has an encoding for each of several anchors from its beginning to its end; a frame
+        mixes the two that it lies between.
+        """
+        count = self.config.anchors
+        anchors = self.spread(encoded).view(*encoded.shape[:2], count, -1)
+        place = phase * (count - 1)
+        below = place.long().clamp(max=max(count - 2, 0))
+        above = (below + 1).clamp(max=count - 1)
+        share = (place - below)[:, None].to(anchors.dtype)
+        return torch.lerp(anchors[:, codes, below], anchors[:, codes, above], share)
 
     def destination(
         self,
@@ -153,6 +165,18 @@ class FlowModel(nn.Module):
             "flow loss": (((ends - batch.mel) / left).square() * weight).sum(),
             "guess loss": ((guess - batch.mel).square() * weight).sum(),
         }
+
+    @torch.no_grad()
+    def start_from_codebook(self, vectors: Float[Tensor, "k d"]) -> None:
+        """Make the embeddings of codes whose vectors are alike alike.
+
+        The speech tokenizer's codebook, standardised, turned at random where the widths differ.
+        """
+        centred = (vectors.float() - vectors.float().mean(dim=0)) / vectors.float().std()
+        width = self.embedding.weight.shape[1]
+        if centred.shape[1] != width:
+            centred = centred @ torch.randn(centred.shape[1], width) / centred.shape[1] ** 0.5
+        self.embedding.weight.copy_(centred)
 
     @torch.no_grad()
     def sample(
