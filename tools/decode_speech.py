@@ -22,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> DecodeSummary:
     summary = decode_files(cli.parse(DecodeSpeechConfig, argv, __doc__ or ""))
     speed = summary.seconds / summary.audio_s if summary.audio_s else 0.0
     print(
-        f"{summary.spoken:,} utterances, {summary.audio_s:.1f} s of audio in {summary.seconds:.1f} s "
-        f"(real-time factor {speed:.2f}), {summary.reused:,} found finished, "
+        f"{summary.spoken:,} utterances, {summary.audio_s:.1f} s of audio in "
+        f"{summary.seconds:.1f} s (real-time factor {speed:.2f}), "
+        f"{summary.reused:,} found finished, "
         f"rejected: {describe_counts(summary.rejected)}"
     )
     if summary.first_audio_s is not None:

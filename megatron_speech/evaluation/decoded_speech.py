@@ -104,8 +104,9 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     if config.audio is not None:
         for clip in clips[:_SAMPLES]:
             for row in ROWS:
-                write_flac(config.audio / f"{clip.row.id.replace('/', '-')}.{row}.flac",
-                           clip.audio[row])  # fmt: skip
+                write_flac(
+                    config.audio / f"{clip.row.id.replace('/', '-')}.{row}.flac", clip.audio[row]
+                )
     return {
         "recordings": len(clips),
         "frame_rate_hz": decoder.frame_rate_hz,
@@ -147,9 +148,7 @@ def _read_clips(config: EvaluateDecoderConfig) -> list[_Clip]:
     return clips
 
 
-def _make_rows(
-    clip: _Clip, tokenizer: SpeechTokenizer, decoder: SpeechDecoder, seed: int
-) -> None:
+def _make_rows(clip: _Clip, tokenizer: SpeechTokenizer, decoder: SpeechDecoder, seed: int) -> None:
     codes = tokenizer.encode([clip.real_16_khz])[0]
     mel = log_mel(torch.from_numpy(clip.audio["real"])[None].to(decoder.device))
     with torch.no_grad():
@@ -184,9 +183,12 @@ def _stream(
 
 
 def _figures(
-    clips: list[_Clip], row: str, readers: dict[str, Recogniser],
-    judges: dict[str, ScriptedJudge], language: str,
-) -> dict[str, float]:  # fmt: skip
+    clips: list[_Clip],
+    row: str,
+    readers: dict[str, Recogniser],
+    judges: dict[str, ScriptedJudge],
+    language: str,
+) -> dict[str, float]:
     rate = SpeechDecoder.sample_rate_hz
     audio = [
         clip.real_16_khz if row == "real" else resample(clip.audio[row], rate).clip(-2, 2)
@@ -201,8 +203,10 @@ def _figures(
         np.mean([_mel_distance(clip.audio[row], clip.audio["real"]) for clip in clips])
     )
     if "speaker" in judges:
-        pairs = [(judges["speaker"](a), judges["speaker"](c.real_16_khz))
-                 for a, c in zip(audio, clips, strict=True)]  # fmt: skip
+        pairs = [
+            (judges["speaker"](a), judges["speaker"](c.real_16_khz))
+            for a, c in zip(audio, clips, strict=True)
+        ]
         figures["speaker_similarity"] = float(np.mean([_cosine(*pair) for pair in pairs]))
     if "utmos" in judges:
         figures["utmos"] = float(np.mean([judges["utmos"](clip)[0] for clip in audio]))

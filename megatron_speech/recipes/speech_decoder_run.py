@@ -96,9 +96,7 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
         vocoder = _vocoder(recipe)
         model = VocoderTraining(vocoder, recipe.objective)
         board = SampleBoard(save) if _shows_samples(recipe) else None
-        objective = VocoderObjective(
-            utterances, valid, recipe.objective, device, set_aside, board
-        )
+        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
         vocoder.save_pretrained(save / "export")
@@ -143,8 +141,8 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         facts = (found.num_codes, found.frame_rate_hz, found.tokenizer_fingerprint)
         if facts != (info.num_codes, info.frame_rate_hz, info.tokenizer_fingerprint):
             raise ConfigError(
-                f"--init-from {recipe.init_from} speaks {facts[0]} codes at {facts[1]} Hz of speech "
-                f"tokenizer {facts[2]}; --codes are {info.num_codes} at {info.frame_rate_hz} Hz of "
+                f"--init-from {recipe.init_from} speaks {facts[0]} codes at {facts[1]} Hz of "
+                f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at {info.frame_rate_hz} Hz of "
                 f"{info.tokenizer_fingerprint}"
             )
         return model

@@ -82,7 +82,14 @@ class SpeechDecoderConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_codes", "block_codes", "anchors", "encoder_layers", "flow_layers", "conv_kernel_size"):
+        for name in (
+            "num_codes",
+            "block_codes",
+            "anchors",
+            "encoder_layers",
+            "flow_layers",
+            "conv_kernel_size",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
         if self.lookback_blocks < 0 or self.regulator_layers < 0:

@@ -49,7 +49,9 @@ class Places:
     """How far into it, 0..1."""
 
 
-def frame_places(first: int, last: int, config: SpeechDecoderConfig, device: torch.device) -> Places:
+def frame_places(
+    first: int, last: int, config: SpeechDecoderConfig, device: torch.device
+) -> Places:
     """Places of frames first .. last - 1."""
     middle = torch.arange(first, last, device=device) * HOP_SAMPLES + HOP_SAMPLES // 2
     size = config.samples_per_code
@@ -72,9 +74,11 @@ class FlowModel(nn.Module):
         self.regulator = BlockCausalStack(Shape(width, config.regulator_layers, *sizes))
         self.guess = nn.Linear(width, mels)
         self.time = nn.Sequential(
-            nn.Linear(_TIME_WIDTH, config.flow_dim), nn.SiLU(),
-            nn.Linear(config.flow_dim, _TIME_WIDTH), nn.SiLU(),
-        )  # fmt: skip
+            nn.Linear(_TIME_WIDTH, config.flow_dim),
+            nn.SiLU(),
+            nn.Linear(config.flow_dim, _TIME_WIDTH),
+            nn.SiLU(),
+        )
         self.flow_in = nn.Linear(2 * mels + width, config.flow_dim)
         sizes = (config.flow_heads, config.flow_ffn_dim, *common, _TIME_WIDTH)
         self.flow = BlockCausalStack(Shape(config.flow_dim, config.flow_layers, *sizes))
@@ -100,19 +104,24 @@ class FlowModel(nn.Module):
         positions = torch.arange(first_code, first_code + codes.shape[1], device=device)
         valid = _valid(lengths and lengths[0], codes.shape[1])
         encoded = self.encoder(
-            self.embedding(codes), positions, positions // config.block_codes, valid,
+            self.embedding(codes),
+            positions,
+            positions // config.block_codes,
+            valid,
             state=state and state.encoder,
-        )  # fmt: skip
+        )
         places = frame_places(first_frame, frames, config, device)
         hidden = self._lengthen(encoded, places.codes - first_code, places.phase)
         if self.speaker is not None:
             rows = speakers if speakers is not None else codes.new_zeros(len(codes))
             hidden = hidden + self.speaker(rows)[:, None]
         hidden = self.regulator(
-            hidden, torch.arange(first_frame, frames, device=device),
-            places.codes // config.block_codes, _valid(lengths and lengths[1], hidden.shape[1]),
+            hidden,
+            torch.arange(first_frame, frames, device=device),
+            places.codes // config.block_codes,
+            _valid(lengths and lengths[1], hidden.shape[1]),
             state=state and state.regulator,
-        )  # fmt: skip
+        )
         return hidden, self.guess(hidden)
 
     def _lengthen(self, encoded: Tensor, codes: Tensor, phase: Tensor) -> Tensor:
@@ -150,9 +159,11 @@ class FlowModel(nn.Module):
     def forward(self, batch: "FlowInputs") -> dict[str, Tensor]:
         """Losses of a padded batch: `flow loss` and `guess loss`, means over valid values."""
         hidden, guess = self.condition(
-            batch.codes, batch.mel.shape[1], batch.speakers,
+            batch.codes,
+            batch.mel.shape[1],
+            batch.speakers,
             (batch.code_lengths, batch.frame_lengths),
-        )  # fmt: skip
+        )
         valid = _valid(batch.frame_lengths, batch.mel.shape[1])
         assert valid is not None
         kept = batch.kept[:, None, None].to(guess.dtype)
@@ -180,9 +191,13 @@ class FlowModel(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self, codes: Int64[Tensor, "1 n"], state: FlowState, seed: int, speaker: int,
+        self,
+        codes: Int64[Tensor, "1 n"],
+        state: FlowState,
+        seed: int,
+        speaker: int,
         sampling: SamplingConfig,
-    ) -> Float[Tensor, "frames mels"]:  # fmt: skip
+    ) -> Float[Tensor, "frames mels"]:
         """Log-mels of the next codes of an utterance: whole blocks, or its last.
 
         Which codes come together changes nothing but the rounding.
@@ -199,8 +214,9 @@ class FlowModel(nn.Module):
         state.steps = state.steps or [StackState() for _ in times[1:]]
         for own, now, then in zip(state.steps, times[:-1], times[1:], strict=True):
             t = torch.full((len(hidden),), now, device=codes.device)
-            ends = self.destination(x.expand(len(hidden), -1, -1), t, hidden, guess, first,
-                                    state=own)  # fmt: skip
+            ends = self.destination(
+                x.expand(len(hidden), -1, -1), t, hidden, guess, first, state=own
+            )
             end = ends[:1]
             if guided:
                 end = (1 + sampling.guidance) * end - sampling.guidance * ends[1:]

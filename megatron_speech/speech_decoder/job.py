@@ -19,7 +19,6 @@ from ..files import atomic_path, fingerprint_of, read_json, write_json
 from ..progress import Progress
 from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
-from .config import SamplingConfig
 from .decoder import SpeechDecoder
 
 _LOUDEST = 32767 / 32768
@@ -133,9 +132,13 @@ def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
     if not spoken + reused:
         raise DataError(f"no usable utterance; set aside: {describe_counts(counts)}")
     return DecodeSummary(
-        spoken=spoken, reused=reused, audio_s=audio_s, seconds=seconds,
-        first_audio_s=float(np.mean(first)) if first else None, rejected=counts,
-    )  # fmt: skip
+        spoken=spoken,
+        reused=reused,
+        audio_s=audio_s,
+        seconds=seconds,
+        first_audio_s=float(np.mean(first)) if first else None,
+        rejected=counts,
+    )
 
 
 def open_decoder(config: DecodeSpeechConfig) -> SpeechDecoder:

@@ -15,7 +15,9 @@ BLOCK = 10
 def sample(flow, codes: np.ndarray, **changes) -> torch.Tensor:
     sampling = changes.get("sampling", flow.config.sampling)
     rows = torch.from_numpy(codes)[None]
-    return flow.sample(rows, FlowState(), changes.get("seed", 0), changes.get("speaker", 0), sampling)
+    return flow.sample(
+        rows, FlowState(), changes.get("seed", 0), changes.get("speaker", 0), sampling
+    )
 
 
 def test_later_blocks_change_nothing_and_the_own_block_does():
@@ -96,7 +98,13 @@ def test_noise_belongs_to_frames():
 
 def test_sampling_settings_do_what_they_say():
     flow, codes = tiny_flow(), random_codes(12)
-    assert step_times(SamplingConfig(euler_steps=4, time_schedule="linear")) == [0, 0.25, 0.5, 0.75, 1]
+    assert step_times(SamplingConfig(euler_steps=4, time_schedule="linear")) == [
+        0,
+        0.25,
+        0.5,
+        0.75,
+        1,
+    ]
     cosine = step_times(SamplingConfig(euler_steps=4))
     assert (cosine[0], cosine[-1]) == (0, pytest.approx(1))
     assert np.diff(cosine).tolist() == sorted(np.diff(cosine))

@@ -26,9 +26,16 @@ def test_equals_an_independent_implementation():
         N_FFT // 2 + 1, 80, 0.0, 8000.0, SAMPLE_RATE_HZ, norm="slaney", mel_scale="slaney"
     )
     expected = spectrogram(
-        np.pad(audio, MARGIN_SAMPLES), window_function(N_FFT, "hann"), N_FFT, HOP_SAMPLES,
-        power=1.0, center=False, mel_filters=filters, mel_floor=1e-5, log_mel="log",
-    )  # fmt: skip
+        np.pad(audio, MARGIN_SAMPLES),
+        window_function(N_FFT, "hann"),
+        N_FFT,
+        HOP_SAMPLES,
+        power=1.0,
+        center=False,
+        mel_filters=filters,
+        mel_floor=1e-5,
+        log_mel="log",
+    )
     found = log_mel(torch.from_numpy(audio)[None])[0]
     assert found.shape == (80, 20)
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-4)

@@ -85,8 +85,15 @@ def write_material(folder: Path, clips: int = 12, frame_rate_hz: float = 12.5) -
         path = folder / f"{number}.flac"
         soundfile.write(path, 0.2 * random.standard_normal(samples), 16_000)
         name = f"u{number}"
-        rows.append(ManifestRow(id=name, path=path, text="the cat sat on a mat",
-                                speaker=f"voice-{number % 2}", duration_s=samples / 16_000))  # fmt: skip
+        rows.append(
+            ManifestRow(
+                id=name,
+                path=path,
+                text="the cat sat on a mat",
+                speaker=f"voice-{number % 2}",
+                duration_s=samples / 16_000,
+            )
+        )
         count = -int(-samples * frame_rate_hz // 16_000)
         codes = random.integers(0, NUM_CODES, count + (20 if name == "u2" else 0))
         if name != "u1":
