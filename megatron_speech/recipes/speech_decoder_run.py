@@ -142,8 +142,8 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         if facts != (info.num_codes, info.frame_rate_hz, info.tokenizer_fingerprint):
             raise ConfigError(
                 f"--init-from {recipe.init_from} speaks {facts[0]} codes at {facts[1]} Hz of "
-                f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at {info.frame_rate_hz} Hz of "
-                f"{info.tokenizer_fingerprint}"
+                f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at "
+                f"{info.frame_rate_hz} Hz of {info.tokenizer_fingerprint}"
             )
         return model
     config: SpeechDecoderConfig = replace(
