@@ -1,4 +1,4 @@
-"""A small vocabulary and model for chats, a tokenizer and a decoder that can be followed by hand."""
+"""A small model for chats, a tokenizer and a decoder that can be followed by hand."""
 
 from pathlib import Path
 

@@ -183,11 +183,11 @@ def test_lines_that_are_no_dialogues_are_set_aside(world, tmp_path):
 
 def test_nothing_usable_is_an_error(world, tmp_path):
     write_dialogues(tmp_path / "in.jsonl", {"c": DIALOGUES["c"]})
-    with pytest.raises(DataError, match="no dialogue .* can be spoken: {'code': 1}"):
+    with pytest.raises(DataError, match=r"no dialogue .* can be spoken: {'code': 1}"):
         build_dialogues(config_of(world, tmp_path, input=(str(tmp_path / "in.jsonl"),)))
     write_dialogues(tmp_path / "d.jsonl", {"d": DIALOGUES["d"]})
-    with pytest.raises(DataError, match="no dialogue is left .*no_codes_of_question"):
-        config = config_of(world, tmp_path / "d", input=(str(tmp_path / "d.jsonl"),))
+    config = config_of(world, tmp_path / "d", input=(str(tmp_path / "d.jsonl"),))
+    with pytest.raises(DataError, match=r"no dialogue is left .*no_codes_of_question"):
         build_dialogues(config, LookUpEngine())
 
 

@@ -251,7 +251,7 @@ def test_an_export_without_speech_tokens_is_refused(model, tmp_path):
     vocab = SpeechTextVocab.from_pretrained(model)
     plain = SpeechTextVocab.extend(write_plain(tmp_path), 16, specials=("<|begin_of_audio|>",))
     folder = write_model(tmp_path / "plain", plain)
-    with pytest.raises(VocabularyError, match="no <|system|>"):
+    with pytest.raises(VocabularyError, match=r"no <\|system\|>"):
         ChatEngine(folder)
     (model_without := tmp_path / "bare").mkdir()
     vocab.text.save(model_without, ())

@@ -146,11 +146,11 @@ def test_bad_input_is_refused(folder, tmp_path):
     asked = vars(item(turns=("Never spoken.",)))
     (tmp_path / "items.jsonl").write_text(json.dumps(asked))
     flags = arguments(folder, "--items", str(tmp_path / "items.jsonl"))
-    with pytest.raises(DataError, match="'Never spoken.'"):
+    with pytest.raises(DataError, match=r"'Never spoken\.'"):
         evaluate_chat.main(flags)
     (tmp_path / "items.jsonl").write_text(json.dumps({**asked, "answers": []}))
     with pytest.raises(DataError, match="no turns or no answers"):
         read_chat_items(tmp_path / "items.jsonl")
-    paths = {name: folder for name in ("model", "speech_tokenizer", "items", "output")}
+    paths = dict.fromkeys(("model", "speech_tokenizer", "items", "output"), folder)
     with pytest.raises(ConfigError, match="--utmos-model"):
         EvaluateChatConfig(**paths, questions=(folder,), utmos_model=folder)
