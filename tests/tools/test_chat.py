@@ -10,11 +10,12 @@ from megatron_speech import speech_decoder as speech_decoder_room
 from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError
-from tests.chat.parts import FINGERPRINT, EchoDecoder, ToneTokenizer, question
+from tests.chat.parts import EchoDecoder, ToneTokenizer, question
 from tests.data.language_data import NUM_CODES
 from tests.tools.pretraining import TINY, start, write_data
 from tools import build_dialogues, chat, convert_checkpoint
 
+FINGERPRINT = "codes-a"  # as of the datasets that the model is pre-trained on
 INFO = CodeShardInfo(frame_rate_hz=12.5, num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
 
 
@@ -79,11 +80,15 @@ def test_fine_tuning_starts_from_the_runs_own_checkpoint(folder, tuned):
 @pytest.fixture
 def parts(monkeypatch):
     class Tones(ToneTokenizer):
+        fingerprint = FINGERPRINT
+
         @classmethod
         def from_pretrained(cls, path):
             return cls()
 
     class Echo(EchoDecoder):
+        fingerprint = FINGERPRINT
+
         @classmethod
         def from_pretrained(cls, path):
             return cls()
