@@ -25,9 +25,7 @@ def build_page(data: PageData) -> str:
     return html_page(title, sections.opening(data), shown, sections.closing())
 
 
-def html_page(
-    title: str, opening: str, parts: Sequence[tuple[str, str, str]], closing: str
-) -> str:
+def html_page(title: str, opening: str, parts: Sequence[tuple[str, str, str]], closing: str) -> str:
     """One self-contained page; of `parts`, (anchor, heading, body), those with a body are shown."""
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     shown = [part for part in parts if part[2]]
