@@ -73,7 +73,7 @@ def test_cost_and_memory_of_a_block_do_not_grow(lookback: int):
 
 
 def test_look_back_is_bounded():
-    """Layers add up: beyond layers x look-back of all stacks nothing is left of a code.
+    """Layers and Euler steps add up, but beyond all of them nothing is left of a code.
 
     Without convolutions, each of which reaches into the next block.
     """
@@ -83,7 +83,8 @@ def test_look_back_is_bounded():
     changed = codes.copy()
     changed[0] = (changed[0] + 1) % NUM_CODES
     difference = (sample(flow, codes) - sample(flow, changed)).abs().amax(dim=1)
-    reach = flow.config.frames_until(4 * BLOCK)  # three stacks of one layer
+    layers = 1 + 1 + flow.config.sampling.euler_steps
+    reach = flow.config.frames_until((1 + layers) * BLOCK)
     assert difference[: flow.config.frames_until(BLOCK)].min() > 1e-5
     assert difference[reach:].max() < 1e-6
 
