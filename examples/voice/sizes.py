@@ -28,6 +28,8 @@ class VoiceSize:
     """Dialogues of StoryWorld to fine-tune on."""
     items: int
     """Questions of each kind to ask the model."""
+    longest_answer: int = 200
+    """Tokens of an answer."""
     generation_flags: tuple[str, ...] = ()
     """Further flags of the job that speaks the dialogues."""
     has_bars: bool = True
@@ -48,6 +50,7 @@ SMOKE = VoiceSize(
     test_recordings=4,
     dialogues=60,
     items=2,
+    longest_answer=30,
     # What twenty steps of a text-to-token model speak passes no gate.
     generation_flags=(
         "--temperature=1.0",

@@ -169,6 +169,7 @@ def chat_evaluation(demo: VoiceDemo, done: Done) -> Figures:
             items=texts / "eval.jsonl",
             questions=codes,
             modes=MODES,
+            max_new_tokens=demo.size.longest_answer,
             output=demo.path("chat", "results.json"),
         )
     )
@@ -189,6 +190,7 @@ def conversation(demo: VoiceDemo, done: Done) -> Figures:
             speech_tokenizer=demo.base / "speech_tokenizer" / "export",
             decoder=demo.path("voice", "export"),
             output_dir=folder,
+            max_new_tokens=demo.size.longest_answer,
             ask=asked,
         )
     )
@@ -262,6 +264,7 @@ CHAIN = (
         name="chat",
         title="Questions, asked aloud",
         run=chat_evaluation,
+        settings=("longest_answer",),
         folders=("chat",),
     ),
     Stage(
