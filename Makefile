@@ -11,7 +11,8 @@ VLLM := .venv-vllm
 SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full test test-long test-slurm test-docker test-gpu lint format bench bench-gpu clean
+.PHONY: help install demo demo-full voice-demo test test-long test-slurm test-docker test-gpu \
+  lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -32,6 +33,11 @@ demo: $(STAMP)
 ## demo-full  adds the tokenizer without VQ and three seeds of both language models
 demo-full:
 	$(MAKE) demo SIZE=full
+
+## voice-demo after `make demo`: speech decoder, fine-tuning on dialogues; runs/voice/report.html
+voice-demo: $(STAMP)
+	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
+	  --output $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
 
 ## test       all tests that need neither a GPU nor an hour
 test: $(STAMP)

@@ -78,7 +78,7 @@ def check_waveform(waveform: np.ndarray, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Excerpt:
-    """Which part of a recording is meant; by default all of it."""
+    """Which part of a recording is meant, by default all of it, and how it is wanted."""
 
     start_s: float = 0.0
     """Where it begins."""
@@ -86,13 +86,15 @@ class Excerpt:
     """How long it is; None goes on to the end."""
     channels: tuple[int, ...] | None = None
     """Channels that are averaged, from 0; None takes all."""
+    rate_hz: int = SAMPLE_RATE_HZ
+    """Sample rate of what is read, whatever the file's is."""
 
 
 WHOLE = Excerpt()
 
 
 def read_audio(path: str | PathLike[str], excerpt: Excerpt = WHOLE) -> np.ndarray:
-    """Read a recording of any rate and channel count as float32 mono at 16 kHz.
+    """Read a recording of any rate and channel count as float32 mono, at 16 kHz by default.
 
     Channels are averaged; other rates are resampled by soxr at high quality.
 
@@ -111,8 +113,7 @@ def stream_audio(
 ) -> Iterator[np.ndarray]:
     """The waveform of `read_audio` in blocks (n,): memory does not grow with the recording.
 
-    `name` says in errors whose it is. That a recording is silent or cut short shows at its end
-    only, so nothing may be kept of one that raises.
+    `name` says in errors whose it is. Silence and cut ends show late: keep nothing on errors.
 
     Raises:
         AudioError: as `read_audio`, possibly after some blocks.
@@ -122,7 +123,7 @@ def stream_audio(
     size, peak = 0, 0.0
     try:
         with soundfile.SoundFile(source) as file:
-            for block in _mono_16_khz(file, name, excerpt):
+            for block in _mono_blocks(file, name, excerpt):
                 if block.size:
                     highest = float(np.abs(block).max())
                     if not highest <= LOUDEST:
@@ -136,16 +137,16 @@ def stream_audio(
     check_waveform(np.full(min(size, 1), peak), name)
 
 
-def _mono_16_khz(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
-    """Blocks of mono audio at 16 kHz: hours of many channels fit.
+def _mono_blocks(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
+    """Blocks of mono audio at `excerpt.rate_hz`: hours of many channels fit.
 
     Raises:
         AudioError: the excerpt lies outside, or there is less audio than the header promises.
     """
     wanted = _select(file, name, excerpt)
     resampler = None
-    if file.samplerate != SAMPLE_RATE_HZ:
-        resampler = soxr.ResampleStream(file.samplerate, SAMPLE_RATE_HZ, 1, dtype="float32")
+    if file.samplerate != excerpt.rate_hz:
+        resampler = soxr.ResampleStream(file.samplerate, excerpt.rate_hz, 1, dtype="float32")
     most = max(_BLOCK_FRAMES // file.channels, 1)
     frames, last = 0, False
     while not last:

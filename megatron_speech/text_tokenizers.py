@@ -37,6 +37,7 @@ class TextTokenizer(Protocol):
     def offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def id_of(self, token: str) -> int | None: ...
+    def special_ids(self) -> set[int]: ...
     def digest(self, without: Set[str]) -> str: ...
     def save(self, folder: Path, added: Sequence[str]) -> None: ...
 
@@ -83,6 +84,11 @@ class HuggingFaceTokenizer:
 
     def id_of(self, token: str) -> int | None:
         return self._tokenizer.token_to_id(token)
+
+    def special_ids(self) -> set[int]:
+        """Ids that no text is made of."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {i for i, token in added.items() if token.special}
 
     def digest(self, without: Set[str]) -> str:
         """Identifies how text becomes ids; tokens of `without` do not count."""
@@ -134,6 +140,11 @@ class SentencePieceTokenizer:
     def id_of(self, token: str) -> int | None:
         found = self._processor.piece_to_id(token)
         return None if found == self._processor.unk_id() else found
+
+    def special_ids(self) -> set[int]:
+        """Ids that no text is made of."""
+        model = self._processor
+        return {i for i in range(self.size) if model.is_control(i) or model.is_unknown(i)}
 
     def digest(self, without: Set[str]) -> str:
         """The digest of the `tokenizer.json` that `save` writes."""

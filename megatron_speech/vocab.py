@@ -21,7 +21,11 @@ BEGIN_OF_AUDIO = "<|begin_of_audio|>"
 END_OF_AUDIO = "<|end_of_audio|>"
 SPEAK = "<|speak|>"
 TRANSCRIBE = "<|transcribe|>"
-DEFAULT_SPECIALS = (BEGIN_OF_AUDIO, END_OF_AUDIO, SPEAK, TRANSCRIBE)
+SYSTEM = "<|system|>"
+USER = "<|user|>"
+ASSISTANT = "<|assistant|>"
+ROLES = (SYSTEM, USER, ASSISTANT)
+DEFAULT_SPECIALS = (BEGIN_OF_AUDIO, END_OF_AUDIO, SPEAK, TRANSCRIBE, *ROLES)
 PADDING_MULTIPLE = 1024
 _FILE_NAME = "speech_text_vocab.json"
 
@@ -95,6 +99,7 @@ class SpeechTextVocab:
             specials=ids,
             padded_size=_padded(max(next_id, base_rows), padding_multiple),
             added=tuple(added),
+            speech_tokenizer=_speech_tokenizer_of(text_tokenizer),
             base_rows=base_rows,
         )
 
@@ -268,6 +273,12 @@ class SpeechTextVocab:
 
 def _padded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
+
+
+def _speech_tokenizer_of(text_tokenizer: str | Path) -> str | None:
+    """Whose codes a vocabulary holds already, if it says so."""
+    facts = Path(text_tokenizer) / _FILE_NAME
+    return read_json(facts).get("speech_tokenizer") if facts.is_file() else None
 
 
 def _rows_of_model(text_tokenizer: str | Path) -> int:

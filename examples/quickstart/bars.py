@@ -15,19 +15,19 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     heard, heard_control = model["topic"]["s2t"], control["topic"]["s2t"]
     spoken = model["topic"]["t2s"]
     bars = [
-        _at_most("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], 0.12),
-        _at_most("Speech tokenizer: word errors, held-out voice",
+        at_most("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], 0.12),
+        at_most("Speech tokenizer: word errors, held-out voice",
                  tokenizer["wer_held_out_voice"], 0.18),
-        _at_least("Speech tokenizer: codebook use", tokenizer["codebook_usage"], 0.80),
-        _points("Text-to-token: word errors beyond real codes, sentences",
+        at_least("Speech tokenizer: codebook use", tokenizer["codebook_usage"], 0.80),
+        points("Text-to-token: word errors beyond real codes, sentences",
                 t2t["wer"] - t2t["wer_real_codes"], 0.05),
-        _points("Text-to-token: word errors beyond real codes, word windows",
+        points("Text-to-token: word errors beyond real codes, word windows",
                 t2t["wer_windows"] - t2t["wer_real_codes_windows"], 0.05),
-        _at_least("S→T, Topic-StoryCloze", heard["accuracy"], 0.85),
-        _gain("S→T, Topic-StoryCloze, above the control",
+        at_least("S→T, Topic-StoryCloze", heard["accuracy"], 0.85),
+        gain("S→T, Topic-StoryCloze, above the control",
               heard["accuracy"] - heard_control["accuracy"], 0.25),
-        _at_least("S→T, StoryCloze", model["story"]["s2t"]["accuracy"], 0.75),
-        _at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
+        at_least("S→T, StoryCloze", model["story"]["s2t"]["accuracy"], 0.75),
+        at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
         {
             "name": "Items of each cloze task",
             "wanted": f"≥ {LEAST_ITEMS}",
@@ -48,21 +48,26 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return bars
 
 
-def _at_most(name: str, value: float, bound: float) -> dict[str, Any]:
-    return _bar(name, f"≤ {100 * bound:.0f}%", f"{100 * value:.1f}%", value <= bound)
+def at_most(name: str, value: float, bound: float) -> dict[str, Any]:
+    """A share that must not be larger."""
+    return bar(name, f"≤ {100 * bound:.0f}%", f"{100 * value:.1f}%", value <= bound)
 
 
-def _at_least(name: str, value: float, bound: float) -> dict[str, Any]:
-    return _bar(name, f"≥ {100 * bound:.0f}%", f"{100 * value:.1f}%", value >= bound)
+def at_least(name: str, value: float, bound: float) -> dict[str, Any]:
+    """A share that must not be smaller."""
+    return bar(name, f"≥ {100 * bound:.0f}%", f"{100 * value:.1f}%", value >= bound)
 
 
-def _points(name: str, value: float, bound: float) -> dict[str, Any]:
-    return _bar(name, f"≤ {100 * bound:.0f} points", f"{100 * value:+.1f}", value <= bound)
+def points(name: str, value: float, bound: float) -> dict[str, Any]:
+    """A difference of shares that must not be larger."""
+    return bar(name, f"≤ {100 * bound:.0f} points", f"{100 * value:+.1f}", value <= bound)
 
 
-def _gain(name: str, value: float, bound: float) -> dict[str, Any]:
-    return _bar(name, f"≥ {100 * bound:.0f} points", f"{100 * value:+.1f}", value >= bound)
+def gain(name: str, value: float, bound: float) -> dict[str, Any]:
+    """A difference of shares that must not be smaller."""
+    return bar(name, f"≥ {100 * bound:.0f} points", f"{100 * value:+.1f}", value >= bound)
 
 
-def _bar(name: str, wanted: str, value: str, met: bool) -> dict[str, Any]:
+def bar(name: str, wanted: str, value: str, met: bool) -> dict[str, Any]:
+    """What was asked, what came, and whether that meets it."""
     return {"name": name, "wanted": wanted, "value": value, "met": bool(met)}

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     machine = measure_machine(config.output / "machine.json")
     demo = Demo(size=size, output=config.output, machine=machine, text=config.text)
     _announce(demo)
-    _prepare_process()
+    prepare_process()
     done, seconds = run_stages(chain(size), demo)
 
     from examples.quickstart.page import build_page
@@ -52,11 +52,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     files.write_json(config.output / "report.json", report)
     page = build_page(gather_page(demo, report))
     files.write_text(config.output / "report.html", page)
-    _summarise(report, config.output)
+    print_times_and_bars(report)
+    if report["text"]:
+        error_rate = 100 * report["text_to_token"]["wer_user_text"]
+        print(f"Word errors of the codes made for your text: {error_rate:.1f}%")
+    print(f"The page to read: {config.output / 'report.html'}")
     return report
 
 
-def _prepare_process() -> None:
+def prepare_process() -> None:
     """All cores for torch, and no progress bars from libraries: the tools show their own."""
     import torch
     from transformers.utils import logging
@@ -76,7 +80,8 @@ def _announce(demo: Demo) -> None:
     )
 
 
-def _summarise(report: dict[str, Any], output: Path) -> None:
+def print_times_and_bars(report: dict[str, Any]) -> None:
+    """Seconds of each stage, and what was asked beside what came."""
     from rich.console import Console
     from rich.table import Table
 
@@ -92,10 +97,6 @@ def _summarise(report: dict[str, Any], output: Path) -> None:
             verdict = "[green]met[/green]" if bar["met"] else "[yellow]falls short[/yellow]"
             bars.add_row(bar["name"], bar["wanted"], bar["value"], verdict)
         console.print(bars)
-    if report["text"]:
-        error_rate = 100 * report["text_to_token"]["wer_user_text"]
-        console.print(f"Word errors of the codes made for your text: {error_rate:.1f}%")
-    console.print(f"The page to read: {output / 'report.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

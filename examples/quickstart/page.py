@@ -1,5 +1,6 @@
 """The report page: one self-contained HTML file from the figures and samples of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from examples.quickstart import sections, stage_sections
@@ -19,17 +20,22 @@ _SECTIONS = [
 
 def build_page(data: PageData) -> str:
     """The page as HTML. Style, pictures and audio are inside; nothing is fetched."""
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     shown = [(key, title, make(data)) for key, title, make in _SECTIONS]
-    shown = [(key, title, body) for key, title, body in shown if body]
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in shown)
+    title = "megatron_speech: the whole chain"
+    return html_page(title, sections.opening(data), shown, sections.closing())
+
+
+def html_page(title: str, opening: str, parts: Sequence[tuple[str, str, str]], closing: str) -> str:
+    """One self-contained page; of `parts`, (anchor, heading, body), those with a body are shown."""
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    shown = [part for part in parts if part[2]]
+    links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in shown)
     bodies = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{body}</section>' for key, title, body in shown
+        f'<section id="{key}"><h2>{heading}</h2>{body}</section>' for key, heading, body in shown
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>megatron_speech: the whole chain</title><style>{style}</style></head><body><main>"
-        f"{sections.opening(data)}<nav>{links}</nav>{bodies}{sections.closing(data)}"
-        "</main></body></html>\n"
+        f"<title>{title}</title><style>{style}</style></head><body><main>"
+        f"{opening}<nav>{links}</nav>{bodies}{closing}</main></body></html>\n"
     )

@@ -31,6 +31,13 @@ class Demo:
         """A path in the run's folder."""
         return self.output.joinpath(*parts)
 
+    def identity(self) -> str:
+        """Fingerprint of what every stage depends on: precision, and the user's text."""
+        sizes = [
+            (name, Path(name).stat().st_size if Path(name).exists() else -1) for name in self.text
+        ]
+        return fingerprint_of(self.machine["precision"], repr(sizes))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -55,7 +62,7 @@ def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, dict[str, flo
     A stage is done if its marker carries the fingerprint of its settings and of every stage
     before it. One that was begun with other settings starts afresh.
     """
-    done, seconds, chain = Done(), {}, _start(demo)
+    done, seconds, chain = Done(), {}, demo.identity()
     for number, stage in enumerate(stages, start=1):
         chain = fingerprint_of(chain, stage.name, repr(_settings(stage, demo)))
         marker = demo.path("stages", f"{stage.name}.json")
@@ -87,12 +94,6 @@ def _run(stage: Stage, demo: Demo, done: Done, marker: Path, chain: str) -> dict
     return state
 
 
-def _start(demo: Demo) -> str:
-    """Fingerprint of what every stage depends on: precision, and the user's text."""
-    files = [(name, Path(name).stat().st_size if Path(name).exists() else -1) for name in demo.text]
-    return fingerprint_of(demo.machine["precision"], repr(files))
-
-
 def _settings(stage: Stage, demo: Demo) -> dict[str, Any]:
     return {name: getattr(demo.size, name) for name in stage.settings}
 
@@ -112,3 +113,9 @@ def to_flags(**values: Any) -> list[str]:
         parts = value if isinstance(value, list | tuple) else [value]
         flags += [f"--{name.replace('_', '-')}", *map(str, parts)]
     return flags
+
+
+def require_finished(finished: bool) -> None:
+    """A training that caught a stop signal has saved its state; stop the demo as well."""
+    if not finished:
+        raise KeyboardInterrupt

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+import numpy as np
+
 from examples.quickstart import charts
 from examples.quickstart.chain_picture import chain
 from examples.quickstart.page_data import PageData, Recording
@@ -147,10 +149,11 @@ def _recording_card(recording: Recording) -> str:
     seconds = len(recording.samples) / recording.sample_rate_hz
     picture = charts.waveform(recording.samples, recording.codes, f"Waveform of: {recording.text}")
     numbers = " ".join(str(code) for code in recording.codes.tolist())
+    source = audio_source(recording.samples, recording.sample_rate_hz)
     return (
         f'<div class="card"><div class="tag"><span>{escape(recording.kind)}</span>'
         f"<span>{escape(recording.speaker)} · {seconds:.1f} s</span></div>{picture}"
-        f'<audio controls preload="none" src="{_audio_source(recording)}"></audio>'
+        f'<audio controls preload="none" src="{source}"></audio>'
         f'<p class="said">{escape(recording.text)}</p>'
         f'<p class="read">read back: {_marked_reading(recording.text, recording.reading)}</p>'
         f"<details><summary>{len(recording.codes)} codes</summary>"
@@ -158,11 +161,12 @@ def _recording_card(recording: Recording) -> str:
     )
 
 
-def _audio_source(recording: Recording) -> str:
+def audio_source(samples: np.ndarray, sample_rate_hz: int) -> str:
+    """Sound (samples,) as a FLAC inside the page."""
     import soundfile
 
     buffer = io.BytesIO()
-    soundfile.write(buffer, recording.samples, recording.sample_rate_hz, format="FLAC")
+    soundfile.write(buffer, samples, sample_rate_hz, format="FLAC")
     return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -185,7 +189,7 @@ def _marked_reading(said: str, read: str) -> str:
     return " ".join(marked) or "(nothing)"
 
 
-def closing(data: PageData) -> str:
+def closing() -> str:
     """Where the figures are."""
     return (
         "<footer>The same figures, for programs: <code>report.json</code> beside this page. After "

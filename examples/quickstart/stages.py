@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart import corpora
-from examples.quickstart.runner import Demo, Done, Figures, to_flags
+from examples.quickstart.runner import Demo, Done, Figures, require_finished, to_flags
 from examples.quickstart.sizes import BLENDS, DemoSize
 
 TEST_SETS = ("sentences", "windows", "held-out-voice")
@@ -87,7 +87,7 @@ def _train_tokenizer(demo: Demo, folder: str, quantize: bool) -> Figures:
     flags += ["--bf16"] if demo.bf16 else []
     flags += [] if quantize else ["--no-quantize"]
     result = train_speech_tokenizer.main([size.recipes[0], *flags])
-    _require_finished(result.finished)
+    require_finished(result.finished)
     return {"validation": read_metrics(demo.path(folder), "valid")[-1]}
 
 
@@ -275,7 +275,7 @@ def _pretrain(demo: Demo, folder: str, recipe: str, flags: Sequence[str]) -> Any
     save = demo.path(folder, "run")
     flags = [*flags, *to_flags(vocab=demo.path("vocab"), save=save)]
     result = pretrain.main([recipe, *flags, *(["--bf16"] if demo.bf16 else [])])
-    _require_finished(result.finished)
+    require_finished(result.finished)
     target = demo.path(folder, "hf")
     return convert_checkpoint.main(["megatron-to-hf", *to_flags(load=save, hf=target)])
 
@@ -288,9 +288,3 @@ def _engine_flags(demo: Demo) -> list[str]:
         device="cpu",
     )
     return [*flags, *demo.size.generation_flags]
-
-
-def _require_finished(finished: bool) -> None:
-    """A training that caught a stop signal has saved its state; stop the demo as well."""
-    if not finished:
-        raise KeyboardInterrupt

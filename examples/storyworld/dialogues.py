@@ -59,11 +59,10 @@ ROOMS = tuple(sorted(set(THINGS.values())))
 NUMBERS = tuple("two three four five six seven eight nine ten".split())
 
 
-def small_talk(rng: random.Random, world: World) -> tuple[str, ...]:
-    """Two people talk about nothing the evaluation asks for; safe for speech training texts."""
-    asker, other = _two_people(rng, world)
+def exchange_slots(rng: random.Random) -> dict[str, str]:
+    """Values for what the exchanges leave open."""
     at, to = PLACE_PHRASES[pick(rng, PLACES)]
-    slots = {
+    return {
         "thing": pick(rng, tuple(THINGS)),
         "room": pick(rng, ROOMS),
         "color": pick(rng, COLORS),
@@ -76,6 +75,12 @@ def small_talk(rng: random.Random, world: World) -> tuple[str, ...]:
         "at": at,
         "to": to,
     }
+
+
+def small_talk(rng: random.Random, world: World) -> tuple[str, ...]:
+    """Two people talk about nothing the evaluation asks for; safe for speech training texts."""
+    asker, other = _two_people(rng, world)
+    slots = exchange_slots(rng)
     sentences = [GREETINGS.say(rng, other.slots)] if rng.random() < 0.5 else []
     for _ in range(1 + int(rng.random() * 2)):
         question, answer = pick(rng, EXCHANGES)

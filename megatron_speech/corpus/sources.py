@@ -185,6 +185,25 @@ def read_pieces(
                     yield _parse_line(name, line, text_key, id_key)
 
 
+def read_json_lines(pieces: Sequence[Piece]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
+    """Yield the JSON objects of some pieces with their names; unusable lines as `Rejected`.
+
+    Raises:
+        DataError: a file is damaged, or no JSON lines.
+    """
+    for piece in pieces:
+        if _is_parquet(piece.path):
+            raise DataError(f"{piece.path} holds no JSON lines; convert it to .jsonl")
+        for name, line in _lines(piece):
+            if line.strip():
+                record = _parse_object(name, line)
+                if isinstance(record, Rejected):
+                    yield record
+                else:
+                    given = record.get("id")
+                    yield name if given is None else str(given), record
+
+
 def _is_parquet(path: CorpusFile) -> bool:
     return _kind(path) == "parquet"
 
@@ -263,7 +282,7 @@ def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
     return io.BufferedReader(pa.input_stream(stream, compression="zstd"))
 
 
-def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
+def _parse_object(name: str, line: bytes) -> dict[str, Any] | Rejected:
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -272,6 +291,13 @@ def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document 
         return Rejected(name, "invalid_json", str(error))
     if not isinstance(record, dict):
         return Rejected(name, "invalid_json", f"expected an object, got {type(record).__name__}")
+    return record
+
+
+def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
+    record = _parse_object(name, line)
+    if isinstance(record, Rejected):
+        return record
     name = str(record.get(id_key) if record.get(id_key) is not None else name)
     if text_key not in record:
         return Rejected(name, "no_such_key", f"{text_key!r} is missing; keys: {list(record)[:8]}")

@@ -90,6 +90,11 @@ class Content:
         self._quoted = [match.span() for match in _QUOTED.finditer(text)]
         self._items = [match.span() for match in _LIST_ITEM.finditer(text)]
 
+    @property
+    def list_items(self) -> int:
+        """Lines that are items of a list."""
+        return len(self._items)
+
     def speakable(self, units: np.ndarray) -> np.ndarray:
         """Which units (u, 2) of ascending characters touch nothing unspeakable: (u,) bool."""
         kept = np.ones(len(units), bool)

@@ -11,13 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from ..errors import ConfigError
-from ..vocab import SpeechTextVocab
+from ..vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
 
 Tokens = Integer[np.ndarray, " n"]
 Mask = Bool[np.ndarray, " n"]
 
-ASSISTANT = "<|assistant|>"
-OTHER_ROLES = ("<|system|>", "<|user|>", "<|observation|>")
+OTHER_ROLES = (SYSTEM, USER, "<|observation|>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +93,9 @@ def _assistant(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
     """From behind an assistant mark up to and including the token that ends the turn."""
     if kinds.assistant is None:
         raise ConfigError(
-            f"loss rule 'assistant' needs {ASSISTANT} in the vocabulary, which has none; "
-            "add chat turns to the vocabulary or use another rule"
+            f"loss rule 'assistant' needs {ASSISTANT} in the vocabulary, which has none; import "
+            "the model again (tools/convert_checkpoint.py hf-to-megatron --num-codes K adds chat "
+            "turns), or use another rule"
         )
     positions = np.arange(len(inputs))
     ends = np.isin(inputs, (kinds.eod, *kinds.other_roles))
@@ -104,10 +104,26 @@ def _assistant(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
     return last_start > last_end
 
 
+def _assistant_speech(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+    """Of the assistant's turns codes, their begin and end, and the end of a turn behind speech."""
+    ends = np.isin(labels, (kinds.eod, *kinds.other_roles))
+    closing = ends & (kinds.is_code(inputs) | (inputs == kinds.end_of_audio))
+    begins = labels == kinds.begin_of_audio
+    speech = kinds.is_code(labels) | begins | (labels == kinds.end_of_audio) | closing
+    return _assistant(inputs, labels, kinds) & speech
+
+
+def _assistant_text(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+    """What `assistant` has and `assistant_speech` has not."""
+    return _assistant(inputs, labels, kinds) & ~_assistant_speech(inputs, labels, kinds)
+
+
 LOSS_RULES: dict[str, Callable[[Tokens, Tokens, TokenKinds], Mask]] = {
     "all": _all,
     "text_only": _text_only,
     "speech_only": _speech_only,
     "speech_after_text": _speech_after_text,
     "assistant": _assistant,
+    "assistant_text": _assistant_text,
+    "assistant_speech": _assistant_speech,
 }

@@ -4,6 +4,7 @@
     asr               <boa> codes <eoa> <|transcribe|> text <eod>
     tts, text_to_token <|speak|> text <boa> codes <eoa> <eod>
     interleaved       text <boa> codes <eoa> text ... <eod>
+    dialogue_*        turns after chat/template.py, <eod>
 
 A text-to-token model of several voices is told which one in brackets before the text: `[en, p225]`.
 
@@ -20,7 +21,15 @@ import numpy as np
 from ..vocab import SPEAK, TRANSCRIBE, SpeechTextVocab
 
 Ids = np.ndarray | Sequence[int]
-LossRule = Literal["all", "speech_after_text", "text_only", "speech_only", "assistant"]
+LossRule = Literal[
+    "all",
+    "speech_after_text",
+    "text_only",
+    "speech_only",
+    "assistant",
+    "assistant_text",
+    "assistant_speech",
+]
 Packing = Literal["cut", "whole"]
 
 
@@ -41,6 +50,12 @@ KINDS = {
     "asr": Kind(loss_rule="all", packing="whole"),
     "tts": Kind(loss_rule="all", packing="whole"),
     "text_to_token": Kind(loss_rule="speech_after_text", packing="whole"),
+    "dialogue_text": Kind(loss_rule="assistant_text", packing="whole"),
+    "dialogue_direct": Kind(loss_rule="assistant_speech", packing="whole"),
+    "dialogue_guided": Kind(loss_rule="assistant", packing="whole"),
+    "dialogue_streaming": Kind(loss_rule="assistant", packing="whole"),
+    "dialogue_streaming_text": Kind(loss_rule="assistant_text", packing="whole"),
+    "dialogue_streaming_speech": Kind(loss_rule="assistant_speech", packing="whole"),
 }
 
 

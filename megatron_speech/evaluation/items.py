@@ -37,7 +37,25 @@ class QuestionItem:
     answers: tuple[str, ...]
 
 
-Item = TypeVar("Item", ClozeItem, QuestionItem)
+@dataclass(frozen=True, kw_only=True)
+class ChatItem:
+    """Something to ask a chat model."""
+
+    id: str
+    kind: str
+    """By which results are grouped."""
+    turns: tuple[str, ...]
+    """What the user says; the reply to the last turn counts."""
+    answers: tuple[str, ...]
+    """Right answers."""
+    wrong: tuple[str, ...]
+    """Wrong ones: the reply is right if it is nearer to a right one. Without any it is right if it
+    contains a right one."""
+    chance: float
+    """Share that guessing would get."""
+
+
+Item = TypeVar("Item", ClozeItem, QuestionItem, ChatItem)
 
 
 def read_cloze(path: str | Path) -> list[ClozeItem]:
@@ -56,6 +74,19 @@ def read_questions(path: str | Path) -> list[QuestionItem]:
         DataError: a missing or empty file, or a line that is not such an item.
     """
     return _read(path, QuestionItem)
+
+
+def read_chat_items(path: str | Path) -> list[ChatItem]:
+    """Read chat items: one JSON object a line with the fields of `ChatItem`.
+
+    Raises:
+        DataError: a missing or empty file, or a line that is not such an item.
+    """
+    items = _read(path, ChatItem)
+    silent = [item.id for item in items if not item.turns or not item.answers]
+    if silent:
+        raise DataError(f"{path}: item {silent[0]!r} has no turns or no answers")
+    return items
 
 
 def by_task(items: Sequence[ClozeItem], limit: int | None) -> dict[str, list[ClozeItem]]:

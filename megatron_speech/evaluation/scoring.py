@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
+from ..model.exported import load_exported
 from ..progress import Progress
 from ..vocab import SpeechTextVocab
 
@@ -62,30 +63,9 @@ class LanguageModel:
             CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
             VocabularyError: the folder's vocabulary is missing or damaged.
         """
-        from transformers import AutoModelForCausalLM
-
-        folder = Path(folder)
-        if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
-            raise CheckpointError(
-                f"{folder} is no exported model: expected config.json and *.safetensors; "
-                "export one with tools/convert_checkpoint.py megatron-to-hf"
-            )
-        vocab = SpeechTextVocab.from_pretrained(folder)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            attn_implementation="sdpa",
-        )
-        rows = model.get_input_embeddings().weight.shape[0]
-        if rows < vocab.size:
-            raise CheckpointError(
-                f"{folder} has {rows} embedding rows but a vocabulary of {vocab.size} tokens; "
-                "model and tokenizer do not belong together"
-            )
-        model.requires_grad_(False)
-        return cls(model=model.to(device).eval(), vocab=vocab, batch_tokens=batch_tokens)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        model, vocab = load_exported(folder, dtype, device)
+        return cls(model=model, vocab=vocab, batch_tokens=batch_tokens)
 
     @property
     def device(self) -> torch.device:

@@ -40,6 +40,13 @@ def mask_of(rule: str, document: str) -> str:
         ("assistant", "UTATTUTAT.", "--xxx--xx"),
         ("assistant", "UTA(cc)U", "--xxxxx"),
         ("assistant", "UTAT.UT", "--xx--"),
+        ("assistant_text", "STU(c)ATTUTATU.", "------xxx--xx-"),
+        ("assistant_text", "U(c)AT(cc)U.", "----x------"),
+        ("assistant_text", "U(c)ATTccTccU.", "----xx--x----"),
+        ("assistant_speech", "STU(c)ATTU.", "----------"),
+        ("assistant_speech", "U(c)A(cc)U(c)A(c)U.", "----xxxxx----xxxx-"),
+        ("assistant_speech", "U(c)AT(cc)U.", "-----xxxxx-"),
+        ("assistant_speech", "U(c)ATTccTccU.", "------xx-xxx-"),
     ],
 )
 def test_rule_on_a_document(rule, document, expected):
@@ -64,4 +71,6 @@ def test_every_rule_is_tested():
         "speech_only",
         "speech_after_text",
         "assistant",
+        "assistant_text",
+        "assistant_speech",
     }

@@ -1,0 +1,65 @@
+"""Give a finished demo a voice: speech decoder, fine-tuning on dialogues, a chat to listen to.
+
+    python examples/voice/demo.py --demo runs/demo --output runs/voice
+
+Every stage calls the public tool that a cluster would run. Stop it whenever you like: the same
+command continues. It ends with OUTPUT/report.html, and the same figures in OUTPUT/report.json.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+if __package__ in (None, ""):  # run as a script: find this package and the tools
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.quickstart.demo import prepare_process, print_times_and_bars
+from examples.quickstart.machine import measure_machine
+from examples.quickstart.runner import run_stages
+from examples.voice.sizes import SIZES
+from examples.voice.stages import CHAIN, VoiceDemo
+from megatron_speech import cli, files
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceConfig:
+    """How much, on top of what, and where."""
+
+    demo: Path = Path("runs/demo")
+    """Folder of a finished demo (examples/quickstart)."""
+    size: Literal["smoke", "demo"] = "demo"
+    """smoke: every stage for some twenty steps."""
+    output: Path = Path("runs/voice")
+    """Folder of the run; a run found there is continued."""
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the chain and return the report's figures."""
+    config = cli.parse(VoiceConfig, argv, __doc__ or "")
+    size = SIZES[config.size]
+    demo = VoiceDemo(
+        size=size,
+        output=config.output,
+        machine=measure_machine(config.demo / "machine.json"),
+        base=config.demo,
+    )
+    demo.require_base()
+    config.output.mkdir(parents=True, exist_ok=True)
+    prepare_process()
+    done, seconds = run_stages(CHAIN, demo)
+
+    from examples.voice.page import build_page
+    from examples.voice.report import build_report
+
+    report = build_report(demo, done, seconds)
+    files.write_json(config.output / "report.json", report)
+    files.write_text(config.output / "report.html", build_page(demo, report))
+    print_times_and_bars(report)
+    print(f"The page to read: {config.output / 'report.html'}")
+    return report
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,78 @@
+"""Every size of the voice demo, in one place."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+MODES = ("text", "direct", "guided", "streaming")
+"""Ways of answering that the model is fine-tuned for."""
+SHARES = {"text": 0.3, "direct": 0.25, "guided": 0.15, "streaming": 0.3}
+"""Of the windows of fine-tuning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoiceSize:
+    """How much of everything. Steps, dialogues, recordings."""
+
+    name: str
+    recipes: tuple[str, str, str, str]
+    """Names: vocoder, decoder, decoder of one voice, fine-tuning."""
+    vocoder_steps: int
+    decoder_steps: int
+    voice_steps: int
+    fine_tuning_steps: int
+    voice: str = "en-us"
+    """Speaker of the speech manifest that the decoder ends up speaking like."""
+    test_recordings: int
+    """Held-out sentences that are decoded and read back."""
+    dialogues: int
+    """Dialogues of StoryWorld to fine-tune on."""
+    items: int
+    """Questions of each kind to ask the model."""
+    longest_answer: int = 200
+    """Tokens of an answer."""
+    generation_flags: tuple[str, ...] = ()
+    """Further flags of the job that speaks the dialogues."""
+    has_bars: bool = True
+    """Whether the figures are held against what is asked of the demo."""
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+
+SMOKE = VoiceSize(
+    name="smoke",
+    recipes=("vocoder-smoke", "decoder-smoke", "decoder-smoke", "sft-smoke"),
+    vocoder_steps=20,
+    decoder_steps=20,
+    voice_steps=20,
+    fine_tuning_steps=20,
+    test_recordings=4,
+    dialogues=60,
+    items=2,
+    longest_answer=30,
+    # What twenty steps of a text-to-token model speak passes no gate.
+    generation_flags=(
+        "--temperature=1.0",
+        "--most-seconds-per-character=0.05",
+        "--extra-seconds=0.5",
+        "--least-seconds-per-character=0.0",
+        "--most-loop-seconds=60",
+        "--least-different-pairs=0",
+    ),
+    has_bars=False,
+)
+
+DEMO = VoiceSize(
+    name="demo",
+    recipes=("vocoder-debug", "decoder-debug", "decoder-debug-voice", "sft-debug"),
+    vocoder_steps=800,
+    decoder_steps=800,
+    voice_steps=300,
+    fine_tuning_steps=800,
+    test_recordings=60,
+    dialogues=4_000,
+    items=60,
+)
+
+SIZES = {size.name: size for size in (SMOKE, DEMO)}

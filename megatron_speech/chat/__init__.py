@@ -1,0 +1,1 @@
+"""Spoken dialogue: its training documents, the template, the engine that answers."""

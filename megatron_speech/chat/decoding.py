@@ -1,0 +1,134 @@
+"""One sequence of tokens that grows: keys and values kept, kinds of tokens masked, one drawn."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..vocab import SpeechTextVocab
+from .languages import in_language
+from .rhythm import Kind, Kinds
+
+_NEVER = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the next token is chosen. Temperature and top p are the released demo's."""
+
+    temperature: float = 0.2
+    """0 takes the likeliest token."""
+    top_p: float = 0.8
+    """Draws from the likeliest tokens that make up this probability."""
+    seed: int = 0
+    """With the number of the turn, decides what is drawn."""
+    language: Literal["en", "zh"] | None = None
+    """Text tokens in this language's letters only; None leaves the language to the model."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"--temperature is {self.temperature}; give 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"--top-p is {self.top_p}; expected more than 0, at most 1")
+
+
+class TokenKinds:
+    """Which kind each token is, and which may be chosen.
+
+    Args:
+        rows: rows of the model's output, padding included.
+        stop_id: the token that ends an answer.
+    """
+
+    def __init__(
+        self, vocab: SpeechTextVocab, rows: int, stop_id: int, language: str | None = None
+    ):
+        ids = np.arange(rows)
+        kinds = np.full(rows, _NEVER, np.int8)
+        kinds[: vocab.text.size] = Kind.TEXT
+        unsayable = {*vocab.specials.values(), *vocab.text.special_ids(), vocab.eod_id}
+        kinds[[token for token in unsayable if token < rows]] = _NEVER
+        if language is not None:
+            kinds[: vocab.text.size][~in_language(vocab.text, language)] = _NEVER
+            if not (kinds == Kind.TEXT).any():
+                raise ConfigError(f"the vocabulary has no token in the letters of {language!r}")
+        kinds[vocab.is_speech(ids)] = Kind.CODE
+        kinds[vocab.begin_of_audio_id] = Kind.BEGIN
+        kinds[vocab.end_of_audio_id] = Kind.END
+        kinds[stop_id] = Kind.STOP
+        self._kinds = kinds
+        self._masks: dict[Kinds, Tensor] = {}
+
+    def kind(self, token: int) -> Kind:
+        """Of a token that was allowed."""
+        return Kind(self._kinds[token])
+
+    def is_text(self, token: int) -> bool:
+        """Whether it may be part of an answer's text."""
+        return self._kinds[token] == Kind.TEXT
+
+    def only(self, allowed: Kinds) -> int | None:
+        """The single token of these kinds, if there is only one."""
+        (ids,) = np.nonzero(np.isin(self._kinds, list(allowed)))
+        return int(ids[0]) if len(ids) == 1 else None
+
+    def forbidden(self, allowed: Kinds) -> Tensor:
+        """(rows,) bool: tokens of other kinds."""
+        if allowed not in self._masks:
+            mask = ~np.isin(self._kinds, list(allowed))
+            self._masks[allowed] = torch.from_numpy(mask)
+        return self._masks[allowed]
+
+
+class GrowingSequence:
+    """The tokens a model has read, with their keys and values."""
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._cache: Any = None
+        self._tokens: list[int] = []
+
+    @torch.inference_mode()
+    def read(self, tokens: list[int]) -> Tensor:
+        """Make `tokens` the sequence; returns the logits (rows,) of what comes next.
+
+        What the sequence begins with already is not computed again. At least one token is given.
+        """
+        from transformers import DynamicCache
+
+        common = 0
+        for ours, theirs in zip(self._tokens, tokens[:-1], strict=False):
+            if ours != theirs:
+                break
+            common += 1
+        if self._cache is None or common == 0:
+            self._cache, common = DynamicCache(config=self._model.config), 0
+        elif common < len(self._tokens):
+            self._cache.crop(common - len(self._tokens))  # below zero: as many from the end
+        self._tokens = tokens[:common]  # what the cache holds, should the model fail
+        return self.extend(tokens[common:])
+
+    @torch.inference_mode()
+    def extend(self, tokens: list[int]) -> Tensor:
+        """Append at least one token; returns the logits (rows,) of what comes next."""
+        ids = torch.tensor([tokens], device=self._model.device)
+        output = self._model(
+            input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
+        )
+        self._tokens += tokens
+        return output.logits[0, -1].float()
+
+
+def choose(logits: Tensor, forbidden: Tensor, config: SamplingConfig, random: Any) -> int:
+    """One token that is not forbidden, by temperature and top p. `random` is a torch.Generator."""
+    logits = logits.masked_fill(forbidden.to(logits.device), -torch.inf)
+    if config.temperature == 0:
+        return int(logits.argmax())
+    shares = (logits / config.temperature).softmax(dim=-1).cpu()
+    ordered, ids = shares.sort(descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    kept = ordered * (before < config.top_p)
+    return int(ids[torch.multinomial(kept, 1, generator=random)])

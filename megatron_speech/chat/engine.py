@@ -1,0 +1,127 @@
+"""The chat engine: a model that hears and speaks, shared by any number of conversations.
+
+engine = ChatEngine(model_folder, speech_tokenizer, decoder, ChatConfig(mode="streaming"))
+session = engine.session()
+for event in session.respond(audio, sample_rate_hz=16_000):  # or a text
+    ...                     # Heard, TextDelta, AudioChunk, Timing, at last Done
+session.interrupt()         # from any thread
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CheckpointError, DataError
+from ..model.exported import load_exported
+from ..vocab import SpeechTextVocab
+from .decoding import TokenKinds
+from .events import SpeechDecoderLike, SpeechTokenizerLike
+from .session import ChatConfig, ChatSession, Parts
+from .template import ChatTemplate, Mode
+
+_ENDLESS = 1 << 30  # positions of a model that names no limit
+
+
+class ChatEngine:
+    """An exported model with speech tokenizer and speech decoder, ready to talk.
+
+    Args:
+        model: exported Hugging Face folder, fine-tuned on dialogues.
+        speech_tokenizer: what hears; without one, questions are text.
+        decoder: what speaks; without one, answers are text and codes.
+        config: how it answers; sessions may choose another mode.
+
+    Raises:
+        CheckpointError: the folder holds no model, or no weights for its vocabulary.
+        VocabularyError: the model has no speech tokens, or no marks of turns.
+        DataError: the speech tokenizer has other codes than the model.
+        ConfigError: the decoder has; or a mode that the template does not know.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        speech_tokenizer: SpeechTokenizerLike | None = None,
+        decoder: SpeechDecoderLike | None = None,
+        config: ChatConfig | None = None,
+    ):
+        config = config or ChatConfig()
+        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        loaded, self.vocab = load_exported(model, dtype, config.device)
+        template = ChatTemplate(self.vocab, config.template)
+        template.require_mode(config.mode)
+        require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
+        rows = loaded.get_output_embeddings().weight.shape[0]
+        self._parts = Parts(
+            model=loaded,
+            template=template,
+            kinds=TokenKinds(self.vocab, rows, template.stop_id, config.sampling.language),
+            context_tokens=_context(loaded, config, str(model)),
+            speech_tokenizer=speech_tokenizer,
+            decoder=decoder,
+            config=config,
+        )
+
+    @property
+    def config(self) -> ChatConfig:
+        """How it answers."""
+        return self._parts.config
+
+    def session(self, mode: Mode | None = None) -> ChatSession:
+        """A new conversation; sessions know nothing of each other.
+
+        Raises:
+            ConfigError: a mode that the template does not know.
+        """
+        parts = self._parts
+        if mode is None:
+            return ChatSession(parts)
+        parts.template.require_mode(mode)
+        return ChatSession(replace(parts, config=replace(parts.config, mode=mode)))
+
+    def transcribe(self, codes: np.ndarray) -> str:
+        """What the speech tokenizer's own recogniser reads in codes (n,): a live transcript.
+
+        Raises:
+            DataError: the engine has no speech tokenizer.
+        """
+        tokenizer = self._parts.speech_tokenizer
+        if tokenizer is None:
+            raise DataError("the engine has no speech tokenizer, so it cannot transcribe")
+        return tokenizer.decode_text([codes])[0] if len(codes) else ""
+
+
+def _context(model: Any, config: ChatConfig, name: str) -> int:
+    positions = getattr(model.config, "max_position_embeddings", None) or _ENDLESS
+    wanted = config.context_tokens or positions
+    if wanted > positions:
+        raise CheckpointError(
+            f"--context-tokens is {wanted}, but {name} has {positions} positions; give fewer"
+        )
+    return wanted
+
+
+def require_same_codes(
+    vocab: SpeechTextVocab,
+    tokenizer: SpeechTokenizerLike | None,
+    decoder: SpeechDecoderLike | None,
+    model: str,
+) -> None:
+    """Refuse a speech tokenizer or speech decoder of other codes than the model's.
+
+    Raises:
+        DataError, ConfigError: codebook sizes, fingerprints or frame rates differ.
+    """
+    if tokenizer is None:
+        return
+    if tokenizer.num_codes != vocab.num_codes:
+        raise DataError(
+            f"the speech tokenizer has {tokenizer.num_codes} codes, {model} {vocab.num_codes}; use "
+            "the speech tokenizer of the model's training"
+        )
+    vocab.require_speech_tokenizer(tokenizer.fingerprint, "the speech tokenizer", model)
+    if decoder is not None:
+        decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)

@@ -1,0 +1,182 @@
+"""How a dialogue is written in tokens: its turns, and the four ways of answering. No torch.
+
+    <|system|> prompt <|user|> question <|assistant|> answer <|user|> ... answer <|user|> <eod>
+
+A question is text, or speech between begin and end of audio. An answer ends with the mark of the
+next user's turn, the last one too; that token stops the generation. Answers by mode:
+
+    text        text                                            (S->T)
+    direct      <boa> codes <eoa>                               (S->S)
+    guided      text <boa> codes <eoa>                          (S->T->S)
+    streaming   text and codes in turn, 13 and 26 at a time (`stream_answer`), no marks
+
+The system prompt names the mode. The template `glm-4-voice` is the released model's (paper section
+8), which knows the streaming mode only; `short` is ours. The paper says nothing of marks within
+answers, nor of how direct and guided answers are written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, VocabularyError
+from ..vocab import ASSISTANT, ROLES, SYSTEM, USER, SpeechTextVocab
+
+Mode = Literal["text", "direct", "guided", "streaming"]
+Modality = Literal["speech", "text"]
+TemplateName = Literal["short", "glm-4-voice"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+_SHORT_PROMPTS: dict[Mode, str] = {
+    "text": "text",
+    "direct": "speech",
+    "guided": "text, speech",
+    "streaming": "text and speech",
+}
+# quoted, because released weights were trained with exactly this
+_RELEASED_PROMPT = (
+    "User will provide you with a {modality} instruction. Do it step by step. First, think about "
+    "the instruction and respond in a interleaved manner, with 13 text token followed by 26 audio "
+    "tokens. "
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemplateConfig:
+    """How dialogues are written."""
+
+    template: TemplateName = "short"
+    """short: one that small models learn. glm-4-voice: as the released model reads it."""
+    text_block: int = 13
+    """Text tokens of a streamed answer before its codes go on."""
+    speech_block: int = 26
+    """Codes of a streamed answer before its text goes on."""
+
+    def __post_init__(self) -> None:
+        if self.text_block < 1 or self.speech_block < 1:
+            raise ConfigError(
+                f"--text-block {self.text_block} and --speech-block {self.speech_block} must be at "
+                "least 1"
+            )
+        if self.template == "glm-4-voice" and (self.text_block, self.speech_block) != (13, 26):
+            raise ConfigError("the released template says 13 text and 26 audio tokens; keep both")
+
+
+class ChatTemplate:
+    """Turns as token ids, in one vocabulary.
+
+    Raises:
+        VocabularyError: the vocabulary has no marks of turns, or no codes.
+    """
+
+    def __init__(self, vocab: SpeechTextVocab, config: TemplateConfig | None = None):
+        missing = [role for role in ROLES if vocab.text.id_of(role) is None]
+        if missing:
+            raise VocabularyError(
+                f"the vocabulary has no {', '.join(missing)}, so it cannot hold dialogues; import "
+                "the exported model with tools/convert_checkpoint.py hf-to-megatron --num-codes "
+                f"{vocab.num_codes}, which adds them"
+            )
+        if not vocab.num_codes:
+            raise VocabularyError(
+                "the vocabulary has no speech codes: this model cannot hear or speak"
+            )
+        self.vocab, self.config = vocab, config or TemplateConfig()
+        self._roles = {role: vocab.text.id_of(role) for role in ROLES}
+        released = self.config.template == "glm-4-voice"
+        self._line_end = vocab.text.encode("\n") if released else []
+        self._header = vocab.text.encode("streaming_transcription\n") if released else []
+
+    @property
+    def stop_id(self) -> int:
+        """The token that ends an answer: the mark of the user's next turn."""
+        return self._role(USER)
+
+    def _role(self, name: str) -> int:
+        found = self._roles[name]
+        assert found is not None
+        return found
+
+    def require_mode(self, mode: Mode) -> None:
+        """Refuse a mode that the template has no words for.
+
+        Raises:
+            ConfigError: the released template and another mode than streaming.
+        """
+        if self.config.template == "glm-4-voice" and mode != "streaming":
+            raise ConfigError(
+                f"the template glm-4-voice knows the mode streaming only, not {mode}; use the "
+                "template short"
+            )
+
+    def system(self, mode: Mode, first_question: Modality) -> list[int]:
+        """The system turn; stands once, before the first question."""
+        self.require_mode(mode)
+        if self.config.template == "short":
+            prompt = _SHORT_PROMPTS[mode]
+        else:
+            prompt = _RELEASED_PROMPT.format(modality=first_question)
+        return [self._role(SYSTEM), *self._line_end, *self.vocab.text.encode(prompt)]
+
+    def spoken_question(self, codes: np.ndarray) -> list[int]:
+        """A user's turn of codes (n,), without its mark."""
+        return [*self._line_end, *self.vocab.speech_segment(codes).tolist()]
+
+    def written_question(self, text: str) -> list[int]:
+        """A user's turn of text, without its mark."""
+        return self.question_of_ids(self.vocab.text.encode(text))
+
+    def question_of_ids(self, text: Sequence[int]) -> list[int]:
+        """A user's turn of text ids, without its mark."""
+        return [*self._line_end, *text]
+
+    def answer_begin(self, mode: Mode) -> list[int]:
+        """The assistant's mark and what every answer in this mode begins with."""
+        begin = [self.vocab.begin_of_audio_id] if mode == "direct" else []
+        return [self._role(ASSISTANT), *self._header, *begin]
+
+    def answer(self, mode: Mode, text: Sequence[int], codes: np.ndarray) -> list[int]:
+        """What comes after `answer_begin`, without the token that ends the turn.
+
+        Raises:
+            DataError: nothing to say in this mode, or speech too short for its text (streaming).
+        """
+        if (mode != "direct" and not len(text)) or (mode != "text" and not len(codes)):
+            raise DataError(f"an answer in mode {mode} of {len(text)} tokens, {len(codes)} codes")
+        if mode == "text":
+            return list(text)
+        speech = self.vocab.codes_to_tokens(codes).tolist()
+        if mode == "streaming":
+            return stream_answer(list(text), speech, self.config)
+        if mode == "direct":
+            return [*speech, self.vocab.end_of_audio_id]
+        return [*text, *self.vocab.speech_segment(codes).tolist()]
+
+
+def stream_answer(text: list[int], speech: list[int], config: TemplateConfig) -> list[int]:
+    """Blocks of text and speech in turn, text first.
+
+    The tail: the last block of text may be shorter; behind it stands all the speech that is left,
+    in one run. So a code where text was due says that the text has ended.
+
+    Raises:
+        DataError: speech would end before its text; `text_outlasts_speech` says so beforehand.
+    """
+    if text_outlasts_speech(len(text), len(speech), config):
+        raise DataError(f"{len(speech)} codes are too few to be streamed with {len(text)} tokens")
+    answer: list[int] = []
+    blocks = -(-len(text) // config.text_block)
+    for block in range(blocks):
+        answer += text[block * config.text_block : (block + 1) * config.text_block]
+        first = block * config.speech_block
+        last = None if block == blocks - 1 else first + config.speech_block
+        answer += speech[first:last]
+    return answer
+
+
+def text_outlasts_speech(text_tokens: int, codes: int, config: TemplateConfig) -> bool:
+    """Whether no code would be left for the last block of text to be followed by."""
+    blocks = -(-text_tokens // config.text_block)
+    return codes <= (blocks - 1) * config.speech_block

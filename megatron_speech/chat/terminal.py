@@ -1,0 +1,129 @@
+"""A conversation on a terminal: text as it comes, sound into WAV files, times at the end."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..audio import read_audio
+from ..errors import MegatronSpeechError
+from ..files import atomic_path
+from .engine import ChatEngine
+from .events import AudioChunk, Done, TextDelta, Timing
+from .session import ChatConfig, ChatSession
+
+_RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
+
+
+class TerminalChat:
+    """Prints a session's answers and keeps their sound as `turn_<nnn>.wav` in a folder."""
+
+    def __init__(self, session: ChatSession, folder: Path):
+        self.session, self.folder = session, folder
+        self.answers: list[Done] = []
+
+    @classmethod
+    def open(
+        cls,
+        model: Path,
+        speech_tokenizer: Path | None,
+        decoder: Path | None,
+        folder: Path,
+        config: ChatConfig,
+    ) -> "TerminalChat":
+        """Load all parts from their folders; raises as `ChatEngine`."""
+        hears, speaks = None, None
+        if speech_tokenizer is not None:
+            from ..speech_tokenizer import SpeechTokenizer
+
+            hears = SpeechTokenizer.from_pretrained(speech_tokenizer)
+        if decoder is not None:
+            from ..speech_decoder import SpeechDecoder
+
+            speaks = SpeechDecoder.from_pretrained(decoder)
+        return cls(ChatEngine(model, hears, speaks, config).session(), folder)
+
+    def ask(self, question: str) -> Done:
+        """Ask by a recording's path or a text; Ctrl-C interrupts the answer.
+
+        Raises:
+            AudioError, DataError: the recording cannot be used, or the question is too long.
+        """
+        spoken = question.lower().endswith(_RECORDINGS)
+        user = read_audio(question) if spoken else question
+        chunks: list[AudioChunk] = []
+        with _ctrl_c_interrupts(self.session):
+            for event in self.session.respond(user):
+                if isinstance(event, TextDelta):
+                    print(event.text, end="", flush=True)
+                elif isinstance(event, AudioChunk):
+                    chunks.append(event)
+                elif isinstance(event, Done):
+                    self.answers.append(event)
+        done = self.answers[-1]
+        where = self._keep(chunks)
+        print(f"\n[{done.reason}; {describe(done.timing)}{where}]", flush=True)
+        return done
+
+    def _keep(self, chunks: list[AudioChunk]) -> str:
+        if not chunks:
+            return ""
+        path = self.folder / f"turn_{len(self.answers) - 1:03d}.wav"
+        sound = np.concatenate([chunk.samples for chunk in chunks])
+        with atomic_path(path) as temporary:
+            soundfile.write(temporary, sound, chunks[0].sample_rate_hz, "PCM_16", format="WAV")
+        return f"; {path}"
+
+    def talk(self) -> None:
+        """Ask what is typed until an empty line; a question that cannot be asked is said so."""
+        for question in typed_questions():
+            try:
+                self.ask(question)
+            except MegatronSpeechError as error:
+                print(f"error: {error}", flush=True)
+
+
+def describe(timing: Timing) -> str:
+    """The parts of the latency that happened, in seconds."""
+    named = (
+        ("tokenise", timing.tokenise_s),
+        ("prefill", timing.prefill_s),
+        ("first tokens", timing.first_tokens_s),
+        ("first decode", timing.first_decode_s),
+        ("first text", timing.first_text_s),
+        ("first sound", timing.first_audio_s),
+        ("all", timing.total_s),
+    )
+    shown = [f"{name} {value:.2f} s" for name, value in named if value is not None]
+    if timing.real_time_factor is not None:
+        shown.append(f"real-time factor {timing.real_time_factor:.2f}")
+    return ", ".join(shown)
+
+
+def typed_questions() -> Iterator[str]:
+    """Lines from the terminal, up to an empty one, Ctrl-C or Ctrl-D."""
+    while True:
+        try:
+            line = input("> ").strip()
+        except (EOFError, KeyboardInterrupt):
+            return
+        if not line:
+            return
+        yield line
+
+
+@contextmanager
+def _ctrl_c_interrupts(session: ChatSession) -> Iterator[None]:
+    """Ctrl-C stops the answer and not the program; only the main thread hears of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: session.interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,45 @@
+"""An exported Hugging Face folder, loaded: all that reads one starts here."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError
+from ..vocab import SpeechTextVocab
+
+
+def load_exported(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> tuple[Any, SpeechTextVocab]:
+    """A causal language model of transformers, in eval mode and without gradients, and its
+    vocabulary. Weights are read from safetensors only, and from this folder only.
+
+    Raises:
+        CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
+        VocabularyError: the folder's vocabulary is missing or damaged.
+    """
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(folder)
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} is no exported model: expected config.json and *.safetensors; "
+            "export one with tools/convert_checkpoint.py megatron-to-hf"
+        )
+    vocab = SpeechTextVocab.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        attn_implementation="sdpa",
+    )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < vocab.size:
+        raise CheckpointError(
+            f"{folder} has {rows} embedding rows but a vocabulary of {vocab.size} tokens; "
+            "model and tokenizer do not belong together"
+        )
+    model.requires_grad_(False)
+    return model.to(device).eval(), vocab

@@ -1,0 +1,105 @@
+"""A small model for chats, a tokenizer and a decoder that can be followed by hand."""
+
+from pathlib import Path
+
+import numpy as np
+
+from megatron_speech.chat.decoding import SamplingConfig
+from megatron_speech.chat.engine import ChatEngine
+from megatron_speech.chat.session import ChatConfig
+from megatron_speech.errors import ConfigError
+from megatron_speech.vocab import SpeechTextVocab
+from tests.data.language_data import NUM_CODES, make_vocab
+
+FINGERPRINT = "f" * 16
+SAMPLES_PER_CODE = 1280
+NO_SOUND = np.zeros(0, np.float32)
+
+
+def write_model(folder: Path, vocab: SpeechTextVocab | None = None, positions: int = 512) -> Path:
+    """An exported folder: a random Llama of two layers, far from uniform, with its vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    vocab = vocab or make_vocab(folder / "made")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab.padded_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=positions,
+        initializer_range=0.5,
+        tie_word_embeddings=False,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    vocab.save_pretrained(folder / "model")
+    return folder / "model"
+
+
+class ToneTokenizer:
+    """80 ms of sound to one code, by its mean; reads codes as the letters a, b, c, ..."""
+
+    fingerprint = FINGERPRINT
+    num_codes = NUM_CODES
+    frame_rate_hz = 12.5
+
+    def encode(self, audio, sample_rate_hz=16_000):
+        return [np.array([int(abs(p.mean()) * 100) % NUM_CODES for p in _pieces(a)]) for a in audio]
+
+    def decode_text(self, codes, languages=None):
+        return ["".join(chr(97 + code) for code in array) for array in codes]
+
+
+def _pieces(audio: np.ndarray) -> list[np.ndarray]:
+    return [audio[s : s + SAMPLES_PER_CODE] for s in range(0, len(audio), SAMPLES_PER_CODE)]
+
+
+def question(*codes: int) -> np.ndarray:
+    """Sound that ToneTokenizer hears as these codes (above 0)."""
+    return np.repeat(np.array(codes) / 100 + 0.005, SAMPLES_PER_CODE).astype(np.float32)
+
+
+class EchoDecoder:
+    """Each code becomes 80 ms of its number, one block late; remembers what it was fed."""
+
+    sample_rate_hz = 16_000
+    fingerprint = FINGERPRINT
+
+    def __init__(self):
+        self.fed: list[list[int]] = []
+
+    def check_codes_of(self, frame_rate_hz, num_codes, fingerprint):
+        if (frame_rate_hz, num_codes, fingerprint) != (12.5, NUM_CODES, self.fingerprint):
+            raise ConfigError("other codes than the decoder's")
+
+    def decode(self, codes, seed=0, speaker=None):
+        return np.repeat(codes, SAMPLES_PER_CODE).astype(np.float32)
+
+    def stream(self, seed=0, speaker=None):
+        return EchoStream(self)
+
+
+class EchoStream:
+    """See EchoDecoder."""
+
+    def __init__(self, decoder: EchoDecoder):
+        self._decoder, self._waiting = decoder, NO_SOUND
+
+    def feed(self, codes):
+        self._decoder.fed.append(codes.tolist())
+        ready, self._waiting = self._waiting, self._decoder.decode(codes)
+        return ready
+
+    def finish(self):
+        ready, self._waiting = self._waiting, NO_SOUND
+        return ready
+
+
+def make_engine(model: Path, decoder: EchoDecoder | None = None, **settings) -> ChatEngine:
+    """An engine with both; greedy, and short unless told otherwise."""
+    sampling = SamplingConfig(temperature=0.0, language=settings.pop("language", None))
+    config = ChatConfig(**{"max_new_tokens": 60, "sampling": sampling, **settings})
+    return ChatEngine(model, ToneTokenizer(), decoder or EchoDecoder(), config)
