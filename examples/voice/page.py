@@ -144,7 +144,7 @@ def _answers(report: Mapping[str, Any]) -> str:
         body = [
             [
                 (escape(_KINDS.get(kind, kind)), ""),
-                *((_share(figures[kind]), "n") for _, figures in present),
+                *((_share(figures.get(kind)), "n") for _, figures in present),
                 (percent(present[0][1][kind]["chance"], 0), "n"),
                 (str(present[0][1][kind]["n"]), "n"),
             ]
@@ -159,7 +159,9 @@ def _answers(report: Mapping[str, Any]) -> str:
     )
 
 
-def _share(figure: Mapping[str, float]) -> str:
+def _share(figure: Mapping[str, float] | None) -> str:
+    if figure is None:  # the pre-trained model has no second turn
+        return "–"
     return f"{percent(figure['accuracy'], 0)} ± {100 * figure['stderr']:.0f}"
 
 
