@@ -184,8 +184,10 @@ def _latency(report: Mapping[str, Any]) -> str:
     factor = report["realtime_factor"]
     note = f" {factor:.2f} seconds of work a second of sound." if factor is not None else ""
     return (
-        f'<figure class="card">{charts.horizontal_bars(rows, "Seconds until the answer")}'
-        f"<figcaption>Medians over the questions, mode {HEADLINE_MODE}.{note}</figcaption></figure>"
+        f'<div class="grid"><figure class="card">'
+        f"{charts.horizontal_bars(rows, 'Seconds until the answer')}"
+        f"<figcaption>Medians over the questions, mode {HEADLINE_MODE}.{note}</figcaption>"
+        "</figure></div>"
     )
 
 
