@@ -14,7 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works before anything is installed
 
-from megatron_speech.cluster.doctor import can_work, examine, screen
+from megatron_speech.cluster.doctor import examine
+from megatron_speech.cluster.findings import can_work, screen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # argparse: the doctor must also speak where tyro is missing
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--folder", type=Path, default=Path("runs"), help="where runs are written")
-    parser.add_argument("--seconds", type=float, default=4.3, help="wait at most this long")
+    parser.add_argument("--seconds", type=float, default=4.0, help="wait at most this long")
     parser.add_argument("--vllm-python", type=Path, help="Python of an environment with vLLM")
     arguments = parser.parse_args(argv)
     findings = examine(arguments.folder, arguments.seconds, arguments.vllm_python)

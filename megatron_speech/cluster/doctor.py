@@ -9,12 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
-from .packages import installed_beginning_with, installed_version, requirements
+from .findings import Finding, State
+from .optional import ENGINE, OPTIONAL, is_there, optional_finding, vllm_finding
+from .packages import requirements
 from .probing import Answer, run_probes
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -32,92 +31,11 @@ _VLLM_VERSION = (
     "{'error': 'vLLM is not installed there'})}))"
 )
 
-State = Literal["ok", "absent", "broken", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One line of the screen."""
-
-    group: str
-    name: str
-    state: State
-    detail: str = ""
-    advice: str = ""
-    """What to do about it."""
-    is_core: bool = False
-    """Nothing works without it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optional:
-    """A package that makes something possible or fast."""
-
-    name: str
-    distributions: tuple[str, ...]
-    """All must be there."""
-    module: str
-    costs: str
-    """What its absence costs."""
-    install: str
-    is_risky: bool = True
-    """Compiled parts that may not fit; of others the metadata suffices."""
-
-
-_GPU_EXTRA = "pip install -c constraints.txt -e '.[gpu]', or an NGC PyTorch image"
-_ENGINE = Optional(
-    name="Transformer Engine",
-    distributions=("transformer-engine", "transformer-engine-torch"),
-    module="transformer_engine.pytorch",
-    costs="no FP8, context parallelism or offloading; slower layers",
-    install=_GPU_EXTRA,
-)
-OPTIONAL = (
-    _ENGINE,
-    Optional(
-        name="flash-attn",
-        distributions=("flash-attn",),
-        module="flash_attn",
-        costs="attention by cuDNN or torch",
-        install=_GPU_EXTRA,
-    ),
-    Optional(
-        name="apex",
-        distributions=("apex",),
-        module="fused_weight_gradient_mlp_cuda",
-        costs="weight gradients are added in a step of their own",
-        install="build NVIDIA's from github.com/NVIDIA/apex, or take an NGC PyTorch image",
-    ),
-    Optional(
-        name="triton",
-        distributions=("triton",),
-        module="triton",
-        costs="codes are looked up by the plain reference, slower on GPUs",
-        install=_GPU_EXTRA,
-    ),
-    Optional(
-        name="datatrove",
-        distributions=("datatrove",),
-        module="datatrove",
-        costs="no --executor slurm or ray, no corpora at URLs",
-        install="pip install -c constraints.txt -e '.[cluster]'",
-        is_risky=False,
-    ),
-    Optional(
-        name="num2words",
-        distributions=("num2words",),
-        module="num2words",
-        costs="numbers are not spoken in words",
-        install="pip install -c constraints.txt -e '.[numbers]'",
-        is_risky=False,
-    ),
-)
-
 
 def examine(folder: Path, seconds: float, vllm_python: Path | None) -> list[Finding]:
     """Everything there is to say, after at most `seconds` of waiting."""
     deadline = time.monotonic() + seconds
-    risky = [option for option in OPTIONAL if option.is_risky and _is_there(option)]
+    risky = [option for option in OPTIONAL if option.is_risky and is_there(option)]
     home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
     commands: dict[str, list[str]] = {
         "torch": ["torch"],
@@ -137,8 +55,8 @@ def examine(folder: Path, seconds: float, vllm_python: Path | None) -> list[Find
     return [
         *_core(answers),
         *_devices(answers),
-        *(_optional(option, answers.get(option.name)) for option in OPTIONAL),
-        _vllm(answers.get("vllm")),
+        *(optional_finding(option, answers.get(option.name)) for option in OPTIONAL),
+        vllm_finding(answers.get("vllm")),
         *_folders(answers["folders"], folder, home),
     ]
 
@@ -200,7 +118,7 @@ def _import_finding(name: str, answer: Answer, trial: str) -> Finding:
             group="core", name=name, state="unknown", detail=answer.ended or "", is_core=True
         )
     advice = _INSTALL
-    if name == "megatron.core" and _is_there(_ENGINE):
+    if name == "megatron.core" and is_there(ENGINE):
         advice = "if Transformer Engine below is broken, that is why; else " + advice
     detail = f"import fails: {fact['error']}"
     return Finding(
@@ -258,75 +176,6 @@ def _gpus(answer: Answer, driver: Answer | None) -> Finding:
     return Finding(group="devices", name="GPUs", state="absent", detail=detail)
 
 
-def _is_there(option: Optional) -> bool:
-    """Any trace of it: metadata, or a package of that name."""
-    top = option.distributions[0].replace("-", "_")
-    if any(map(installed_version, option.distributions)):
-        return True
-    return find_spec(top) is not None or find_spec(option.module.partition(".")[0]) is not None
-
-
-def _optional(option: Optional, answer: Answer | None) -> Finding:
-    if not _is_there(option):
-        return Finding(
-            group="optional",
-            name=option.name,
-            state="absent",
-            detail=option.costs,
-            advice=option.install,
-        )
-    found = {name: installed_version(name) for name in option.distributions}
-    have = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-    fact = {} if answer is None else answer.get(option.module)
-    if answer is None or "error" not in fact:
-        return Finding(group="optional", name=option.name, state="ok", detail=have)
-    if answer.is_late:
-        return Finding(
-            group="optional", name=option.name, state="unknown", detail=answer.ended or ""
-        )
-    parts = installed_beginning_with(option.distributions[0])
-    remove = "pip uninstall -y " + " ".join(parts or option.distributions)
-    if option.name == "apex" and not _has_part("apex", "optimizers"):
-        return Finding(
-            group="optional",
-            name="apex",
-            state="broken",
-            detail=f"{have or 'apex'} is another package of that name, not NVIDIA's",
-            advice=f"{remove}; {option.install}",
-        )
-    missing = ", ".join(name for name, version in found.items() if not version)
-    lacking = f"half-installed: {have} without {missing}; " if have and missing else ""
-    return Finding(
-        group="optional",
-        name=option.name,
-        state="broken",
-        detail=f"{lacking or (have + ': ' if have else '')}import fails: {fact['error']}",
-        advice=f"{remove}, or install all of it: {option.install}",
-    )
-
-
-def _has_part(package: str, part: str) -> bool:
-    """Whether a folder or file of a package exists, without importing it."""
-    spec = find_spec(package)
-    places = list(spec.submodule_search_locations or []) if spec else []
-    return any(next(Path(place).glob(f"{part}*"), None) for place in places)
-
-
-def _vllm(answer: Answer | None) -> Finding:
-    make = "make test-vllm makes .venv-vllm; elsewhere: --vllm-python ENVIRONMENT/bin/python"
-    if answer is None:
-        detail = "text-to-token decodes with transformers, slower"
-        return Finding(group="optional", name="vLLM", state="absent", detail=detail, advice=make)
-    fact = answer.get("vllm")
-    if "error" in fact:
-        state: State = "unknown" if answer.is_late else "broken"
-        return Finding(
-            group="optional", name="vLLM", state=state, detail=fact["error"], advice=make
-        )
-    detail = f"{fact['version']}, in an environment of its own"
-    return Finding(group="optional", name="vLLM", state="ok", detail=detail)
-
-
 def _folders(answer: Answer, runs: Path, cache: Path) -> list[Finding]:
     findings = []
     for name, path, least in (
@@ -349,39 +198,3 @@ def _folders(answer: Answer, runs: Path, cache: Path) -> list[Finding]:
             Finding(group="folders", name=name, state=state, detail=detail, advice=advice)
         )
     return findings
-
-
-_MARKS = {"ok": "ok", "absent": "--", "broken": "!!", "unknown": "??"}
-
-
-def screen(findings: list[Finding]) -> str:
-    """The findings, and what to do next, as text of one screen."""
-    lines, group = [], ""
-    for finding in findings:
-        if finding.group != group:
-            group = finding.group
-            lines.append(group)
-        lines.append(f"  {_MARKS[finding.state]}  {finding.name:<22} {finding.detail}".rstrip())
-    steps = [f for f in findings if f.state == "broken" and f.advice]
-    steps += [f for f in findings if f.state == "absent" and f.advice]
-    if steps:
-        lines.append("next")
-        lines += [f"  {finding.name}: {finding.advice}" for finding in steps]
-    if any(finding.state == "unknown" for finding in findings):
-        lines.append("  ?? were not answered in time: --seconds 60 waits longer")
-    core = {
-        state: [f.name for f in findings if f.is_core and f.state == state]
-        for state in ("broken", "unknown")
-    }
-    if core["broken"]:
-        lines.append(f"the core cannot work: {', '.join(core['broken'])}")
-    elif core["unknown"]:
-        lines.append(f"whether the core works is not known: {', '.join(core['unknown'])}")
-    else:
-        lines.append("the core can work")
-    return "\n".join(lines)
-
-
-def can_work(findings: list[Finding]) -> bool:
-    """False only if something is known to be broken that nothing works without."""
-    return not any(finding.is_core and finding.state == "broken" for finding in findings)
