@@ -67,18 +67,20 @@ def decoder_debug() -> SpeechDecoderRecipe:
         model=SpeechDecoderConfig(
             lookback_blocks=2,
             encoder_dim=192,
-            encoder_layers=3,
+            encoder_layers=4,
             encoder_heads=4,
             encoder_ffn_dim=768,
             regulator_layers=1,
             flow_dim=128,
-            flow_layers=3,
+            flow_layers=2,
             flow_heads=2,
             flow_ffn_dim=512,
             sampling=SamplingConfig(euler_steps=6, guidance=0.0, temperature=0.6),
         ),
         data=DecoderDataConfig(cache_audio=True, micro_batch_size=8, global_batch_size=8),
-        objective=FlowObjectiveConfig(crop_codes=30),
+        objective=FlowObjectiveConfig(
+            crop_codes=40, unconditional_share=0.1, guess_loss_weight=3.0
+        ),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4),
         loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
     )

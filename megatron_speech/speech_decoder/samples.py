@@ -37,9 +37,8 @@ class SampleBoard:
         for axis, (title, mel) in zip(
             figure.subplots(len(mels), 1, squeeze=False)[:, 0], mels.items(), strict=True
         ):
-            axis.imshow(
-                mel.detach().float().cpu(), origin="lower", aspect="auto", vmin=-11.5, vmax=2
-            )
+            values = mel.detach().float().cpu().numpy()
+            axis.imshow(values, origin="lower", aspect="auto", vmin=-11.5, vmax=2)
             axis.set_title(title, fontsize=9)
             axis.set_ylabel("mel band")
         self._board.add_figure(name, figure, iteration)

@@ -97,6 +97,8 @@ class IstftVocoder(Vocoder):
     After Vocos (Siuzdak 2023, arXiv 2306.00814); ours is the whole of it.
     """
 
+    window: Tensor
+
     def __init__(self, config: IstftConfig):
         super().__init__()
         self.config = config

@@ -112,8 +112,8 @@ def stft_loss(made: Float[Tensor, "b n"], real: Float[Tensor, "b n"]) -> Tensor:
             magnitudes(F.pad(audio, (n_fft // 2, n_fft // 2)), n_fft, hop) for audio in (made, real)
         )
         away = (theirs - ours).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1).clamp(1e-3)
-        logs = [value.clamp(min=1e-4).log() for value in (ours, theirs)]
-        found.append(away.clamp(max=10.0).mean() + F.l1_loss(*logs))
+        logs = F.l1_loss(ours.clamp(min=1e-4).log(), theirs.clamp(min=1e-4).log())
+        found.append(away.clamp(max=10.0).mean() + logs)
     return torch.stack(found).mean()
 
 

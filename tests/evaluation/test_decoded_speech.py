@@ -14,7 +14,9 @@ from megatron_speech.evaluation.seams import seam_figures
 from megatron_speech.files import read_json
 from tests.librivox import librivox_clips
 from tests.speech_decoder.tiny_decoder import tiny_decoder
-from tests.speech_tokenizer.conftest import make_tokenizer, noise, text_folder  # noqa: F401
+from tests.speech_tokenizer.conftest import make_tokenizer as make_tokenizer
+from tests.speech_tokenizer.conftest import noise
+from tests.speech_tokenizer.conftest import text_folder as text_folder
 from tools import evaluate_decoder
 
 RATE = 22_050

@@ -113,9 +113,8 @@ def test_samples_are_heard_and_seen(speech, tmp_path):
     for kind, sound in (("flow", "decoded/0"), ("vocoder", "vocoder/0")):
         save = tmp_path / kind
         train_speech_decoder.main(COMMANDS[kind](speech, save, *more))
-        files = sorted((save / "tensorboard").glob("*.samples"))
-        assert len(files) == 1
-        events = EventAccumulator(str(files[0]), {"audio": 0, "images": 0}).Reload()
+        (file,) = (save / "tensorboard").glob("*.samples")
+        events = EventAccumulator(str(file), {"audio": 0, "images": 0}).Reload()
         tags = events.Tags()
         assert {sound, "recording/0"} <= set(tags["audio"])
         assert "mel/0" in tags["images"]
@@ -125,13 +124,13 @@ def test_samples_are_heard_and_seen(speech, tmp_path):
 
 
 def test_training_is_learning(speech, tmp_path):
-    more = ["--train-iters", "60", "--save-interval", "60", "--lr", "5e-3"]
+    more = ["--train-iters", "30", "--save-interval", "30", "--lr", "1e-2"]
     train_speech_decoder.main(flow_arguments(speech, tmp_path / "flow", *more))
     losses = [record["guess loss"] for record in read_metrics(tmp_path / "flow")]
-    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     train_speech_decoder.main(vocoder_arguments(speech, tmp_path / "vocoder", *more))
     losses = [record["mel loss"] for record in read_metrics(tmp_path / "vocoder")]
-    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
 def other_codes(folder: Path, info: CodeShardInfo) -> Path:
