@@ -22,7 +22,7 @@ import pyarrow as pa
 from ..corpus.engines import Engine
 from ..corpus.generate import GenerateConfig, generate
 from ..corpus.requests import RequestWriter
-from ..corpus.sources import find_texts, fingerprint_inputs, read_json_lines, split_inputs
+from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
 from ..corpus.spans import document_keys, random_bits
 from ..corpus.tasks import claim_folder
 from ..errors import DataError
@@ -32,7 +32,7 @@ from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .config import LAYOUTS, DialoguesConfig
-from .dialogues import Dialogue, speakable_dialogue, turn_id
+from .dialogues import Dialogue, read_records, speakable_dialogue, turn_id
 from .documents import assemble_dialogues
 from .template import ChatTemplate
 
@@ -134,7 +134,7 @@ def _speakable(
 ) -> Iterator[Dialogue]:
     """Dialogues that are kept; the rest goes to `rejected`."""
     seen: set[str] = set()
-    for record in read_json_lines(pieces):
+    for record in read_records(pieces):
         if isinstance(record, Rejected):
             rejected.append(record)
             continue

@@ -13,12 +13,13 @@ never said. Reasons:
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..corpus.sources import Piece, is_parquet, parse_object, read_lines
 from ..corpus.speakable import Content, numbers_in_words, require_language
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..rejected import Rejected
 
 _ROLES = ("user", "assistant")
@@ -57,6 +58,26 @@ class Dialogue:
 
     id: str
     turns: tuple[str, ...]
+
+
+def read_records(pieces: Sequence[Piece]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
+    """JSON objects with their ids, or else file and line; unusable lines as `Rejected`.
+
+    Raises:
+        DataError: a file is damaged, or no JSON lines.
+    """
+    for piece in pieces:
+        if is_parquet(piece.path):
+            raise DataError(f"{piece.path} holds no JSON lines; convert it to .jsonl")
+        for name, line in read_lines(piece):
+            if not line.strip():
+                continue
+            record = parse_object(name, line)
+            if isinstance(record, Rejected):
+                yield record
+            else:
+                given = record.get("id")
+                yield name if given is None else str(given), record
 
 
 def speakable_dialogue(

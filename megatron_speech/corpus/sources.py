@@ -28,8 +28,7 @@ from .remote import RemoteFile, find_remote, is_remote
 
 CorpusFile = Path | RemoteFile
 _COMPRESSED = (".gz", ".zst")
-_ROWS_AT_A_TIME = 1024
-_REQUESTS_AT_ONCE = 16
+_ROWS_AT_A_TIME, _REQUESTS_AT_ONCE = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def split_inputs(paths: Sequence[CorpusFile], tasks: int) -> list[list[Piece]]:
     """
     sizes = [_size(path) for path in paths]
     total = sum(sizes)
-    tables = [path for path in paths if _is_parquet(path)]
+    tables = [path for path in paths if is_parquet(path)]
     rows = dict(zip(tables, _row_counts(tables), strict=True))
     shares: list[list[Piece]] = []
     for task in range(tasks):
@@ -177,34 +176,15 @@ def read_pieces(
         DataError: a file is damaged or has no column of that name, or one that is not text.
     """
     for piece in pieces:
-        if _is_parquet(piece.path):
+        if is_parquet(piece.path):
             yield from _read_parquet(piece, text_key, id_key)
         else:
-            for name, line in _lines(piece):
+            for name, line in read_lines(piece):
                 if line.strip():
                     yield _parse_line(name, line, text_key, id_key)
 
 
-def read_json_lines(pieces: Sequence[Piece]) -> Iterator[tuple[str, dict[str, Any]] | Rejected]:
-    """Yield the JSON objects of some pieces with their names; unusable lines as `Rejected`.
-
-    Raises:
-        DataError: a file is damaged, or no JSON lines.
-    """
-    for piece in pieces:
-        if _is_parquet(piece.path):
-            raise DataError(f"{piece.path} holds no JSON lines; convert it to .jsonl")
-        for name, line in _lines(piece):
-            if line.strip():
-                record = _parse_object(name, line)
-                if isinstance(record, Rejected):
-                    yield record
-                else:
-                    given = record.get("id")
-                    yield name if given is None else str(given), record
-
-
-def _is_parquet(path: CorpusFile) -> bool:
+def is_parquet(path: CorpusFile) -> bool:
     return _kind(path) == "parquet"
 
 
@@ -259,7 +239,8 @@ def _ids(column: pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
-def _lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
+def read_lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
+    """Lines with a name each, of a piece that is no Parquet."""
     path = piece.path
     with path.open() if isinstance(path, RemoteFile) else open(path, "rb") as stream:
         if _kind(path) == "compressed":
@@ -282,7 +263,8 @@ def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
     return io.BufferedReader(pa.input_stream(stream, compression="zstd"))
 
 
-def _parse_object(name: str, line: bytes) -> dict[str, Any] | Rejected:
+def parse_object(name: str, line: bytes) -> dict[str, Any] | Rejected:
+    """The JSON object in a line."""
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -295,8 +277,7 @@ def _parse_object(name: str, line: bytes) -> dict[str, Any] | Rejected:
 
 
 def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
-    record = _parse_object(name, line)
-    if isinstance(record, Rejected):
+    if isinstance(record := parse_object(name, line), Rejected):
         return record
     name = str(record.get(id_key) if record.get(id_key) is not None else name)
     if text_key not in record:
@@ -315,6 +296,4 @@ def _usable(name: str, value: Any) -> Document | Rejected:
         text.encode("utf-8")
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         return Rejected(name, "invalid_utf8", str(error))
-    if not text.strip():
-        return Rejected(name, "empty_text")
-    return Document(name, text)
+    return Document(name, text) if text.strip() else Rejected(name, "empty_text")
