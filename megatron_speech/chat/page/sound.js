@@ -94,7 +94,12 @@ export class Playback {
   }
 
   check() {
-    if (this.stopped || !this.complete || this.played() < this.total - 0.02) return;
+    if (this.stopped || !this.complete) return;
+    if (this.played() < this.total - 0.005) { // handed out, but not heard yet
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.check(), 40);
+      return;
+    }
     this.stopped = true;
     this.onEnd?.();
   }
