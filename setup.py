@@ -56,12 +56,15 @@ setup(
         # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
         "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
         "numbers": ["num2words>=0.5.13"],
+        # reads decoded speech independently of our codes; 5.0.4 has wheels, later ones none yet
+        "recogniser": ["pocketsphinx>=5.0.4,<6"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
         "dev": [
             "pytest>=8.3",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
             "datatrove>=0.10,<0.11",
+            "pocketsphinx>=5.0.4,<6",
             "ruff>=0.14",
             "pyright>=1.1.400",
             "import-linter>=2.5",

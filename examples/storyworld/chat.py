@@ -5,8 +5,8 @@
 `train.jsonl` holds dialogues as messages, `eval.jsonl` questions with the answers that count,
 `utterances.parquet` the spoken questions of the evaluation. All words are those of the corpus. The
 user tells the beginning of a story and asks how it ended, where it was, or who it was about; or
-asks for a fact, or makes small talk. Stories of the evaluation are held-out combinations, and its facts
-are of people whom no dialogue asks about: they must come from pre-training.
+asks for a fact, or makes small talk. Stories of the evaluation are held-out combinations, and its
+facts are of people whom no dialogue asks about: they must come from pre-training.
 """
 
 import json

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..corpus.engines import Engine
 from ..corpus.generate import GenerateConfig, generate
 from ..corpus.requests import RequestWriter
 from ..corpus.sources import find_texts, fingerprint_inputs, read_json_lines, split_inputs
@@ -40,8 +41,10 @@ _VOICE_SEED_PURPOSE = 105
 TURN_SCHEMA = pa.schema({"dialogue_id": pa.string(), "turns": pa.list_(pa.string())})
 
 
-def build_dialogues(config: DialoguesConfig) -> dict[str, Any]:
+def build_dialogues(config: DialoguesConfig, engine: Engine | None = None) -> dict[str, Any]:
     """Run all of it; returns counts of each job and the facts of each dataset.
+
+    `engine` replaces the text-to-token engine that the config names.
 
     Raises:
         DataError: no dialogues, none of them usable, damaged shards, or other codes than the
@@ -54,7 +57,9 @@ def build_dialogues(config: DialoguesConfig) -> dict[str, Any]:
     for mode in config.modes:
         template.require_mode(LAYOUTS[mode])
     counts = plan_dialogues(config)
-    generated = {role: generate(_generation(config, role)) for role in config.generated_roles}
+    generated = {
+        role: generate(_generation(config, role), engine) for role in config.generated_roles
+    }
     datasets = assemble_dialogues(config, template, config.work_folder)
     return {"dialogues": counts, "generation": generated, "datasets": datasets}
 

@@ -62,6 +62,9 @@ TRAINING_VOICES = (
 HELD_OUT_VOICES = (Voice(name="en-us+f5", pitch=(35, 65)),)
 """Never in training data; tells how a tokenizer does on a voice it has not heard."""
 
+NARRATORS = (Voice(name="en-us", pitch=(45, 45), words_per_minute=(165, 165)),)
+"""One voice that always speaks alike: what a speech decoder is trained to sound like."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:

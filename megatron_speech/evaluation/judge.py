@@ -20,18 +20,20 @@ from ..errors import ConfigError
 from ..progress import Progress
 
 _QUALITY = """You grade answers of a voice assistant. Read the question and the answer, which \
-were both spoken and written down by a recogniser, so forgive spelling. Judge how helpful, relevant, \
-correct and clear the answer is, and whether it suits being heard. First explain in two sentences. \
-Then give a whole number from 1 (useless) to 10 (could not be better) in double brackets, like [[7]].
+were both spoken and written down by a recogniser, so forgive spelling. Judge how helpful, \
+relevant, correct and clear the answer is, and whether it suits being heard. First explain in two \
+sentences. Then give a whole number from 1 (useless) to 10 (could not be better) in double \
+brackets, like [[7]].
 
 Question: {question}
 
 Answer: {answer}"""
 
 _CORRECTNESS = """You check answers to factual questions. The answer counts as correct if it \
-states at least one of the reference answers, in whatever words; spelling does not matter, for the answer \
-was spoken and written down by a recogniser. An answer that hedges between several is wrong. Reply \
-with a JSON object only: {{"analysis": "one sentence", "judgment": "correct" or "wrong"}}
+states at least one of the reference answers, in whatever words; spelling does not matter, for \
+the answer was spoken and written down by a recogniser. An answer that hedges between several is \
+wrong. Reply with a JSON object only: \
+{{"analysis": "one sentence", "judgment": "correct" or "wrong"}}
 
 Question: {question}
 

@@ -36,6 +36,8 @@ class SpeechDecoderRecipe:
     """Learn an embedding of every speaker of the manifests; a voice can then be asked for."""
     init_from: Path | None = None
     """Export of an earlier decoder to start from: the second stage starts from the first."""
+    codebook_of: Path | None = None
+    """Speech tokenizer whose codebook the embeddings of codes start from; none starts at random."""
     vocoder: Path | None = None
     """Vocoder to put into the export and to make samples with."""
 
@@ -65,18 +67,20 @@ def decoder_debug() -> SpeechDecoderRecipe:
         model=SpeechDecoderConfig(
             lookback_blocks=2,
             encoder_dim=192,
-            encoder_layers=3,
+            encoder_layers=4,
             encoder_heads=4,
             encoder_ffn_dim=768,
-            regulator_layers=2,
+            regulator_layers=1,
             flow_dim=128,
-            flow_layers=3,
+            flow_layers=2,
             flow_heads=2,
             flow_ffn_dim=512,
             sampling=SamplingConfig(euler_steps=6, guidance=0.0, temperature=0.6),
         ),
         data=DecoderDataConfig(cache_audio=True, micro_batch_size=8, global_batch_size=8),
-        objective=FlowObjectiveConfig(crop_codes=30),
+        objective=FlowObjectiveConfig(
+            crop_codes=40, unconditional_share=0.1, guess_loss_weight=3.0
+        ),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4),
         loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
     )
@@ -118,8 +122,9 @@ def decoder_large() -> SpeechDecoderRecipe:
     """First stage at the paper's size, on all speakers: about 155 M weights."""
     return SpeechDecoderRecipe(
         data=DecoderDataConfig(micro_batch_size=16, global_batch_size=256, num_workers=16),
-        optimizer=OptimizerConfig(lr=1e-4, lr_warmup_iters=10_000, lr_decay_style="cosine",
-                                  bf16=True),  # fmt: skip
+        optimizer=OptimizerConfig(
+            lr=1e-4, lr_warmup_iters=10_000, lr_decay_style="cosine", bf16=True
+        ),
         loop=LoopConfig(train_iters=400_000, save_interval=5000, eval_interval=5000),
     )
 
@@ -139,8 +144,9 @@ def vocoder_debug() -> VocoderRecipe:
     """A small iSTFT vocoder with spectral losses that two CPU cores train in minutes."""
     return VocoderRecipe(
         istft=IstftConfig(dim=192, layers=4, ffn_dim=576),
-        data=DecoderDataConfig(cache_audio=True, micro_batch_size=16, global_batch_size=16,
-                               valid_samples=8),  # fmt: skip
+        data=DecoderDataConfig(
+            cache_audio=True, micro_batch_size=16, global_batch_size=16, valid_samples=8
+        ),
         objective=VocoderObjectiveConfig(gan=False, gan_width=0.125),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4, clip_grad=10.0),
         loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
@@ -165,8 +171,14 @@ def vocoder_hifigan() -> VocoderRecipe:
     return VocoderRecipe(
         hifigan=HifiganConfig(),
         data=DecoderDataConfig(micro_batch_size=16, global_batch_size=128, num_workers=16),
-        optimizer=OptimizerConfig(lr=2e-4, adam_beta1=0.8, adam_beta2=0.99, weight_decay=0.01,
-                                  lr_decay_style="cosine", clip_grad=1000.0),  # fmt: skip
+        optimizer=OptimizerConfig(
+            lr=2e-4,
+            adam_beta1=0.8,
+            adam_beta2=0.99,
+            weight_decay=0.01,
+            lr_decay_style="cosine",
+            clip_grad=1000.0,
+        ),
         loop=LoopConfig(train_iters=1_000_000, save_interval=5000, eval_interval=5000),
     )
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 import yaml
 from torch import nn
 
+from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
 from ..files import write_text
 from ..model.card import RUN_CONFIG
@@ -22,6 +23,7 @@ from ..speech_decoder.samples import FlowSamples, SampleBoard
 from ..speech_decoder.vocoder import HifiganVocoder, IstftVocoder, Vocoder, load_vocoder
 from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
+from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, Objective, process_group
 from ..training.loop import train
@@ -94,9 +96,7 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
         vocoder = _vocoder(recipe)
         model = VocoderTraining(vocoder, recipe.objective)
         board = SampleBoard(save) if _shows_samples(recipe) else None
-        objective = VocoderObjective(
-            utterances, valid, recipe.objective, device, set_aside, board
-        )
+        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
         vocoder.save_pretrained(save / "export")
@@ -141,9 +141,9 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         facts = (found.num_codes, found.frame_rate_hz, found.tokenizer_fingerprint)
         if facts != (info.num_codes, info.frame_rate_hz, info.tokenizer_fingerprint):
             raise ConfigError(
-                f"--init-from {recipe.init_from} speaks {facts[0]} codes at {facts[1]} Hz of speech "
-                f"tokenizer {facts[2]}; --codes are {info.num_codes} at {info.frame_rate_hz} Hz of "
-                f"{info.tokenizer_fingerprint}"
+                f"--init-from {recipe.init_from} speaks {facts[0]} codes at {facts[1]} Hz of "
+                f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at "
+                f"{info.frame_rate_hz} Hz of {info.tokenizer_fingerprint}"
             )
         return model
     config: SpeechDecoderConfig = replace(
@@ -153,7 +153,21 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         tokenizer_fingerprint=info.tokenizer_fingerprint,
         speakers=speakers_of(utterances) if recipe.speaker_embedding else (),
     )
-    return FlowModel(config)
+    model = FlowModel(config)
+    if recipe.codebook_of is not None:
+        model.start_from_codebook(_codebook(recipe.codebook_of, info))
+    return model
+
+
+def _codebook(folder: Path, info: CodeShardInfo) -> torch.Tensor:
+    tokenizer = SpeechTokenizer.from_pretrained(folder)
+    if tokenizer.fingerprint != info.tokenizer_fingerprint:
+        raise ConfigError(
+            f"--codebook-of {folder} is speech tokenizer {tokenizer.fingerprint}; --codes are of "
+            f"{info.tokenizer_fingerprint}"
+        )
+    assert tokenizer.model.encoder.quantizer is not None
+    return tokenizer.model.encoder.quantizer.lookup(torch.arange(info.num_codes))
 
 
 def _vocoder(recipe: VocoderRecipe) -> Vocoder:

@@ -57,6 +57,8 @@ class SpeechDecoderConfig:
     """Attention heads of the encoder and of the length regulator."""
     encoder_ffn_dim: int = 2048
     """Feed-forward width of the encoder and of the length regulator."""
+    anchors: int = 4
+    """Encodings that a code is spread to, between which its mel frames lie; 1 repeats one."""
     regulator_layers: int = 2
     """Layers at the rate of mel frames before the flow."""
     flow_dim: int = 768
@@ -80,7 +82,14 @@ class SpeechDecoderConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
-        for name in ("num_codes", "block_codes", "encoder_layers", "flow_layers", "conv_kernel_size"):
+        for name in (
+            "num_codes",
+            "block_codes",
+            "anchors",
+            "encoder_layers",
+            "flow_layers",
+            "conv_kernel_size",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
         if self.lookback_blocks < 0 or self.regulator_layers < 0:

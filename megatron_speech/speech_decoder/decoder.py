@@ -49,8 +49,6 @@ class SpeechDecoder:
         """
         folder = Path(folder)
         flow = load_flow(folder)
-        if sampling is not None:
-            flow.config = replace(flow.config, sampling=sampling)
         place = Path(vocoder) if vocoder is not None else folder / VOCODER
         if vocoder is None and not place.exists():
             raise CheckpointError(
@@ -58,6 +56,8 @@ class SpeechDecoder:
                 "vocoder recipe of tools/train_speech_decoder.py"
             )
         decoder = cls(flow, load_vocoder(place))
+        if sampling is not None:
+            decoder.sample_by(sampling)
         decoder.flow.to(device)
         decoder.vocoder.to(device)
         return decoder
@@ -67,6 +67,10 @@ class SpeechDecoder:
         folder = Path(folder)
         self.vocoder.save_pretrained(folder / VOCODER)
         save_flow(self.flow, folder)
+
+    def sample_by(self, sampling: SamplingConfig) -> None:
+        """Draw spectrograms by other settings from now on."""
+        self.config = self.flow.config = replace(self.config, sampling=sampling)
 
     @property
     def device(self) -> torch.device:

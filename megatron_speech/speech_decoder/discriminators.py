@@ -23,9 +23,12 @@ class _Judge(nn.Module):
     """Convolutions over a picture of the audio; all layers' outputs, the verdict last."""
 
     def __init__(
-        self, picture: Callable[[Tensor], Tensor], widths: Sequence[int], kernel: tuple[int, int],
+        self,
+        picture: Callable[[Tensor], Tensor],
+        widths: Sequence[int],
+        kernel: tuple[int, int],
         stride: tuple[int, int],
-    ):  # fmt: skip
+    ):
         super().__init__()
         self._picture = picture
         padding = (kernel[0] // 2, kernel[1] // 2)
@@ -73,8 +76,7 @@ class Discriminators(nn.Module):
 def discriminator_loss(real: list[Features], made: list[Features]) -> Tensor:
     """Hinge: verdicts on recordings above 1, on made audio below -1."""
     pairs = [
-        F.relu(1 - r[-1]).mean() + F.relu(1 + m[-1]).mean()
-        for r, m in zip(real, made, strict=True)
+        F.relu(1 - r[-1]).mean() + F.relu(1 + m[-1]).mean() for r, m in zip(real, made, strict=True)
     ]
     return torch.stack(pairs).mean()
 

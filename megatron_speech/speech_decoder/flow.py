@@ -49,7 +49,9 @@ class Places:
     """How far into it, 0..1."""
 
 
-def frame_places(first: int, last: int, config: SpeechDecoderConfig, device: torch.device) -> Places:
+def frame_places(
+    first: int, last: int, config: SpeechDecoderConfig, device: torch.device
+) -> Places:
     """Places of frames first .. last - 1."""
     middle = torch.arange(first, last, device=device) * HOP_SAMPLES + HOP_SAMPLES // 2
     size = config.samples_per_code
@@ -68,18 +70,20 @@ class FlowModel(nn.Module):
         self.embedding = nn.Embedding(config.num_codes, width)
         self.encoder = BlockCausalStack(Shape(width, config.encoder_layers, *sizes))
         self.speaker = nn.Embedding(len(config.speakers) + 1, width) if config.speakers else None
-        self.phase = nn.Linear(4, width)
+        self.spread = nn.Linear(width, config.anchors * width)
         self.regulator = BlockCausalStack(Shape(width, config.regulator_layers, *sizes))
         self.guess = nn.Linear(width, mels)
         self.time = nn.Sequential(
-            nn.Linear(_TIME_WIDTH, config.flow_dim), nn.SiLU(),
-            nn.Linear(config.flow_dim, _TIME_WIDTH), nn.SiLU(),
-        )  # fmt: skip
+            nn.Linear(_TIME_WIDTH, config.flow_dim),
+            nn.SiLU(),
+            nn.Linear(config.flow_dim, _TIME_WIDTH),
+            nn.SiLU(),
+        )
         self.flow_in = nn.Linear(2 * mels + width, config.flow_dim)
         sizes = (config.flow_heads, config.flow_ffn_dim, *common, _TIME_WIDTH)
         self.flow = BlockCausalStack(Shape(config.flow_dim, config.flow_layers, *sizes))
         self.flow_out = nn.Linear(config.flow_dim, mels)
-        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.normal_(self.embedding.weight)
         nn.init.zeros_(self.flow_out.weight)
         nn.init.zeros_(self.flow_out.bias)
 
@@ -100,22 +104,39 @@ class FlowModel(nn.Module):
         positions = torch.arange(first_code, first_code + codes.shape[1], device=device)
         valid = _valid(lengths and lengths[0], codes.shape[1])
         encoded = self.encoder(
-            self.embedding(codes), positions, positions // config.block_codes, valid,
+            self.embedding(codes),
+            positions,
+            positions // config.block_codes,
+            valid,
             state=state and state.encoder,
-        )  # fmt: skip
+        )
         places = frame_places(first_frame, frames, config, device)
-        turns = places.phase[:, None] * 2 * torch.pi * torch.tensor([0.5, 1.0], device=device)
-        phase = self.phase(torch.cat([turns.sin(), turns.cos()], dim=1))
-        hidden = encoded[:, places.codes - first_code] + phase
+        hidden = self._lengthen(encoded, places.codes - first_code, places.phase)
         if self.speaker is not None:
             rows = speakers if speakers is not None else codes.new_zeros(len(codes))
             hidden = hidden + self.speaker(rows)[:, None]
         hidden = self.regulator(
-            hidden, torch.arange(first_frame, frames, device=device),
-            places.codes // config.block_codes, _valid(lengths and lengths[1], hidden.shape[1]),
+            hidden,
+            torch.arange(first_frame, frames, device=device),
+            places.codes // config.block_codes,
+            _valid(lengths and lengths[1], hidden.shape[1]),
             state=state and state.regulator,
-        )  # fmt: skip
+        )
         return hidden, self.guess(hidden)
+
+    def _lengthen(self, encoded: Tensor, codes: Tensor, phase: Tensor) -> Tensor:
+        """(B, N, W) at the rate of codes -> (B, F, W): each frame takes from its own code.
+
+        A code has an encoding for each of several anchors from its beginning to its end; a frame
+        mixes the two that it lies between.
+        """
+        count = self.config.anchors
+        anchors = self.spread(encoded).view(*encoded.shape[:2], count, -1)
+        place = phase * (count - 1)
+        below = place.long().clamp(max=max(count - 2, 0))
+        above = (below + 1).clamp(max=count - 1)
+        share = (place - below)[:, None].to(anchors.dtype)
+        return torch.lerp(anchors[:, codes, below], anchors[:, codes, above], share)
 
     def destination(
         self,
@@ -138,9 +159,11 @@ class FlowModel(nn.Module):
     def forward(self, batch: "FlowInputs") -> dict[str, Tensor]:
         """Losses of a padded batch: `flow loss` and `guess loss`, means over valid values."""
         hidden, guess = self.condition(
-            batch.codes, batch.mel.shape[1], batch.speakers,
+            batch.codes,
+            batch.mel.shape[1],
+            batch.speakers,
             (batch.code_lengths, batch.frame_lengths),
-        )  # fmt: skip
+        )
         valid = _valid(batch.frame_lengths, batch.mel.shape[1])
         assert valid is not None
         kept = batch.kept[:, None, None].to(guess.dtype)
@@ -155,10 +178,26 @@ class FlowModel(nn.Module):
         }
 
     @torch.no_grad()
+    def start_from_codebook(self, vectors: Float[Tensor, "k d"]) -> None:
+        """Make the embeddings of codes whose vectors are alike alike.
+
+        The speech tokenizer's codebook, standardised, turned at random where the widths differ.
+        """
+        centred = (vectors.float() - vectors.float().mean(dim=0)) / vectors.float().std()
+        width = self.embedding.weight.shape[1]
+        if centred.shape[1] != width:
+            centred = centred @ torch.randn(centred.shape[1], width) / centred.shape[1] ** 0.5
+        self.embedding.weight.copy_(centred)
+
+    @torch.no_grad()
     def sample(
-        self, codes: Int64[Tensor, "1 n"], state: FlowState, seed: int, speaker: int,
+        self,
+        codes: Int64[Tensor, "1 n"],
+        state: FlowState,
+        seed: int,
+        speaker: int,
         sampling: SamplingConfig,
-    ) -> Float[Tensor, "frames mels"]:  # fmt: skip
+    ) -> Float[Tensor, "frames mels"]:
         """Log-mels of the next codes of an utterance: whole blocks, or its last.
 
         Which codes come together changes nothing but the rounding.
@@ -175,8 +214,9 @@ class FlowModel(nn.Module):
         state.steps = state.steps or [StackState() for _ in times[1:]]
         for own, now, then in zip(state.steps, times[:-1], times[1:], strict=True):
             t = torch.full((len(hidden),), now, device=codes.device)
-            ends = self.destination(x.expand(len(hidden), -1, -1), t, hidden, guess, first,
-                                    state=own)  # fmt: skip
+            ends = self.destination(
+                x.expand(len(hidden), -1, -1), t, hidden, guess, first, state=own
+            )
             end = ends[:1]
             if guided:
                 end = (1 + sampling.guidance) * end - sampling.guidance * ends[1:]

@@ -101,18 +101,20 @@ class Layer(nn.Module):
             nn.init.zeros_(self.time.bias)
 
     def forward(
-        self, x: Tensor, turn: Tensor, mask: Tensor | None, time: Tensor | None,
+        self,
+        x: Tensor,
+        turn: Tensor,
+        mask: Tensor | None,
+        time: Tensor | None,
         state: LayerState | None,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """x (B, T, D), mask (B or 1, 1, T, T with the past), time (B, time_dim)."""
         shifts = scales = [None] * 3
         if self.time is not None and time is not None:
             parts = self.time(time)[:, None].chunk(6, dim=-1)
             shifts, scales = parts[:3], parts[3:]
         x = x + F.gelu(self.conv(self._norm(0, x, shifts[0], scales[0]), state))
-        x = x + self._drop(
-            self._attend(self._norm(1, x, shifts[1], scales[1]), turn, mask, state)
-        )
+        x = x + self._drop(self._attend(self._norm(1, x, shifts[1], scales[1]), turn, mask, state))
         hidden = self._drop(F.gelu(self.up(self._norm(2, x, shifts[2], scales[2]))))
         return x + self.down(hidden)
 

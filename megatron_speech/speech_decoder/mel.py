@@ -90,8 +90,9 @@ def griffin_lim(
     window = torch.hann_window(N_FFT, device=mel.device)
     for _ in range(rounds):
         audio = _overlap_add(loudness * angles, window)
-        rebuilt = torch.stft(audio, N_FFT, HOP_SAMPLES, window=window, center=False,
-                             return_complex=True)  # fmt: skip
+        rebuilt = torch.stft(
+            audio, N_FFT, HOP_SAMPLES, window=window, center=False, return_complex=True
+        )
         angles = rebuilt + 0.99 * (rebuilt - previous)
         angles = angles / angles.abs().clamp(min=1e-8)
         previous = rebuilt

@@ -51,9 +51,7 @@ class ReadBatches[Batch]:
     `make(utterances, number)` turns recordings into micro-batch `number`, a pure function of it.
     """
 
-    def __init__(
-        self, utterances: Utterances, data: DecoderDataConfig, set_aside: SetAside
-    ):
+    def __init__(self, utterances: Utterances, data: DecoderDataConfig, set_aside: SetAside):
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         world_size = dist.get_world_size() if dist.is_initialized() else 1
         if data.global_batch_size % (data.micro_batch_size * world_size):
@@ -122,7 +120,7 @@ class FlowObjective(ReadBatches[FlowInputs]):
         device: torch.device,
         set_aside: SetAside,
         samples: FlowSamples | None,
-    ):  # fmt: skip
+    ):
         super().__init__(train, train.data, set_aside)
         self.model_config, self.config, self.device = model_config, config, device
         self._valid, self._samples = valid, samples

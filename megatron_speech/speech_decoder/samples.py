@@ -34,9 +34,11 @@ class SampleBoard:
 
         figure = Figure(figsize=(9, 2.2 * len(mels)), layout="constrained")
         FigureCanvasAgg(figure)
-        for axis, (title, mel) in zip(figure.subplots(len(mels), 1, squeeze=False)[:, 0],
-                                      mels.items(), strict=True):  # fmt: skip
-            axis.imshow(mel.detach().float().cpu(), origin="lower", aspect="auto", vmin=-11.5, vmax=2)
+        for axis, (title, mel) in zip(
+            figure.subplots(len(mels), 1, squeeze=False)[:, 0], mels.items(), strict=True
+        ):
+            values = mel.detach().float().cpu().numpy()
+            axis.imshow(values, origin="lower", aspect="auto", vmin=-11.5, vmax=2)
             axis.set_title(title, fontsize=9)
             axis.set_ylabel("mel band")
         self._board.add_figure(name, figure, iteration)

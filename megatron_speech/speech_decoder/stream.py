@@ -35,7 +35,9 @@ class VocoderStream:
         if ready == self._done:
             return mel.new_zeros(0)
         audio = self._vocoder(self._mel[None])[0]
-        found = audio[(self._done - self._start) * HOP_SAMPLES : (ready - self._start) * HOP_SAMPLES]
+        found = audio[
+            (self._done - self._start) * HOP_SAMPLES : (ready - self._start) * HOP_SAMPLES
+        ]
         self._done = ready
         drop = max(ready - context - self._start, 0)
         self._mel, self._start = self._mel[:, drop:], self._start + drop

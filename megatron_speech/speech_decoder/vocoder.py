@@ -97,6 +97,8 @@ class IstftVocoder(Vocoder):
     After Vocos (Siuzdak 2023, arXiv 2306.00814); ours is the whole of it.
     """
 
+    window: Tensor
+
     def __init__(self, config: IstftConfig):
         super().__init__()
         self.config = config
@@ -140,10 +142,12 @@ class HifiganVocoder(Vocoder):
         from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
         settings = SpeechT5HifiGanConfig(
-            model_in_dim=NUM_MELS, sampling_rate=SAMPLE_RATE_HZ, normalize_before=False,
+            model_in_dim=NUM_MELS,
+            sampling_rate=SAMPLE_RATE_HZ,
+            normalize_before=False,
             **{name: _plain(value) for name, value in asdict(config).items()},
             resblock_dilation_sizes=[[1, 3, 5]] * len(config.resblock_kernel_sizes),
-        )  # fmt: skip
+        )
         return cls(SpeechT5HifiGan(settings))
 
     def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]:

@@ -109,12 +109,11 @@ def stft_loss(made: Float[Tensor, "b n"], real: Float[Tensor, "b n"]) -> Tensor:
     found = []
     for n_fft, hop in RESOLUTIONS:
         ours, theirs = (
-            magnitudes(F.pad(audio, (n_fft // 2, n_fft // 2)), n_fft, hop)
-            for audio in (made, real)
+            magnitudes(F.pad(audio, (n_fft // 2, n_fft // 2)), n_fft, hop) for audio in (made, real)
         )
         away = (theirs - ours).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1).clamp(1e-3)
-        logs = [value.clamp(min=1e-4).log() for value in (ours, theirs)]
-        found.append(away.clamp(max=10.0).mean() + F.l1_loss(*logs))
+        logs = F.l1_loss(ours.clamp(min=1e-4).log(), theirs.clamp(min=1e-4).log())
+        found.append(away.clamp(max=10.0).mean() + logs)
     return torch.stack(found).mean()
 
 
@@ -129,7 +128,7 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
         device: torch.device,
         set_aside: SetAside,
         board: SampleBoard | None,
-    ):  # fmt: skip
+    ):
         super().__init__(train, train.data, set_aside)
         self.config, self.device = config, device
         self._valid, self._board = valid, board

@@ -1,4 +1,4 @@
-"""A small vocabulary and model for chats, a tokenizer and a decoder that can be followed by hand."""
+"""A small model for chats, a tokenizer and a decoder that can be followed by hand."""
 
 from pathlib import Path
 
@@ -66,13 +66,13 @@ class EchoDecoder:
     """Each code becomes 80 ms of its number, one block late; remembers what it was fed."""
 
     sample_rate_hz = 16_000
-    frame_rate_hz = 12.5
+    fingerprint = FINGERPRINT
 
     def __init__(self):
         self.fed: list[list[int]] = []
 
     def check_codes_of(self, frame_rate_hz, num_codes, fingerprint):
-        if (frame_rate_hz, num_codes, fingerprint) != (12.5, NUM_CODES, FINGERPRINT):
+        if (frame_rate_hz, num_codes, fingerprint) != (12.5, NUM_CODES, self.fingerprint):
             raise ConfigError("other codes than the decoder's")
 
     def decode(self, codes, seed=0, speaker=None):

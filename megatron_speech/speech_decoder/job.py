@@ -1,0 +1,259 @@
+"""Many utterances to audio files: from code shards, from recordings, from a model's output."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import soundfile
+
+from ..audio import read_audio
+from ..data.code_shards import read_code_shards
+from ..data.list_files import read_jsonl_rows
+from ..errors import AudioError, ConfigError, DataError, VocabularyError
+from ..files import atomic_path, fingerprint_of, read_json, write_json
+from ..progress import Progress
+from ..rejected import Rejected, describe_counts, write_rejected
+from ..vocab import SpeechTextVocab
+from .decoder import SpeechDecoder
+
+_LOUDEST = 32767 / 32768
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSpeechConfig:
+    """What to speak. Exactly one of --codes, --audio and --generated is given."""
+
+    decoder: Path
+    """Folder of the speech decoder."""
+    output: Path
+    """Folder for one FLAC file of 22,050 Hz an utterance, named by its id."""
+    codes: tuple[Path, ...] = ()
+    """Code shards, or folders of them."""
+    audio: tuple[Path, ...] = ()
+    """Recordings of any rate, which go through --speech-tokenizer and back."""
+    generated: Path | None = None
+    """JSON lines of a language model's output: `id`, and `tokens` (ids of its vocabulary, text
+    among them is left out)."""
+    vocab: Path | None = None
+    """Vocabulary folder, or exported model, of --generated."""
+    speech_tokenizer: Path | None = None
+    """Folder of the speech tokenizer for --audio."""
+    vocoder: Path | None = None
+    """Vocoder to use instead of the one in --decoder."""
+    speaker: str | None = None
+    """Voice, if the decoder has an embedding of it."""
+    streaming: bool = False
+    """Feed the codes block by block and report how soon the audio comes."""
+    euler_steps: int | None = None
+    """Euler steps instead of the decoder's own number."""
+    guidance: float | None = None
+    """Strength of classifier-free guidance instead of the decoder's own."""
+    temperature: float | None = None
+    """Standard deviation of the noise instead of the decoder's own."""
+    seed: int = 0
+    """Of the noise."""
+    limit: int | None = None
+    """Utterances, from the start."""
+    device: str = "cpu"
+    """Torch device."""
+
+    def __post_init__(self) -> None:
+        given = [bool(self.codes), bool(self.audio), self.generated is not None]
+        if sum(given) != 1:
+            raise ConfigError("give exactly one of --codes, --audio and --generated")
+        if self.audio and self.speech_tokenizer is None:
+            raise ConfigError("--audio needs --speech-tokenizer to make codes of recordings")
+        if self.generated is not None and self.vocab is None:
+            raise ConfigError("--generated holds token ids; name their --vocab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSummary:
+    """What was made."""
+
+    spoken: int
+    """Files written now."""
+    reused: int
+    """Files found finished."""
+    audio_s: float
+    """Seconds of audio written now."""
+    seconds: float
+    """How long their decoding took, without reading and writing."""
+    first_audio_s: float | None
+    """With --streaming: mean time from a first whole block of codes to its audio."""
+    rejected: dict[str, int]
+    """Utterances set aside, by reason."""
+
+
+Item = tuple[str, np.ndarray] | Rejected
+
+
+def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
+    """Write `OUTPUT/ID.flac` for each utterance; those that exist are kept.
+
+    Raises:
+        ConfigError: codes of another speech tokenizer or frame rate than the decoder's, or an
+            output folder begun with another decoder or other settings.
+        DataError: nothing to speak, or not one usable utterance.
+    """
+    decoder = open_decoder(config)
+    _check_same_job(config, decoder)
+    rejected: list[Rejected] = []
+    spoken = reused = 0
+    audio_s = seconds = 0.0
+    first: list[float] = []
+    with Progress("decoding", None, "utterances") as progress:
+        for item in _items(config, decoder):
+            progress.advance()
+            found = item if isinstance(item, Rejected) else _flaw(item, decoder)
+            if found is not None:
+                rejected.append(found)
+                continue
+            assert not isinstance(item, Rejected)
+            path = config.output / f"{quote(item[0], safe=' ')}.flac"
+            if path.exists():
+                reused += 1
+                continue
+            started = time.monotonic()
+            if config.streaming:
+                audio, soon = _streamed(decoder, item[1], config)
+                first += [soon] if soon is not None else []
+            else:
+                audio = decoder.decode(item[1], config.seed, config.speaker)
+            seconds += time.monotonic() - started
+            write_flac(path, audio)
+            spoken, audio_s = spoken + 1, audio_s + len(audio) / decoder.sample_rate_hz
+    counts = write_rejected(config.output / "rejected.jsonl", rejected)
+    if not spoken + reused:
+        raise DataError(f"no usable utterance; set aside: {describe_counts(counts)}")
+    return DecodeSummary(
+        spoken=spoken,
+        reused=reused,
+        audio_s=audio_s,
+        seconds=seconds,
+        first_audio_s=float(np.mean(first)) if first else None,
+        rejected=counts,
+    )
+
+
+def open_decoder(config: DecodeSpeechConfig) -> SpeechDecoder:
+    """The decoder with what the command line changes about its sampling."""
+    decoder = SpeechDecoder.from_pretrained(config.decoder, config.device, config.vocoder)
+    names = ("euler_steps", "guidance", "temperature")
+    changes = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
+    decoder.sample_by(replace(decoder.config.sampling, **changes))
+    decoder.speaker_number(config.speaker)
+    return decoder
+
+
+def write_flac(path: Path, audio: np.ndarray) -> None:
+    """Mono float audio (n,) as 16-bit FLAC of 22,050 Hz, whole or not at all."""
+    limited = np.clip(audio, -_LOUDEST, _LOUDEST)
+    with atomic_path(path) as temporary:
+        soundfile.write(
+            temporary, limited, SpeechDecoder.sample_rate_hz, subtype="PCM_16", format="FLAC"
+        )
+
+
+def _streamed(
+    decoder: SpeechDecoder, codes: np.ndarray, config: DecodeSpeechConfig
+) -> tuple[np.ndarray, float | None]:
+    """Audio by blocks, and seconds from the first block to its audio (None: no whole block)."""
+    stream = decoder.stream(config.seed, config.speaker)
+    parts: list[np.ndarray] = []
+    started, soon = time.monotonic(), None
+    for start in range(0, len(codes), stream.block_codes):
+        parts.append(stream.feed(codes[start : start + stream.block_codes]))
+        if soon is None and len(parts[-1]):
+            soon = time.monotonic() - started
+    return np.concatenate([*parts, stream.finish()]), soon
+
+
+def _flaw(item: tuple[str, np.ndarray], decoder: SpeechDecoder) -> Rejected | None:
+    name, codes = item
+    if not len(codes):
+        return Rejected(name, "no_codes", "there is nothing to speak")
+    if not 0 <= codes.min() <= codes.max() < decoder.num_codes:
+        detail = f"codes {codes.min()}..{codes.max()}, expected 0..{decoder.num_codes - 1}"
+        return Rejected(name, "code_out_of_range", detail)
+    return None
+
+
+def _items(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
+    if config.codes:
+        items = _of_shards(config, decoder)
+    elif config.audio:
+        items = _of_recordings(config, decoder)
+    else:
+        items = _of_tokens(config, decoder)
+    most = config.limit or 1 << 62
+    return (item for item, _ in zip(items, range(most), strict=False))
+
+
+def _of_shards(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
+    info, records = read_code_shards(config.codes)
+    decoder.check_codes_of(info.frame_rate_hz, info.num_codes, info.tokenizer_fingerprint)
+    return ((record.id, record.codes) for record in records)
+
+
+def _of_recordings(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
+    from ..speech_tokenizer.tokenizer import SpeechTokenizer
+
+    assert config.speech_tokenizer is not None
+    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)
+    for path in config.audio:
+        try:
+            yield path.stem, tokenizer.encode([read_audio(path)])[0]
+        except AudioError as error:
+            yield Rejected(path.stem, error.reason, str(error))
+
+
+def _of_tokens(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
+    assert config.generated is not None
+    assert config.vocab is not None
+    vocab = SpeechTextVocab.as_it_is(config.vocab)
+    if vocab.num_codes != decoder.num_codes:
+        raise ConfigError(
+            f"--vocab {config.vocab} has {vocab.num_codes} codes, the speech decoder "
+            f"{decoder.num_codes}; they belong to different speech tokenizers"
+        )
+    vocab.require_speech_tokenizer(decoder.fingerprint, "the speech decoder", "--generated")
+    for row in read_jsonl_rows(config.generated, "tokens"):
+        if isinstance(row, Rejected):
+            yield row
+            continue
+        name = str(row.values.get("id") or f"{config.generated.stem}-{row.number:07d}")
+        try:
+            tokens = np.asarray(row.values["tokens"], dtype=np.int64)
+            yield name, vocab.tokens_to_codes(tokens[vocab.is_speech(tokens)])
+        except (ValueError, TypeError, OverflowError, VocabularyError) as error:
+            yield Rejected(name, "bad_tokens", str(error)[:200])
+
+
+def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
+    """Refuse an output folder begun with another decoder or other settings."""
+    weights = [decoder.flow, decoder.vocoder]
+    tensors = [v for model in weights for _, v in sorted(model.state_dict().items())]
+    bytes_of = [value.cpu().float().numpy().tobytes() for value in tensors]
+    job: dict[str, Any] = {
+        "decoder": fingerprint_of(json.dumps(decoder.config.to_dict()), *bytes_of),
+        "speaker": config.speaker,
+        "seed": config.seed,
+    }
+    path = config.output / "job.json"
+    if not path.exists():
+        write_json(path, job)
+        return
+    begun = read_json(path)
+    for name, value in job.items():
+        if begun.get(name) != value:
+            raise ConfigError(
+                f"{config.output} was begun with {name} {begun.get(name)}, this job has {value}; "
+                "choose an empty --output"
+            )

@@ -1,0 +1,140 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
+from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.speech_decoder import SpeechDecoder
+from megatron_speech.speech_tokenizer import SpeechTokenizer
+from tests.corpus.samples import make_vocab
+from tests.speech_decoder.tiny_decoder import FINGERPRINT, NUM_CODES, random_codes, tiny_decoder
+from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+from tools import decode_speech
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    tiny_decoder().save_pretrained(folder)
+    return folder
+
+
+def write_codes(folder: Path, counts: dict[str, int], **changes) -> Path:
+    facts = {"frame_rate_hz": 12.5, "num_codes": NUM_CODES, "tokenizer_fingerprint": FINGERPRINT}
+    records = [CodeRecord(id=name, codes=random_codes(n, seed=n)) for name, n in counts.items()]
+    write_code_shard(folder / "codes.parquet", records, CodeShardInfo(**facts | changes))
+    return folder / "codes.parquet"
+
+
+def heard(path: Path) -> np.ndarray:
+    audio, rate = soundfile.read(path, dtype="float32")
+    assert rate == 22_050
+    return audio
+
+
+def test_codes_become_files(decoder, tmp_path, capsys):
+    codes = write_codes(tmp_path, {"talk/000": 23, "b": 5, "empty": 0})
+    out = tmp_path / "out"
+    command = ["--decoder", str(decoder), "--codes", str(codes), "--output", str(out)]
+    summary = decode_speech.main(command)
+    assert (summary.spoken, summary.rejected) == (2, {"no_codes": 1})
+    expected = SpeechDecoder.from_pretrained(decoder).decode(random_codes(23, seed=23))
+    np.testing.assert_allclose(heard(out / "talk%2F000.flac"), expected.clip(-1, 1), atol=1e-4)
+    (out / "b.flac").unlink()
+    again = decode_speech.main(command)
+    assert (again.spoken, again.reused) == (1, 1)
+    assert "1 no_codes" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="was begun with seed 0"):
+        decode_speech.main([*command, "--seed", "1"])
+    with pytest.raises(ConfigError, match="was begun with decoder"):
+        decode_speech.main([*command, "--euler-steps", "1"])
+
+
+def test_streaming_gives_the_same_audio_and_tells_when(decoder, tmp_path, capsys):
+    codes = write_codes(tmp_path, {"a": 33})
+    command = ["--decoder", str(decoder), "--codes", str(codes)]
+    decode_speech.main([*command, "--output", str(tmp_path / "whole")])
+    streamed = [*command, "--output", str(tmp_path / "blocks"), "--streaming"]
+    summary = decode_speech.main(streamed)
+    assert summary.first_audio_s is not None
+    assert "first audio" in capsys.readouterr().out
+    whole, blocks = (heard(tmp_path / name / "a.flac") for name in ("whole", "blocks"))
+    np.testing.assert_allclose(whole, blocks, atol=1.01e-4)
+
+
+def test_recordings_go_through_the_tokenizer(tmp_path):
+    tokenizer = save_tiny_tokenizer(tmp_path / "tokenizer")
+    loaded = SpeechTokenizer.from_pretrained(tokenizer)
+    tiny_decoder(tokenizer_fingerprint=loaded.fingerprint).save_pretrained(tmp_path / "decoder")
+    audio = 0.2 * np.random.default_rng(0).standard_normal((44_100, 2))
+    soundfile.write(tmp_path / "question.wav", audio, 44_100)
+    (tmp_path / "broken.wav").write_bytes(b"none")
+    command = [
+        "--decoder",
+        str(tmp_path / "decoder"),
+        "--output",
+        str(tmp_path / "out"),
+        "--audio",
+        str(tmp_path / "question.wav"),
+        str(tmp_path / "broken.wav"),
+        "--speech-tokenizer",
+        str(tokenizer),
+    ]
+    summary = decode_speech.main(command)
+    assert (summary.spoken, summary.rejected) == (1, {"unreadable": 1})
+    assert abs(len(heard(tmp_path / "out/question.flac")) / 22_050 - 13 / 12.5) < 0.01
+
+
+def test_output_of_a_language_model_is_spoken(tmp_path):
+    vocab = make_vocab(tmp_path)
+    tiny_decoder(num_codes=vocab.num_codes).save_pretrained(tmp_path / "decoder")
+    codes = random_codes(15) % vocab.num_codes
+    tokens = [1, 2, *vocab.speech_segment(codes).tolist(), 3]
+    lines = [
+        {"id": "answer", "tokens": tokens},
+        {"id": "mute", "tokens": [1, 2]},
+        {"id": "odd", "tokens": "none"},
+    ]
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [
+        "--decoder",
+        str(tmp_path / "decoder"),
+        "--generated",
+        str(path),
+        "--vocab",
+        str(tmp_path / "vocab"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    summary = decode_speech.main(command)
+    assert summary.rejected == {"bad_tokens": 1, "no_codes": 1}
+    expected = tiny_decoder(num_codes=vocab.num_codes).decode(codes)
+    np.testing.assert_allclose(heard(tmp_path / "out/answer.flac"), expected, atol=1e-4)
+
+
+def test_codes_of_another_tokenizer_are_refused(decoder, tmp_path):
+    changes = [{"frame_rate_hz": 25.0}, {"tokenizer_fingerprint": "another"}, {"num_codes": 500}]
+    for change in changes:
+        codes = write_codes(tmp_path, {"a": 12}, **change)
+        command = ["--decoder", str(decoder), "--codes", str(codes), "--output", str(tmp_path)]
+        with pytest.raises(ConfigError, match="this speech decoder was trained on"):
+            decode_speech.main(command)
+
+
+def test_bad_input(decoder, tmp_path):
+    out = ["--decoder", str(decoder), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        decode_speech.main([*out, "--codes", "a", "--generated", "b"])
+    with pytest.raises(SystemExit):
+        decode_speech.main(out)
+    with pytest.raises(DataError, match="no code shards"):
+        decode_speech.main([*out, "--codes", str(tmp_path)])
+    codes = write_codes(tmp_path, {"empty": 0})
+    with pytest.raises(DataError, match="no usable utterance"):
+        decode_speech.main([*out, "--codes", str(codes)])
+    with pytest.raises(ConfigError, match="knows no voice"):
+        decode_speech.main([*out, "--codes", str(codes), "--speaker", "eve"])

@@ -1,0 +1,173 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from megatron_speech.data.code_shards import CodeShardInfo, read_code_shard, write_code_shard
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
+from megatron_speech.files import read_json, write_json
+from megatron_speech.speech_decoder import SpeechDecoder
+from megatron_speech.training.checkpoint import iteration_directory
+from megatron_speech.training.reporting import read_metrics
+from tests.speech_decoder.tiny_decoder import FINGERPRINT, NUM_CODES, random_codes, write_material
+from tests.tools.decoder_training import flow_arguments, material, vocoder_arguments
+from tools import train_speech_decoder
+
+COMMANDS = {"flow": flow_arguments, "vocoder": vocoder_arguments}
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("speech")
+    write_material(folder)
+    return folder
+
+
+def reasons(save: Path) -> dict[str, str]:
+    lines = (save / "rejected.jsonl").read_text().splitlines()
+    return {item["id"]: item["reason"] for item in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("cached", [True, False])
+def test_resume_is_exact(speech, tmp_path, kind, cached):
+    more = [
+        "--cache-audio" if cached else "--no-cache-audio",
+        "--valid-manifest",
+        str(speech / "manifest.parquet"),
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
+    whole = train_speech_decoder.main(COMMANDS[kind](speech, one, *more))
+    stopped = train_speech_decoder.main(COMMANDS[kind](speech, two, *more, "--exit-interval", "3"))
+    assert not stopped.finished
+    assert stopped.export is None
+    done = train_speech_decoder.main(COMMANDS[kind](speech, two, *more))
+    assert done.finished
+    assert done.metrics == whole.metrics
+    assert read_metrics(one) == read_metrics(two)
+    states = [torch.load(iteration_directory(run, 8) / "state.pt") for run in (one, two)]
+    assert all(torch.equal(v, states[1]["model"][k]) for k, v in states[0]["model"].items())
+    exports = [load_file(run / "export/model.safetensors") for run in (one, two)]
+    assert len(exports[0]) > 10
+    assert all(torch.equal(v, exports[1][k]) for k, v in exports[0].items())
+    assert reasons(one) == reasons(two)
+
+
+def test_what_cannot_be_learned_from_is_set_aside(speech, tmp_path):
+    train_speech_decoder.main(flow_arguments(speech, tmp_path, "--no-cache-audio"))
+    expected = {"u1": "no_codes", "u2": "other_length", "broken": "unreadable"}
+    assert reasons(tmp_path) == expected
+    train_speech_decoder.main(vocoder_arguments(speech, tmp_path / "v", "--cache-audio"))
+    assert reasons(tmp_path / "v") == {"broken": "unreadable"}
+
+
+def test_two_stages_make_a_decoder_that_speaks(speech, tmp_path):
+    vocoder = train_speech_decoder.main(vocoder_arguments(speech, tmp_path / "vocoder"))
+    more = ["--speaker-embedding", "--vocoder", str(vocoder.export)]
+    first = train_speech_decoder.main(flow_arguments(speech, tmp_path / "first", *more))
+    decoder = SpeechDecoder.from_pretrained(first.export)
+    assert decoder.config.speakers == ("voice-0", "voice-1")
+    facts = (decoder.fingerprint, decoder.num_codes, decoder.frame_rate_hz)
+    assert facts == (FINGERPRINT, NUM_CODES, 12.5)
+    voice = [
+        "--init-from",
+        str(first.export),
+        "--voice",
+        "voice-1",
+        "--prefix-share",
+        "1",
+        "--vocoder",
+        str(vocoder.export),
+        "--lr",
+        "1e-9",
+    ]
+    second = train_speech_decoder.main(flow_arguments(speech, tmp_path / "second", *voice))
+    again = SpeechDecoder.from_pretrained(second.export)
+    codes = random_codes(25)
+    one, other = (d.decode(codes, speaker="voice-1") for d in (decoder, again))
+    assert len(one) > 0
+    np.testing.assert_allclose(one, other, atol=1e-3)  # it went on from there
+    unknown = flow_arguments(speech, tmp_path / "third", *voice[:2], "--voice", "nobody")
+    with pytest.raises(DataError, match="of the voice 'nobody'"):
+        train_speech_decoder.main(unknown)
+
+
+def test_a_vocoder_can_be_put_in_later(speech, tmp_path):
+    flow = train_speech_decoder.main(flow_arguments(speech, tmp_path / "flow"))
+    with pytest.raises(CheckpointError, match="has no vocoder inside"):
+        SpeechDecoder.from_pretrained(flow.export)
+    vocoder = train_speech_decoder.main(vocoder_arguments(speech, tmp_path / "vocoder"))
+    more = ["--vocoder", str(vocoder.export)]
+    again = train_speech_decoder.main(flow_arguments(speech, tmp_path / "flow", *more))
+    assert again.finished
+    assert len(SpeechDecoder.from_pretrained(again.export).decode(random_codes(5)))
+
+
+def test_samples_are_heard_and_seen(speech, tmp_path):
+    more = ["--tensorboard", "--valid-manifest", str(speech / "manifest.parquet")]
+    for kind, sound in (("flow", "decoded/0"), ("vocoder", "vocoder/0")):
+        save = tmp_path / kind
+        train_speech_decoder.main(COMMANDS[kind](speech, save, *more))
+        (file,) = (save / "tensorboard").glob("*.samples")
+        events = EventAccumulator(str(file), {"audio": 0, "images": 0}).Reload()
+        tags = events.Tags()
+        assert {sound, "recording/0"} <= set(tags["audio"])
+        assert "mel/0" in tags["images"]
+        heard = events.Audio(sound)[0]
+        assert heard.sample_rate == 22_050
+        assert heard.length_frames > 10_000
+
+
+def test_training_is_learning(speech, tmp_path):
+    more = ["--train-iters", "30", "--save-interval", "30", "--lr", "1e-2"]
+    train_speech_decoder.main(flow_arguments(speech, tmp_path / "flow", *more))
+    losses = [record["guess loss"] for record in read_metrics(tmp_path / "flow")]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    train_speech_decoder.main(vocoder_arguments(speech, tmp_path / "vocoder", *more))
+    losses = [record["mel loss"] for record in read_metrics(tmp_path / "vocoder")]
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def other_codes(folder: Path, info: CodeShardInfo) -> Path:
+    _, records = read_code_shard(material(folder)[1])
+    path = folder / f"{info.frame_rate_hz}-{info.tokenizer_fingerprint}.codes"
+    write_code_shard(path, records, info)
+    return path
+
+
+def test_codes_of_another_tokenizer_are_refused(speech, tmp_path):
+    first = train_speech_decoder.main(flow_arguments(speech, tmp_path / "first"))
+    info = CodeShardInfo(frame_rate_hz=12.5, num_codes=NUM_CODES, tokenizer_fingerprint="other")
+    command = flow_arguments(speech, tmp_path / "second", "--init-from", str(first.export))
+    command[command.index("--codes") + 1] = str(other_codes(speech, info))
+    with pytest.raises(ConfigError, match="of other"):
+        train_speech_decoder.main(command)
+
+
+def test_bad_input(speech, tmp_path):
+    with pytest.raises(ConfigError, match="--manifest"):
+        train_speech_decoder.main(["decoder-smoke", "--save", str(tmp_path)])
+    manifest, _ = material(speech)
+    with pytest.raises(ConfigError, match="--codes"):
+        train_speech_decoder.main(
+            ["decoder-smoke", "--manifest", str(manifest), "--save", str(tmp_path)]
+        )
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        train_speech_decoder.main(flow_arguments(speech, tmp_path, "--vocoder", str(tmp_path)))
+    with pytest.raises(SystemExit):
+        train_speech_decoder.main(flow_arguments(speech, tmp_path, "--prefix-share", "2"))
+    train_speech_decoder.main(flow_arguments(speech, tmp_path / "run"))
+    shutil.rmtree(tmp_path / "run/export")
+    with pytest.raises(ConfigError, match="begun with"):
+        train_speech_decoder.main(flow_arguments(speech, tmp_path / "run", "--seed", "5"))
+    values = read_json(
+        train_speech_decoder.main(flow_arguments(speech, tmp_path / "run")).export / "config.json"
+    )
+    write_json(tmp_path / "run/export/config.json", values | {"model_type": "none"})
+    with pytest.raises(ConfigError, match="model_type"):
+        SpeechDecoder.from_pretrained(tmp_path / "run/export")
