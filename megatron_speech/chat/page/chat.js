@@ -10,6 +10,7 @@ const byId = (id) => document.getElementById(id);
 const SHORTEST_S = 0.25;  // a shorter press is no question
 const TAIL_MS = 150;      // of sound that still belongs to a question when the button is let go
 const BLOCK_S = 0.02;
+const TOUCH = matchMedia("(pointer: coarse)").matches;
 
 const page = {
   link: null, microphone: null, mode: "push", state: "new",
@@ -38,7 +39,7 @@ function setState(state, detail = "") {
   byId("hint").textContent = HINTS[state] ?? (!page.microphone ? "No microphone: type below"
     : state === "recording" ? (free ? "I hear you" : "Let go to ask")
     : free ? (busy ? "Speak to interrupt" : "Just speak")
-    : busy ? "Hold to interrupt" : "Hold, or press the space bar");
+    : busy ? "Hold to interrupt" : TOUCH ? "Hold and speak" : "Hold, or press the space bar");
 }
 
 function notice(title, text, again = false) {
@@ -211,6 +212,8 @@ function stopReplay() {
 }
 
 byId("log").addEventListener("click", ({ target }) => {
+  const bar = target.closest(".parts"); // narrow pages show its legend when it is touched
+  bar?.parentElement.querySelector(".legend").classList.toggle("open");
   if (!target.classList.contains("replay")) return;
   const answer = Answer.kept.find(({ button }) => button === target);
   if (!answer) return;

@@ -12,7 +12,7 @@ export class Link {
       this.say("hello", { sample_rate_hz: sampleRate, ...(token ? { token } : {}) });
     };
     this.socket.onmessage = ({ data }) => this.take(data);
-    this.socket.onclose = () => this.end("gone", "the connection was lost");
+    this.socket.onclose = () => this.end("gone", "the server was stopped, or the network is gone");
   }
 
   take(data) {

@@ -151,16 +151,18 @@ export class Answer {
     if (!timing) return;
     const parts = PARTS.filter(([name]) => timing[name] != null);
     const sum = parts.reduce((total, [name]) => total + timing[name], 0);
-    const bar = make("span", "parts", this.times);
+    const bar = make("button", "parts", this.times);
+    bar.ariaLabel = "Where the time went";
     bar.title = parts.map(([name, label]) => `${label} ${seconds(timing[name])}`).join(", ");
     for (const [name, label] of parts) {
       const part = make("i", label, bar);
       part.style.flexGrow = Math.max(timing[name] / (sum || 1), 0.02);
     }
-    for (const [name, label] of parts) make("span", `part ${label}`, this.times, `${label} ${seconds(timing[name])}`);
     if (this.done && timing.real_time_factor != null) {
       make("span", "", this.times, `real-time factor ${timing.real_time_factor.toFixed(2)}`);
     }
+    const legend = make("span", "legend", this.times);
+    for (const [name, label] of parts) make("span", `part ${label}`, legend, `${label} ${seconds(timing[name])}`);
     toEnd();
   }
 
@@ -194,6 +196,6 @@ export class Answer {
   }
 
   note(text) {
-    if (text) make("span", "note", this.foot, text);
+    if (text) this.times.before(make("span", "note", null, text));
   }
 }
