@@ -4,13 +4,14 @@ SHELL := /bin/bash
 SIZE ?= demo
 TEXT ?=
 RUNS ?= runs
+VOICE = $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 VLLM := .venv-vllm
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full test test-long test-gpu lint format bench bench-gpu clean
+.PHONY: help install demo demo-full chat test test-long test-gpu lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -31,6 +32,11 @@ demo: $(STAMP)
 ## demo-full  adds the tokenizer without VQ and three seeds of both language models
 demo-full:
 	$(MAKE) demo SIZE=full
+
+## chat       talk to the demo's model in a browser (after `make demo` and `make voice-demo`)
+chat: $(STAMP)
+	$(PYTHON) tools/serve_chat.py --model $(VOICE)/fine_tuning/hf --decoder $(VOICE)/voice/export \
+	  --speech-tokenizer $(RUNS)/$(SIZE)/speech_tokenizer/export
 
 ## test       all tests that need neither a GPU nor an hour
 test: $(STAMP)

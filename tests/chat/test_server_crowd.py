@@ -171,7 +171,7 @@ def test_memory_and_threads_return_to_where_they_were():
         async def one():
             async with Client(config) as client:
                 await client.hear("ready")
-                for _ in range(3):
+                for _ in range(2):
                     await client.ask(tone(2.0))
                     await client.hear("done")
 
@@ -182,7 +182,7 @@ def test_memory_and_threads_return_to_where_they_were():
         until(lambda: empty(config))
         process = psutil.Process()
         memory, threads = process.memory_info().rss, process.num_threads()
-        for _ in range(3):
+        for _ in range(2):
             engine.questions.clear()
             asyncio.run(crowd(config))
             until(lambda: empty(config))

@@ -270,9 +270,8 @@ def test_without_a_microphone_one_can_type_and_a_lost_server_is_told(visit):
     engine = TalkingEngine()
     with serving(engine) as config:
         page = visit(config, color_scheme="dark")
-        page.evaluate(
-            "() => { navigator.mediaDevices.getUserMedia = async () => { throw new Error('Refused') } }"
-        )
+        refuse = "async () => { throw new Error('Refused') }"
+        page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {refuse} }}")
         page.click("#start")
         state(page, "ready")
         page.shot("no_microphone")

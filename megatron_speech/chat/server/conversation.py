@@ -103,7 +103,7 @@ class Conversation:
             self._outbox.close()
 
     async def _listen(self) -> None:
-        """Never waits for an answer: while nobody reads, pongs and interruptions stay unread too."""
+        """Never waits for an answer: who does not read hears no interruption and no pong."""
         while True:
             try:
                 async with asyncio.timeout(self._config.idle_s):

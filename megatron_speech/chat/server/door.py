@@ -156,12 +156,10 @@ class ChatDoor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _first(group: BaseExceptionGroup) -> BaseException:
+def _first[E: Exception](group: ExceptionGroup[E]) -> E:
     """A single exception of a group, however deep."""
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, ExceptionGroup) else found
 
 
 async def _receive(socket: WebSocket) -> Message:

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from .protocol import Message
@@ -27,10 +28,8 @@ class Outbox:
         if self._closed:
             return
         waiting = asyncio.run_coroutine_threadsafe(self.put(message), self._loop)
-        try:
+        with contextlib.suppress(concurrent.futures.CancelledError):  # the event loop ends
             waiting.result()
-        except concurrent.futures.CancelledError:
-            pass  # the event loop ends, and with it the client
 
     async def empty_into(self, send: Callable[[Message], Awaitable[None]], stall_s: float) -> None:
         """Send messages for ever.
