@@ -70,7 +70,7 @@ class SpeechDecoderConfig:
     flow_ffn_dim: int = 3072
     """Its feed-forward width."""
     conv_kernel_size: int = 7
-    """Taps of the causal depthwise convolution in each layer."""
+    """Taps of the depthwise convolution in each layer; those ahead end with the block."""
     dropout: float = 0.0
     """Dropout in attention outputs and feed-forward layers while training."""
     mel_mean: float = -5.5

@@ -45,6 +45,20 @@ class StackState:
     blocks: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the layers of a stack share."""
+
+    turn: Tensor
+    """Rotary cosines and sines (2, T, width / 2)."""
+    mask: Tensor
+    """Which keys a position sees (B or 1, 1, T, T with the past)."""
+    blocks: Tensor
+    """Block of each position (T,)."""
+    valid: Tensor | None
+    """What is no padding (B, T)."""
+
+
 def rotations(positions: Int64[Tensor, " t"], width: int) -> Float[Tensor, "2 t half"]:
     """Cosines and sines of rotary positions; angles in double, so that hours are exact enough."""
     powers = torch.arange(0, width, 2, device=positions.device).double() / width
@@ -59,25 +73,37 @@ def _rotate(values: Tensor, turn: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1)
 
 
-class CausalConv(nn.Module):
-    """Depthwise convolution over time that sees the past only."""
+class BlockConv(nn.Module):
+    """Depthwise convolution over time: all of the past, and what follows in the own block."""
 
     def __init__(self, dim: int, kernel_size: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(dim, 1, 1, kernel_size) / kernel_size**0.5)
+        past = kernel_size // 2 + 1  # its own position included
+        self.weight = nn.Parameter(torch.randn(dim, 1, 1, past) / kernel_size**0.5)
+        self.ahead = nn.Parameter(torch.randn(kernel_size - past, dim) / kernel_size**0.5)
         self.bias = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Float[Tensor, "b t d"], state: LayerState | None) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "b t d"], around: Surroundings, state: LayerState | None
+    ) -> Float[Tensor, "b t d"]:
         past = self.weight.shape[-1] - 1
         if state is None or state.conv is None:
-            x = F.pad(x, (0, 0, past, 0))
+            known = F.pad(x, (0, 0, past, 0))
         else:
-            x = torch.cat([state.conv, x], dim=1)
+            known = torch.cat([state.conv, x], dim=1)
         if state is not None:
-            state.conv = x[:, x.shape[1] - past :]
+            state.conv = known[:, known.shape[1] - past :]
         # (B, C, 1, T) with C innermost in memory: the layout in which CPUs are fast at this.
-        image = x.transpose(1, 2)[:, :, None]
-        return F.conv2d(image, self.weight, self.bias, groups=x.shape[-1])[:, :, 0].transpose(1, 2)
+        image = known.transpose(1, 2)[:, :, None]
+        found = F.conv2d(image, self.weight, self.bias, groups=x.shape[-1])
+        found = found[:, :, 0].transpose(1, 2)
+        blocks, length = around.blocks, x.shape[1]
+        if around.valid is not None:
+            x = x * around.valid[:, :, None]
+        for number, weight in enumerate(self.ahead, start=1):
+            own = (blocks[number:] == blocks[:-number])[:, None]
+            found = found + F.pad(x[:, number:] * (own * weight), (0, 0, 0, min(number, length)))
+        return found
 
 
 class Layer(nn.Module):
@@ -90,7 +116,7 @@ class Layer(nn.Module):
         self.norms = nn.ModuleList(
             nn.LayerNorm(shape.dim, elementwise_affine=affine) for _ in range(3)
         )
-        self.conv = CausalConv(shape.dim, shape.conv_kernel_size)
+        self.conv = BlockConv(shape.dim, shape.conv_kernel_size)
         self.qkv = nn.Linear(shape.dim, 3 * shape.dim)
         self.out = nn.Linear(shape.dim, shape.dim)
         self.up = nn.Linear(shape.dim, shape.ffn_dim)
@@ -101,20 +127,15 @@ class Layer(nn.Module):
             nn.init.zeros_(self.time.bias)
 
     def forward(
-        self,
-        x: Tensor,
-        turn: Tensor,
-        mask: Tensor | None,
-        time: Tensor | None,
-        state: LayerState | None,
+        self, x: Tensor, around: Surroundings, time: Tensor | None, state: LayerState | None
     ) -> Tensor:
-        """x (B, T, D), mask (B or 1, 1, T, T with the past), time (B, time_dim)."""
+        """x (B, T, D), time (B, time_dim)."""
         shifts = scales = [None] * 3
         if self.time is not None and time is not None:
             parts = self.time(time)[:, None].chunk(6, dim=-1)
             shifts, scales = parts[:3], parts[3:]
-        x = x + F.gelu(self.conv(self._norm(0, x, shifts[0], scales[0]), state))
-        x = x + self._drop(self._attend(self._norm(1, x, shifts[1], scales[1]), turn, mask, state))
+        x = x + F.gelu(self.conv(self._norm(0, x, shifts[0], scales[0]), around, state))
+        x = x + self._drop(self._attend(self._norm(1, x, shifts[1], scales[1]), around, state))
         hidden = self._drop(F.gelu(self.up(self._norm(2, x, shifts[2], scales[2]))))
         return x + self.down(hidden)
 
@@ -125,19 +146,17 @@ class Layer(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _attend(
-        self, x: Tensor, turn: Tensor, mask: Tensor | None, state: LayerState | None
-    ) -> Tensor:
+    def _attend(self, x: Tensor, around: Surroundings, state: LayerState | None) -> Tensor:
         batch, length, dim = x.shape
         parts = self.qkv(x).view(batch, length, 3, self.heads, dim // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        query, key = _rotate(query, turn), _rotate(key, turn)
+        query, key = _rotate(query, around.turn), _rotate(key, around.turn)
         if state is not None:
             if state.keys is not None and state.values is not None:
                 key = torch.cat([state.keys, key], dim=2)
                 value = torch.cat([state.values, value], dim=2)
             state.keys, state.values = key, value
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        found = F.scaled_dot_product_attention(query, key, value, attn_mask=around.mask)
         return self.out(found.transpose(1, 2).reshape(batch, length, dim))
 
 
@@ -168,11 +187,11 @@ class BlockCausalStack(nn.Module):
         known = blocks
         if state is not None and state.blocks is not None:
             known = torch.cat([state.blocks, blocks])
-        mask = self._mask(blocks, known, valid)
         turn = rotations(positions, self.shape.dim // self.shape.heads)
+        around = Surroundings(turn, self._mask(blocks, known, valid), blocks, valid)
         for number, layer in enumerate(self.layers):
             own = state.layers[number] if state is not None else None
-            x = layer(x, turn, mask, time, own)
+            x = layer(x, around, time, own)
         if state is not None:
             self._forget(state, known)
         return self.norm(x)

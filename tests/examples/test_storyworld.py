@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from examples.storyworld import generate, outputs
+from examples.storyworld import chat, generate, outputs
 from examples.storyworld.encyclopedia import RELATIONS
 from examples.storyworld.evaluation import questions
 from examples.storyworld.stories import (
@@ -268,3 +268,30 @@ def test_bad_templates_are_refused() -> None:
         fill("{nobody} came.", {"N": "Anna"})
     with pytest.raises(DataError, match="empty"):
         Wordings.of()
+
+
+def test_dialogues_can_be_answered_from_what_was_said(tmp_path):
+    counts = chat.main(f"--output-dir {tmp_path} --dialogues 300 --items 12".split())
+    lines = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
+    items = [json.loads(line) for line in (tmp_path / "eval.jsonl").read_text().splitlines()]
+    assert counts["dialogues"] == len(lines) == 300
+    assert [len({i["id"] for i in items}), len(items)] == [60, 60]
+    told = {m["content"] for line in lines for m in line["messages"]}
+    people = {person.name: person for person in make_world().people}
+    for item in items:
+        said, kind = " ".join(item["turns"]), item["kind"]
+        assert 0 < item["chance"] <= 0.5
+        if kind == "fact":
+            name = next(name for name in people if name in said)
+            assert people[name].asked
+            assert item["answers"][0] in vars(people[name]).values()
+        elif kind == "ending":
+            assert item["wrong"]
+            assert not set(item["answers"]) & set(item["wrong"])
+        else:
+            assert item["answers"][0] in said
+        assert not {t for t in item["turns"] if len(t.split()) > 8} & told  # stories are new
+    first = {line["messages"][0]["content"] for line in lines}
+    short = " ".join(text for text in first if len(text.split()) <= 8)  # facts and small talk
+    assert not [name for name in people if people[name].asked and name in short]
+    assert [name for name in people if name in short]

@@ -17,10 +17,10 @@ def test_trains_a_bpe_on_a_corpus(tmp_path, capsys):
     flags = ["--input", str(tmp_path / "corpus.parquet"), "--train-bpe", "400"]
     output = tmp_path / "vocab"
     vocab = build_vocab.main([*flags, "--num-codes", "64", "--output", str(output)])
-    assert (vocab.code_offset, vocab.num_codes, vocab.padded_size) == (404, 64, 1024)
+    assert (vocab.code_offset, vocab.num_codes, vocab.padded_size) == (407, 64, 1024)
     assert vocab.eod_id == 0
     assert len(vocab.text.encode("The small red dog")) <= 6, "frequent words are single tokens"
-    assert "codes from 404" in capsys.readouterr().out
+    assert "codes from 407" in capsys.readouterr().out
     again = build_vocab.main([*flags, "--num-codes", "64", "--output", str(tmp_path / "again")])
     assert again.fingerprint == vocab.fingerprint
 
