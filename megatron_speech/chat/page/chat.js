@@ -29,6 +29,7 @@ const STATUS = {
 function setState(state, detail = "") {
   page.state = state;
   document.body.dataset.state = state;
+  document.body.dataset.microphone = page.microphone ? "yes" : "no";
   byId("status").lastElementChild.textContent = detail || STATUS[state];
   const usable = ["ready", "recording", "thinking", "speaking"].includes(state);
   const free = page.mode === "free";
@@ -118,6 +119,8 @@ const handlers = {
       if (!answer.done) answer.finish("interrupted", null);
     }
     page.link = null;
+    page.microphone?.close(); // nobody listens any more
+    page.microphone = null;
     const titles = {
       gone: "Connection lost", full: "All places are taken", idle: "Are you still there?",
       session_length: "Time is up", token: "A token is needed", failure: "Something went wrong",
