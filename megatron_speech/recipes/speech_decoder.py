@@ -82,7 +82,7 @@ def decoder_debug() -> SpeechDecoderRecipe:
             crop_codes=40, unconditional_share=0.1, guess_loss_weight=3.0
         ),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4),
-        loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
+        loop=LoopConfig(train_iters=2000, log_interval=50, eval_interval=500, save_interval=500),
     )
 
 
@@ -149,7 +149,7 @@ def vocoder_debug() -> VocoderRecipe:
         ),
         objective=VocoderObjectiveConfig(gan=False, gan_width=0.125),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4, clip_grad=10.0),
-        loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
+        loop=LoopConfig(train_iters=1500, log_interval=50, eval_interval=500, save_interval=500),
     )
 
 
