@@ -25,7 +25,16 @@ from megatron_speech.errors import (
     VocabularyError,
 )
 from megatron_speech.vocab import SpeechTextVocab
-from tests.chat.parts import EchoDecoder, ToneTokenizer, make_engine, question, write_model
+from tests.chat.parts import (
+    FINGERPRINT,
+    EchoDecoder,
+    ToneTokenizer,
+    make_engine,
+    question,
+    write_model,
+)
+from tests.data.language_data import NUM_CODES
+from tests.speech_decoder.tiny_decoder import tiny_decoder
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,17 @@ def model(tmp_path_factory):
 
 def of(kind, events):
     return [event for event in events if isinstance(event, kind)]
+
+
+def long_answer(engine):
+    """A session with an answer of more than 12 codes, and its events; a random model says more to
+    one question than to another."""
+    for code in range(1, 16):
+        session = engine.session()
+        events = list(session.respond(question(code)))
+        if len(session.history[-1].codes) > 12:
+            return session, events
+    raise AssertionError("the model says little to any question")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -132,12 +152,7 @@ def test_interruption_from_another_thread(model):
 
 
 def test_what_was_not_heard_is_forgotten(model):
-    engine = make_engine(model, max_new_tokens=60)
-    for code in range(1, 16):  # one to which much is said
-        session = engine.session()
-        list(session.respond(question(code)))
-        if len(session.history[-1].codes) > 12:
-            break
+    session, _ = long_answer(make_engine(model, max_new_tokens=60))
     whole = session.history[-1]
     session.interrupt(heard_s=0.8)
     cut = session.history[-1]
@@ -273,3 +288,21 @@ def test_impossible_settings_are_refused(model):
         ChatConfig(max_new_tokens=0)
     with pytest.raises(ConfigError, match="no speech tokenizer"):
         list(ChatEngine(model).session().respond(question(3)))
+
+
+def test_the_speech_decoder_streams_what_it_decodes_offline(model):
+    decoder = tiny_decoder(num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
+    session, events = long_answer(make_engine(model, decoder, max_new_tokens=70))
+    chunks, codes = of(AudioChunk, events), session.history[-1].codes
+    assert len(chunks) > 1
+    assert chunks[0].sample_rate_hz == 22_050
+    offline = decoder.decode(codes)
+    streamed = np.concatenate([chunk.samples for chunk in chunks])
+    assert np.abs(streamed - offline).max() < 1e-4 * max(1.0, np.abs(offline).max())
+
+
+def test_a_decoder_of_other_codes_is_refused(model):
+    for changes in ({"tokenizer_fingerprint": "0" * 16}, {"frame_rate_hz": 25.0}):
+        facts = {"num_codes": NUM_CODES, "tokenizer_fingerprint": FINGERPRINT, **changes}
+        with pytest.raises(ConfigError, match="this speech decoder was trained on"):
+            make_engine(model, tiny_decoder(**facts))
