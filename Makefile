@@ -4,6 +4,7 @@ SHELL := /bin/bash
 SIZE ?= demo
 TEXT ?=
 RUNS ?= runs
+VOICE = $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -11,7 +12,7 @@ VLLM := .venv-vllm
 SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full voice-demo test test-long test-slurm test-docker test-gpu \
+.PHONY: help install demo demo-full voice-demo chat test test-long test-slurm test-docker test-gpu \
   lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -38,6 +39,11 @@ demo-full:
 voice-demo: $(STAMP)
 	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
 	  --output $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
+
+## chat       talk to the demo's model in a browser (after `make demo` and `make voice-demo`)
+chat: $(STAMP)
+	$(PYTHON) tools/serve_chat.py --model $(VOICE)/fine_tuning/hf --decoder $(VOICE)/voice/export \
+	  --speech-tokenizer $(RUNS)/$(SIZE)/speech_tokenizer/export
 
 ## test       all tests that need neither a GPU nor an hour
 test: $(STAMP)

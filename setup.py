@@ -22,6 +22,7 @@ setup(
     packages=find_packages(include=["megatron_speech", "megatron_speech.*"])
     + [f"megatron_speech.kernels.{name}" for name in KERNELS],
     package_dir={f"megatron_speech.kernels.{name}": f"kernels/{name}" for name in KERNELS},
+    package_data={"megatron_speech.chat": ["page/*"]},
     install_requires=[
         "torch>=2.9",
         "megatron-core>=0.19.2,<0.20",
@@ -58,13 +59,15 @@ setup(
         "numbers": ["num2words>=0.5.13"],
         # reads decoded speech independently of our codes; 5.0.4 has wheels, later ones none yet
         "recogniser": ["pocketsphinx>=5.0.4,<6"],
-        "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.34"],
+        "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "dev": [
             "pytest>=8.3",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
             "datatrove>=0.10,<0.11",
             "pocketsphinx>=5.0.4,<6",
+            "fastapi>=0.115",
+            "uvicorn[standard]>=0.35",
             "ruff>=0.14",
             "pyright>=1.1.400",
             "import-linter>=2.5",

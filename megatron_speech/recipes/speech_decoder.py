@@ -75,14 +75,14 @@ def decoder_debug() -> SpeechDecoderRecipe:
             flow_layers=2,
             flow_heads=2,
             flow_ffn_dim=512,
-            sampling=SamplingConfig(euler_steps=6, guidance=0.0, temperature=0.6),
+            sampling=SamplingConfig(euler_steps=6, guidance=0.0, temperature=0.3),
         ),
         data=DecoderDataConfig(cache_audio=True, micro_batch_size=8, global_batch_size=8),
         objective=FlowObjectiveConfig(
             crop_codes=40, unconditional_share=0.1, guess_loss_weight=3.0
         ),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4),
-        loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
+        loop=LoopConfig(train_iters=2000, log_interval=50, eval_interval=500, save_interval=500),
     )
 
 
@@ -149,7 +149,7 @@ def vocoder_debug() -> VocoderRecipe:
         ),
         objective=VocoderObjectiveConfig(gan=False, gan_width=0.125),
         optimizer=OptimizerConfig(lr=2e-3, lr_warmup_iters=50, lr_decay_start=0.4, clip_grad=10.0),
-        loop=LoopConfig(train_iters=800, log_interval=50, eval_interval=400, save_interval=400),
+        loop=LoopConfig(train_iters=1500, log_interval=50, eval_interval=500, save_interval=500),
     )
 
 

@@ -1,0 +1,39 @@
+// The WebSocket. Text messages are JSON with a type, binary ones are sound.
+
+export class Link {
+  constructor(sampleRate, handlers) {
+    this.handlers = handlers;
+    this.over = false;
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    this.socket = new WebSocket(`${scheme}//${location.host}/chat`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => {
+      const token = new URLSearchParams(location.hash.slice(1)).get("token");
+      this.say("hello", { sample_rate_hz: sampleRate, ...(token ? { token } : {}) });
+    };
+    this.socket.onmessage = ({ data }) => this.take(data);
+    this.socket.onclose = () => this.end("gone", "the server was stopped, or the network is gone");
+  }
+
+  take(data) {
+    if (data instanceof ArrayBuffer) return this.handlers.pcm(data);
+    const { type, ...fields } = JSON.parse(data);
+    if (type === "ended") return this.end(fields.reason, fields.message);
+    this.handlers[type]?.(fields);
+  }
+
+  end(reason, message) {
+    if (this.over) return;
+    this.over = true;
+    this.socket.close();
+    this.handlers.ended({ reason, message });
+  }
+
+  say(type, fields = {}) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ type, ...fields }));
+  }
+
+  sound(buffer) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(buffer);
+  }
+}

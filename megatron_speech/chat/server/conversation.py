@@ -1,0 +1,223 @@
+"""One client's conversation: its sound collected, its questions answered in a thread."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ...errors import MegatronSpeechError
+from ..events import Done, Event, Heard, Timing
+from .config import ServerConfig
+from .outbox import Outbox
+from .protocol import (
+    SAMPLE_BYTES,
+    AnswerWriter,
+    Ask,
+    Discard,
+    Hello,
+    Interrupt,
+    Message,
+    ProtocolError,
+    from_pcm,
+    parse,
+    say,
+)
+
+
+class SessionLike(Protocol):
+    """What the server needs of a `ChatSession`."""
+
+    def respond(self, user: np.ndarray | str, sample_rate_hz: int = ...) -> Iterator[Event]: ...
+
+    def interrupt(self, heard_s: float | None = None) -> None: ...
+
+
+class EngineLike(Protocol):
+    """What the server needs of a `ChatEngine`."""
+
+    def session(self) -> SessionLike: ...
+
+    def transcribe(self, codes: np.ndarray) -> str: ...
+
+
+class SessionIdleError(Exception):
+    """The client has said nothing for longer than it may."""
+
+
+@dataclass
+class _Question:
+    """What is asked, and whether its answer is still wanted."""
+
+    turn: int
+    user: np.ndarray | str
+    heard_s: float | None = None
+    """Of the answer, when it was cancelled; set before `cancelled` is, read after."""
+    cancelled: bool = False
+
+
+class Conversation:
+    """A session of the engine and the client that talks to it.
+
+    Args:
+        receive: waits for the client's next message.
+        send: gives it one.
+        threads: where the engine works, one thread for each question and each transcript.
+    """
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        config: ServerConfig,
+        sample_rate_hz: int,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+        threads: Executor,
+    ):
+        self._engine, self._config, self._rate_hz = engine, config, sample_rate_hz
+        self._receive, self._send, self._threads = receive, send, threads
+        self._session = engine.session()
+        self._outbox = Outbox()
+        self._sound = bytearray()
+        self._too_long = False
+        self._turn = 0
+        self._asked: asyncio.Queue[_Question] = asyncio.Queue(1)
+        self._open: list[_Question] = []  # asked, and not answered to the end
+
+    async def run(self) -> None:
+        """Until the client leaves or its time is up; the engine's work has ended by then.
+
+        Raises:
+            ExceptionGroup: why it ended: TimeoutError (a client that takes nothing),
+                SessionIdleError, ProtocolError, what `receive` and `send` raise, and whatever
+                the engine does.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._outbox.empty_into(self._send, self._config.stall_s))
+                tasks.create_task(self._listen())
+                tasks.create_task(self._answer_all())
+        finally:
+            self._outbox.close()
+
+    async def _listen(self) -> None:
+        """Never waits for an answer: who does not read hears no interruption and no pong."""
+        while True:
+            try:
+                async with asyncio.timeout(self._config.idle_s):
+                    message = await self._receive()
+            except TimeoutError:
+                if not self._open:
+                    raise SessionIdleError from None
+                continue
+            if isinstance(message, bytes):
+                self._collect(message)
+                continue
+            match parse(message):
+                case Ask(text):
+                    await self._ask(text)
+                case Discard():
+                    self._forget_sound()
+                case Interrupt(heard_s):
+                    self._interrupt(heard_s)
+                case Hello():
+                    raise ProtocolError("a second hello; one is enough")
+
+    def _collect(self, pcm: bytes) -> None:
+        if len(pcm) % SAMPLE_BYTES:
+            raise ProtocolError(
+                f"{len(pcm)} bytes of sound are no whole number of 16-bit samples; send whole ones"
+            )
+        most = int(self._config.question_s * self._rate_hz) * SAMPLE_BYTES
+        self._too_long = self._too_long or len(self._sound) + len(pcm) > most
+        if self._too_long:
+            self._sound.clear()
+        else:
+            self._sound += pcm
+
+    def _forget_sound(self) -> None:
+        self._sound.clear()
+        self._too_long = False
+
+    async def _ask(self, text: str | None) -> None:
+        """Take the question; an answer that still comes is interrupted by it."""
+        self._interrupt(None)
+        self._turn += 1
+        too_long = self._too_long and text is None
+        question = _Question(self._turn, from_pcm(self._sound) if text is None else text)
+        self._forget_sound()
+        if too_long:
+            why = f"longer than {self._config.question_s:g} s; ask a shorter question"
+        elif self._asked.full():
+            why = "another question waits for its answer already"
+        else:
+            self._open.append(question)
+            self._asked.put_nowait(question)
+            return
+        await self._outbox.put(say("refused", turn=question.turn, message=why))
+
+    def _interrupt(self, heard_s: float | None) -> None:
+        """Of the newest answer the client has played `heard_s`, and wants no more of it."""
+        wanted = [question for question in self._open if not question.cancelled]
+        for question in wanted:
+            question.heard_s, question.cancelled = heard_s, True
+        if wanted:
+            self._outbox.drop_sound()
+        if wanted or (heard_s is not None and not self._open):
+            self._session.interrupt(heard_s)
+
+    async def _answer_all(self) -> None:
+        while True:
+            question = await self._asked.get()
+            answering = asyncio.get_running_loop().run_in_executor(
+                self._threads, self._answer, question
+            )
+            try:
+                await asyncio.shield(answering)
+            except asyncio.CancelledError:  # the thread takes its seat as long as it works
+                self._outbox.close()
+                self._interrupt(None)
+                await asyncio.wait([answering])
+                raise
+            self._open.remove(question)
+
+    def _answer(self, question: _Question) -> None:
+        """In a thread: ask the engine, and hand on what it says."""
+        turn, writer = question.turn, AnswerWriter(question.turn)
+        codes, transcript = np.zeros(0, np.int64), None
+        if question.cancelled:
+            self._outbox.put_from_thread(say("done", turn=turn, reason="interrupted", timing=None))
+            return
+        try:
+            for event in self._session.respond(question.user, self._rate_hz):
+                if isinstance(event, Heard):
+                    codes = event.codes
+                if question.cancelled and not isinstance(event, Done):
+                    self._session.interrupt(question.heard_s)  # the engine may not have begun
+                    continue
+                for message in writer.messages(event):
+                    self._outbox.put_from_thread(message)
+                if isinstance(event, Timing | Done) and transcript is None:
+                    # not sooner: it would delay the first sound
+                    transcript = self._threads.submit(self._transcribe, turn, codes)
+        except MegatronSpeechError as error:
+            self._outbox.put_from_thread(say("refused", turn=turn, message=str(error)))
+        finally:
+            _end(transcript)
+
+    def _transcribe(self, turn: int, codes: np.ndarray) -> None:
+        if not len(codes):
+            return  # a written question
+        try:
+            text = self._engine.transcribe(codes)
+        except MegatronSpeechError:
+            return  # a speech tokenizer without a recogniser
+        self._outbox.put_from_thread(say("transcript", turn=turn, text=text))
+
+
+def _end(work: Future[None] | None) -> None:
+    """Wait for it, and fail where it failed."""
+    if work is not None:
+        work.result()

@@ -1,0 +1,132 @@
+"""The web server: the page, the door behind it, and uvicorn around both."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.responses import Response
+
+from ...errors import ConfigError
+from ..engine import ChatEngine
+from ..events import AudioChunk
+from ..session import ChatConfig
+from .config import ServerConfig
+from .conversation import EngineLike
+from .door import ChatDoor
+
+_LOG = logging.getLogger(__name__)
+_PAGE = Path(__file__).parents[1] / "page"
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
+    "form-action 'none'; object-src 'none'",
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+def load_engine(
+    model: Path, speech_tokenizer: Path, decoder: Path | None, config: ChatConfig
+) -> ChatEngine:
+    """The engine from exported folders; without a decoder its answers are text.
+
+    Raises:
+        ConfigError: a folder is not there. What is wrong with one is raised as by `ChatEngine`.
+    """
+    from ...speech_decoder import SpeechDecoder
+    from ...speech_tokenizer import SpeechTokenizer
+
+    named = {"--model": model, "--speech-tokenizer": speech_tokenizer, "--decoder": decoder}
+    missing = [f"{name} {path}" for name, path in named.items() if path and not path.is_dir()]
+    if missing:
+        raise ConfigError(
+            f"no such folder: {', '.join(missing)}. `make demo` and then `make voice-demo` make "
+            "those of the demo; your own come from tools/convert_checkpoint.py (model), "
+            "tools/train_speech_tokenizer.py and tools/train_speech_decoder.py"
+        )
+    speaks = SpeechDecoder.from_pretrained(decoder, config.device) if decoder else None
+    hears = SpeechTokenizer.from_pretrained(speech_tokenizer, device=config.device)
+    return ChatEngine(model, hears, speaks, config)
+
+
+def warm_up(engine: EngineLike) -> None:
+    """Answer half a second of noise up to its first sound: no client waits for what loads late."""
+    noise = np.random.default_rng(0).normal(0.0, 0.05, 8_000).astype(np.float32)
+    for event in engine.session().respond(noise, 16_000):
+        if isinstance(event, AudioChunk):
+            break
+
+
+def make_app(door: ChatDoor) -> FastAPI:
+    """Page at /, WebSocket at /chat, counts of clients at /status."""
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        door.close()
+
+    # FastAPI's own documentation pages load scripts from elsewhere
+    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    @app.get("/status")
+    async def status() -> dict[str, int]:
+        lobby = door.lobby
+        return {"served": lobby.served, "waiting": lobby.waiting, "max_sessions": lobby.seats}
+
+    app.websocket("/chat")(door.connect)
+    app.mount("/", StaticFiles(directory=_PAGE, html=True))
+    return app
+
+
+def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
+    """A server to `run`.
+
+    Raises:
+        ConfigError: the token file cannot be read.
+    """
+    settings = uvicorn.Config(
+        make_app(ChatDoor(engine, config)),
+        host=config.host,
+        port=config.port,
+        ws="websockets-sansio",  # reads no message before the last one was taken
+        ws_max_size=config.message_bytes,
+        ws_per_message_deflate=False,  # sound hardly shrinks; and nothing swells when unpacked
+        ws_ping_interval=config.stall_s,
+        ws_ping_timeout=config.stall_s,
+        ssl_certfile=config.ssl_certfile,
+        ssl_keyfile=config.ssl_keyfile,
+        timeout_graceful_shutdown=5,
+        log_level="warning",
+        server_header=False,
+    )
+    return uvicorn.Server(settings)
+
+
+def serve(engine: EngineLike, config: ServerConfig) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        ConfigError: the token file cannot be read.
+    """
+    server = make_server(engine, config)
+    if not config.is_local and config.token_file is None:
+        _LOG.warning("whoever reaches %s may talk: give --token-file", config.address)
+    hash_ = "/#token=..." if config.token_file else ""
+    print(f"talk at {config.address}{hash_}   (Ctrl-C ends it)", flush=True)
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        print("closed", flush=True)

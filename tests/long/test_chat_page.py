@@ -1,0 +1,284 @@
+"""The page in a real browser: a headless Chromium whose microphone plays a WAV file.
+
+Needs chromium (apt-get install chromium) and playwright (pip install playwright, no download of
+browsers). Screenshots go to pytest's temporary folder.
+"""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+
+from megatron_speech.audio import SAMPLE_RATE_HZ
+from megatron_speech.chat.events import AudioChunk, Done, Heard, TextDelta, Timing
+from megatron_speech.corpus.espeak import Delivery, Espeak
+from megatron_speech.errors import AudioError
+from tests.chat.fake_engine import Client, FakeEngine, serving, until
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUESTIONS = ("Where did Mira find the red lamp?", "No, tell me about the boat instead.")
+ANSWER = (
+    "Mira found the red lamp in the old harbour, behind the boat that her brother had painted. "
+    "She carried it home before the rain began, and the whole street was lit."
+)
+LATE_S = 0.45
+
+# Everything that would reach the loudspeaker also reaches an analyser of ours.
+LISTEN = """
+const connect = AudioNode.prototype.connect;
+window.ears = [];
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode) {
+    const ear = new AnalyserNode(this.context, { fftSize: 2048 });
+    window.ears.push(ear);
+    connect.call(this, ear);
+  }
+  return connect.call(this, to, ...rest);
+};
+window.loudness = () => Math.max(0, ...window.ears.map((ear) => {
+  const samples = new Float32Array(ear.fftSize);
+  ear.getFloatTimeDomainData(samples);
+  return Math.sqrt(samples.reduce((sum, s) => sum + s * s, 0) / samples.length);
+}));
+"""
+
+
+def speak(text: str) -> np.ndarray:
+    """float32 (samples,) at 16 kHz."""
+    return Espeak().speak(text, Delivery(voice="en-us", pitch=50, words_per_minute=165))
+
+
+class TalkingEngine(FakeEngine):
+    """Says ANSWER with espeak-ng, somewhat faster than it is spoken, in pieces of 0.8 s."""
+
+    def __init__(self):
+        super().__init__()
+        self.sound = speak(ANSWER)
+        self.stopped_s: list[float] = []
+
+    def session(self):
+        return TalkingSession(self)
+
+    def transcribe(self, codes):
+        return QUESTIONS[0]
+
+
+class TalkingSession:
+    """See TalkingEngine."""
+
+    def __init__(self, engine: TalkingEngine):
+        self._engine, self._stop, self._asked = engine, threading.Event(), 0.0
+
+    def respond(self, user, sample_rate_hz=SAMPLE_RATE_HZ):
+        engine = self._engine
+        self._stop.clear()
+        engine.questions.append((user, sample_rate_hz))
+        if not isinstance(user, str) and abs(user).max() < 1e-4:
+            raise AudioError("the question is silent: check the microphone")
+        seconds = 0.0 if isinstance(user, str) else len(user) / sample_rate_hz
+        yield Heard(codes=np.zeros(round(seconds * 12.5), np.int64), duration_s=seconds)
+        self._stop.wait(LATE_S)
+        parts = {"tokenise_s": 0.06, "prefill_s": 0.09, "first_tokens_s": 0.21}
+        timing = Timing(**parts, first_decode_s=0.07, first_audio_s=LATE_S, total_s=2.9, audio_s=8)
+        words, step = ANSWER.split(" "), int(0.8 * SAMPLE_RATE_HZ)
+        pieces = range(0, len(engine.sound), step)
+        for number, start in enumerate(pieces):
+            if self._stop.is_set():
+                break
+            share = [round(len(words) * n / len(pieces)) for n in (number, number + 1)]
+            yield TextDelta(text="".join(word + " " for word in words[slice(*share)]))
+            sound = engine.sound[start : start + step]
+            yield AudioChunk(samples=sound, sample_rate_hz=SAMPLE_RATE_HZ)
+            if number == 0:
+                yield timing
+            self._stop.wait(0.4)
+        yield Done(reason="interrupted" if self._stop.is_set() else "stop", timing=timing)
+
+    def interrupt(self, heard_s=None):
+        self._engine.interruptions.append(heard_s)
+        self._stop.set()
+
+
+@pytest.fixture(scope="module")
+def microphone(tmp_path_factory):
+    """Quiet, a question, quiet, a second one into the answer of the first, quiet."""
+    path = tmp_path_factory.mktemp("microphone") / "voice.wav"
+    quiet = np.random.default_rng(0).normal(0, 3e-4, SAMPLE_RATE_HZ).astype(np.float32)
+    parts = [*[quiet] * 3, speak(QUESTIONS[0]), *[quiet] * 4, speak(QUESTIONS[1]), *[quiet] * 60]
+    soundfile.write(path, np.clip(np.concatenate(parts), -1, 1), SAMPLE_RATE_HZ, "PCM_16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(microphone):
+    sync = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("no chromium")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--autoplay-policy=no-user-gesture-required",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={microphone}%noloop",
+            ],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, tmp_path):
+    """Opens the page; what it logs as an error, and what it asks of others, fails the test."""
+    contexts, complaints = [], []
+
+    def open_page(config, **settings):
+        context = browser.new_context(**{"viewport": {"width": 1000, "height": 820}, **settings})
+        contexts.append(context)
+        context.set_default_timeout(40_000)
+        page = context.new_page()
+        page.add_init_script(LISTEN)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("request", lambda r: None if config.address in r.url else complaints.append(r.url))
+        page.shot = lambda name: page.screenshot(path=tmp_path / f"{name}.png")
+        page.goto(config.address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def state(page, name: str) -> None:
+    page.wait_for_selector(f"body[data-state={name}]")
+
+
+def loudness(page, seconds: float) -> float:
+    """The loudest moment of the next `seconds`."""
+    end, most = time.monotonic() + seconds, 0.0
+    while time.monotonic() < end:
+        most = max(most, page.evaluate("window.loudness()"))
+        page.wait_for_timeout(30)
+    return most
+
+
+def test_hands_free_asks_hears_interrupts_and_asks_again(visit):
+    engine = TalkingEngine()
+    with serving(engine) as config:
+        page = visit(config)
+        page.shot("welcome")
+        page.click("#start")
+        page.click("[data-mode=free]")
+        state(page, "recording")
+        page.shot("recording")
+        state(page, "speaking")
+        assert loudness(page, 1.0) > 0.01
+        page.shot("speaking")
+        # the second question comes out of the microphone while the answer plays
+        page.wait_for_selector(".turn.user:nth-of-type(3), .turn.user ~ .turn.user")
+        assert loudness(page, 0.3) < 0.5
+        page.wait_for_timeout(150)
+        assert loudness(page, 0.5) < 1e-3  # silent at once
+        page.wait_for_selector(".turn.model ~ .turn.model.playing")
+        page.wait_for_selector(".turn.model ~ .turn.model:not(.busy):not(.playing)")
+        state(page, "ready")
+        page.shot("answered")
+        assert page.inner_text(".turn.user .words") == QUESTIONS[0]
+        first, second = page.query_selector_all(".turn.model")
+        assert second.query_selector(".said").text_content().strip() == ANSWER
+        assert "interrupted" in first.inner_text()
+        assert "sound after" in second.inner_text()
+        second.query_selector(".replay").click()
+        assert loudness(page, 1.0) > 0.01
+    lengths = [len(sound) / rate for sound, rate in engine.questions]
+    spoken = [len(speak(text)) / SAMPLE_RATE_HZ for text in QUESTIONS]
+    assert all(abs(a - b) < 1.6 for a, b in zip(lengths, spoken, strict=True))
+    heard = [s for s in engine.interruptions if s is not None]
+    assert heard
+    assert 0 < heard[0] < len(engine.sound) / SAMPLE_RATE_HZ
+
+
+def test_hold_to_talk_on_a_dark_phone_and_typing(visit):
+    engine = TalkingEngine()
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark"}
+    with serving(engine) as config:
+        page = visit(config, **phone)
+        page.shot("phone_welcome")
+        page.click("#start")
+        state(page, "ready")
+        page.wait_for_timeout(3_200)
+        page.keyboard.down("Space")
+        state(page, "recording")
+        page.wait_for_timeout(1_500)
+        page.shot("phone_recording")
+        page.keyboard.up("Space")
+        state(page, "speaking")
+        page.wait_for_timeout(1_500)
+        page.shot("phone_speaking")
+        page.click("#stop")
+        state(page, "ready")
+        page.fill("#text", "And what was in the boat?")
+        page.keyboard.press("Enter")
+        state(page, "speaking")
+        page.wait_for_selector(".turn.model ~ .turn.model:not(.busy):not(.playing)")
+        page.shot("phone_answered")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= 360
+    assert engine.questions[1][0] == "And what was in the boat?"
+    assert len(engine.interruptions)
+
+
+def test_the_queue_moves_and_the_end_is_told(visit):
+    import asyncio
+
+    async def ahead(config, entered, leave):
+        async with Client(config) as one, Client(config) as two:
+            await one.hear("ready")
+            await two.hear("waiting")
+            entered.set()
+            await asyncio.to_thread(leave.wait)
+
+    engine = TalkingEngine()
+    with serving(engine, max_sessions=1, idle_s=4.0) as config:
+        entered, leave = threading.Event(), threading.Event()
+        others = threading.Thread(target=lambda: asyncio.run(ahead(config, entered, leave)))
+        others.start()
+        assert entered.wait(20)
+        page = visit(config)
+        page.click("#start")
+        page.wait_for_selector("#notice:has-text('number')")
+        page.shot("queue")
+        leave.set()
+        others.join()
+        state(page, "ready")
+        state(page, "ended")
+        page.shot("ended")
+        assert "still there" in page.inner_text("#notice")
+        page.click("#notice button")
+        state(page, "ready")
+        assert page.query_selector("#notice").is_hidden()
+
+
+def test_without_a_microphone_one_can_type_and_a_lost_server_is_told(visit):
+    engine = TalkingEngine()
+    with serving(engine) as config:
+        page = visit(config, color_scheme="dark")
+        refuse = "async () => { throw new Error('Refused') }"
+        page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {refuse} }}")
+        page.click("#start")
+        state(page, "ready")
+        page.shot("no_microphone")
+        page.fill("#text", "Hello?")
+        page.keyboard.press("Enter")
+        state(page, "speaking")
+        assert loudness(page, 1.0) > 0.01
+    state(page, "ended")
+    page.shot("lost")
+    until(lambda: page.is_visible("#notice button"))
