@@ -1,4 +1,4 @@
-# Five commands: make demo | test | lint | bench | test-gpu; `make help` lists all. `install` runs by itself when needed.
+# `make help` lists the commands. `install` runs by itself when needed.
 # SIZE=smoke|demo|full and TEXT=path/*.parquet are settings of `make demo`.
 SHELL := /bin/bash
 SIZE ?= demo
@@ -38,7 +38,7 @@ demo-full:
 ## voice-demo after `make demo`: speech decoder, fine-tuning on dialogues; runs/voice/report.html
 voice-demo: $(STAMP)
 	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
-	  --output $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
+	  --output $(VOICE)
 
 ## chat       talk to the demo's model in a browser (after `make demo` and `make voice-demo`)
 chat: $(STAMP)
