@@ -4,7 +4,7 @@ import sys
 import types
 from pathlib import Path
 
-FIRST_CODE, NUM_CODES, END = 404, 64, 401
+FIRST_CODE, NUM_CODES, END = 407, 64, 401
 
 
 class LLM:

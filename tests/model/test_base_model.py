@@ -14,7 +14,7 @@ from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.model.new_rows import NewRowsConfig
 from megatron_speech.training.parallel_config import ParallelConfig
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.vocab import DEFAULT_SPECIALS, SpeechTextVocab
 from tests.model import base_world
 from tests.model.base_folders import FAMILIES, write_base
 from tests.model.base_world import ROWS, TOKENS, Group, megatron_logits
@@ -131,7 +131,7 @@ def test_extension_leaves_text_alone(family, tied, folder, bases, tmp_path):
     vocab = SpeechTextVocab.from_pretrained(tmp_path / "hf")
     text = vocab.text.size - len(imported.vocab.added)
     assert imported.vocab.added[-CODES:] == tuple(f"<|audio_{i}|>" for i in range(CODES))
-    assert model.config.vocab_size == vocab.size == text + 4 + CODES  # no padded row
+    assert model.config.vocab_size == vocab.size == text + len(DEFAULT_SPECIALS) + CODES  # no padded row
     tokens = TOKENS % text
     reference = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
@@ -158,7 +158,8 @@ def test_an_export_that_is_imported_again_keeps_its_codes(folder, runs, tmp_path
     facts["speech_tokenizer"] = "codes-a"
     (tmp_path / "hf" / "speech_text_vocab.json").write_text(json.dumps(facts))
     again = import_base(ImportConfig(hf=tmp_path / "hf", save=tmp_path / "b"))
-    assert (again.vocab.num_codes, again.added_rows, first.added_rows) == (CODES, 0, CODES + 4)
+    added = CODES + len(DEFAULT_SPECIALS)
+    assert (again.vocab.num_codes, again.added_rows, first.added_rows) == (CODES, 0, added)
     assert again.vocab.speech_tokenizer == "codes-a"
     assert again.vocab.fingerprint == first.vocab.fingerprint
     assert again.model == first.model

@@ -52,7 +52,7 @@ def test_three_kills_change_no_bit(way, command, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_scheduler_s_signal_saves_and_says_so(number, command, tmp_path):
     save = tmp_path / "run"
-    process = start(command(save, "--train-iters", "100000", "--async-save"), tmp_path / "output")
+    process = start(command(save, "--train-iters", "5000", "--async-save"), tmp_path / "output")
     deadline = time.monotonic() + 600
     while step_of(save) < 3:
         time.sleep(0.01)
