@@ -131,7 +131,8 @@ def test_extension_leaves_text_alone(family, tied, folder, bases, tmp_path):
     vocab = SpeechTextVocab.from_pretrained(tmp_path / "hf")
     text = vocab.text.size - len(imported.vocab.added)
     assert imported.vocab.added[-CODES:] == tuple(f"<|audio_{i}|>" for i in range(CODES))
-    assert model.config.vocab_size == vocab.size == text + len(DEFAULT_SPECIALS) + CODES  # no padded row
+    added = len(DEFAULT_SPECIALS) + CODES
+    assert model.config.vocab_size == vocab.size == text + added  # no padded row
     tokens = TOKENS % text
     reference = AutoModelForCausalLM.from_pretrained(base)
     with torch.no_grad():
