@@ -20,8 +20,8 @@ class VoiceSize:
     decoder_steps: int
     voice_steps: int
     fine_tuning_steps: int
-    voice: str = "en-us"
-    """Speaker of the speech manifest that the decoder ends up speaking like."""
+    recordings: int
+    """Sentences that a narrator speaks: what the decoder learns to sound like."""
     test_recordings: int
     """Held-out sentences that are decoded and read back."""
     dialogues: int
@@ -48,6 +48,7 @@ SMOKE = VoiceSize(
     decoder_steps=20,
     voice_steps=20,
     fine_tuning_steps=20,
+    recordings=40,
     test_recordings=4,
     dialogues=60,
     items=2,
@@ -67,11 +68,12 @@ SMOKE = VoiceSize(
 DEMO = VoiceSize(
     name="demo",
     recipes=("vocoder-debug", "decoder-debug", "decoder-debug-voice", "sft-debug"),
-    vocoder_steps=800,
-    decoder_steps=800,
-    voice_steps=300,
+    vocoder_steps=1_000,
+    decoder_steps=1_400,
+    voice_steps=200,
     fine_tuning_steps=800,
-    test_recordings=60,
+    recordings=3_000,
+    test_recordings=100,
     dialogues=4_000,
     items=60,
 )

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from examples.quickstart.runner import Demo, Done, Figures, Stage, require_finished, to_flags
 from examples.voice.sizes import MODES, SHARES, VoiceSize
 from megatron_speech.errors import DataError
-from megatron_speech.files import fingerprint_of, read_json, write_json
+from megatron_speech.files import atomic_path, fingerprint_of, read_json, write_json
 
 _LONGEST_SPOKEN_CHARACTERS = 60
 """Text-to-token has learned sentences and short windows: a told story is spoken by sentences."""
@@ -32,6 +35,11 @@ class VoiceDemo(Demo):
         """The report of the quickstart run, its last file."""
         return self.base / "report.json"
 
+    @property
+    def speech_tokenizer(self) -> Path:
+        """That run's speech tokenizer."""
+        return self.base / "speech_tokenizer" / "export"
+
     def require_base(self) -> None:
         """See that the quickstart run is there and finished.
 
@@ -47,6 +55,38 @@ class VoiceDemo(Demo):
         return seeds[0] if seeds else self.base / "model"
 
 
+def speech(demo: VoiceDemo, done: Done) -> Figures:
+    """Recordings of a narrator, who always speaks alike, and their codes."""
+    from tools import make_speech, tokenize_speech
+
+    texts = demo.base / "storyworld" / "speech"
+    sources = {"train": (texts / "train.parquet", demo.size.recordings),
+               "test": (texts / "sentences.parquet", demo.size.test_recordings)}  # fmt: skip
+    figures = {}
+    for name, (source, count) in sources.items():
+        folder = demo.path("speech", name)
+        chosen = _first_sentences(source, count, demo.path("speech", f"{name}.parquet"))
+        spoken = make_speech.main(to_flags(texts=chosen, output_dir=folder, voices="narrator"))
+        figures[f"{name}_hours"] = spoken.duration_s / 3600
+        tokenize_speech.main(
+            to_flags(
+                input=folder / "manifest.parquet",
+                speech_tokenizer=demo.speech_tokenizer,
+                output=demo.path("speech", "codes", name),
+            )
+        )
+    return figures
+
+
+def _first_sentences(source: Path, count: int, target: Path) -> Path:
+    """The first whole sentences of a list of texts, as a list of their own."""
+    table = pq.read_table(source)
+    table = table.filter(pc.equal(table["kind"], "sentence")).slice(0, count)
+    with atomic_path(target) as temporary:
+        pq.write_table(table, temporary)
+    return target
+
+
 def vocoder(demo: VoiceDemo, done: Done) -> Figures:
     """Spectrograms to sound."""
     steps, recipe = demo.size.vocoder_steps, demo.size.recipes[0]
@@ -54,40 +94,41 @@ def vocoder(demo: VoiceDemo, done: Done) -> Figures:
 
 
 def decoder(demo: VoiceDemo, done: Done) -> Figures:
-    """Codes to spectrograms, all voices."""
-    codes = [demo.base / "codes" / name for name in ("train", "sentences")]
+    """Codes to spectrograms."""
     return _train(
         demo,
         demo.size.recipes[1],
         "decoder",
         train_iters=demo.size.decoder_steps,
-        codes=codes,
-        codebook_of=demo.base / "speech_tokenizer" / "export",
+        codes=_codes(demo),
+        codebook_of=demo.speech_tokenizer,
         vocoder=demo.path("vocoder", "export"),
     )
 
 
 def voice(demo: VoiceDemo, done: Done) -> Figures:
-    """Codes to spectrograms, one voice, which also learns to start early."""
-    codes = [demo.base / "codes" / name for name in ("train", "sentences")]
+    """The second stage: speech that starts early."""
     return _train(
         demo,
         demo.size.recipes[2],
         "voice",
         train_iters=demo.size.voice_steps,
-        codes=codes,
-        voice=demo.size.voice,
+        codes=_codes(demo),
         init_from=demo.path("decoder", "export"),
         vocoder=demo.path("vocoder", "export"),
     )
+
+
+def _codes(demo: VoiceDemo) -> list[Path]:
+    return [demo.path("speech", "codes", name) for name in ("train", "test")]
 
 
 def _train(demo: VoiceDemo, recipe: str, folder: str, **settings: Any) -> Figures:
     from tools import train_speech_decoder
 
     flags = to_flags(
-        manifest=demo.base / "speech" / "train" / "manifest.parquet",
-        valid_manifest=demo.base / "speech" / "sentences" / "manifest.parquet",
+        manifest=demo.path("speech", "train", "manifest.parquet"),
+        valid_manifest=demo.path("speech", "test", "manifest.parquet"),
         save=demo.path(folder),
         **settings,
     )
@@ -102,9 +143,8 @@ def quality(demo: VoiceDemo, done: Done) -> Figures:
     return evaluate_decoder.main(
         to_flags(
             decoder=demo.path("voice", "export"),
-            speech_tokenizer=demo.base / "speech_tokenizer" / "export",
-            manifest=demo.base / "speech" / "sentences" / "manifest.parquet",
-            limit=demo.size.test_recordings,
+            speech_tokenizer=demo.speech_tokenizer,
+            manifest=demo.path("speech", "test", "manifest.parquet"),
             audio=demo.path("quality", "audio"),
             output=demo.path("quality", "decoder.json"),
         )
@@ -155,7 +195,7 @@ def chat_evaluation(demo: VoiceDemo, done: Done) -> Figures:
     """Held-out questions, asked aloud of the fine-tuned model and of the pre-trained one."""
     from tools import evaluate_chat, make_speech, tokenize_speech
 
-    texts, tokenizer = demo.path("dialogues", "texts"), demo.base / "speech_tokenizer" / "export"
+    texts, tokenizer = demo.path("dialogues", "texts"), demo.speech_tokenizer
     speech, codes = demo.path("chat", "speech"), demo.path("chat", "codes")
     make_speech.main(to_flags(texts=texts / "utterances.parquet", output_dir=speech))
     manifest = speech / "manifest.parquet"
@@ -187,7 +227,7 @@ def conversation(demo: VoiceDemo, done: Done) -> Figures:
     talk = chat.main(
         to_flags(
             model=demo.path("fine_tuning", "hf"),
-            speech_tokenizer=demo.base / "speech_tokenizer" / "export",
+            speech_tokenizer=demo.speech_tokenizer,
             decoder=demo.path("voice", "export"),
             output_dir=folder,
             max_new_tokens=demo.size.longest_answer,
@@ -219,6 +259,13 @@ def _sounds(folder: Path, count: int) -> list[str | None]:
 
 CHAIN = (
     Stage(
+        name="speech",
+        title="A narrator's speech, by espeak-ng",
+        run=speech,
+        settings=("recordings", "test_recordings"),
+        folders=("speech",),
+    ),
+    Stage(
         name="vocoder",
         title="Training the vocoder: spectrograms to sound",
         run=vocoder,
@@ -234,16 +281,15 @@ CHAIN = (
     ),
     Stage(
         name="voice",
-        title="One voice, and an early start",
+        title="An early start",
         run=voice,
-        settings=("voice_steps", "voice"),
+        settings=("voice_steps",),
         folders=("voice",),
     ),
     Stage(
         name="quality",
         title="What decoded speech is worth",
         run=quality,
-        settings=("test_recordings",),
         folders=("quality",),
     ),
     Stage(
