@@ -55,7 +55,8 @@ def test_two_of_twenty_are_served_and_the_others_move_up():
     assert ends == ["done"] * 20
     assert most_at_work <= 2
     assert all(seen == sorted(seen, reverse=True) for seen in places.values())
-    assert all(seen[-1] == 1 for seen in places.values() if seen)
+    # two places may become free at once: who was second is then served without having been first
+    assert all(seen[-1] <= 2 for seen in places.values() if seen)
     assert max(len(seen) for seen in places.values()) >= 3
 
 
