@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -73,9 +74,10 @@ def test_twenty_kills_change_no_bit(way, tmp_path):
 def test_a_signal_to_a_job_under_torchrun_saves(tmp_path):
     """As docs/training.md has it for Slurm: torchrun ignores the signal, the trainers take it."""
     save, data = tmp_path / "run", write_data(tmp_path)
-    flags = ["--train-iters", "100000", "--save-interval", "2", "--lr-warmup-iters", "2"]
+    flags = ["--train-iters", "5000", "--save-interval", "2", "--lr-warmup-iters", "2"]
     train = ["tools/pretrain.py", *TINY, *flags, *data, "--save", str(save)]
-    launch = ["torchrun", "--standalone", "--nproc-per-node", "2", *train]
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    launch = [*torchrun, "--standalone", "--nproc-per-node", "2", *train]
     shell = ["bash", "-c", 'trap "" USR1; exec "$@"', "-", *launch]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}

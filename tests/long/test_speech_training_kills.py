@@ -18,7 +18,7 @@ from tests.tools.speech_training import (
     write_speech,
 )
 
-KILLS, STEPS = 20, 160
+KILLS, STEPS = 20, 480
 
 
 @pytest.mark.parametrize("quantizer", ["vq", "fsq"])
