@@ -20,7 +20,7 @@ fi
 
 work="$(mktemp -d)"
 store() { buildah --root "$work/store" --runroot "$work/run" "$@"; }
-mounts=(-v /usr:/usr:ro -v "$home:$home:ro" -v "$site:/mnt/site:ro" -v "$cache:/root/.cache/pip")
+mounts=(-v /usr:/usr:ro -v "$home:$home:ro" -v "$site:/mnt/site:ro" -v "$cache:/mnt/pip")
 tidy() {
   store rm --all >/dev/null 2>&1 || true
   umount --recursive "$work/store/overlay" 2>/dev/null || true
@@ -30,7 +30,7 @@ trap tidy EXIT
 
 step "stand-in for the base image"
 image="$work/base/image"
-mkdir -p "$image"/{etc,tmp,root,home,usr,proc,sys,dev,run,opt/brought,var/tmp,mnt/site}
+mkdir -p "$image"/{etc,tmp,root,home,usr,proc,sys,dev,run,opt/brought,var/tmp,mnt/site,mnt/pip}
 for name in bin sbin lib lib64; do ln -s "usr/$name" "$image/$name"; done
 chmod 1777 "$image/tmp" "$image/var/tmp"
 for name in passwd group shadow ssl pip.conf ld.so.cache ld.so.conf alternatives login.defs; do
@@ -45,7 +45,7 @@ for path in "$site"/*; do  # all that .venv has, but for what is ours and what N
     *) ln -s "/mnt/site/$(basename "$path")" "$image/opt/brought/" ;;
   esac
 done
-printf 'FROM scratch\nCOPY image /\nENV PATH=/opt/python/bin:/usr/sbin:/usr/bin PIP_CONSTRAINT=/etc/pip/constraint.txt\n' \
+printf 'FROM scratch\nCOPY image /\nENV PATH=/opt/python/bin:/usr/sbin:/usr/bin PIP_CACHE_DIR=/mnt/pip PIP_CONSTRAINT=/etc/pip/constraint.txt\n' \
   > "$work/base/Dockerfile"
 store bud --quiet --isolation chroot --tag localhost/stand-in "$work/base" >/dev/null
 
