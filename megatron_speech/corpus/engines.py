@@ -6,6 +6,7 @@ write its `decode` and name it in choose_engine.py. What is decoded together is 
 the request shard.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -186,7 +187,7 @@ def identify(model: Path, config: EngineConfig) -> Identity:
     return Identity(vocab, fingerprint)
 
 
-class PromptEngine:
+class PromptEngine(ABC):
     """Prompts, limits, voices and the joining of long texts around a `decode` of token ids.
 
     Raises:
@@ -208,6 +209,7 @@ class PromptEngine:
             )
         self.positions: int = shape.get("max_position_embeddings") or _ENDLESS
 
+    @abstractmethod
     def decode(
         self,
         prompts: Sequence[np.ndarray],
@@ -220,7 +222,6 @@ class PromptEngine:
 
         With `only`, what the other prompts come to does not matter and need not be decoded.
         """
-        raise NotImplementedError
 
     def generate(
         self,

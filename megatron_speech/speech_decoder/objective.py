@@ -1,5 +1,6 @@
 """What the flow model is trained for: true spectrograms of given codes (paper section 3)."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +46,7 @@ class FlowObjectiveConfig:
             raise ConfigError("--crop-codes must be 1 or more, --guess-loss-weight 0 or more")
 
 
-class ReadBatches[Batch]:
+class ReadBatches[Batch](ABC):
     """Micro-batches of a global batch, read ahead: what both objectives of this room share.
 
     `make(utterances, number)` turns recordings into micro-batch `number`, a pure function of it.
@@ -71,11 +72,11 @@ class ReadBatches[Batch]:
         first = iteration * self._per_rank
         return LazyBatches(lambda n: self._take(first + n), self._per_rank)
 
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> Batch:
-        raise NotImplementedError
+    @abstractmethod
+    def make(self, utterances: list[Utterance], random: np.random.Generator) -> Batch: ...
 
-    def to_device(self, batch: Batch) -> Batch:
-        raise NotImplementedError
+    @abstractmethod
+    def to_device(self, batch: Batch) -> Batch: ...
 
     def _take(self, number: int) -> Batch:
         batch, broken = self._reader.get(number)
@@ -93,6 +94,7 @@ class ReadBatches[Batch]:
 
     def before_step(self, model: nn.Module, iteration: int) -> None:
         """Nothing to prepare."""
+        return
 
     def after_step(self, model: nn.Module, iteration: int) -> Metrics:
         """Nothing to add."""

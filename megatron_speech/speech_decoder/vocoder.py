@@ -1,5 +1,6 @@
 """Vocoders: log-mel spectrogram to waveform, by networks that look a bounded way left and right."""
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,18 @@ class HifiganConfig:
             )
 
 
-class Vocoder(nn.Module):
+class Vocoder(nn.Module, ABC):
     """Log-mels (B, 80, F) -> audio (B, 256 F) at 22,050 Hz."""
 
     context_frames: int
     """Frames to either side on which a frame's samples depend at most."""
 
-    def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]: ...
 
+    @abstractmethod
     def save_pretrained(self, folder: Path) -> None:
         """Write the folder that `load_vocoder` reads."""
-        raise NotImplementedError
 
 
 class _ConvNext(nn.Module):

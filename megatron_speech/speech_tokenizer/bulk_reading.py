@@ -4,8 +4,9 @@ import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class _Part(io.RawIOBase):
         self._at = max(start + offset, 0)
         return self._at
 
-    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         self._file.seek(self._offset + self._at)
         data = self._file.read(min(len(buffer), max(self._size - self._at, 0)))
         buffer[: len(data)] = data
@@ -120,8 +121,9 @@ class ReadAhead[Item]:
                     return
                 slot = self._slots[0]
                 if slot.windows:
-                    found: np.ndarray | AudioError | None = slot.windows.popleft()
-                    self._held -= len(found)  # type: ignore[arg-type]
+                    window = slot.windows.popleft()
+                    self._held -= len(window)
+                    found: np.ndarray | AudioError | None = window
                 else:
                     self._slots.popleft()
                     found = slot.end
@@ -175,7 +177,7 @@ class ReadAhead[Item]:
         try:
             for window in self._read(slot.item):
                 with self._changed:
-                    self._changed.wait_for(lambda: self._may_add(slot, len(window)))  # noqa: B023
+                    self._changed.wait_for(partial(self._may_add, slot, len(window)))
                     if self._closed:
                         return
                     slot.windows.append(window)

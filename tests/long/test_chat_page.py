@@ -116,7 +116,7 @@ def microphone(tmp_path_factory):
 def browser(microphone):
     sync = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
-        pytest.skip("no chromium")
+        pytest.fail("this needs a browser: apt-get install chromium")
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
