@@ -52,7 +52,7 @@ def _words(found: Rehearsal) -> str:
         "data": found.data_parallel_bytes,
     }
     volumes = ", ".join(f"{kind} {size / 1e9:.2f} GB" for kind, size in sent.items() if size)
-    written = ", ".join(f"{size / 1e9:.1f}" for size in dict.fromkeys(found.written_bytes))
+    written = ", ".join(f"{size / 1e9:.2f}" for size in dict.fromkeys(found.written_bytes))
     return "\n".join(
         [
             f"{found.processes:,} processes, each once in its groups of {sizes}{within}",
@@ -61,9 +61,8 @@ def _words(found: Rehearsal) -> str:
             f"micro-batches of a replica in a step: {found.micro_batches}, bubble "
             f"{100 * found.bubble:.1f}%",
             f"sent by a process in a step: {volumes or 'nothing'}",
-            f"checkpoint: {found.writers} processes write {written} GB each; while they gather "
-            f"the optimizer a node needs {found.host_bytes_per_node / 2**30:,.0f} GiB of host "
-            "memory",
+            f"checkpoint: every process writes up to {written} GB, and a node gathers "
+            f"{found.gathered_bytes_per_node / 2**30:,.0f} GiB of the optimizer for it",
         ]
     )
 

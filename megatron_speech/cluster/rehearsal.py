@@ -77,11 +77,9 @@ class Rehearsal:
     pipeline_bytes: float
     context_parallel_bytes: float
     data_parallel_bytes: float
-    writers: int
-    """Processes that write a checkpoint: the first replica."""
     written_bytes: tuple[int, ...]
-    """By pipeline stage: what each writer of it writes."""
-    host_bytes_per_node: int
+    """By pipeline stage: what each of its processes writes of a checkpoint, at most."""
+    gathered_bytes_per_node: int
     """Memory of a node while the distributed optimizer's state is gathered for a save."""
 
 
@@ -260,19 +258,25 @@ def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
 
 
 def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int) -> dict:
-    """Checkpoints: the first replica writes; every process gathers its stage's optimizer state."""
+    """Checkpoints: processes that hold the same weights share them out, and so the optimizer's
+    state, unless one of them gathers it.
+    """
     parallel, sharers = run.parallel, replicas * run.parallel.context_parallel_size
     stages = [
         stage_shards(run.model, parallel, workload.padded_vocab_size, stage, sharers)
         for stage in range(parallel.pipeline_model_parallel_size)
     ]
-    sharded = parallel.use_distributed_optimizer
-    gathered = 12 * max(stage.elements for stage in stages) * sharded
+    sharded, bf16 = parallel.use_distributed_optimizer, run.precision.bf16
+    gathers = sharded and run.batch.dist_ckpt_optim_fully_reshardable
+    by_one = gathers and run.batch.distrib_optim_fully_reshardable_mem_efficient
+    processes = parallel.model_parallel_size if by_one else replicas * parallel.model_parallel_size
+    gathered = 12 * max(stage.elements for stage in stages) * gathers
     return {
-        "writers": parallel.tensor_model_parallel_size * len(stages),
         "written_bytes": tuple(
-            checkpoint_bytes(stage.elements, run.precision.bf16, sharded) for stage in stages
+            stage.elements * (2 if bf16 else 4) // sharers + 12 * stage.elements
+            if by_one
+            else checkpoint_bytes(stage.elements, bf16, sharded) // sharers
+            for stage in stages
         ),
-        "host_bytes_per_node": gathered
-        * min(gpus_per_node, replicas * parallel.model_parallel_size),
+        "gathered_bytes_per_node": gathered * min(gpus_per_node, processes),
     }

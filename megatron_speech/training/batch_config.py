@@ -56,6 +56,12 @@ class BatchConfig:
     """Take only the weights from a checkpoint: a new optimizer and schedule."""
     async_save: bool = False
     """Write checkpoints in the background while training goes on."""
+    dist_ckpt_optim_fully_reshardable: bool = True
+    """Store the distributed optimizer's state for any layout. Every process gathers 12 bytes per
+    parameter of its model part for that. Without it nothing is gathered, every process writes its
+    own share, and a later run may change its data-parallel size alone."""
+    distrib_optim_fully_reshardable_mem_efficient: bool = False
+    """Gather that state on one process of each data-parallel group: less memory, fewer writers."""
     seed: int = 1234
     """Seed of weights, dropout and the order of data."""
 

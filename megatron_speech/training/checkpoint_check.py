@@ -14,6 +14,11 @@ from ..errors import CheckpointError
 IDENTITY_KEY = "identity"
 SPEECH_TOKENIZER_KEY = "speech_tokenizer"
 """Part of the identity that may be None: a model that was trained on text alone."""
+CONTENT_KEY = "content_metadata"
+"""Core's own key: how model and optimizer were cut into tensors."""
+SHARDING_KEY = "distrib_optim_sharding_type"
+"""Core's own key in it; there is none without the distributed optimizer."""
+BUCKET_SETTINGS_KEY = "bucket_settings"
 
 _READ_BYTES = 1 << 22
 _MOST_CHARACTERS = 300
@@ -179,20 +184,37 @@ def check_identity(stored: dict[str, Any], wanted: dict[str, Any], directory: Pa
         )
 
 
-def check_optimizer(common: dict[str, Any], use_distributed_optimizer: bool, path: Path) -> None:
-    """Refuse optimizer state of the other kind of optimizer, or none at all.
+def check_optimizer(
+    common: dict[str, Any],
+    use_distributed_optimizer: bool,
+    bucket_settings: dict[str, Any],
+    path: Path,
+) -> None:
+    """Refuse optimizer state that this run's optimizer cannot take, or none at all.
 
     Raises:
-        CheckpointError: says which kind was saved.
+        CheckpointError: says which kind was saved, or which settings must stay as they were.
     """
     if "optimizer" not in common:
         raise CheckpointError(
             f"{path} holds weights alone, as an imported base model does; give its folder as "
             "--pretrained-checkpoint, and the run a --save of its own"
         )
-    stored = "distrib_optim_sharding_type" in common.get("content_metadata", {})
-    if stored != use_distributed_optimizer:
+    sharding = common[CONTENT_KEY].get(SHARDING_KEY)
+    if (sharding is not None) != use_distributed_optimizer:
         raise CheckpointError(
-            f"{path} was saved {'with' if stored else 'without'} --use-distributed-optimizer; "
+            f"{path} was saved {'with' if sharding else 'without'} --use-distributed-optimizer; "
             "continue it that way, or take its weights alone with --no-load-optim"
+        )
+    stored = common.get(BUCKET_SETTINGS_KEY, {})
+    differing = [
+        f"--{name} {stored[name]} (now {value})"
+        for name, value in bucket_settings.items()
+        if sharding == "dp_reshardable" and stored[name] != value
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} was saved with --no-dist-ckpt-optim-fully-reshardable, for other numbers of "
+            f"data-parallel processes alone: it needs {', '.join(differing)}. To change that, "
+            "continue it as it was for one checkpoint with --dist-ckpt-optim-fully-reshardable"
         )

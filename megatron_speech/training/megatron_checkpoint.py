@@ -10,7 +10,10 @@ import torch
 from .background_save import BackgroundSave, failures_in_words, results_in_a_file
 from .checkpoint import PendingSave
 from .checkpoint_check import (
+    BUCKET_SETTINGS_KEY,
+    CONTENT_KEY,
     IDENTITY_KEY,
+    SHARDING_KEY,
     SPEECH_TOKENIZER_KEY,
     check_files,
     check_identity,
@@ -53,16 +56,19 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
     state = _state(trainer, metadata, is_loading=False)
     state["random"] = _random_state()
     state["layout"] = _layout(trainer)
+    state[BUCKET_SETTINGS_KEY] = _bucket_settings(trainer)
     state[DATA_KEY] = trainer.data_position()
     content = _without_groups(metadata)
     with failures_in_words(directory):
+        strategy = _shared_writing(metadata)
         if not trainer.config.async_save:
-            dist_checkpointing.save(state, str(directory), content_metadata=content)
+            dist_checkpointing.save(state, str(directory), strategy, content_metadata=content)
             return None
         with results_in_a_file():
             request = dist_checkpointing.save(
                 state,
                 str(directory),
+                strategy,
                 async_sharded_save=True,
                 content_metadata=content,
                 async_strategy="mcore",
@@ -85,16 +91,19 @@ def load(trainer: Checkpointed, directory: Path) -> None:
     if trainer.config.no_load_optim:
         _load_weights(trainer, directory)
         return
-    check_optimizer(common, trainer.parallel.use_distributed_optimizer, directory)
-    _allocate_optimizer_state(trainer)
-    state = _state(trainer, _metadata(trainer), is_loading=True)
     same_layout = common.get("layout") == _layout(trainer)
+    sharded = trainer.parallel.use_distributed_optimizer
+    check_optimizer(common, sharded, _bucket_settings(trainer), directory)
+    _allocate_optimizer_state(trainer)
+    metadata = {**_metadata(trainer), **common[CONTENT_KEY]}  # read as it was written
+    state = _state(trainer, metadata, is_loading=True)
     if same_layout:
         state["random"] = _random_state()
     loaded = read_tensors(state, directory)
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
-    trainer.optimizer.load_state_dict(loaded["optimizer"])
+    with torch.no_grad():  # core copies into fp32 weights as they are
+        trainer.optimizer.load_state_dict(loaded["optimizer"])
     _separate_steps(trainer)
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
     if same_layout:
@@ -163,10 +172,26 @@ def _metadata(trainer: Checkpointed) -> dict[str, Any]:
         "chained_optim_avoid_prefix": True,
         "dp_cp_group": parallel_state.get_data_parallel_group(with_context_parallel=True),
     }
-    if trainer.parallel.use_distributed_optimizer:
-        metadata["distrib_optim_sharding_type"] = "fully_reshardable"
-        metadata["distrib_optim_fully_reshardable_mem_efficient"] = False
+    config = trainer.config
+    if trainer.parallel.use_distributed_optimizer and config.dist_ckpt_optim_fully_reshardable:
+        metadata[SHARDING_KEY] = "fully_reshardable"
+        metadata["distrib_optim_fully_reshardable_mem_efficient"] = (
+            config.distrib_optim_fully_reshardable_mem_efficient
+        )
+    elif trainer.parallel.use_distributed_optimizer:
+        metadata[SHARDING_KEY] = "dp_reshardable"
     return metadata
+
+
+def _shared_writing(metadata: dict[str, Any]) -> Any:
+    """Core's strategy by which processes that hold the same tensors write a part of them each."""
+    from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+        FullyParallelSaveStrategyWrapper,
+    )
+    from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+
+    strategy = TorchDistSaveShardedStrategy()
+    return FullyParallelSaveStrategyWrapper(strategy, metadata["dp_cp_group"])
 
 
 def _without_groups(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +203,18 @@ def _layout(trainer: Checkpointed) -> list[int]:
         trainer.parallel.tensor_model_parallel_size,
         trainer.parallel.pipeline_model_parallel_size,
     ]
+
+
+def _bucket_settings(trainer: Checkpointed) -> dict[str, Any]:
+    """What decides which parameters share a bucket of the distributed optimizer."""
+    parallel = trainer.parallel
+    return {
+        "tensor-model-parallel-size": parallel.tensor_model_parallel_size,
+        "pipeline-model-parallel-size": parallel.pipeline_model_parallel_size,
+        "num-virtual-stages-per-pipeline-rank": parallel.num_virtual_stages_per_pipeline_rank,
+        "overlap-grad-reduce": parallel.overlap_grad_reduce,
+        "ddp-bucket-size": trainer.chunks[0].ddp_config.bucket_size,
+    }
 
 
 def _random_state() -> Any:
@@ -234,17 +271,19 @@ def _allocate_optimizer_state(trainer: Checkpointed) -> None:
             optimizer.optimizer.step()
             optimizer.optimizer.zero_grad()
             if hasattr(optimizer, "_set_main_param_and_optimizer_states"):
-                _tolerate_missing_step(optimizer)
+                _leave_steps_alone(optimizer)
 
 
-def _tolerate_missing_step(optimizer: Any) -> None:
-    """Core restores the step by itself, yet looks for it among the tensors of each parameter."""
+def _leave_steps_alone(optimizer: Any) -> None:
+    """Core restores the step from the parameter groups, yet looks for it among the tensors of each
+    parameter too, and may find there what it was before the load.
+    """
     original = optimizer._set_main_param_and_optimizer_states
 
-    def with_step(model_parameter: Any, tensors: dict[str, Any]) -> None:
-        original(model_parameter, {"step": None, **tensors})
+    def without_step(model_parameter: Any, tensors: dict[str, Any]) -> None:
+        original(model_parameter, {**tensors, "step": None})
 
-    optimizer._set_main_param_and_optimizer_states = with_step
+    optimizer._set_main_param_and_optimizer_states = without_step
 
 
 def _separate_steps(trainer: Checkpointed) -> None:

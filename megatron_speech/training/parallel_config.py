@@ -7,7 +7,7 @@ from typing import Literal
 from ..errors import ConfigError
 from .installed import Installed, installed
 
-_RECOMPUTABLE = ("core_attn", "layernorm", "mlp")
+_RECOMPUTABLE = ("core_attn", "mlp")
 _OFFLOADABLE = ("attn_norm", "qkv_linear", "core_attn", "attn_proj", "mlp_norm")
 
 
@@ -39,7 +39,7 @@ class ParallelConfig:
     """Which layers a full recomputation takes."""
     recompute_num_layers: int | None = None
     """Layers per recomputed unit (uniform) or per stage (block)."""
-    recompute_modules: tuple[Literal["core_attn", "layernorm", "mlp"], ...] = ()
+    recompute_modules: tuple[Literal["core_attn", "mlp"], ...] = ()
     """Modules a selective recomputation takes; core_attn if not given."""
     distribute_saved_activations: bool = False
     """Divide what a full recomputation keeps over the tensor-parallel processes."""
@@ -180,8 +180,6 @@ class ParallelConfig:
         here = here or installed()
         wanted = {
             "context_parallel_size": self.context_parallel_size > 1,
-            # core's checkpoint of a norm asks Transformer Engine for its state
-            "recompute_modules": "layernorm" in self.recompute_modules,
             "cpu_offloading_num_layers": self.cpu_offloading_num_layers > 0,
             "offload_modules": bool(self.offload_modules),
         }

@@ -51,10 +51,20 @@ def test_the_papers_run_on_1024_processes(capsys, tmp_path):
     assert found.windows_read == 40_448 == found.steps * 512
     assert found.epochs["text"] == pytest.approx(1.5, rel=0.05)
     assert found.epochs["interleaved"] == pytest.approx(2, rel=0.05)
-    assert (found.bubble, found.micro_batches, found.writers) == (0, 1, 2)
-    assert sum(found.written_bytes) * 2 == pytest.approx(14 * 9_542_557_696, rel=1e-3)
+    assert (found.bubble, found.micro_batches, found.gathered_bytes_per_node) == (0, 1, 0)
+    assert sum(found.written_bytes) * 1024 == pytest.approx(14 * 9_542_557_696, rel=1e-3)
     assert "every window once" in capsys.readouterr().out
     assert json.loads(output.read_text())["processes"] == 1024
+
+
+@pytest.mark.parametrize(("by_one", "processes"), [(False, 8), (True, 2)])
+def test_state_for_any_layout_is_gathered(by_one, processes):
+    flags = ["--dist-ckpt-optim-fully-reshardable"]
+    flags += ["--distrib-optim-fully-reshardable-mem-efficient"] * by_one
+    found = rehearse.main(["lm-9b", "--gpus", "1024", *flags, *SMALL])
+    assert found.gathered_bytes_per_node == pytest.approx(processes * 6 * 9.5426e9, rel=1e-3)
+    whole = 6 * 9.5426e9 if by_one else 14 * 9.5426e9 / 1024
+    assert found.written_bytes[0] == pytest.approx(whole, rel=1e-2)
 
 
 def test_a_pipeline_waits_and_sends():

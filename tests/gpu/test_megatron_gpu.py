@@ -93,7 +93,7 @@ def test_first_and_last_layers_in_bf16_come_closer(weights, plain):
 @pytest.mark.parametrize(
     "parallel",
     [
-        ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm", "mlp")),
+        ParallelConfig(recompute_granularity="selective", recompute_modules=("core_attn", "mlp")),
         ParallelConfig(
             recompute_granularity="full", recompute_method="uniform", recompute_num_layers=1
         ),

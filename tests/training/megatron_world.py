@@ -1,6 +1,7 @@
 """A tiny model, data and layouts for the megatron tests, and the ranks that run them."""
 
 import json
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.nn.utils import parameters_to_vector
 
+from megatron_speech.files import write_json
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
@@ -133,11 +135,14 @@ class Run:
     """Keep weights and logits too, where one process holds them."""
     in_background: bool = False
     """Save by a process of its own."""
+    batch: dict[str, bool] = field(default_factory=dict)
+    """Further settings."""
 
 
 def run(task: Run) -> dict:
     """Train `first`..`last`: losses and gradient norms; in one process weights and logits too."""
-    config = replace(BATCH, no_load_optim=task.weights is not None, async_save=task.in_background)
+    background, fresh = task.in_background, task.weights is not None
+    config = replace(BATCH, no_load_optim=fresh, async_save=background, **task.batch)
     with session(task.parallel, seed=7) as layout:
         options = BuildOptions(padded_vocab_size=VOCAB, precision=task.precision)
         trainer = MegatronTrainer(
@@ -179,51 +184,88 @@ def run(task: Run) -> dict:
     return result
 
 
-CHAIN: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
-    (
-        "tp2-pp2",
-        (0, 1, 2, 3),
-        {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2},
-    ),
+_TP2 = ("tp2", (0, 1), {"tensor_model_parallel_size": 2})
+_PP2 = {"pipeline_model_parallel_size": 2}
+_OF_ANY_KIND: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
+    ("tp2-pp2", (0, 1, 2, 3), {"tensor_model_parallel_size": 2, **_PP2}),
     ("1", (0,), {}),
     ("dp2", (0, 1), {}),
-    ("tp2", (0, 1), {"tensor_model_parallel_size": 2}),
-    (
-        "pp2-vpp2",
-        (0, 1),
-        {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2},
-    ),
+    _TP2,
+    ("pp2-vpp2", (0, 1), {**_PP2, "num_virtual_stages_per_pipeline_rank": 2}),
 ]
-"""Layouts that hand one run on to one another, two steps each."""
+_OF_DATA: list[tuple[str, tuple[int, ...], dict[str, int]]] = [
+    ("dp2", (0, 1), {}),
+    ("1", (0,), {}),
+    ("dp4", (0, 1, 2, 3), {}),
+    ("dp2-again", (2, 3), {}),
+]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Layouts that hand one run on to one another, two steps each."""
+
+    name: str
+    layouts: list[tuple[str, tuple[int, ...], dict[str, int]]]
+    parallel: dict[str, bool]
+    batch: dict[str, bool] = field(default_factory=dict)
+
+    @property
+    def alone(self) -> Run:
+        """All steps in one process."""
+        parallel = ParallelConfig(**self.parallel)
+        return Run(parallel=parallel, batch=self.batch, last=2 * len(self.layouts))
+
+
+_SHARDED = {"use_distributed_optimizer": True}
+CHAINS = [
+    Chain("whole", _OF_ANY_KIND, {}),
+    Chain("gathered", _OF_ANY_KIND, _SHARDED),
+    Chain(
+        "gathered-by-one",
+        [*_OF_DATA, _TP2],
+        _SHARDED,
+        {"distrib_optim_fully_reshardable_mem_efficient": True},
+    ),
+    Chain("not-gathered", _OF_DATA, _SHARDED, {"dist_ckpt_optim_fully_reshardable": False}),
+]
+"""One for each way to store an optimizer."""
 
 
 def hand_on(rank: int, folder: Path, weights: Path) -> None:
-    """Run `CHAIN`, without and with the distributed optimizer.
-
-    Each layout saves what it loaded, and what two more steps made of it.
-    """
+    """Run `CHAINS`; each layout saves what it loaded, and what two more steps made of it."""
     torch.set_num_threads(1)
-    for sharded in (False, True):
-        place = folder / str(sharded)
+    for chain in CHAINS:
+        place = folder / chain.name
         place.mkdir(exist_ok=True)
-        for index, (name, ranks, shape) in enumerate(CHAIN):
+        for index, (name, ranks, shape) in enumerate(chain.layouts):
             if rank not in ranks:
                 continue
             store = dist.FileStore(str(place / f"{name}.store"), len(ranks))
             dist.init_process_group(
                 "gloo", store=store, rank=ranks.index(rank), world_size=len(ranks)
             )
-            parallel = ParallelConfig(**shape, use_distributed_optimizer=sharded)
-            task = Run(parallel=parallel, tensors=False, first=2 * index)
+            parallel = ParallelConfig(**shape, **chain.parallel)
+            task = Run(parallel=parallel, batch=chain.batch, tensors=False, first=2 * index)
             if index:
-                task = replace(task, resume=place / CHAIN[index - 1][0])
+                _wait_for(place / f"{chain.layouts[index - 1][0]}.json")
+                task = replace(task, resume=place / chain.layouts[index - 1][0])
                 run(replace(task, last=task.first, save=place / f"{name}-read"))
             else:
                 task = replace(task, weights=weights)
             result = run(replace(task, last=task.first + 2, save=place / name))
             dist.destroy_process_group()
-            if rank == 0:
-                (place / f"{name}.json").write_text(json.dumps(result["steps"]))
+            if rank == ranks[0]:
+                write_json(place / f"{name}.json", result["steps"])
+
+
+def _wait_for(path: Path) -> None:
+    """Until other ranks have written it."""
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise TimeoutError(path)
 
 
 def main(rank: int, folder: Path, weights: Path, chosen: list[Case]) -> None:

@@ -1,22 +1,26 @@
 """Checkpoints: handed from layout to layout, written in the background, damaged, cut off."""
 
+import itertools
 import json
 import os
 import resource
 import signal
 import warnings
-from itertools import chain, pairwise
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.checkpoint import FileSystemReader
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from megatron_speech.errors import CheckpointError
 from megatron_speech.training.background_save import BackgroundSave
 from megatron_speech.training.parallel import ParallelConfig, session
 from tests.training import megatron_world
-from tests.training.megatron_world import CHAIN, Run, run
+from tests.training.megatron_world import CHAINS, Run, run
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +41,52 @@ def whole_tensors(directory):
 
 @pytest.fixture(scope="module")
 def handed_on(weights, tmp_path_factory):
-    """The folders of a run that went through `CHAIN`, in one spawn of four ranks."""
+    """The folders of a run that went through `CHAINS`, in one spawn of four ranks."""
     folder = tmp_path_factory.mktemp("chain")
     torch.multiprocessing.spawn(megatron_world.hand_on, args=(folder, weights), nprocs=4)
     return folder
 
 
-@pytest.mark.parametrize("sharded", [False, True])
-def test_a_run_goes_on_from_layout_to_layout(sharded, weights, handed_on):
-    folder, parallel = handed_on / str(sharded), ParallelConfig(use_distributed_optimizer=sharded)
-    alone = run(Run(parallel=parallel, weights=weights, last=2 * len(CHAIN)))["steps"]
-    found = [json.loads((folder / f"{name}.json").read_text()) for name, *_ in CHAIN]
-    for step, expected in zip(chain(*found), alone, strict=True):
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
+def test_a_run_goes_on_from_layout_to_layout(chain, weights, handed_on):
+    folder = handed_on / chain.name
+    names = [name for name, *_ in chain.layouts]
+    alone = run(replace(chain.alone, weights=weights))["steps"]
+    found = [json.loads((folder / f"{name}.json").read_text()) for name in names]
+    for step, expected in zip(itertools.chain(*found), alone, strict=True):
         for name in ("lm loss", "text loss", "speech loss", "grad-norm", "learning-rate"):
             assert step[name] == pytest.approx(expected[name], rel=1e-5), name
-    for (before, *_), (after, *_) in pairwise(CHAIN):
+    for before, after in pairwise(names):
         written, read = whole_tensors(folder / before), whole_tensors(folder / f"{after}-read")
         assert written.keys() == read.keys()
         assert any("exp_avg_sq" in name for name in written)
         for name, value in written.items():
             assert torch.equal(value, read[name]), (before, after, name)
+
+
+def test_every_process_writes_its_part(handed_on):
+    sizes = [path.stat().st_size for path in (handed_on / "whole" / "dp2").glob("*.distcp")]
+    assert len(sizes) == 2
+    assert max(sizes) < 2 * min(sizes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "named"),
+    [
+        ({"tensor_model_parallel_size": 2}, "--tensor-model-parallel-size 1 .now 2."),
+        ({"overlap_grad_reduce": True}, "--overlap-grad-reduce False .now True."),
+    ],
+)
+def test_state_that_was_not_gathered_stays_in_its_layout(shape, named, handed_on, tmp_path):
+    source = handed_on / "not-gathered" / "dp2-again"
+    with pytest.raises(ProcessRaisedException, match=f"{named}.*for one checkpoint with"):
+        torch.multiprocessing.spawn(_resume, args=(source, tmp_path / "store", shape), nprocs=2)
+
+
+def _resume(rank, source, store, shape):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(str(store), 2), rank=rank, world_size=2)
+    run(Run(parallel=ParallelConfig(**shape, use_distributed_optimizer=True), resume=source))
 
 
 def test_the_background_writes_the_same_bytes(weights, tmp_path):

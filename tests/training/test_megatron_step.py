@@ -122,15 +122,6 @@ def test_recomputed_activations_train_the_same(settings):
         assert torch.equal(weights(plain), weights(recomputed))
 
 
-def test_core_cannot_recompute_norms_without_transformer_engine():
-    """Why `ParallelConfig.check_machine` refuses it: drop that when this test fails."""
-    parallel = ParallelConfig(recompute_granularity="selective", recompute_modules=("layernorm",))
-    with session(ONE, seed=7) as layout:
-        made = trainer(layout, parallel)
-        with pytest.raises(NameError, match="FP8GlobalStateManager"):
-            made.train_step(0)
-
-
 def test_batches_grow():
     growing = replace(BATCH, step_batch_size_schedule=f"0:2 {4 * LENGTH}:4", lr_warmup_iters=2)
     with session(ONE, seed=7) as layout:
