@@ -20,6 +20,8 @@ if [[ $SIZE == smoke ]]; then
   : "${SPEECH:=$RUNS/speech/stories/manifest.parquet}"
   : "${EVALUATION:=$RUNS/speech/evaluation/manifest.parquet}" "${HELD_OUT:=$EVALUATION}"
   : "${CLOZE:=$RUNS/world/eval/cloze.jsonl}" "${QA:=$RUNS/world/eval/qa.jsonl}"
+  : "${CHAT=1}" "${DIALOGUES:=$RUNS/world/chat/train.jsonl}"
+  : "${CHAT_ITEMS:=$RUNS/world/chat/eval.jsonl}" "${CHAT_SPEECH:=$RUNS/speech/chat/manifest.parquet}"
 elif [[ $SIZE == paper ]]; then
   : "${BASE:=data/glm-4-9b-hf}"           # base model, Hugging Face folder
   : "${WHISPER:=data/whisper-large-v3}"   # what the speech tokenizer starts from, likewise
@@ -32,6 +34,10 @@ elif [[ $SIZE == paper ]]; then
   : "${VALID_TEXT:=data/valid_text.parquet}"            # text corpus never trained on
   : "${EVALUATION:=data/evaluation/manifest.parquet}"   # the items below, spoken
   : "${CLOZE:=data/evaluation/cloze.jsonl}" "${QA:=data/evaluation/qa.jsonl}"
+  : "${CHAT=}"                            # 1: stages 20 to 25 too, which read what follows
+  : "${DIALOGUES:=data/dialogues.jsonl}"  # text dialogues, {"messages": [...]} a line
+  : "${CHAT_ITEMS:=data/chat/items.jsonl}"              # questions to ask of the chat,
+  : "${CHAT_SPEECH:=data/chat/manifest.parquet}"        # and spoken
 else
   echo "error: SIZE is '$SIZE'; expected paper or smoke" >&2
   exit 2

@@ -4,13 +4,14 @@
 #   bash examples/submit_all.sh                 # the paper's sizes
 #   SIZE=smoke bash examples/submit_all.sh      # every stage for some twenty steps on CPU nodes
 #   bash examples/submit_all.sh 08 10           # stages 08 to 10 only: the ones before are done
+#   CHAT=1 bash examples/submit_all.sh 20       # then give the 9B model a voice
 #   NODES=16 TP=4 bash examples/submit_all.sh 14 14
 #
 # Run it from the repository's root on a login node. A stage that fails cancels those behind it;
 # repair what its log in RUNS/logs says, and submit from that stage on: finished work is kept.
 # Settings, besides those of common.sh and of the stages:
 #   MODELS                        of "1.5b 9b", which to pre-train, export and evaluate
-#   NODES                         nodes of the trainings; else what each script says
+#   NODES                         nodes of tokenizer, text-to-token, language models; else the scripts'
 #   GPU_PARTITION, CPU_PARTITION  Slurm partitions; else the cluster's default
 #   GPU_OPTIONS, SBATCH_OPTIONS   more of sbatch's options: for stages with GPUs, for every stage
 #   SBATCH_ACCOUNT, SBATCH_QOS    as sbatch knows them
@@ -97,7 +98,14 @@ for model in "${models[@]}"; do
   RUN=$RUNS/lm-$model submit "15:$model" "$pretrain"
   RUN=$RUNS/lm-$model submit "16:$model" "15:$model" 03:evaluation
 done
-# Decoder, dialogue data, fine-tuning and chat follow here as stages 20 and up.
+if [[ -n $CHAT ]]; then
+  submit 20 01
+  submit 21 03:transcribed 03:held_out 20
+  submit 22 21
+  submit 23 07
+  submit 24 14 23 -- "${nodes[@]}"
+  submit 25 15:9b 22 24
+fi
 
 if ((!${#job[@]})); then
   echo "error: there is no stage from $first to $last" >&2

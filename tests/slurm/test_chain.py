@@ -5,6 +5,8 @@ and another is cancelled.
 """
 
 import re
+import socket
+import urllib.request
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +87,8 @@ def test_every_stage_leaves_what_the_next_one_reads(chain, slurm):
     for array in ("03_tokenize_speech:transcribed", "09_generate_codes"):
         assert len(slurm.states(chain.jobs[array])) == 2
     assert read_json(chain.runs / "lm-9b" / "hf" / "config.json")["model_type"] == "glm"
-    assert (chain.runs / "evaluation" / "lm-9b.json").exists()
+    for name in ("lm-9b", "voice", "chat"):
+        assert (chain.runs / "evaluation" / f"{name}.json").exists()
     logs = "".join(path.read_text() for path in (chain.runs / "logs").iterdir())
     assert "Traceback" not in logs
 
@@ -126,7 +129,7 @@ def test_a_training_that_was_cancelled_is_saved_and_stays_cancelled(chain, slurm
 
 
 def test_behind_a_stage_that_fails_nothing_runs(slurm, tmp_path):
-    jobs = slurm.submit_all("11", RUNS=str(tmp_path), MODELS="9b")
+    jobs = slurm.submit_all("11", RUNS=str(tmp_path), MODELS="9b", CHAT="")
     states = {stage: slurm.wait(job, 300) for stage, job in jobs.items()}
     assert states == {
         "11_plan_mixture": ["FAILED"],  # there is nothing to read for this one,
@@ -139,6 +142,30 @@ def test_behind_a_stage_that_fails_nothing_runs(slurm, tmp_path):
     log = Chain(tmp_path, jobs).log("11_plan_mixture")
     assert "error: " in log
     assert "Traceback" not in log
+
+
+def test_the_chat_is_served_until_its_job_ends(chain, slurm, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ("--nodes=1", *SMALL[1:], f"--output={tmp_path}/log")
+    settings = {"SIZE": "smoke", "RUNS": str(chain.runs), "PORT": str(port)}
+    job = slurm.run("sbatch", "--parsable", *options, "examples/26_chat.sbatch", **settings).strip()
+    page = f"http://127.0.0.1:{port}/"
+    wait_until(lambda: answers(page), 120, page, over=partial(slurm.has_ended, job))
+    log = (tmp_path / "log").read_text()
+    assert answers(page), log
+    assert f"ssh -L {port}:localhost:{port} -J LOGIN-NODE here1" in log
+    slurm.run("scancel", job)
+    assert slurm.wait(job, 60) == ["CANCELLED"]
+    assert not answers(page)
+
+
+def answers(page: str) -> bool:
+    try:
+        with urllib.request.urlopen(page, timeout=10) as reply:
+            return b"<html" in reply.read()
+    except OSError:
+        return False
 
 
 def test_a_plan_made_by_an_array_of_datatrove_s_is_the_chain_s(chain, slurm, tmp_path):
