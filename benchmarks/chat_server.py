@@ -25,9 +25,10 @@ from websockets.exceptions import ConnectionClosed
 
 from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
+from megatron_speech.chat.engine import ChatEngine
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.chat.server.protocol import to_pcm
-from megatron_speech.chat.server.serve import load_engine, make_server, warm_up
+from megatron_speech.chat.server.serve import make_server, warm_up
 from megatron_speech.chat.session import ChatConfig
 
 CLIENTS, SERVED = 20, 2
@@ -133,7 +134,9 @@ async def alone(url: str, pcm: bytes, rounds: int) -> list[Times]:
 
 def main() -> None:
     config = cli.parse(BenchmarkConfig, None, __doc__)
-    engine = load_engine(config.model, config.speech_tokenizer, config.decoder, config.chat)
+    engine = ChatEngine.from_folders(
+        config.model, config.speech_tokenizer, config.decoder, config.chat
+    )
     warm_up(engine)
     pcm = to_pcm(read_audio(config.question))
     with socket.socket() as probe:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_speech import cli
+from megatron_speech.chat.engine import ChatEngine
 from megatron_speech.chat.session import ChatConfig
 from megatron_speech.chat.terminal import TerminalChat
 
@@ -37,9 +38,10 @@ class TalkConfig:
 def main(argv: Sequence[str] | None = None) -> TerminalChat:
     """Ask all questions; returns the conversation."""
     config = cli.parse(TalkConfig, argv, __doc__)
-    talk = TerminalChat.open(
-        config.model, config.speech_tokenizer, config.decoder, config.output_dir, config.chat
+    engine = ChatEngine.from_folders(
+        config.model, config.speech_tokenizer, config.decoder, config.chat
     )
+    talk = TerminalChat(engine.session(), config.output_dir)
     for question in config.ask:
         print(f"> {question}")
         talk.ask(question)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_speech import cli
+from megatron_speech.chat.engine import ChatEngine
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.chat.session import ChatConfig
 from megatron_speech.errors import ConfigError
@@ -38,12 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Load the models and serve until Ctrl-C."""
     config = cli.parse(ServeConfig, argv, __doc__)
     try:
-        from megatron_speech.chat.server.serve import load_engine, serve, warm_up
+        from megatron_speech.chat.server.serve import serve, warm_up
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the server needs {error.name}: pip install 'megatron_speech[serve]'"
         ) from None
-    engine = load_engine(config.model, config.speech_tokenizer, config.decoder, config.chat)
+    engine = ChatEngine.from_folders(
+        config.model, config.speech_tokenizer, config.decoder, config.chat
+    )
     warm_up(engine)
     serve(engine, config.server)
 

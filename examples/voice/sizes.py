@@ -30,9 +30,8 @@ class VoiceSize:
     """Questions of each kind to ask the model."""
     longest_answer: int = 200
     """Tokens of an answer."""
-    generation_flags: tuple[str, ...] = ("--most-loop-seconds=2",)
-    """Further flags of the job that speaks the dialogues: a told story has more pauses than any of
-    the sentences that the gate for loops is measured on."""
+    generation_flags: tuple[str, ...] = ()
+    """Further flags of the job that speaks the dialogues."""
     has_bars: bool = True
     """Whether the figures are held against what is asked of the demo."""
 

@@ -1,7 +1,7 @@
-"""One sequence of tokens that grows: keys and values kept, kinds of tokens masked, one drawn."""
+"""Tokens of an answer, one by one: keys and values kept, kinds of tokens masked, one drawn."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -70,9 +70,13 @@ class TokenKinds:
         """Whether it may be part of an answer's text."""
         return self._kinds[token] == Kind.TEXT
 
+    def ids(self, allowed: Kinds) -> np.ndarray:
+        """(n,) tokens of these kinds."""
+        return np.flatnonzero(np.isin(self._kinds, list(allowed)))
+
     def only(self, allowed: Kinds) -> int | None:
         """The single token of these kinds, if there is only one."""
-        (ids,) = np.nonzero(np.isin(self._kinds, list(allowed)))
+        ids = self.ids(allowed)
         return int(ids[0]) if len(ids) == 1 else None
 
     def forbidden(self, allowed: Kinds) -> Tensor:
@@ -81,6 +85,55 @@ class TokenKinds:
             mask = ~np.isin(self._kinds, list(allowed))
             self._masks[allowed] = torch.from_numpy(mask)
         return self._masks[allowed]
+
+
+class TokenSource(Protocol):
+    """What chooses the tokens of one conversation's answers."""
+
+    def begin(self, prompt: list[int], seed: int, most_tokens: int) -> None:
+        """Read a prompt; `seed` decides what is drawn of up to `most_tokens` behind it."""
+        ...
+
+    def choose(self, allowed: Kinds) -> int:
+        """The next token, of one of these kinds; it counts once it is appended."""
+        ...
+
+    def append(self, token: int) -> None:
+        """Go on behind this token, whoever chose it."""
+        ...
+
+    def end(self) -> None:
+        """Stop working on the answer."""
+        ...
+
+
+class ModelTokens:
+    """Tokens of a causal language model of transformers, in this process."""
+
+    def __init__(self, model: Any, kinds: TokenKinds, sampling: SamplingConfig):
+        self._sequence = GrowingSequence(model)
+        self._kinds, self._sampling = kinds, sampling
+        self._logits: Tensor
+        self._unread: list[int]
+        self._random: torch.Generator
+
+    def begin(self, prompt: list[int], seed: int, most_tokens: int) -> None:
+        """See `TokenSource`."""
+        self._random = torch.Generator().manual_seed(seed)
+        self._logits, self._unread = self._sequence.read(prompt), []
+
+    def choose(self, allowed: Kinds) -> int:
+        """See `TokenSource`."""
+        if self._unread:
+            self._logits, self._unread = self._sequence.extend(self._unread), []
+        return choose(self._logits, self._kinds.forbidden(allowed), self._sampling, self._random)
+
+    def append(self, token: int) -> None:
+        """See `TokenSource`."""
+        self._unread.append(token)
+
+    def end(self) -> None:
+        """Nothing goes on behind an answer."""
 
 
 class GrowingSequence:

@@ -8,17 +8,19 @@ session.interrupt()         # from any thread
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, DataError
-from ..model.exported import load_exported
+from ..errors import CheckpointError, ConfigError, DataError
+from ..model.exported import load_exported, read_exported_config
 from ..vocab import SpeechTextVocab
-from .decoding import TokenKinds
+from .decoding import ModelTokens, TokenKinds
 from .events import SpeechDecoderLike, SpeechTokenizerLike
+from .served import ServedTokens, VllmServer
 from .session import ChatConfig, ChatSession, Parts
 from .template import ChatTemplate, Mode
 
@@ -38,7 +40,8 @@ class ChatEngine:
         CheckpointError: the folder holds no model, or no weights for its vocabulary.
         VocabularyError: the model has no speech tokens, or no marks of turns.
         DataError: the speech tokenizer has other codes than the model.
-        ConfigError: the decoder has; or a mode that the template does not know.
+        ConfigError: the decoder has; a mode that the template does not know; or there is no vLLM
+            server where the config says.
     """
 
     def __init__(
@@ -49,21 +52,63 @@ class ChatEngine:
         config: ChatConfig | None = None,
     ):
         config = config or ChatConfig()
-        dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        loaded, self.vocab = load_exported(model, dtype, config.device)
+        described, self.vocab = read_exported_config(model)
         template = ChatTemplate(self.vocab, config.template)
         template.require_mode(config.mode)
         require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
-        rows = loaded.get_output_embeddings().weight.shape[0]
+        sampling = config.sampling
+        kinds = TokenKinds(self.vocab, described.vocab_size, template.stop_id, sampling.language)
+        context = _context(described, config, str(model))
+        if config.vllm_url is None:
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            loaded, _ = load_exported(model, dtype, config.device)
+            tokens = partial(ModelTokens, loaded, kinds, sampling)
+        else:
+            server = VllmServer(config.vllm_url, described.vocab_size)
+            context = min(context, server.context_tokens)
+            tokens = partial(ServedTokens, server, kinds, sampling)
         self._parts = Parts(
-            model=loaded,
+            tokens=tokens,
             template=template,
-            kinds=TokenKinds(self.vocab, rows, template.stop_id, config.sampling.language),
-            context_tokens=_context(loaded, config, str(model)),
+            kinds=kinds,
+            context_tokens=context,
             speech_tokenizer=speech_tokenizer,
             decoder=decoder,
             config=config,
         )
+
+    @classmethod
+    def from_folders(
+        cls,
+        model: Path,
+        speech_tokenizer: Path | None,
+        decoder: Path | None,
+        config: ChatConfig,
+    ) -> "ChatEngine":
+        """The engine from exported folders.
+
+        Raises:
+            ConfigError: a folder is not there. What is wrong with one is raised as by `ChatEngine`.
+        """
+        from ..speech_decoder import SpeechDecoder
+        from ..speech_tokenizer import SpeechTokenizer
+
+        named = {"--model": model, "--speech-tokenizer": speech_tokenizer, "--decoder": decoder}
+        missing = [f"{name} {path}" for name, path in named.items() if path and not path.is_dir()]
+        if missing:
+            raise ConfigError(
+                f"no such folder: {', '.join(missing)}. `make demo` and then `make voice-demo` "
+                "make those of the demo; your own come from tools/convert_checkpoint.py (model), "
+                "tools/train_speech_tokenizer.py and tools/train_speech_decoder.py"
+            )
+        device = config.device
+        hears = (
+            SpeechTokenizer.from_pretrained(speech_tokenizer, device=device)
+            if speech_tokenizer
+            else None
+        )
+        speaks = SpeechDecoder.from_pretrained(decoder, device) if decoder else None
+        return cls(model, hears, speaks, config)
 
     @property
     def config(self) -> ChatConfig:
@@ -94,8 +139,8 @@ class ChatEngine:
         return tokenizer.decode_text([codes])[0] if len(codes) else ""
 
 
-def _context(model: Any, config: ChatConfig, name: str) -> int:
-    positions = getattr(model.config, "max_position_embeddings", None) or _ENDLESS
+def _context(described: Any, config: ChatConfig, name: str) -> int:
+    positions = getattr(described, "max_position_embeddings", None) or _ENDLESS
     wanted = config.context_tokens or positions
     if wanted > positions:
         raise CheckpointError(

@@ -1,17 +1,16 @@
 """One conversation: questions in, answers out piece by piece, all of it kept in tokens."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import torch
 
 from ..audio import SAMPLE_RATE_HZ, check_waveform, resample
 from ..errors import AudioError, ConfigError, DataError
 from .answer import Answer, Stopwatch, Voice
-from .decoding import GrowingSequence, SamplingConfig, TokenKinds, choose
+from .decoding import SamplingConfig, TokenKinds, TokenSource
 from .events import (
     Done,
     Event,
@@ -48,7 +47,10 @@ class ChatConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the language model."""
     device: str = "cpu"
-    """Torch device of the language model."""
+    """Torch device of the models."""
+    vllm_url: str | None = None
+    """Address of a vLLM server of the same model (`vllm serve FOLDER`), http://HOST:8000: it then
+    makes the tokens, and no language model is loaded here."""
     template: TemplateConfig = field(default_factory=TemplateConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
@@ -63,8 +65,8 @@ class ChatConfig:
 class Parts:
     """What all sessions of an engine share."""
 
-    model: Any
-    """A causal language model of transformers."""
+    tokens: Callable[[], TokenSource]
+    """Makes a conversation's source of tokens."""
     template: ChatTemplate
     kinds: TokenKinds
     context_tokens: int
@@ -88,7 +90,7 @@ class ChatSession:
 
     def __init__(self, parts: Parts):
         self._parts = parts
-        self._sequence = GrowingSequence(parts.model)
+        self._tokens = parts.tokens()
         self._lock = threading.Lock()
         self._answering = False
         self._stop = threading.Event()
@@ -155,6 +157,7 @@ class ChatSession:
                 yield from self._until_stopped(answer.finish())
                 reason = "interrupted" if self._stop.is_set() else reason
         finally:
+            self._tokens.end()
             self._remember(question, answer, reason)
         yield Done(reason=reason, timing=answer.timing())
 
@@ -172,26 +175,23 @@ class ChatSession:
         config, kinds = parts.config, parts.kinds
         rhythm = Rhythm(config.mode, config.template)
         room = min(config.max_new_tokens, parts.context_tokens - len(prompt))
-        random = torch.Generator().manual_seed(config.sampling.seed * 10_007 + len(self.history))
-        logits = self._sequence.read(prompt)
+        seed = config.sampling.seed * 10_007 + len(self.history)
+        self._tokens.begin(prompt, seed, room)
         watch.lap("prefill_s")
-        unread: list[int] = []
         while not self._stop.is_set():
+            if len(answer.tokens) == room:
+                yield "length"
+                return
             allowed = rhythm.allowed()
             token = kinds.only(allowed)
             if token is None:
-                logits = self._sequence.extend(unread) if unread else logits
-                unread = []
-                token = choose(logits, kinds.forbidden(allowed), config.sampling, random)
+                token = self._tokens.choose(allowed)
             kind = kinds.kind(token)
             if kind == Kind.STOP:
                 yield "stop"
                 return
-            if len(answer.tokens) == room:
-                yield "length"
-                return
             rhythm.accept(kind)
-            unread.append(token)
+            self._tokens.append(token)
             yield from self._until_stopped(answer.take(token, kind))
         yield "interrupted"
 

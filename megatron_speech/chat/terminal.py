@@ -12,9 +12,8 @@ import soundfile
 from ..audio import read_audio
 from ..errors import MegatronSpeechError
 from ..files import atomic_path
-from .engine import ChatEngine
 from .events import AudioChunk, Done, TextDelta, Timing
-from .session import ChatConfig, ChatSession
+from .session import ChatSession
 
 _RECORDINGS = (".wav", ".flac", ".ogg", ".mp3")
 
@@ -25,27 +24,6 @@ class TerminalChat:
     def __init__(self, session: ChatSession, folder: Path):
         self.session, self.folder = session, folder
         self.answers: list[Done] = []
-
-    @classmethod
-    def open(
-        cls,
-        model: Path,
-        speech_tokenizer: Path | None,
-        decoder: Path | None,
-        folder: Path,
-        config: ChatConfig,
-    ) -> "TerminalChat":
-        """Load all parts from their folders; raises as `ChatEngine`."""
-        hears, speaks = None, None
-        if speech_tokenizer is not None:
-            from ..speech_tokenizer import SpeechTokenizer
-
-            hears = SpeechTokenizer.from_pretrained(speech_tokenizer)
-        if decoder is not None:
-            from ..speech_decoder import SpeechDecoder
-
-            speaks = SpeechDecoder.from_pretrained(decoder)
-        return cls(ChatEngine(model, hears, speaks, config).session(), folder)
 
     def ask(self, question: str) -> Done:
         """Ask by a recording's path or a text; Ctrl-C interrupts the answer.

@@ -27,6 +27,7 @@ _FEWEST_RECORDS = 200
 _WIDE_BOUNDS_S = (0.02, 0.2)  # seconds per character; a fast speaker takes about 0.05
 _LONGEST_PERIOD = 24  # codes: two seconds at 12.5 Hz
 _REPEATS = 3  # a stretch that is there three times is a loop
+_SHORTEST_LOOP_S = 1.0  # texts of several sentences pause longer than what the bounds are made of
 _FEWEST_PAIRS = 15  # fewer say nothing about variety
 
 
@@ -42,7 +43,7 @@ class GateConfig:
     extra_seconds: float = 1.5
     """Added to the longest speech of a text, for pauses and very short texts."""
     most_loop_seconds: float | None = None
-    """Longer stretches that repeat themselves are loops."""
+    """Longer stretches that repeat themselves are loops; a measured bound is at least a second."""
     least_different_pairs: float | None = None
     """Smallest share of different pairs among a text's pairs of neighbouring codes."""
     gate_quantile: float = 0.001
@@ -172,7 +173,7 @@ class Gates:
         if most is not None:
             most *= self._rate
         elif self.bounds is not None:
-            most = self.bounds.loop
+            most = max(self.bounds.loop, _SHORTEST_LOOP_S * self._rate)
         if least is None and self.bounds is not None:
             least = self.bounds.pairs
         if most is not None and loop > most:

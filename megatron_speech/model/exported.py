@@ -9,6 +9,25 @@ from ..errors import CheckpointError
 from ..vocab import SpeechTextVocab
 
 
+def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
+    """The model's config of transformers, and its vocabulary; no weights are read.
+
+    Raises:
+        CheckpointError: the folder holds no such model.
+        VocabularyError: the folder's vocabulary is missing or damaged.
+    """
+    from transformers import AutoConfig
+
+    folder = Path(folder)
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder} is no exported model: expected config.json and *.safetensors; "
+            "export one with tools/convert_checkpoint.py megatron-to-hf"
+        )
+    vocab = SpeechTextVocab.from_pretrained(folder)
+    return AutoConfig.from_pretrained(folder, local_files_only=True), vocab
+
+
 def load_exported(
     folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[Any, SpeechTextVocab]:
@@ -21,13 +40,7 @@ def load_exported(
     """
     from transformers import AutoModelForCausalLM
 
-    folder = Path(folder)
-    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
-        raise CheckpointError(
-            f"{folder} is no exported model: expected config.json and *.safetensors; "
-            "export one with tools/convert_checkpoint.py megatron-to-hf"
-        )
-    vocab = SpeechTextVocab.from_pretrained(folder)
+    _, vocab = read_exported_config(folder)
     model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,

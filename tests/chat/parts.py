@@ -16,7 +16,13 @@ SAMPLES_PER_CODE = 1280
 NO_SOUND = np.zeros(0, np.float32)
 
 
-def write_model(folder: Path, vocab: SpeechTextVocab | None = None, positions: int = 512) -> Path:
+def write_model(
+    folder: Path,
+    vocab: SpeechTextVocab | None = None,
+    positions: int = 512,
+    width: int = 32,
+    heads: int = 4,
+) -> Path:
     """An exported folder: a random Llama of two layers, far from uniform, with its vocabulary."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -25,10 +31,10 @@ def write_model(folder: Path, vocab: SpeechTextVocab | None = None, positions: i
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab.padded_size,
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=heads,
         num_key_value_heads=2,
         max_position_embeddings=positions,
         initializer_range=0.5,

@@ -60,7 +60,8 @@ def test_real_speech_passes_and_faults_are_named(gates, like):
     assert reason(gates, []) == "empty"
     assert reason(gates, good[:10]) == "too_short"
     assert reason(gates, np.tile(rng.integers(0, NUM_CODES, 6), 7)) == "loop"
-    assert reason(gates, [*good[:20], *[5] * 12, *good[20:30]]) == "loop"
+    assert reason(gates, [*good[:20], *[5] * 16, *good[20:30]]) == "loop"
+    assert reason(gates, [*good[:20], *[5] * 12, *good[20:30]]) is None  # a pause
     few = rng.permutation([n % 3 for n in range(40)])
     assert reason(gates, few) in ("collapse", "loop")
     walk = np.cumsum(rng.permutation(np.repeat([1, 2], 20))) % 7

@@ -12,10 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
-from ...errors import ConfigError
-from ..engine import ChatEngine
 from ..events import AudioChunk
-from ..session import ChatConfig
 from .config import ServerConfig
 from .conversation import EngineLike
 from .door import ChatDoor
@@ -30,30 +27,6 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-
-
-def load_engine(
-    model: Path, speech_tokenizer: Path, decoder: Path | None, config: ChatConfig
-) -> ChatEngine:
-    """The engine from exported folders; without a decoder its answers are text.
-
-    Raises:
-        ConfigError: a folder is not there. What is wrong with one is raised as by `ChatEngine`.
-    """
-    from ...speech_decoder import SpeechDecoder
-    from ...speech_tokenizer import SpeechTokenizer
-
-    named = {"--model": model, "--speech-tokenizer": speech_tokenizer, "--decoder": decoder}
-    missing = [f"{name} {path}" for name, path in named.items() if path and not path.is_dir()]
-    if missing:
-        raise ConfigError(
-            f"no such folder: {', '.join(missing)}. `make demo` and then `make voice-demo` make "
-            "those of the demo; your own come from tools/convert_checkpoint.py (model), "
-            "tools/train_speech_tokenizer.py and tools/train_speech_decoder.py"
-        )
-    speaks = SpeechDecoder.from_pretrained(decoder, config.device) if decoder else None
-    hears = SpeechTokenizer.from_pretrained(speech_tokenizer, device=config.device)
-    return ChatEngine(model, hears, speaks, config)
 
 
 def warm_up(engine: EngineLike) -> None:

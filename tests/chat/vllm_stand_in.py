@@ -1,0 +1,72 @@
+"""What the chat needs of a vLLM server, around a model of transformers: greedy, one at a time.
+
+tests/long/test_vllm.py asks the same of vLLM itself.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM
+
+
+@contextmanager
+def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[ThreadingHTTPServer]:
+    """A server; `requests` are those it got, `most_tokens` how many it makes before it breaks."""
+    model = LlamaForCausalLM.from_pretrained(folder)
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            assert self.path == "/v1/models"
+            self._reply(200, {"data": [{"id": "tiny", "max_model_len": context_tokens}]})
+
+        def do_POST(self):
+            assert self.path == "/v1/completions"
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert request["model"] == "tiny"
+            server.requests.append(request)
+            allowed = torch.tensor(request["allowed_token_ids"])
+            if int(allowed.max()) >= model.config.vocab_size:
+                self._reply(400, {"message": "allowed_token_ids contains out-of-vocab token id"})
+                return
+            self.send_response(200)
+            self.end_headers()
+            ids = list(request["prompt"])
+            with suppress(OSError):  # the client has heard enough
+                for _ in range(min(request["max_tokens"], server.most_tokens)):
+                    with torch.inference_mode(), lock:
+                        logits = model(torch.tensor([ids])).logits[0, -1]
+                    ids.append(int(allowed[logits[allowed].argmax()]))
+                    self._event(json.dumps({"choices": [{"token_ids": ids[-1:]}]}))
+                self._event("[DONE]")
+
+        def _event(self, data):
+            self.wfile.write(f"data: {data}\n\n".encode())
+
+        def _reply(self, status, content):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, format, *args):
+            del format, args
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.requests, server.most_tokens = [], 1 << 30
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def url_of(server: ThreadingHTTPServer) -> str:
+    return f"http://127.0.0.1:{server.server_port}"
