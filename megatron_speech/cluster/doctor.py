@@ -74,7 +74,11 @@ def _core(answers: Mapping[str, Answer]) -> list[Finding]:
         ),
         *_packages(),
     ]
-    for key, trial in (("torch", "torch"), ("megatron", "megatron.core"), ("megatron", "helpers")):
+    for key, trial in (
+        ("torch", "torch"),
+        ("megatron", "index helpers"),
+        ("megatron", "megatron.core"),
+    ):
         findings.append(_import_finding(trial, answers[key], trial))
     bad = [name for name in _COMPILED if "error" in answers["compiled"].get(name)]
     return findings + [_import_finding(name, answers["compiled"], name) for name in bad]
@@ -114,9 +118,8 @@ def _import_finding(name: str, answer: Answer, trial: str) -> Finding:
         version = fact.get("version", "")
         return Finding(group="core", name=f"{name} {version}".strip(), state="ok", is_core=True)
     if answer.is_late and trial not in answer.facts:
-        return Finding(
-            group="core", name=name, state="unknown", detail=answer.ended or "", is_core=True
-        )
+        detail = f"{answer.ended}; imports take long on few or busy cores"
+        return Finding(group="core", name=name, state="unknown", detail=detail, is_core=True)
     advice = _INSTALL
     if name == "megatron.core" and is_there(ENGINE):
         advice = "if Transformer Engine below is broken, that is why; else " + advice

@@ -15,6 +15,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +117,28 @@ def _nccl() -> dict[str, Any]:
 
 
 def megatron() -> None:
-    """Megatron-Core as training imports it, and its compiled index helpers."""
+    """Megatron-Core's compiled index helpers, then all of it as training imports it."""
 
     def core() -> dict[str, Any]:
         import megatron.core
 
         return {"version": megatron.core.__version__}
 
-    if attempt("megatron.core", core):
-        attempt("helpers", lambda: _import("megatron.core.datasets.helpers"))
+    attempt("index helpers", _index_helpers)
+    attempt("megatron.core", core)
+
+
+def _index_helpers() -> dict[str, Any]:
+    """Loaded from their file: as a part of megatron.core they would import all of it first."""
+    import megatron  # a namespace, it runs nothing
+
+    places = [Path(path) / "core" / "datasets" for path in megatron.__path__]
+    found = [file for place in places for file in sorted(place.glob("helpers_cpp.*.so"))]
+    if not found:
+        raise ImportError(f"no helpers_cpp.*.so in {', '.join(map(str, places))}")
+    loader = ExtensionFileLoader("helpers_cpp", str(found[0]))
+    module_from_spec(spec_from_loader("helpers_cpp", loader))
+    return {"file": str(found[0])}
 
 
 def folder(*paths: str) -> None:

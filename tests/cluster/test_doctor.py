@@ -1,5 +1,6 @@
 """The doctor names what is half-installed, hangs or crashes, in time and without a traceback."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -40,7 +41,10 @@ def fakes(tmp_path):
     """A folder of packages in which the core works and imports at once."""
     package(tmp_path, "torch", TORCH)
     package(tmp_path, "megatron.core", "__version__ = '0.19.2'")
-    package(tmp_path, "megatron.core.datasets.helpers", "")
+    package(tmp_path, "megatron.core.datasets", "")
+    helpers = tmp_path / "megatron/core/datasets/helpers_cpp.real.so"
+    files = importlib.metadata.files("megatron-core") or []
+    helpers.symlink_to(next(file.locate() for file in files if "helpers_cpp." in file.name))
     return tmp_path
 
 
@@ -69,9 +73,17 @@ def test_a_working_core_ends_with_code_0(fakes):
     assert code == 0
     line(screen, "ok torch 2.11.0")
     line(screen, "ok megatron.core 0.19.2")
+    line(screen, "ok index helpers")
     line(screen, "-- GPUs none")
     assert screen.rstrip().endswith("the core can work")
     assert len(screen.splitlines()) <= 40
+
+
+def test_index_helpers_that_were_not_built_are_named(fakes):
+    (fakes / "megatron/core/datasets/helpers_cpp.real.so").unlink()
+    code, screen = consult(fakes)
+    assert "no helpers_cpp" in line(screen, "!! index helpers")
+    assert code == 1
 
 
 def test_a_half_installed_transformer_engine_is_named(fakes):
