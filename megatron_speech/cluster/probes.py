@@ -15,8 +15,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def _index_helpers() -> dict[str, Any]:
     if not found:
         raise ImportError(f"no helpers_cpp.*.so in {', '.join(map(str, places))}")
     loader = ExtensionFileLoader("helpers_cpp", str(found[0]))
-    module_from_spec(spec_from_loader("helpers_cpp", loader))
+    module_from_spec(ModuleSpec("helpers_cpp", loader, origin=str(found[0])))
     return {"file": str(found[0])}
 
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from megatron_speech.files import read_json, write_json
@@ -87,7 +88,9 @@ def test_a_signal_to_a_job_under_torchrun_saves(tmp_path):
     while step_of(save) < 2:
         assert process.poll() is None
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGUSR1)
+    job = psutil.Process(process.pid)
+    for member in (job, *job.children(recursive=True)):  # Slurm signals every process of a step
+        member.send_signal(signal.SIGUSR1)
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0
     assert f"stopped at step {step_of(save)}: SIGUSR1 received; saved in {save}" in output
