@@ -110,8 +110,8 @@ DEMO = DemoSize(
     tokenizer_steps=3_000,
     text_to_token_steps=700,
     language_model_steps=2_928,
-    gflop=290_000,
-    other_seconds=240,
+    gflop=344_000,
+    other_seconds=600,
 )
 
 FULL = DemoSize(
@@ -121,8 +121,8 @@ FULL = DemoSize(
         "language_model_steps": 3_904,
         "seeds": (1234, 2345, 3456),
         "without_vq": True,
-        "gflop": 850_000,
-        "other_seconds": 420,
+        "gflop": 1_000_000,
+        "other_seconds": 900,
     }
 )
 
