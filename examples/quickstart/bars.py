@@ -28,6 +28,8 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
               heard["accuracy"] - heard_control["accuracy"], 0.25),
         at_least("S→T, StoryCloze", model["story"]["s2t"]["accuracy"], 0.75),
         at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
+        within("T→T, Topic-StoryCloze: neither too hard nor too easy",
+               model["topic"]["t2t"]["accuracy"], 0.80, 0.98),
         {
             "name": "Items of each cloze task",
             "wanted": f"≥ {LEAST_ITEMS}",
@@ -56,6 +58,12 @@ def at_most(name: str, value: float, bound: float) -> dict[str, Any]:
 def at_least(name: str, value: float, bound: float) -> dict[str, Any]:
     """A share that must not be smaller."""
     return bar(name, f"≥ {100 * bound:.0f}%", f"{100 * value:.1f}%", value >= bound)
+
+
+def within(name: str, value: float, low: float, high: float) -> dict[str, Any]:
+    """A share that must lie between two."""
+    wanted = f"{100 * low:.0f} to {100 * high:.0f}%"
+    return bar(name, wanted, f"{100 * value:.1f}%", low <= value <= high)
 
 
 def points(name: str, value: float, bound: float) -> dict[str, Any]:

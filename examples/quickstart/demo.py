@@ -46,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     done, seconds = run_stages(chain(size), demo)
 
     from examples.quickstart.page import build_page
-    from examples.quickstart.report import build_report, gather_page
+    from examples.quickstart.report import build_report, for_programs, gather_page
 
     report = build_report(demo, done, seconds)
-    files.write_json(config.output / "report.json", report)
+    files.write_json(config.output / "report.json", for_programs(report))
     page = build_page(gather_page(demo, report))
     files.write_text(config.output / "report.html", page)
     print_times_and_bars(report)

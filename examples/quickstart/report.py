@@ -13,6 +13,7 @@ from examples.quickstart.stages import arm_folder
 
 _SHOWN = (("sentences", "held-out sentence", 2), ("held-out-voice", "held-out voice", 1),
           ("windows", "word window", 1))  # fmt: skip
+HEADLINE_TASK = "topic"
 _DOCUMENTS_READ, _DOCUMENTS_SHOWN = 24, 3
 
 
@@ -96,6 +97,17 @@ def _evaluation(demo: Demo, found: Mapping[str, Mapping[str, Any]]) -> dict[str,
         if len(results) > 1:
             evaluation.setdefault("seeds", {})[arm] = dict(runs)
     return evaluation
+
+
+def for_programs(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The contents of report.json: `evaluation.<arm>.cloze` has the tasks, and by direction the
+    headline task's figures.
+    """
+    arms = dict(report["evaluation"])
+    for arm in BLENDS:
+        cloze = arms[arm]["cloze"]
+        arms[arm] = {**arms[arm], "cloze": {**cloze[HEADLINE_TASK], **cloze}}
+    return {**report, "evaluation": arms}
 
 
 def average(results: list[Any]) -> Any:

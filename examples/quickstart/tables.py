@@ -56,10 +56,17 @@ def rules_table(evaluation: Mapping[str, Any]) -> str:
                     css = "n headline-rule" if rule == result["rule"] else "n"
                     cells.append((shown, css))
                 rows.append(cells)
+    for arm in ("model", "control"):
+        for part, directions in evaluation[arm].get("cascade", {}).items():
+            found = directions["s2t"]
+            shown = f"{100 * found['accuracy']:.1f} ± {100 * found['stderr']:.1f}"
+            place = [(part, ""), ("cascade", ""), (arm, ""), (str(found["n"]), "n")]
+            rows.append([*place, (shown, "n headline-rule"), ("", ""), ("", "")])
     note = (
         '<p class="note">total = log p(ending | context); per token = total divided by the tokens '
         "of the ending; PMI = total − log p(ending). Bold is the headline rule, fixed before any "
-        "result: total for written endings, PMI for spoken ones. Accuracy ± standard error, %.</p>"
+        "result: total for written endings, PMI for spoken ones. The cascade "
+        "reads the spoken context by the speech tokenizer's recogniser and goes on in text. Accuracy ± standard error, %.</p>"
     )
     return table(head, rows) + note
 

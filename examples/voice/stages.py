@@ -1,6 +1,7 @@
 """The stages of the voice demo. Each calls the public tools a cluster would run."""
 
 import json
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -235,6 +236,7 @@ def conversation(demo: VoiceDemo, done: Done) -> Figures:
         )
     )
     answers = [turn.text or "" for turn in talk.session.history if turn.role == "assistant"]
+    tokenise_s = statistics.median(done.timing.tokenise_s for done in talk.answers)
     turns = [
         {"question": text, "recording": str(path), "answer": answer, "sound": sound}
         for text, path, answer, sound in zip(
@@ -242,7 +244,7 @@ def conversation(demo: VoiceDemo, done: Done) -> Figures:
         )
     ]
     write_json(folder / "turns.json", turns)
-    return {"turns": turns}
+    return {"turns": turns, "tokenise_s": tokenise_s}
 
 
 def _conversation_item(path: Path) -> dict[str, Any]:

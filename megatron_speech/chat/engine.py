@@ -161,6 +161,13 @@ def require_same_codes(
         DataError, ConfigError: codebook sizes, fingerprints or frame rates differ.
     """
     if tokenizer is None:
+        if decoder is not None:
+            if decoder.num_codes != vocab.num_codes:
+                raise ConfigError(
+                    f"the speech decoder has {decoder.num_codes} codes, {model} {vocab.num_codes}; "
+                    "use one that was trained on codes of the model's speech tokenizer"
+                )
+            vocab.require_speech_tokenizer(decoder.fingerprint, "the speech decoder", model)
         return
     if tokenizer.num_codes != vocab.num_codes:
         raise DataError(

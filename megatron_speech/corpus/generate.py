@@ -14,7 +14,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths
 from .self_check import SelfCheck
-from .tasks import claim_folder
+from .tasks import claim_folder, worker_number
 
 _REPORT_SCHEMA = pa.schema(
     {
@@ -67,7 +67,7 @@ class GenerateConfig:
     output: Path
     """Folder for code shards."""
     workers: int = 1
-    """Processes on this machine; each loads the model."""
+    """Processes on this machine; each loads the model, on a GPU of its own while there are any."""
     shard_offset: int = 0
     """First shard this run takes, for several machines side by side."""
     shard_step: int = 1
@@ -153,7 +153,16 @@ def _make(config: GenerateConfig, engine: Engine) -> Maker:
 
 @functools.lru_cache(maxsize=1)
 def _worker(config: GenerateConfig) -> Maker:
-    return _make(config, make_engine(config.model, config.engine))
+    import torch
+
+    device = device_of_worker(config.engine.device, worker_number(), torch.cuda.device_count())
+    engine = replace(config.engine, device=device)
+    return _make(replace(config, engine=engine), make_engine(config.model, engine))
+
+
+def device_of_worker(device: str, worker: int, gpus: int) -> str:
+    """The GPU of a worker: they share a machine's in turn, unless one was named."""
+    return f"cuda:{worker % gpus}" if gpus and device in ("auto", "cuda") else device
 
 
 def _generate_in_worker(shard: _Shard) -> None:

@@ -65,8 +65,9 @@ def run_tasks(
                 progress.advance()
             return results
         context = multiprocessing.get_context("spawn")
+        begun = context.Value("i", 0)
         pool = ProcessPoolExecutor(
-            min(workers, len(arguments)), context, _limit_threads, (threads_per_worker,)
+            min(workers, len(arguments)), context, _begin_worker, (threads_per_worker, begun)
         )
         with pool:
             futures = [pool.submit(function, argument) for argument in arguments]
@@ -85,7 +86,19 @@ def run_tasks(
             return [future.result() for future in futures]
 
 
-def _limit_threads(threads: int) -> None:
+def worker_number() -> int:
+    """Which of the workers of `run_tasks` this process is, from 0; 0 outside of any."""
+    return _number
+
+
+_number = 0
+
+
+def _begin_worker(threads: int, begun: Any) -> None:
+    global _number
+    with begun.get_lock():
+        _number = begun.value
+        begun.value += 1
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)

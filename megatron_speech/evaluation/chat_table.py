@@ -1,4 +1,4 @@
-"""The tables of the chat evaluation: accuracies, and the paper's rows beside ours."""
+"""The tables of the chat evaluation: accuracies, latency, the paper's rows beside ours."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +67,7 @@ def print_tables(results: dict[str, Any]) -> None:
                 shown = (accuracy, str(figure["n"]), f"{figure['chance']:.3f}")
                 table.add_row(name, direction, kind, *shown, end_section=kind == ALL)
     console.print(table)
+    _print_latency(console, results["modes"])
     paper = Table(title="chat models; other questions and judges than ours, to be read with care")
     paper.add_column("system")
     for column in ("quality 1-10", "knowledge", "UTMOS", "ASR-WER %"):
@@ -79,3 +80,19 @@ def print_tables(results: dict[str, Any]) -> None:
         paper.add_row(row.name, *shown, row.source)
     console.print(paper)
     console.print("± is one standard error; s2t: the written answer, s2s: the spoken one as heard")
+
+
+def _print_latency(console: Any, modes: dict[str, Any]) -> None:
+    """Where the time to the first sound goes; questions are codes already."""
+    from rich.table import Table
+
+    names = ("prefill_s", "first_tokens_s", "first_decode_s", "first_text_s", "first_audio_s")
+    table = Table(title="latency, medians in seconds; work per second of sound")
+    table.add_column("mode")
+    for column in ("prefill", "first tokens", "speech decoder", "text", "sound", "real time"):
+        table.add_column(column, justify="right")
+    for mode, found in modes.items():
+        latency = found["latency"]
+        values = [*(latency.get(name) for name in names), latency.get("real_time_factor")]
+        table.add_row(mode, *("-" if value is None else f"{value:.3f}" for value in values))
+    console.print(table)

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from ..errors import DataError
 from ..kernels.vq_lookup import nearest_codes
 
 _DISTANCES_PER_CHUNK = 1 << 22
@@ -32,8 +33,10 @@ def codes_by_rule(
     """Codes by `rule`: "exact" (the nearest, the lowest of equals) or "released".
 
     Raises:
-        DataError: under "exact", vectors or codes with NaN or inf.
+        DataError: vectors or codes with NaN or inf.
     """
     if rule == "released":
+        if not (x.isfinite().all() and codebook.isfinite().all()):
+            raise DataError("NaN or inf below the quantizer: the encoder overflowed; try float32")
         return released_codes(x, codebook)
     return nearest_codes(x, codebook, checked=True)

@@ -223,7 +223,7 @@ class DdpTrainer:
                 with atomic_path(directory / "state.pt") as temporary:
                     torch.save(state, temporary)
             with atomic_path(directory / f"rng_{rank}.pt") as temporary:
-                torch.save({"rng": torch.get_rng_state()}, temporary)
+                torch.save(self._random_state(), temporary)
         except (RuntimeError, OSError) as error:
             raise unwritable(directory, error) from None
 
@@ -244,7 +244,16 @@ class DdpTrainer:
         rank = dist.get_rank() if dist.is_initialized() else 0
         random = directory / f"rng_{rank}.pt"
         if random.exists():
-            torch.set_rng_state(torch.load(random, weights_only=True)["rng"])
+            state = torch.load(random, weights_only=True)
+            torch.set_rng_state(state["rng"])
+            if "cuda_rng" in state and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+    def _random_state(self) -> dict[str, torch.Tensor]:
+        state = {"rng": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        return state
 
     def close(self) -> None:
         """Let go of the process group; to be called before it is destroyed.

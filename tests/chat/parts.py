@@ -73,6 +73,7 @@ class EchoDecoder:
 
     sample_rate_hz = 16_000
     fingerprint = FINGERPRINT
+    num_codes = NUM_CODES
 
     def __init__(self):
         self.fed: list[list[int]] = []

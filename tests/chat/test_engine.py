@@ -260,6 +260,9 @@ def test_other_codes_are_refused(model, tmp_path):
     tokenizer.frame_rate_hz = 25.0
     with pytest.raises(ConfigError, match="other codes"):
         ChatEngine(model, tokenizer, decoder)
+    decoder.num_codes = 8  # typed questions need no tokenizer, and yet the voice must fit
+    with pytest.raises(ConfigError, match="speech decoder has 8 codes"):
+        ChatEngine(model, decoder=decoder)
 
 
 def test_an_export_without_speech_tokens_is_refused(model, tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
+from megatron_speech.corpus import decoding
 from megatron_speech.corpus.decoding import TransformersEngine
 from megatron_speech.corpus.engines import EngineConfig, make_batches, split_requests
 from megatron_speech.corpus.gates import GateConfig, Gates
@@ -203,3 +204,24 @@ def test_a_folder_without_a_model(tmp_path):
         TransformersEngine(tmp_path, EngineConfig())
     with pytest.raises(ConfigError):
         EngineConfig(batch_size=0)
+
+
+def test_a_batch_that_does_not_fit_is_said(model_folder, monkeypatch):
+    def full(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    engine = TransformersEngine(model_folder, EngineConfig(device="cpu", batch_size=8))
+    monkeypatch.setattr(engine._decoder, "decode", full)
+    with pytest.raises(ConfigError, match=r"4 texts at once do not fit.*2 GiB.*smaller --batch"):
+        engine.generate(TEXTS, SEEDS, limit_of)
+
+
+def test_rows_that_have_ended_may_be_asked_for_seldom(model_folder, monkeypatch):
+    """As on a GPU, where asking stalls it."""
+    often = TransformersEngine(model_folder, EngineConfig(device="cpu"))
+    expected = often.generate(TEXTS, SEEDS, limit_of)
+    monkeypatch.setitem(decoding._STEPS_BETWEEN_CHECKS, "cpu", 16)
+    seldom = TransformersEngine(model_folder, EngineConfig(device="cpu"))
+    found = seldom.generate(TEXTS, SEEDS, limit_of)
+    for one, other in zip(expected, found, strict=True):
+        assert (one.codes.tolist(), one.ended) == (other.codes.tolist(), other.ended)

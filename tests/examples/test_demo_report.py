@@ -9,6 +9,7 @@ from examples.quickstart import charts, report
 from examples.quickstart.bars import held_against_bars
 from examples.quickstart.page import build_page
 from examples.quickstart.page_data import PageData
+from examples.quickstart.report import for_programs
 from examples.quickstart.tables import percent, seconds_text, thousands
 from tests.examples.sample_report import DIRECTIONS, make_page_data, make_report
 
@@ -95,7 +96,7 @@ def test_page_without_samples(page):
 
 
 def test_report_has_the_documented_keys():
-    found = make_report()
+    found = for_programs(make_report())
     expected = {
         "speech_tokenizer": "wer_vq wer_no_vq wer_held_out_voice codebook_usage perplexity",
         "text_to_token": "wer wer_real_codes wer_windows wer_real_codes_windows",
@@ -110,6 +111,9 @@ def test_report_has_the_documented_keys():
                 result = found["evaluation"][arm]["cloze"][task][direction]
                 assert {"accuracy", "n", "stderr", "rules"} <= result.keys()
                 assert set(result["rules"]) == {"total", "per_token", "pmi"}
+        for direction in DIRECTIONS:
+            tasks = found["evaluation"][arm]["cloze"]
+            assert tasks[direction] == tasks["topic"][direction]
 
 
 def test_bars_are_told_apart():
