@@ -52,8 +52,13 @@ def measure_row(config: DecoderTableConfig, export: Path) -> dict[str, Any]:
     """Train and measure one row, or read what was measured before."""
     tokenizer = SpeechTokenizer.from_pretrained(export)
     run = config.output / tokenizer.fingerprint
+    steps = config.steps or RECIPES[config.recipe]().loop.train_iters
+    settings = {"recipe": config.recipe, "steps": steps, "vocoder": str(config.vocoder)}
     if (run / "figures.json").exists():
-        return read_json(run / "figures.json")
+        found = read_json(run / "figures.json")
+        if found["settings"] != settings:
+            raise ConfigError(f"{run} was made with {found['settings']}; choose another --output")
+        return found
     print(f"\n{export}, {tokenizer.frame_rate_hz:g} Hz:", flush=True)
     manifests = {name: config.speech / name / "manifest.parquet" for name in ("train", "test")}
     for name, manifest in manifests.items():
@@ -67,7 +72,7 @@ def measure_row(config: DecoderTableConfig, export: Path) -> dict[str, Any]:
     flags += ["--vocoder", config.vocoder, "--save", run / "decoder"]
     flags += ["--block-codes", round(growth * recipe.model.block_codes)]
     flags += ["--crop-codes", round(growth * recipe.objective.crop_codes)]
-    flags += ["--train-iters", config.steps or recipe.loop.train_iters]
+    flags += ["--train-iters", steps]
     trained = train_speech_decoder.main([config.recipe, *map(str, flags)])
     if not trained.finished:
         raise SystemExit("stopped; run the same command again to continue")
@@ -75,6 +80,7 @@ def measure_row(config: DecoderTableConfig, export: Path) -> dict[str, Any]:
     flags += ["--manifest", manifests["test"], "--recognisers", "tokenizer"]
     rows = evaluate_decoder.main([str(flag) for flag in flags])["rows"]
     figures = {
+        "settings": settings,
         "frame_rate_hz": tokenizer.frame_rate_hz,
         "num_codes": tokenizer.num_codes,
         **{f"wer_{name}": rows[name]["wer_tokenizer"] for name in _ROWS},

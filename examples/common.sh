@@ -77,9 +77,12 @@ step() {
   fi
 }
 
-# tool NAME ARGUMENT...: one of tools/, in one process.
+# tool NAME ARGUMENT...: one of tools/, in one process. It is not stopped by the signal that tells
+# the training before it in the same job that time is nearly over.
 tool() {
-  step --nodes=1 --ntasks=1 -- "$PYTHON" "tools/$1.py" "${@:2}"
+  # shellcheck disable=SC2016 # the inner shell expands it
+  step --nodes=1 --ntasks=1 -- bash -c 'trap "" USR1; exec "$0" "$@"' \
+    "$PYTHON" "tools/$1.py" "${@:2}"
 }
 
 # train SAVE TOOL ARGUMENT...: a training on all nodes, one torchrun on each, meeting on the first.

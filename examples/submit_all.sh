@@ -25,6 +25,16 @@ read -ra every_option <<<"${SBATCH_OPTIONS:-}"
 logs=$RUNS/logs
 mkdir -p "$logs"
 
+if [[ $CHAT == 1 && $SIZE == paper && -z $DRY_RUN ]]; then  # 01 may be long done
+  for name in DIALOGUES CHAT_ITEMS CHAT_SPEECH; do
+    [[ -e ${!name} ]] || { echo "error: $name: there is no ${!name}" >&2; exit 2; }
+  done
+fi
+if [[ $CHAT == 1 && ! -e $RUNS/lm-9b && " ${models[*]} " != *" 9b "* ]]; then
+  echo "error: CHAT=1 fine-tunes the 9B model: let MODELS have 9b, or pre-train it first" >&2
+  exit 2
+fi
+
 declare -A job=()  # Slurm's number of each stage submitted
 
 # add_options SCRIPT: to `options`, where its log goes and what size and cluster ask for.
@@ -98,12 +108,13 @@ for model in "${models[@]}"; do
   RUN=$RUNS/lm-$model submit "15:$model" "$pretrain"
   RUN=$RUNS/lm-$model submit "16:$model" "15:$model" 03:evaluation
 done
-if [[ -n $CHAT ]]; then
+if [[ $CHAT == 1 ]]; then
+  export NODES=  # these are smaller: as many nodes as their scripts say
   submit 20 01
   submit 21 03:transcribed 03:held_out 20
   submit 22 21
   submit 23 07
-  submit 24 14 23 -- "${nodes[@]}"
+  submit 24 14 23
   submit 25 15:9b 22 24
 fi
 

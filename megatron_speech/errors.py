@@ -32,5 +32,9 @@ class CheckpointError(MegatronSpeechError):
     """A checkpoint or exported model that is incomplete or of another shape than asked for."""
 
 
+class ServiceError(MegatronSpeechError):
+    """A server that this program relies on does not answer, or not as it should."""
+
+
 class TrainingError(MegatronSpeechError):
     """A run that must not go on: its numbers are unsound and its policy is to stop."""

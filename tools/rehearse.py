@@ -61,7 +61,7 @@ def _words(found: Rehearsal) -> str:
             f"micro-batches of a replica in a step: {found.micro_batches}, bubble "
             f"{100 * found.bubble:.1f}%",
             f"sent by a process in a step: {volumes or 'nothing'}",
-            f"checkpoint: every process writes up to {written} GB, and a node gathers "
+            f"checkpoint: a process writes {written} GB on average, and a node gathers up to "
             f"{found.gathered_bytes_per_node / 2**30:,.0f} GiB of the optimizer for it",
         ]
     )

@@ -66,7 +66,8 @@ def rules_table(evaluation: Mapping[str, Any]) -> str:
         '<p class="note">total = log p(ending | context); per token = total divided by the tokens '
         "of the ending; PMI = total − log p(ending). Bold is the headline rule, fixed before any "
         "result: total for written endings, PMI for spoken ones. The cascade "
-        "reads the spoken context by the speech tokenizer's recogniser and goes on in text. Accuracy ± standard error, %.</p>"
+        "reads the spoken context by the speech tokenizer's recogniser and goes on in text. "
+        "Accuracy ± standard error, %.</p>"
     )
     return table(head, rows) + note
 

@@ -61,6 +61,7 @@ class TokenKinds:
         kinds[stop_id] = Kind.STOP
         self._kinds = kinds
         self._masks: dict[Kinds, Tensor] = {}
+        self._ids: dict[Kinds, list[int]] = {}
 
     def kind(self, token: int) -> Kind:
         """Of a token that was allowed."""
@@ -70,14 +71,16 @@ class TokenKinds:
         """Whether it may be part of an answer's text."""
         return self._kinds[token] == Kind.TEXT
 
-    def ids(self, allowed: Kinds) -> np.ndarray:
-        """(n,) tokens of these kinds."""
-        return np.flatnonzero(np.isin(self._kinds, list(allowed)))
+    def ids(self, allowed: Kinds) -> list[int]:
+        """Tokens of these kinds."""
+        if allowed not in self._ids:
+            self._ids[allowed] = np.flatnonzero(np.isin(self._kinds, list(allowed))).tolist()
+        return self._ids[allowed]
 
     def only(self, allowed: Kinds) -> int | None:
         """The single token of these kinds, if there is only one."""
         ids = self.ids(allowed)
-        return int(ids[0]) if len(ids) == 1 else None
+        return ids[0] if len(ids) == 1 else None
 
     def forbidden(self, allowed: Kinds) -> Tensor:
         """(rows,) bool: tokens of other kinds."""
@@ -94,12 +97,17 @@ class TokenSource(Protocol):
         """Read a prompt; `seed` decides what is drawn of up to `most_tokens` behind it."""
         ...
 
-    def choose(self, allowed: Kinds) -> int:
-        """The next token, of one of these kinds; it counts once it is appended."""
+    def choose(self, allowed: Kinds) -> int | None:
+        """The next token, of one of these kinds; it counts once it is appended. None if `cancel`
+        was called meanwhile."""
         ...
 
     def append(self, token: int) -> None:
         """Go on behind this token, whoever chose it."""
+        ...
+
+    def cancel(self) -> None:
+        """From any thread: let a `choose` that waits return at once."""
         ...
 
     def end(self) -> None:
@@ -131,6 +139,9 @@ class ModelTokens:
     def append(self, token: int) -> None:
         """See `TokenSource`."""
         self._unread.append(token)
+
+    def cancel(self) -> None:
+        """A token is not waited for."""
 
     def end(self) -> None:
         """Nothing goes on behind an answer."""

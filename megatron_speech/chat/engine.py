@@ -40,8 +40,8 @@ class ChatEngine:
         CheckpointError: the folder holds no model, or no weights for its vocabulary.
         VocabularyError: the model has no speech tokens, or no marks of turns.
         DataError: the speech tokenizer has other codes than the model.
-        ConfigError: the decoder has; a mode that the template does not know; or there is no vLLM
-            server where the config says.
+        ConfigError: the decoder has; or a mode that the template does not know.
+        ServiceError: there is no vLLM server where the config says.
     """
 
     def __init__(

@@ -6,17 +6,19 @@ it the request: vLLM's prefix cache makes each a continuation of the last.
 """
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ServiceError
 from .decoding import SamplingConfig, TokenKinds
 from .rhythm import Kinds
 
 _TIMEOUT_S = 60.0
+_MOST_SAID = 500
 
 
 class VllmServer:
@@ -27,27 +29,34 @@ class VllmServer:
         rows: rows of the exported model's vocabulary; what the server has must hold them.
 
     Raises:
-        ConfigError: no vLLM server answers there.
+        ConfigError: the address is none.
+        ServiceError: no vLLM server with such a model answers there.
     """
 
     def __init__(self, url: str, rows: int):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, port = urlsplit(url), None
+        with suppress(ValueError):
+            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        if port is None or parts.hostname is None or parts.scheme not in ("http", "https"):
             raise ConfigError(f"--vllm-url is {url!r}; expected http://HOST:PORT")
         self.url = url
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        (model, *_) = json.loads(self._ask("GET", "/v1/models").read())["data"]
-        self._model: str = model["id"]
-        self.context_tokens: int = model["max_model_len"]
-        """Positions that the server grants a sequence."""
+        with self._ask("GET", "/v1/models") as reply:
+            try:
+                model = json.loads(reply.response.read())["data"][0]
+                self._model: str = model["id"]
+                self.context_tokens: int = int(model["max_model_len"])
+                """Positions that the server grants a sequence."""
+            except (ValueError, LookupError, TypeError, OSError, HTTPException) as error:
+                raise ServiceError(f"what answers at {url} is no vLLM server ({error!r})") from None
         self._require_row(rows - 1)
 
-    def completion(self, request: dict[str, Any]) -> HTTPResponse:
+    def completion(self, request: dict[str, Any]) -> "Reply":
         """A completion, with `stream` one under way: closing it stops the server's work.
 
         Raises:
-            ConfigError: the server is gone, or refuses the request.
+            ServiceError: the server is gone, or refuses the request.
         """
         return self._ask("POST", "/v1/completions", {"model": self._model, **request})
 
@@ -56,31 +65,70 @@ class VllmServer:
         request = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [token]}
         self.completion(request).close()
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> HTTPResponse:
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> "Reply":
         kind = HTTPSConnection if self._secure else HTTPConnection
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
+            connection.connect()
+            line = connection.sock
             connection.request(
                 method,
                 self._path + path,
                 None if body is None else json.dumps(body),
-                {"Content-Type": "application/json"},
+                {"Content-Type": "application/json", "Connection": "close"},
             )
-            response = connection.getresponse()
+            reply = Reply(connection.getresponse(), line)
         except (OSError, HTTPException) as error:
-            raise self.gone(error) from None
-        if response.status != 200:
-            said = response.read(500).decode("utf-8", "replace")
-            response.close()
-            raise ConfigError(f"the vLLM server at {self.url} says {response.status}: {said}")
-        return response
+            connection.close()
+            raise ServiceError(
+                f"no vLLM server answers at {self.url} ({error}); start one with `vllm serve "
+                "FOLDER`, FOLDER being the --model given here"
+            ) from None
+        if reply.response.status != 200:
+            said = reply.response.read(_MOST_SAID).decode("utf-8", "replace")
+            reply.close()
+            status = reply.response.status
+            raise ServiceError(f"the vLLM server at {self.url} says {status}: {said}")
+        return reply
 
-    def gone(self, error: Exception) -> ConfigError:
-        """What to tell of a server that does not answer."""
-        return ConfigError(
-            f"no vLLM server answers at {self.url} ({error}); start one with `vllm serve FOLDER`, "
-            "FOLDER being the --model given here"
-        )
+
+class Reply:
+    """A reply whose reading another thread can end."""
+
+    def __init__(self, response: HTTPResponse, line: socket.socket):
+        self.response, self._line = response, line
+
+    def token_ids(self) -> Iterator[int]:
+        """Ids of a stream's server-sent events.
+
+        Raises:
+            ServiceError: the server says that it failed.
+        """
+        for line in self.response:
+            _, found, data = line.partition(b"data: ")
+            if not found or data.strip() == b"[DONE]":
+                continue
+            event = json.loads(data)
+            if "error" in event:
+                raise ServiceError(f"the vLLM server says: {event['error']}"[:_MOST_SAID])
+            yield from event["choices"][0].get("token_ids") or ()
+
+    def shut(self) -> None:
+        """From any thread: whoever reads meets the end."""
+        with suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.shut()
+        with suppress(OSError):
+            self.response.close()
+
+    def __enter__(self) -> "Reply":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class ServedTokens:
@@ -89,47 +137,60 @@ class ServedTokens:
     def __init__(self, server: VllmServer, kinds: TokenKinds, sampling: SamplingConfig):
         self._server, self._kinds, self._sampling = server, kinds, sampling
         self._allowed: Kinds = frozenset()
-        self._response: HTTPResponse | None = None
+        self._reply: Reply | None = None
         self._ahead: Iterator[int] = iter(())
+        self._cancelled = False
         self._tokens: list[int] = []
         self._seed = self._end = 0
 
     def begin(self, prompt: list[int], seed: int, most_tokens: int) -> None:
         """Note the prompt: the server reads it with the first request."""
         self.end()
+        self._cancelled = False
         self._tokens, self._seed = list(prompt), seed
         self._end = len(prompt) + most_tokens
 
-    def choose(self, allowed: Kinds) -> int:
+    def choose(self, allowed: Kinds) -> int | None:
         """See `TokenSource`.
 
         Raises:
-            ConfigError: the server is gone, or refuses the request.
+            ServiceError: the server is gone, or refuses the request.
         """
-        if self._response is None or allowed != self._allowed:
+        if self._reply is None or allowed != self._allowed:
             self._start(allowed)
         try:
             return next(self._ahead)
-        except (OSError, HTTPException, StopIteration) as error:
+        except (OSError, HTTPException, StopIteration, ValueError, LookupError) as error:
             self.end()
-            raise self._server.gone(error) from None
+            if self._cancelled:
+                return None
+            if isinstance(error, ServiceError):
+                raise
+            raise ServiceError(
+                f"the answer of the vLLM server at {self._server.url} broke off ({error!r})"
+            ) from None
 
     def append(self, token: int) -> None:
         """See `TokenSource`."""
         self._tokens.append(token)
 
+    def cancel(self) -> None:
+        """See `TokenSource`."""
+        self._cancelled = True
+        if (reply := self._reply) is not None:
+            reply.shut()
+
     def end(self) -> None:
         """Stop the request under way, if there is one."""
-        if self._response is not None:
-            with suppress(OSError):
-                self._response.close()
-        self._response = None
+        if self._reply is not None:
+            self._reply.close()
+        self._reply = None
 
     def _start(self, allowed: Kinds) -> None:
         self.end()
         self._allowed = allowed
         sampling = self._sampling
-        self._response = self._server.completion(
+        self._reply = self._server.completion(
             {
                 "prompt": self._tokens,
                 "max_tokens": max(1, self._end - len(self._tokens)),
@@ -138,22 +199,11 @@ class ServedTokens:
                 "top_k": 0,
                 "repetition_penalty": 1.0,
                 "seed": self._seed + len(self._tokens),
-                "allowed_token_ids": self._kinds.ids(allowed).tolist(),
+                "allowed_token_ids": self._kinds.ids(allowed),
                 "ignore_eos": True,
                 "return_token_ids": True,
                 "add_special_tokens": False,
                 "stream": True,
             }
         )
-        self._ahead = _token_ids(self._response)
-
-
-def _token_ids(response: HTTPResponse) -> Iterator[int]:
-    """Ids of server-sent events."""
-    for line in response:
-        _, found, data = line.partition(b"data: ")
-        if found and data.strip() != b"[DONE]":
-            event = json.loads(data)
-            if "error" in event:
-                raise ConfigError(f"the vLLM server says: {event['error'].get('message')}")
-            yield from event["choices"][0].get("token_ids") or ()
+        self._ahead = self._reply.token_ids()

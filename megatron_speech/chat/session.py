@@ -108,6 +108,7 @@ class ChatSession:
         `Done` is the last. An iterator that is left before its end counts as interrupted.
 
         Raises:
+            ServiceError: tokens come from a vLLM server, and it does not answer.
             AudioError: silence, no samples, broken ones, or a rate that no microphone has.
             DataError: an empty question, or one too long for the model.
             VocabularyError: codes that the model does not have.
@@ -132,8 +133,9 @@ class ChatSession:
         With `heard_s`, how much of the answer's sound was played, the history forgets what was
         made but not heard, also when all of it was made already.
         """
+        self._stop.set()
+        self._tokens.cancel()
         with self._lock:
-            self._stop.set()
             self._heard_s = heard_s
             if not self._answering and heard_s is not None:
                 self._cut_to(heard_s)
@@ -179,13 +181,16 @@ class ChatSession:
         self._tokens.begin(prompt, seed, room)
         watch.lap("prefill_s")
         while not self._stop.is_set():
-            if len(answer.tokens) == room:
-                yield "length"
-                return
             allowed = rhythm.allowed()
             token = kinds.only(allowed)
+            forced_stop = token is not None and kinds.kind(token) == Kind.STOP
+            if len(answer.tokens) == room and not forced_stop:
+                yield "length"
+                return
             if token is None:
                 token = self._tokens.choose(allowed)
+            if token is None:
+                continue  # stopped while it waited for one
             kind = kinds.kind(token)
             if kind == Kind.STOP:
                 yield "stop"

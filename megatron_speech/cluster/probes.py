@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,13 @@ def _index_helpers() -> dict[str, Any]:
     import megatron  # a namespace, it runs nothing
 
     places = [Path(path) / "core" / "datasets" for path in megatron.__path__]
-    found = [file for place in places for file in sorted(place.glob("helpers_cpp.*.so"))]
-    if not found:
-        raise ImportError(f"no helpers_cpp.*.so in {', '.join(map(str, places))}")
-    loader = ExtensionFileLoader("helpers_cpp", str(found[0]))
-    module_from_spec(ModuleSpec("helpers_cpp", loader, origin=str(found[0])))
-    return {"file": str(found[0])}
+    files = [place / f"helpers_cpp{suffix}" for place in places for suffix in EXTENSION_SUFFIXES]
+    found = next((str(file) for file in files if file.exists()), None)
+    if found is None:
+        raise ImportError(f"no helpers_cpp for this Python in {', '.join(map(str, places))}")
+    loader = ExtensionFileLoader("helpers_cpp", found)
+    loader.exec_module(module_from_spec(ModuleSpec("helpers_cpp", loader, origin=found)))
+    return {"file": found}
 
 
 def folder(*paths: str) -> None:

@@ -78,7 +78,8 @@ class Rehearsal:
     context_parallel_bytes: float
     data_parallel_bytes: float
     written_bytes: tuple[int, ...]
-    """By pipeline stage: what each of its processes writes of a checkpoint, at most."""
+    """By pipeline stage: what a process of it writes of a checkpoint, on average (core shares out
+    whole tensors); where one process gathers the optimizer, that one."""
     gathered_bytes_per_node: int
     """Memory of a node while the distributed optimizer's state is gathered for a save."""
 
@@ -114,7 +115,7 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
         tensor_groups_within_nodes=bool((node == node[:, :1]).all()),
         **read,
         **_traffic(workload, run, groups.groups["dp"].shape[1]),
-        **_files(workload, run, groups.groups["dp"].shape[1], config.gpus_per_node),
+        **_files(workload, run, groups, config.gpus_per_node),
     )
 
 
@@ -257,11 +258,12 @@ def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
     }
 
 
-def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int) -> dict:
+def _files(workload: Workload, run: LMConfig, groups: Groups, gpus_per_node: int) -> dict:
     """Checkpoints: processes that hold the same weights share them out, and so the optimizer's
     state, unless one of them gathers it.
     """
-    parallel, sharers = run.parallel, replicas * run.parallel.context_parallel_size
+    parallel, replicas = run.parallel, groups.groups["dp"].shape[1]
+    sharers = replicas * parallel.context_parallel_size
     stages = [
         stage_shards(run.model, parallel, workload.padded_vocab_size, stage, sharers)
         for stage in range(parallel.pipeline_model_parallel_size)
@@ -269,7 +271,10 @@ def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int)
     sharded, bf16 = parallel.use_distributed_optimizer, run.precision.bf16
     gathers = sharded and run.batch.dist_ckpt_optim_fully_reshardable
     by_one = gathers and run.batch.distrib_optim_fully_reshardable_mem_efficient
-    processes = parallel.model_parallel_size if by_one else replicas * parallel.model_parallel_size
+    gathers_here = np.ones(groups.position["dp"].shape, bool)
+    if by_one:
+        gathers_here = (groups.position["dp"] == 0) & (groups.position["cp"] == 0)
+    most = int(np.bincount(np.flatnonzero(gathers_here) // gpus_per_node).max())
     gathered = 12 * max(stage.elements for stage in stages) * gathers
     return {
         "written_bytes": tuple(
@@ -278,5 +283,5 @@ def _files(workload: Workload, run: LMConfig, replicas: int, gpus_per_node: int)
             else checkpoint_bytes(stage.elements, bf16, sharded) // sharers
             for stage in stages
         ),
-        "gathered_bytes_per_node": gathered * min(gpus_per_node, processes),
+        "gathered_bytes_per_node": gathered * most,
     }

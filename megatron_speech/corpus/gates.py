@@ -14,7 +14,7 @@ said by real speech: the bounds are quantiles of the code shards the model was t
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +132,11 @@ class Gates:
         self._config, self._rate = config, frame_rate_hz
         texts, codes = real_speech(like)
         enough = len(texts) >= _FEWEST_RECORDS
-        self.bounds = measure_bounds(texts, codes, config) if enough else None
+        self.bounds = None
+        if enough:
+            found = measure_bounds(texts, codes, config)
+            loop = max(found.loop, _SHORTEST_LOOP_S * frame_rate_hz)
+            self.bounds = replace(found, loop=loop)
 
     def least_codes(self, text: str) -> float:
         """Codes that a text's speech has at least."""
@@ -173,7 +177,7 @@ class Gates:
         if most is not None:
             most *= self._rate
         elif self.bounds is not None:
-            most = max(self.bounds.loop, _SHORTEST_LOOP_S * self._rate)
+            most = self.bounds.loop
         if least is None and self.bounds is not None:
             least = self.bounds.pairs
         if most is not None and loop > most:

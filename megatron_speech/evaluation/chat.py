@@ -74,7 +74,7 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
     from ..chat.engine import ChatEngine
     from ..speech_tokenizer import SpeechTokenizer
 
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer)
+    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, device=config.chat.device)
     questions = Utterances(config.questions, tokenizer.fingerprint)
     items = limited(read_chat_items(config.items), config.limit)
     engine = ChatEngine(
@@ -105,7 +105,7 @@ def _decoder(config: EvaluateChatConfig) -> Any:
         return None
     from ..speech_decoder import SpeechDecoder
 
-    return SpeechDecoder.from_pretrained(config.decoder)
+    return SpeechDecoder.from_pretrained(config.decoder, config.chat.device)
 
 
 def _pretrained(

@@ -13,7 +13,7 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
     """The model's config of transformers, and its vocabulary; no weights are read.
 
     Raises:
-        CheckpointError: the folder holds no such model.
+        CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
         VocabularyError: the folder's vocabulary is missing or damaged.
     """
     from transformers import AutoConfig
@@ -25,7 +25,13 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
             "export one with tools/convert_checkpoint.py megatron-to-hf"
         )
     vocab = SpeechTextVocab.from_pretrained(folder)
-    return AutoConfig.from_pretrained(folder, local_files_only=True), vocab
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.vocab_size < vocab.size:
+        raise CheckpointError(
+            f"{folder} has {config.vocab_size} embedding rows but a vocabulary of {vocab.size} "
+            "tokens; model and tokenizer do not belong together"
+        )
+    return config, vocab
 
 
 def load_exported(
@@ -48,11 +54,5 @@ def load_exported(
         local_files_only=True,
         attn_implementation="sdpa",
     )
-    rows = model.get_input_embeddings().weight.shape[0]
-    if rows < vocab.size:
-        raise CheckpointError(
-            f"{folder} has {rows} embedding rows but a vocabulary of {vocab.size} tokens; "
-            "model and tokenizer do not belong together"
-        )
     model.requires_grad_(False)
     return model.to(device).eval(), vocab

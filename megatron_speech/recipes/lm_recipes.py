@@ -160,6 +160,7 @@ def lm_9b() -> LMConfig:
             use_distributed_optimizer=True,
             overlap_grad_reduce=True,
             overlap_param_gather=True,
+            ddp_bucket_size=256_000_000,  # core's grows with the processes: they could not change
         ),
         loop=LoopConfig(train_iters=238_419, save_interval=1000, eval_interval=1000),
     )

@@ -80,6 +80,14 @@ class BatchConfig:
                 f"--lr {self.lr} is below --min-lr {self.min_lr} or --lr-warmup-init "
                 f"{self.lr_warmup_init}; it is the highest rate"
             )
+        if (
+            self.distrib_optim_fully_reshardable_mem_efficient
+            and not self.dist_ckpt_optim_fully_reshardable
+        ):
+            raise ConfigError(
+                "--distrib-optim-fully-reshardable-mem-efficient is a way to gather what "
+                "--no-dist-ckpt-optim-fully-reshardable leaves ungathered; drop one of them"
+            )
         self._check_weight_decay()
         self.schedule(seq_length=1)
 

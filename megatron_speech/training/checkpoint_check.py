@@ -200,21 +200,26 @@ def check_optimizer(
             f"{path} holds weights alone, as an imported base model does; give its folder as "
             "--pretrained-checkpoint, and the run a --save of its own"
         )
-    sharding = common[CONTENT_KEY].get(SHARDING_KEY)
+    sharding = common.get(CONTENT_KEY, {}).get(SHARDING_KEY)
     if (sharding is not None) != use_distributed_optimizer:
         raise CheckpointError(
             f"{path} was saved {'with' if sharding else 'without'} --use-distributed-optimizer; "
             "continue it that way, or take its weights alone with --no-load-optim"
         )
-    stored = common.get(BUCKET_SETTINGS_KEY, {})
-    differing = [
-        f"--{name} {stored[name]} (now {value})"
-        for name, value in bucket_settings.items()
-        if sharding == "dp_reshardable" and stored[name] != value
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{path} was saved with --no-dist-ckpt-optim-fully-reshardable, for other numbers of "
-            f"data-parallel processes alone: it needs {', '.join(differing)}. To change that, "
-            "continue it as it was for one checkpoint with --dist-ckpt-optim-fully-reshardable"
-        )
+    if sharding == "dp_reshardable":
+        _check_bucket_settings(common.get(BUCKET_SETTINGS_KEY, {}), bucket_settings, path)
+
+
+def _check_bucket_settings(stored: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    differing = {n: v for n, v in stored.items() if v != now[n] and None not in (v, now[n])}
+    if not differing:
+        return
+    flags = ", ".join(
+        f"--{'' if value else 'no-'}{name}" if isinstance(value, bool) else f"--{name} {value}"
+        for name, value in differing.items()
+    )
+    raise CheckpointError(
+        f"{path} was saved with --no-dist-ckpt-optim-fully-reshardable and goes on with {flags} "
+        "only; give that, or write one checkpoint with --dist-ckpt-optim-fully-reshardable in the "
+        "layout it has, which any layout may then read"
+    )

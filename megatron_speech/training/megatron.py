@@ -187,7 +187,7 @@ class MegatronTrainer:
             return megatron_checkpoint.save(self, directory)
 
     def load(self, directory: Path) -> None:
-        """Read a torch_dist checkpoint of any layout."""
+        """Read a torch_dist checkpoint, resharding it to this layout."""
         megatron_checkpoint.load(self, directory)
 
     def data_position(self) -> dict[str, Any]:

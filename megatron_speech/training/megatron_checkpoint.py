@@ -1,4 +1,4 @@
-"""torch_dist checkpoints of the megatron backend: any layout in, any layout out."""
+"""torch_dist checkpoints of the megatron backend: by default any layout in, any layout out."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from .checkpoint_check import (
     read_tensors,
 )
 from .megatron_optimizer import BatchConfig
+from .optimizer_state import allocate_state, separate_steps, steps_left_alone
 from .parallel import ParallelConfig
 
 DATA_KEY = "data"
@@ -79,22 +80,27 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
 def load(trainer: Checkpointed, directory: Path) -> None:
     """Read what `save` wrote, resharding if the layout is another; files are checked first.
 
+    What was saved with `--no-dist-ckpt-optim-fully-reshardable` fits other numbers of
+    data-parallel processes alone.
+
     Random state is restored where tensor and pipeline sizes agree; elsewhere it stays freshly
     seeded (it matters only with dropout).
 
     Raises:
         CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary,
-            or of the other kind of optimizer.
+            of the other kind of optimizer, or of a layout that it cannot leave.
     """
-    common = _adopt_common(trainer, directory)
+    common = read_common(directory)
+    if not trainer.config.no_load_optim:  # before all files are read
+        sharded = trainer.parallel.use_distributed_optimizer
+        check_optimizer(common, sharded, _bucket_settings(trainer), directory)
+    _adopt(trainer, common, directory)
     trainer.consumed_samples = common.get(DATA_KEY, {}).get("consumed_samples", 0)
     if trainer.config.no_load_optim:
         _load_weights(trainer, directory)
         return
     same_layout = common.get("layout") == _layout(trainer)
-    sharded = trainer.parallel.use_distributed_optimizer
-    check_optimizer(common, sharded, _bucket_settings(trainer), directory)
-    _allocate_optimizer_state(trainer)
+    allocate_state(trainer.optimizer)
     metadata = {**_metadata(trainer), **common[CONTENT_KEY]}  # read as it was written
     state = _state(trainer, metadata, is_loading=True)
     if same_layout:
@@ -102,9 +108,10 @@ def load(trainer: Checkpointed, directory: Path) -> None:
     loaded = read_tensors(state, directory)
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
-    with torch.no_grad():  # core copies into fp32 weights as they are
+    # no_grad: of ungathered state, core copies into fp32 weights that want gradients
+    with torch.no_grad(), steps_left_alone(trainer.optimizer):
         trainer.optimizer.load_state_dict(loaded["optimizer"])
-    _separate_steps(trainer)
+    separate_steps(trainer.optimizer)
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
     if same_layout:
         _restore_random_state(loaded["random"])
@@ -116,7 +123,7 @@ def start_from(trainer: Checkpointed, directory: Path) -> None:
     Raises:
         CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary.
     """
-    _adopt_common(trainer, directory)
+    _adopt(trainer, read_common(directory), directory)
     _load_weights(trainer, directory)
 
 
@@ -128,16 +135,14 @@ def _load_weights(trainer: Checkpointed, directory: Path) -> None:
     trainer.optimizer.reload_model_params()
 
 
-def _adopt_common(trainer: Checkpointed, directory: Path) -> dict[str, Any]:
-    """What a checkpoint holds besides tensors, once it is known to be whole and the trainer's."""
-    common = read_common(directory)
+def _adopt(trainer: Checkpointed, common: dict[str, Any], directory: Path) -> None:
+    """See that a checkpoint is whole and the trainer's; take over what that knew."""
     stored = common.get(IDENTITY_KEY, {})
     check_identity(stored, trainer.identity, directory)
     if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
         known = stored.get(SPEECH_TOKENIZER_KEY)
         trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
     check_files(directory)
-    return common
 
 
 def _state(
@@ -252,47 +257,3 @@ def _restore_random_state(stored: list[dict[str, Any]]) -> None:
     _random_tracker().set_states(value["tracker"])
     torch.cuda.set_rng_state(value["cuda"])
     torch.set_rng_state(value["torch"])
-
-
-def _inner_optimizers(trainer: Checkpointed) -> list[Any]:
-    return list(getattr(trainer.optimizer, "chained_optimizers", [trainer.optimizer]))
-
-
-def _allocate_optimizer_state(trainer: Checkpointed) -> None:
-    """Give a fresh torch AdamW its state: core's distributed optimizer cannot load without it.
-
-    Done by a step with zero gradients; the weights it may decay are overwritten by the load.
-    """
-    for optimizer in _inner_optimizers(trainer):
-        if not getattr(optimizer, "is_stub_optimizer", False) and not optimizer.optimizer.state:
-            for group in optimizer.optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = torch.zeros_like(parameter)
-            optimizer.optimizer.step()
-            optimizer.optimizer.zero_grad()
-            if hasattr(optimizer, "_set_main_param_and_optimizer_states"):
-                _leave_steps_alone(optimizer)
-
-
-def _leave_steps_alone(optimizer: Any) -> None:
-    """Core restores the step from the parameter groups, yet looks for it among the tensors of each
-    parameter too, and may find there what it was before the load.
-    """
-    original = optimizer._set_main_param_and_optimizer_states
-
-    def without_step(model_parameter: Any, tensors: dict[str, Any]) -> None:
-        original(model_parameter, {**tensors, "step": None})
-
-    optimizer._set_main_param_and_optimizer_states = without_step
-
-
-def _separate_steps(trainer: Checkpointed) -> None:
-    """Give each parameter a step count of its own again.
-
-    Core restores one tensor into all of them, and torch's AdamW adds to it in place: the count
-    would grow by the number of parameters at every step.
-    """
-    for optimizer in _inner_optimizers(trainer):
-        for state in optimizer.optimizer.state.values():
-            if isinstance(state.get("step"), torch.Tensor):
-                state["step"] = state["step"].clone()

@@ -1,6 +1,10 @@
 """Chats whose tokens come from a vLLM server."""
 
 import json
+import threading
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 
 import pytest
@@ -9,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from megatron_speech.chat.events import AudioChunk, Done
 from megatron_speech.chat.served import VllmServer
 from megatron_speech.chat.template import MODES
-from megatron_speech.errors import ConfigError
+from megatron_speech.errors import ConfigError, ServiceError
 from tests.chat.parts import make_engine, question, write_model
 from tests.chat.vllm_stand_in import url_of, vllm_stand_in
 
@@ -51,12 +55,28 @@ def test_a_request_lasts_as_long_as_what_it_allows(model, server):
 
 
 def test_an_interruption_ends_the_request(model, server):
-    session = make_engine(model, decode_codes=2, vllm_url=url_of(server)).session()
+    settings = {"decode_codes": 2, "max_new_tokens": 400, "vllm_url": url_of(server)}
+    session = make_engine(model, **settings).session()
     for event in session.respond(question(3, 5, 7)):
         if isinstance(event, AudioChunk):
             session.interrupt()
     assert session.history[-1].interrupted
-    assert session._tokens._response is None
+    time.sleep(1.0)
+    made = server.made
+    time.sleep(1.0)
+    assert server.made == made < 300, "the server goes on for nobody"
+
+
+def test_an_interruption_does_not_wait_for_the_server(model, server):
+    session = make_engine(model, vllm_url=url_of(server)).session()
+    server.slow_s = 5.0
+    began = time.monotonic()
+    timer = threading.Timer(0.5, session.interrupt)
+    timer.start()
+    events = list(session.respond(question(3, 5, 7)))
+    assert time.monotonic() - began < 4.0
+    assert events[-1].reason == "interrupted"
+    timer.join()
 
 
 def test_what_the_server_sees_of_a_conversation_is_all_there_is(model):
@@ -68,7 +88,7 @@ def test_what_the_server_sees_of_a_conversation_is_all_there_is(model):
 def test_a_server_that_breaks_is_said(model, server):
     session = make_engine(model, vllm_url=url_of(server)).session()
     server.most_tokens = 3
-    with pytest.raises(ConfigError, match=r"no vLLM server answers .*vllm serve"):
+    with pytest.raises(ServiceError, match=r"the answer of the vLLM server at .* broke off"):
         list(session.respond(question(3, 5, 7)))
     server.most_tokens = 1 << 30
     assert isinstance(list(session.respond(question(9)))[-1], Done)
@@ -80,15 +100,28 @@ def test_a_smaller_model_is_refused(model, server, tmp_path):
     LlamaForCausalLM(fewer).save_pretrained(tmp_path)
     with (
         vllm_stand_in(tmp_path) as other,
-        pytest.raises(ConfigError, match=r"says 400: .*out-of-vocab"),
+        pytest.raises(ServiceError, match=r"says 400: .*out-of-vocab"),
     ):
         make_engine(model, vllm_url=url_of(other))
 
 
-@pytest.mark.parametrize(
-    ("url", "message"),
-    [("localhost:8000", "expected http://HOST:PORT"), ("http://127.0.0.1:9", "no vLLM server")],
-)
-def test_an_address_without_a_server_is_refused(url, message):
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://here:21", "http://here:x", "http:///v1"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(ConfigError, match="expected http://HOST:PORT"):
         VllmServer(url, 10)
+
+
+def test_an_address_without_a_server_is_refused():
+    with pytest.raises(ServiceError, match=r"no vLLM server answers .*vllm serve"):
+        VllmServer("http://127.0.0.1:9", 10)
+
+
+def test_another_kind_of_server_is_refused(tmp_path):
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "models").write_text("<html>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        with pytest.raises(ServiceError, match="is no vLLM server"):
+            VllmServer(f"http://127.0.0.1:{other.server_port}", 10)
+        other.shutdown()

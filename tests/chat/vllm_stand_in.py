@@ -1,10 +1,11 @@
 """What the chat needs of a vLLM server, around a model of transformers: greedy, one at a time.
 
-tests/long/test_vllm.py asks the same of vLLM itself.
+tests/long/test_vllm_chat.py asks the same of vLLM itself.
 """
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,11 +17,14 @@ from transformers import LlamaForCausalLM
 
 @contextmanager
 def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[ThreadingHTTPServer]:
-    """A server; `requests` are those it got, `most_tokens` how many it makes before it breaks."""
+    """A server; `requests` are those it got, `made` the tokens it made, `most_tokens` how many it
+    makes before it breaks, `slow_s` how long it takes to begin."""
     model = LlamaForCausalLM.from_pretrained(folder)
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_GET(self):
             assert self.path == "/v1/models"
             self._reply(200, {"data": [{"id": "tiny", "max_model_len": context_tokens}]})
@@ -35,29 +39,36 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
                 self._reply(400, {"message": "allowed_token_ids contains out-of-vocab token id"})
                 return
             self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
+            time.sleep(server.slow_s)
             ids = list(request["prompt"])
             with suppress(OSError):  # the client has heard enough
                 for _ in range(min(request["max_tokens"], server.most_tokens)):
                     with torch.inference_mode(), lock:
                         logits = model(torch.tensor([ids])).logits[0, -1]
                     ids.append(int(allowed[logits[allowed].argmax()]))
+                    server.made += 1
                     self._event(json.dumps({"choices": [{"token_ids": ids[-1:]}]}))
                 self._event("[DONE]")
+                self.wfile.write(b"0\r\n\r\n")
 
         def _event(self, data):
-            self.wfile.write(f"data: {data}\n\n".encode())
+            line = f"data: {data}\n\n".encode()
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
 
         def _reply(self, status, content):
+            body = json.dumps(content).encode()
             self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(json.dumps(content).encode())
+            self.wfile.write(body)
 
         def log_message(self, format, *args):
             del format, args
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.most_tokens = [], 1 << 30
+    server.requests, server.made, server.most_tokens, server.slow_s = [], 0, 1 << 30, 0.0
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

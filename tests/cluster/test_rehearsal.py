@@ -57,6 +57,15 @@ def test_the_papers_run_on_1024_processes(capsys, tmp_path):
     assert json.loads(output.read_text())["processes"] == 1024
 
 
+def test_of_a_pipeline_s_stages_one_process_gathers_each():
+    flags = ["--dist-ckpt-optim-fully-reshardable", "--pipeline-model-parallel-size", "4"]
+    flags += ["--distrib-optim-fully-reshardable-mem-efficient", "--context-parallel-size", "2"]
+    found = rehearse.main(["lm-9b", "--gpus", "512", "--mock-data", *flags, *SMALL])
+    # the first processes of the stages' groups stand on different nodes: two (TP2) on each
+    largest = max(found.written_bytes) // (2 + 12 * 64) * 64  # (weights / 64 + 12) of an element
+    assert found.gathered_bytes_per_node == pytest.approx(2 * 12 * largest, rel=0.02)
+
+
 @pytest.mark.parametrize(("by_one", "processes"), [(False, 8), (True, 2)])
 def test_state_for_any_layout_is_gathered(by_one, processes):
     flags = ["--dist-ckpt-optim-fully-reshardable"]

@@ -173,7 +173,7 @@ def test_a_stage_that_is_not_there_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("chat", "last", "trainings"), [("", 16, "02 07 13 14"), ("1", 25, "02 07 13 14 24")]
+    ("chat", "last", "trainings"), [("", 16, "02 07 13 14"), ("1", 25, "02 07 13 14")]
 )
 def test_the_whole_chain_is_submitted_in_order(chat, last, trainings, tmp_path):
     """Each stage is submitted, and only behind stages that were submitted before it."""

@@ -33,10 +33,7 @@ def figures(recording: str | None) -> dict:
     return {
         "quality": {"rows": rows, "streaming": streaming, "recordings": 100},
         "dialogues": {"dialogues": 4000, "datasets": {}},
-        "chat": {
-            "modes": {m: {**answers, "latency": latency} for m in MODES},
-            "pretrained": before,
-        },
+        "chat": {"modes": modes, "pretrained": before},
         "conversation": {"turns": [turn], "tokenise_s": 0.2},
     }
 

@@ -11,7 +11,7 @@ import pytest
 from megatron_speech.chat.events import Done
 from megatron_speech.chat.served import VllmServer
 from megatron_speech.chat.template import MODES
-from megatron_speech.errors import ConfigError
+from megatron_speech.errors import ServiceError
 from tests.chat.parts import make_engine, question, write_model
 from tests.slurm.commands import wait_until
 
@@ -64,5 +64,5 @@ def test_a_conversation_is_the_one_that_the_model_here_would_have(model, url, mo
 
 
 def test_a_vocabulary_that_the_server_lacks_is_refused(url):
-    with pytest.raises(ConfigError, match="says 400"):
+    with pytest.raises(ServiceError, match="says 400"):
         VllmServer(url, 10_000)

@@ -261,7 +261,7 @@ def hand_on(rank: int, folder: Path, weights: Path) -> None:
 
 def _wait_for(path: Path) -> None:
     """Until other ranks have written it."""
-    for _ in range(600):
+    for _ in range(6000):  # spawn ends who waits if another rank fails
         if path.exists():
             return
         time.sleep(0.1)

@@ -1,6 +1,7 @@
 """One client's conversation: its sound collected, its questions answered in a thread."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...errors import MegatronSpeechError
+from ...errors import MegatronSpeechError, ServiceError
 from ..events import Done, Event, Heard, Timing
 from .config import ServerConfig
 from .outbox import Outbox
@@ -25,6 +26,8 @@ from .protocol import (
     parse,
     say,
 )
+
+_LOG = logging.getLogger(__name__)
 
 
 class SessionLike(Protocol):
@@ -202,6 +205,10 @@ class Conversation:
                 if isinstance(event, Timing | Done) and transcript is None:
                     # not sooner: it would delay the first sound
                     transcript = self._threads.submit(self._transcribe, turn, codes)
+        except ServiceError as error:
+            _LOG.error("turn %s of a conversation: %s", turn, error)
+            message = "the language model does not answer; try again in a moment"
+            self._outbox.put_from_thread(say("refused", turn=turn, message=message))
         except MegatronSpeechError as error:
             self._outbox.put_from_thread(say("refused", turn=turn, message=str(error)))
         finally:
