@@ -53,7 +53,7 @@ class BatchConfig:
     eval_iters: int = 8
     """Global batches in one evaluation."""
     no_load_optim: bool = False
-    """Take only the weights from a checkpoint: a new optimizer and schedule."""
+    """Take only the weights from the checkpoint that --load names: a new optimizer and schedule."""
     async_save: bool = False
     """Write checkpoints in the background while training goes on."""
     dist_ckpt_optim_fully_reshardable: bool = True

@@ -227,8 +227,9 @@ class DdpTrainer:
         except (RuntimeError, OSError) as error:
             raise unwritable(directory, error) from None
 
-    def load(self, directory: Path) -> None:
+    def load(self, directory: Path, own: bool = True) -> None:
         """Read what `save` wrote; a run folder is trusted, see docs."""
+        del own  # there is no setting that takes a part alone
         path = directory / "state.pt"
         if not path.exists():
             raise CheckpointError(f"{path} is missing: {directory} is no checkpoint of this kind")

@@ -139,7 +139,7 @@ class _Run:
         """Load the newest checkpoint of `save`, else of `load`; returns its iteration."""
         found = checkpoint.find(self.config.save, self.config.load)
         if found is not None:
-            self._load(found[1])
+            self._load(found[1], own=found[1].parent == self.config.save)
             if self.trainer.is_main_rank:
                 print(f"resuming from step {found[0]} in {found[1].parent}", flush=True)
             return found[0]
@@ -147,8 +147,8 @@ class _Run:
             raise ConfigError(f"--load {self.config.load}: no checkpoint found there")
         return 0
 
-    def _load(self, directory: Path) -> None:
-        self.trainer.load(directory)
+    def _load(self, directory: Path, own: bool = True) -> None:
+        self.trainer.load(directory, own)
         self.health.restore(checkpoint.read_notes(directory))
 
     def _bad_step(self, batch: int) -> bool:

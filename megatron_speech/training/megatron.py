@@ -186,9 +186,13 @@ class MegatronTrainer:
         with whole_parameters(self.chunks, self.parallel):
             return megatron_checkpoint.save(self, directory)
 
-    def load(self, directory: Path) -> None:
-        """Read a torch_dist checkpoint, resharding it to this layout."""
-        megatron_checkpoint.load(self, directory)
+    def load(self, directory: Path, own: bool = True) -> None:
+        """Read a torch_dist checkpoint, resharding it to this layout.
+
+        `--no-load-optim` is about those of other runs: this run's `own` are read whole.
+        """
+        weights_alone = self.config.no_load_optim and not own
+        megatron_checkpoint.load(self, directory, weights_alone)
 
     def data_position(self) -> dict[str, Any]:
         """Where the run stands in its data, for a checkpoint."""

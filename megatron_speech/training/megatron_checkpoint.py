@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from .checkpoint_check import (
     read_tensors,
 )
 from .megatron_optimizer import BatchConfig
-from .optimizer_state import allocate_state, separate_steps, steps_left_alone
+from .optimizer_state import allocate_state, padding_counted, separate_steps, steps_left_alone
 from .parallel import ParallelConfig
 
 DATA_KEY = "data"
@@ -77,7 +78,7 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
         return BackgroundSave(request, directory)
 
 
-def load(trainer: Checkpointed, directory: Path) -> None:
+def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) -> None:
     """Read what `save` wrote, resharding if the layout is another; files are checked first.
 
     What was saved with `--no-dist-ckpt-optim-fully-reshardable` fits other numbers of
@@ -91,12 +92,12 @@ def load(trainer: Checkpointed, directory: Path) -> None:
             of the other kind of optimizer, or of a layout that it cannot leave.
     """
     common = read_common(directory)
-    if not trainer.config.no_load_optim:  # before all files are read
+    if not weights_alone:  # before all files are read
         sharded = trainer.parallel.use_distributed_optimizer
         check_optimizer(common, sharded, _bucket_settings(trainer), directory)
     _adopt(trainer, common, directory)
     trainer.consumed_samples = common.get(DATA_KEY, {}).get("consumed_samples", 0)
-    if trainer.config.no_load_optim:
+    if weights_alone:
         _load_weights(trainer, directory)
         return
     same_layout = common.get("layout") == _layout(trainer)
@@ -152,9 +153,11 @@ def _state(
     for key, chunk in _modules(trainer):
         state[key] = chunk.sharded_state_dict(metadata=metadata)
     if with_optimizer:
-        state["optimizer"] = trainer.optimizer.sharded_state_dict(
-            state, is_loading=is_loading, metadata=metadata
-        )
+        gathers = metadata.get(SHARDING_KEY) == "fully_reshardable"
+        with padding_counted(trainer.optimizer) if gathers else nullcontext():
+            state["optimizer"] = trainer.optimizer.sharded_state_dict(
+                state, is_loading=is_loading, metadata=metadata
+            )
         state["opt_param_scheduler"] = trainer.scheduler.state_dict()
     if not is_loading:
         state[IDENTITY_KEY] = trainer.identity

@@ -25,6 +25,28 @@ def allocate_state(optimizer: Any) -> None:
 
 
 @contextmanager
+def padding_counted(optimizer: Any) -> Iterator[None]:
+    """While core gathers the state of all processes, let it keep the padding of its buckets.
+
+    Core (0.19) joins buckets without their padding, and then looks for parameters where they stand
+    with it: behind the first padded bucket every parameter would get another one's state. Buckets
+    are padded where their size is no multiple of 128 and of the number of processes.
+    """
+    buffers = [buffer for one in _inner(optimizer) for buffer in getattr(one, "buffers", [])]
+    places = [place for buffer in buffers for place in (buffer, *buffer.buckets)]
+    unpadded = [place.numel_unpadded for place in places]
+    for buffer in buffers:
+        buffer.numel_unpadded = buffer.numel
+        for bucket in buffer.buckets:
+            bucket.numel_unpadded = bucket.grad_data.numel()
+    try:
+        yield
+    finally:
+        for place, numel in zip(places, unpadded, strict=True):
+            place.numel_unpadded = numel
+
+
+@contextmanager
 def steps_left_alone(optimizer: Any) -> Iterator[None]:
     """Core restores the step from the parameter groups, yet looks for it among the tensors of each
     parameter too, and may find there what it was before the load.

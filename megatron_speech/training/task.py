@@ -51,7 +51,7 @@ class Trainer(Protocol):
         """Write everything an exact resume needs into `directory`, or begin to write it."""
         ...
 
-    def load(self, directory: Path) -> None:
+    def load(self, directory: Path, own: bool = True) -> None:
         """Read what `save` wrote, under any layout the backend can reshard from."""
         ...
 

@@ -135,6 +135,8 @@ class Run:
     """Keep weights and logits too, where one process holds them."""
     in_background: bool = False
     """Save by a process of its own."""
+    go_on: int | None = None
+    """Behind `save`: train up to this step, go back to what was saved, and do the same `again`."""
     batch: dict[str, bool] = field(default_factory=dict)
     """Further settings."""
 
@@ -163,7 +165,7 @@ def run(task: Run) -> dict:
         )
         source = task.weights or task.resume
         if source is not None:
-            trainer.load(source)
+            trainer.load(source, own=not fresh)
         steps = [trainer.train_step(index) for index in range(task.first, task.last)]
         validation = trainer.evaluate(task.last)
         if task.save is not None:
@@ -174,6 +176,11 @@ def run(task: Run) -> dict:
             if pending is not None:
                 pending.done(wait=True)
         result = {"steps": steps, "validation": validation}
+        if task.go_on is not None and task.save is not None:
+            lost = [trainer.train_step(index) for index in range(task.last, task.go_on)]
+            trainer.load(task.save)
+            result["again"] = [trainer.train_step(i) for i in range(task.last, task.go_on)]
+            assert lost == result["again"]
         if layout.world_size == 1 and task.tensors:
             chunk = trainer.chunks[0].module
             result["weights"] = parameters_to_vector(chunk.parameters()).detach().float()
@@ -209,6 +216,13 @@ class Chain:
     layouts: list[tuple[str, tuple[int, ...], dict[str, int]]]
     parallel: dict[str, bool]
     batch: dict[str, bool] = field(default_factory=dict)
+    then: dict[str, dict[str, bool]] = field(default_factory=dict)
+    """Other settings of some layouts, by name."""
+    in_background: bool = False
+
+    def batch_of(self, layout: str) -> dict[str, bool]:
+        """Settings of a layout."""
+        return self.then.get(layout, self.batch)
 
     @property
     def alone(self) -> Run:
@@ -227,7 +241,15 @@ CHAINS = [
         _SHARDED,
         {"distrib_optim_fully_reshardable_mem_efficient": True},
     ),
-    Chain("not-gathered", _OF_DATA, _SHARDED, {"dist_ckpt_optim_fully_reshardable": False}),
+    # buckets of their own where gradients overlap; at last gathered, for any layout
+    Chain(
+        "not-gathered",
+        [*_OF_DATA, ("gathered", (0, 1), {}), ("tp2", (0, 1, 2, 3), _TP2[2])],
+        {**_SHARDED, "overlap_grad_reduce": True, "ddp_bucket_size": 20_000},
+        {"dist_ckpt_optim_fully_reshardable": False},
+        {"gathered": {}, "tp2": {}},
+        in_background=True,
+    ),
 ]
 """One for each way to store an optimizer."""
 
@@ -246,7 +268,13 @@ def hand_on(rank: int, folder: Path, weights: Path) -> None:
                 "gloo", store=store, rank=ranks.index(rank), world_size=len(ranks)
             )
             parallel = ParallelConfig(**shape, **chain.parallel)
-            task = Run(parallel=parallel, batch=chain.batch, tensors=False, first=2 * index)
+            task = Run(
+                parallel=parallel,
+                batch=chain.batch_of(name),
+                tensors=False,
+                first=2 * index,
+                in_background=chain.in_background,
+            )
             if index:
                 _wait_for(place / f"{chain.layouts[index - 1][0]}.json")
                 task = replace(task, resume=place / chain.layouts[index - 1][0])

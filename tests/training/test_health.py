@@ -36,7 +36,7 @@ class Counter:
     def save(self, directory):
         (directory / "learned.json").write_text(json.dumps(self.learned))
 
-    def load(self, directory):
+    def load(self, directory, own=True):
         self.learned = json.loads((directory / "learned.json").read_text())
 
     def any_rank(self, flag):
