@@ -101,6 +101,7 @@ bench-gpu: $(STAMP)
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
+	$(PYTHON) benchmarks/generation.py --gpu
 	$(PYTHON) benchmarks/table.py
 
 ## lint       ruff, pyright, import-linter, shellcheck

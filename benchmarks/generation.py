@@ -1,13 +1,18 @@
 """Text to codes with the transformers engine: batches of 512 against one text at a time.
 
-python benchmarks/generation.py
+    python benchmarks/generation.py          t2t-debug's shape, one core
+    python benchmarks/generation.py --gpu    t2t-1.5b's shape in bf16, one GPU
 
-The model is t2t-debug's shape with random weights and hardly ever stops, so every text gets as many
-codes as it may have. Also counts how many texts get other codes in another batch size.
+The weights are random and hardly ever stop, so every text gets as many codes as it may have. Also
+counts how many texts get other codes in another batch size.
 """
 
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +27,15 @@ from megatron_speech.recipes.lm import RECIPES
 from megatron_speech.vocab import SpeechTextVocab
 
 TEXTS, ALONE, WORDS, CODES = 512, 8, 10, 40
-NUM_CODES = 512
+NUM_CODES = {"t2t-debug": 512, "t2t-1.5b": 16_384}
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "model"
-        texts = write_model(folder)
-        engines = {
-            size: TransformersEngine(folder, EngineConfig(batch_size=size, device="cpu"))
-            for size in (TEXTS, 64, 1)
-        }
+def main(recipe: str, settings: dict[str, str], clock: Callable[[], float], name: str) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        texts = write_model(folder, recipe)
+        engine = TransformersEngine(folder, EngineConfig(**settings))
+    engines = {size: resized(engine, size) for size in (TEXTS, 64, 1)}
 
     def run(size: int, count: int) -> list[list[int]]:
         found = engines[size].generate(texts[:count], range(count), lambda text: CODES)
@@ -45,29 +48,35 @@ def main() -> None:
         )
         for size, count in ((64, TEXTS), (1, 32))
     }
-    times = time_pair(
-        lambda: run(TEXTS, TEXTS), lambda: run(1, ALONE), rounds=3, clock=time.process_time
-    )
+    times = time_pair(lambda: run(TEXTS, TEXTS), lambda: run(1, ALONE), rounds=3, clock=clock)
     codes = np.array([len(codes) for codes in together])
     ours, peer = codes.sum() / times["ours_s"], codes[:ALONE].sum() / times["peer_s"]
+    unit = "codes_per_s" if torch.cuda.is_available() else "codes_per_core_s"
     figures = {
-        "codes_per_core_s": float(ours),
-        "codes_per_core_s_alone": float(peer),
+        unit: float(ours),
+        f"{unit}_alone": float(peer),
         "ratio": float(ours / peer),
         **{name: float(share) for name, share in differing.items()},
     }
-    report("generation", "the same engine, one text at a time", figures)
+    report(name, "the same engine, one text at a time", figures)
 
 
-def write_model(folder: Path) -> list[str]:
+def resized(engine: TransformersEngine, batch_size: int) -> TransformersEngine:
+    """The same model under another batch size."""
+    other = copy(engine)
+    other.config = replace(engine.config, batch_size=batch_size)
+    return other
+
+
+def write_model(folder: Path, recipe: str) -> list[str]:
     """An exported folder; returns texts of its words."""
     words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1000)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     (folder / "text").mkdir(parents=True)
     tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES)
-    shape = RECIPES["t2t-debug"]().model
+    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES[recipe])
+    shape = RECIPES[recipe]().model
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab.padded_size,
@@ -75,10 +84,12 @@ def write_model(folder: Path) -> list[str]:
         intermediate_size=shape.ffn_hidden_size,
         num_hidden_layers=shape.num_layers,
         num_attention_heads=shape.num_attention_heads,
+        num_key_value_heads=shape.num_query_groups,
         max_position_embeddings=shape.max_position_embeddings,
         initializer_range=0.2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.to(torch.bfloat16 if recipe == "t2t-1.5b" else torch.float32).save_pretrained(folder)
     vocab.save_pretrained(folder)
     random = np.random.default_rng(0)
     return [
@@ -88,5 +99,11 @@ def write_model(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    if "--gpu" in sys.argv[1:]:
+        if not torch.cuda.is_available():
+            raise SystemExit("--gpu: torch sees no GPU here")
+        settings = {"device": "cuda", "dtype": "bfloat16"}
+        main("t2t-1.5b", settings, time.perf_counter, "generation_gpu")
+    else:
+        torch.set_num_threads(1)
+        main("t2t-debug", {"device": "cpu"}, time.process_time, "generation")

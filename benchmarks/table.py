@@ -117,6 +117,14 @@ ROWS = (
         ours=lambda f: _rate(f["codes_per_core_s"], "codes/core-s"),
     ),
     Row(
+        result="generation_gpu",
+        what="the same, t2t-1.5b's shape in bf16, one GPU",
+        peer="the same",
+        command="python benchmarks/generation.py --gpu",
+        ratio=lambda f: f["ratio"],
+        ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
+    ),
+    Row(
         result="assembling",
         what="plans and codes to interleaved .bin/.idx and provenance",
         peer="IndexedDatasetBuilder.add_document of finished documents",
@@ -215,6 +223,20 @@ ROWS = (
         command="python benchmarks/training_gpu.py",
         ratio=lambda f: f["ours over megatron.training"],
         ours=lambda f: f"{f['1.5b bf16: MFU %']:.0f}% MFU in bf16",
+    ),
+    *(
+        Row(
+            result="training_gpu",
+            what=f"FP8, {what}",
+            peer="bf16",
+            command="the same",
+            ratio=lambda f, key=key: f[key],
+        )
+        for what, key in (
+            ("one decoder layer of lm-9b", "9b: decoder layer, fp8 over bf16"),
+            ("lm-9b projected to 40 layers", "9b: projected to 40 layers, fp8 over bf16"),
+            ("lm-1.5b whole", "1.5b: whole model, fp8 over bf16"),
+        )
     ),
 )
 
