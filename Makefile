@@ -51,6 +51,7 @@ test: $(STAMP)
 
 ## test-long  campaigns run by hand
 test-long: $(STAMP) $(VLLM)/.installed
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/long
 
 ## test-vllm  vLLM as engine and as chat server, on a CPU, in an environment of its own (.venv-vllm, 3.5 GB)

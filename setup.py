@@ -60,6 +60,7 @@ setup(
         # reads decoded speech independently of our codes; 5.0.4 has wheels, later ones none yet
         "recogniser": ["pocketsphinx>=5.0.4,<6"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
+        "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
         "dev": [
             "pytest>=8.3",
             "hypothesis>=6.120",

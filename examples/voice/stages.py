@@ -14,6 +14,7 @@ from examples.voice.sizes import MODES, SHARES, VoiceSize
 from megatron_speech.errors import DataError
 from megatron_speech.files import atomic_path, fingerprint_of, read_json, write_json
 
+_READ_BY_POCKETSPHINX = 20
 _LONGEST_SPOKEN_CHARACTERS = 60
 """Text-to-token has learned sentences and short windows: a told story is spoken by sentences."""
 
@@ -146,6 +147,7 @@ def quality(demo: VoiceDemo, done: Done) -> Figures:
             decoder=demo.path("voice", "export"),
             speech_tokenizer=demo.speech_tokenizer,
             manifest=demo.path("speech", "test", "manifest.parquet"),
+            pocketsphinx_limit=_READ_BY_POCKETSPHINX,
             audio=demo.path("quality", "audio"),
             output=demo.path("quality", "decoder.json"),
         )

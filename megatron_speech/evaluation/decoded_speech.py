@@ -6,7 +6,7 @@ training at all gives; `vocoder` of the same spectrograms, what the flow model c
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,8 @@ class EvaluateDecoderConfig:
     """Recordings, from the start."""
     recognisers: tuple[Literal["tokenizer", "pocketsphinx"], ...] = ("tokenizer", "pocketsphinx")
     """Who reads: the speech tokenizer's own ASR, and an independent one for English."""
+    pocketsphinx_limit: int | None = None
+    """Recordings that pocketsphinx reads, from the start: it is no faster than speech."""
     speaker_model: Path | None = None
     """TorchScript file, audio (1, n) of 16 kHz to a speaker embedding: adds speaker similarity."""
     utmos_model: Path | None = None
@@ -64,8 +66,9 @@ class EvaluateDecoderConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        for name in ("limit", "pocketsphinx_limit"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; give >= 1")
         if "pocketsphinx" in self.recognisers and self.language != "en":
             raise ConfigError("pocketsphinx reads English; give --recognisers tokenizer")
 
@@ -100,7 +103,8 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     clips = _read_clips(config)
     for clip in track(clips, "decoding", len(clips), "recordings"):
         _make_rows(clip, tokenizer, decoder, config.seed)
-    rows = {row: _figures(clips, row, readers, judges, config.language) for row in ROWS}
+    limits = {"pocketsphinx": config.pocketsphinx_limit}
+    rows = {row: _figures(clips, row, readers, limits, judges, config.language) for row in ROWS}
     if config.audio is not None:
         for clip in clips[:_SAMPLES]:
             for row in ROWS:
@@ -109,6 +113,7 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
                 )
     return {
         "recordings": len(clips),
+        "recordings_read_by_pocketsphinx": min(len(clips), config.pocketsphinx_limit or len(clips)),
         "frame_rate_hz": decoder.frame_rate_hz,
         "rows": rows,
         "streaming": _streaming_figures(clips),
@@ -186,6 +191,7 @@ def _figures(
     clips: list[_Clip],
     row: str,
     readers: dict[str, Recogniser],
+    limits: Mapping[str, int | None],
     judges: dict[str, ScriptedJudge],
     language: str,
 ) -> dict[str, float]:
@@ -195,10 +201,10 @@ def _figures(
         for clip in clips
     ]
     texts = [clip.row.text for clip in clips]
-    figures = {
-        f"wer_{name}": word_error_rate(texts, reader.read(audio), language)
-        for name, reader in readers.items()
-    }
+    figures = {}
+    for name, reader in readers.items():
+        most = limits.get(name)
+        figures[f"wer_{name}"] = word_error_rate(texts[:most], reader.read(audio[:most]), language)
     figures["mel_distance"] = float(
         np.mean([_mel_distance(clip.audio[row], clip.audio["real"]) for clip in clips])
     )

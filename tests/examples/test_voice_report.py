@@ -31,7 +31,12 @@ def figures(recording: str | None) -> dict:
     modes = {mode: {**answers, "latency": latency} for mode in MODES}
     turn = {"question": "Where <was> it?", "answer": "", "recording": recording, "sound": None}
     return {
-        "quality": {"rows": rows, "streaming": streaming, "recordings": 100},
+        "quality": {
+            "rows": rows,
+            "streaming": streaming,
+            "recordings": 100,
+            "recordings_read_by_pocketsphinx": 20,
+        },
         "dialogues": {"dialogues": 4000, "datasets": {}},
         "chat": {"modes": modes, "pretrained": before},
         "conversation": {"turns": [turn], "tokenise_s": 0.2},

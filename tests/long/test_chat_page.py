@@ -1,7 +1,7 @@
 """The page in a real browser: a headless Chromium whose microphone plays a WAV file.
 
-Needs chromium (apt-get install chromium) and playwright (pip install playwright, no download of
-browsers). Screenshots go to pytest's temporary folder.
+Needs chromium (apt-get install chromium) and playwright (the extra `browser`; it downloads none here).
+Screenshots go to pytest's temporary folder.
 """
 
 import shutil
@@ -114,10 +114,11 @@ def microphone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(microphone):
-    sync = pytest.importorskip("playwright.sync_api")
+    from playwright.sync_api import sync_playwright
+
     if CHROMIUM is None:
         pytest.fail("this needs a browser: apt-get install chromium")
-    with sync.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=[

@@ -1,5 +1,6 @@
 """A step that is judged, repeated, left out; activations recomputed; batches that grow."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,3 +146,60 @@ def test_figures_of_an_interval():
         assert figures["throughput per GPU (TFLOP/s/GPU)"] == pytest.approx(rate * flops / 1e12)
         assert "MFU (%)" not in figures
         assert made.interval(seconds=2.0)["tokens/s/GPU"] == 0
+
+
+def test_weights_of_modalities_scale_gradients_and_not_reports():
+    with session(ONE, seed=7) as layout:
+        steps = {}
+        for weights_ in ((1.0, 1.0), (2.0, 2.0), (1.0, 0.0), (0.0, 1.0)):
+            made = trainer(layout, batch=replace(BATCH, clip_grad=0.0))
+            made.data = replace(made.data, loss_weights=weights_)
+            steps[weights_] = made.train_step(0)
+    plain = steps[1.0, 1.0]
+    for found in steps.values():
+        for name in ("lm loss", "text loss", "speech loss"):
+            assert found[name] == plain[name]
+    assert steps[2.0, 2.0]["grad-norm"] == pytest.approx(2 * plain["grad-norm"], rel=1e-5)
+    text, speech = (steps[alone]["grad-norm"] for alone in ((1.0, 0.0), (0.0, 1.0)))
+    assert 0 < text != speech > 0
+    assert abs(text - speech) < plain["grad-norm"] < text + speech
+
+
+WARM_UP, PEAK, LOWEST, STEPS = 4, 1e-3, 1e-4, 40
+
+
+def linear(share):
+    return PEAK + (LOWEST - PEAK) * share
+
+
+def cosine(share):
+    return LOWEST + (PEAK - LOWEST) * (1 + math.cos(math.pi * share)) / 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "rate"),
+    [
+        ({"lr_decay_style": "constant"}, lambda n: PEAK),
+        ({"lr_decay_style": "linear"}, lambda n: linear((n - WARM_UP) / (STEPS - WARM_UP))),
+        ({"lr_decay_style": "cosine"}, lambda n: cosine((n - WARM_UP) / (STEPS - WARM_UP))),
+        (
+            {"lr_decay_style": "cosine", "lr_decay_iters": 20},
+            lambda n: cosine((n - WARM_UP) / (20 - WARM_UP)) if n < 20 else LOWEST,
+        ),
+        (
+            {"lr_decay_style": "inverse-square-root"},
+            lambda n: max(LOWEST, PEAK * math.sqrt(WARM_UP / n)),
+        ),
+        (
+            {"lr_decay_style": "WSD", "lr_wsd_decay_iters": 10, "lr_wsd_decay_style": "linear"},
+            lambda n: PEAK if n <= STEPS - 10 else linear((n - STEPS + 10) / 10),
+        ),
+    ],
+)
+def test_learning_rates_are_those_of_the_schedule(changes, rate):
+    schedule = {"lr": PEAK, "min_lr": LOWEST, "lr_warmup_iters": WARM_UP, **changes}
+    with session(ONE, seed=7) as layout:
+        made = trainer(layout, batch=replace(BATCH, **schedule))
+        found = [made.train_step(n)["learning-rate"] for n in range(STEPS)]
+    assert found[:WARM_UP] == pytest.approx([PEAK * n / WARM_UP for n in range(WARM_UP)])
+    assert found[WARM_UP:] == pytest.approx([rate(n) for n in range(WARM_UP, STEPS)])
