@@ -1,6 +1,6 @@
 """The page in a real browser: a headless Chromium whose microphone plays a WAV file.
 
-Needs chromium (apt-get install chromium) and playwright (the extra `browser`; it downloads none here).
+Needs chromium (apt-get install chromium) and playwright (the extra `browser`).
 Screenshots go to pytest's temporary folder.
 """
 
