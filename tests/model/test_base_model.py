@@ -122,7 +122,9 @@ def test_many_shards_in_and_out(folder, runs, tmp_path, monkeypatch):
         assert torch.equal(back[name], tensor), name
 
 
-@pytest.mark.parametrize(("family", "tied"), [("llama", False), ("glm", False), ("qwen2", True)])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("llama", False), ("glm", False), ("qwen2", True), ("qwen3", True)]
+)
 def test_extension_leaves_text_alone(family, tied, folder, bases, tmp_path):
     base, run = folder / f"{family}-{tied}", tmp_path / "run"
     imported = import_base(ImportConfig(hf=base, save=run, num_codes=CODES))

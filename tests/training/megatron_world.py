@@ -139,6 +139,8 @@ class Run:
     """Behind `save`: train up to this step, go back to what was saved, and do the same `again`."""
     batch: dict[str, bool] = field(default_factory=dict)
     """Further settings."""
+    packed: bool = True
+    """Some windows hold two documents that do not see each other."""
 
 
 def run(task: Run) -> dict:
@@ -155,7 +157,7 @@ def run(task: Run) -> dict:
                 seq_length=LENGTH,
                 code_offset=CODE_OFFSET,
                 num_codes=NUM_CODES,
-                separate_documents=True,
+                separate_documents=task.packed,
             ),
             config,
             task.parallel,
