@@ -9,6 +9,7 @@ A span whose codes were rejected stays text. A code shard that is missing is an 
 """
 
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .cluster import ClusterConfig, Place
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
+from .report import write_report
 from .vocabulary import open_vocab
 from .weave import weave
 
@@ -60,7 +62,7 @@ class _Task:
 
 
 def assemble(config: AssembleConfig) -> dict[str, Any]:
-    """Run the job and return the contents of `<prefix>.json`.
+    """Run the job and return the contents of `<prefix>.json`; `<prefix>.report.html` shows them.
 
     Raises:
         DataError: the plan is unfinished, a code shard is missing, damaged, of another speech
@@ -68,6 +70,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         VocabularyError: the plan or the codes belong to another vocabulary.
         Submitted: Slurm has it now.
     """
+    started = time.monotonic()
     vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)
     planned = read_json(config.plan / "plan.json")
@@ -89,6 +92,15 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
     place.run(_assemble_task, tasks, workers=config.workers, description="assemble")
     facts = _join_parts(config, vocab, [task.part for task in tasks], info, planned)
     shutil.rmtree(folder)
+    counts = config.codes / "generation.json"  # real speech has none
+    write_report(
+        dataset_path(config.output_prefix, ".report.html"),
+        facts,
+        read_json(counts) if counts.exists() else {},
+        config.plan,
+        {"assemble": time.monotonic() - started},
+        config.workers,
+    )
     return facts
 
 

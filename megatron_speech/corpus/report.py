@@ -53,7 +53,10 @@ def write_report(
         "<h2>What was no document</h2>",
         _table(("reason", "records"), _counts(planned["rejected"])),
         "<h2>Speed in this run</h2>",
-        _table(("job", "seconds", "rate"), _speed_rows(facts, planned, generation, seconds)),
+        _table(
+            ("job", "seconds", "rate", "hours of a process"),
+            _speed_rows(facts, planned, generation, seconds, workers),
+        ),
         f"<p>{workers} processes. A job whose work was done before takes next to no time.</p>",
     ]
     title = html.escape(path.name.removesuffix(".report.html"))
@@ -102,6 +105,7 @@ def _speed_rows(
     planned: Mapping[str, Any],
     generation: Mapping[str, Any],
     seconds: Mapping[str, float],
+    workers: int,
 ) -> Iterable[tuple[str, ...]]:
     tokens = facts["text_tokens"] + facts["speech_tokens"]
     amounts = {
@@ -111,7 +115,8 @@ def _speed_rows(
     }
     for job, taken in seconds.items():
         amount, unit = amounts[job]
-        yield job, f"{taken:,.1f}", f"{amount / max(taken, 1e-9):,.0f} {unit}/s"
+        rate = f"{amount / max(taken, 1e-9):,.0f} {unit}/s"
+        yield job, f"{taken:,.1f}", rate, f"{workers * taken / 3600:,.2f}"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

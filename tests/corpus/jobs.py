@@ -44,10 +44,11 @@ def assemble_config(world: Path, work: Path, workers: int = 1) -> AssembleConfig
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
+    """All files but the page for people, which tells times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not path.name.endswith(".report.html")
     }
 
 

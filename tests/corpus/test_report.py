@@ -29,8 +29,16 @@ def test_the_page_holds_the_counts(done, tmp_path):
         f"{facts['not_speakable']:,}",
         "250 codes/s",
         f"{planned['text_tokens'] / 2:,.0f} text tokens/s",
+        f"{2 * 4 / 3600:.2f}",
     ):
         assert expected in cells, expected
     assert "Poisson(10)" in page
     assert page.count("<svg") == page.count("</svg>") == 1
     assert "<title>set</title>" in page
+
+
+def test_a_job_by_itself_leaves_the_page_too(done):
+    work, facts = done
+    page = (work / "out.report.html").read_text()
+    assert f"<td>{facts['speech_tokens']:,}</td>" in page
+    assert re.search(r"<td>assemble</td><td>[\d.,]+</td><td>[\d.,]+ tokens/s</td>", page)
