@@ -113,6 +113,7 @@ def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) ->
     with torch.no_grad(), steps_left_alone(trainer.optimizer):
         trainer.optimizer.load_state_dict(loaded["optimizer"])
     separate_steps(trainer.optimizer)
+    trainer.scheduler.num_steps = 0  # core adds what it reads to the steps already taken
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
     if same_layout:
         _restore_random_state(loaded["random"])
