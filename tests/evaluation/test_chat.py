@@ -100,7 +100,7 @@ def hearing(monkeypatch):
         frame_rate_hz = 12.5
 
         @classmethod
-        def from_pretrained(cls, path):
+        def from_pretrained(cls, path, device="cpu"):
             return cls()
 
     monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Loaded, raising=False)

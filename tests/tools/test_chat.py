@@ -83,14 +83,14 @@ def parts(monkeypatch):
         fingerprint = FINGERPRINT
 
         @classmethod
-        def from_pretrained(cls, path):
+        def from_pretrained(cls, path, device="cpu"):
             return cls()
 
     class Echo(EchoDecoder):
         fingerprint = FINGERPRINT
 
         @classmethod
-        def from_pretrained(cls, path):
+        def from_pretrained(cls, path, device="cpu"):
             return cls()
 
     monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Tones, raising=False)
