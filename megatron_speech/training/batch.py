@@ -85,7 +85,7 @@ def slice_for_context_parallel(batch: Batch) -> Batch:
     from megatron.core import parallel_state
     from megatron.core.utils import get_batch_on_this_cp_rank
 
-    group = parallel_state.get_context_parallel_group()  # core would take all processes
+    group: Any = parallel_state.get_context_parallel_group()  # core would take all processes
     names = ("tokens", "labels", "loss_mask", "position_ids")
     columns = {name: getattr(batch, name) for name in names}
     return replace(batch, **get_batch_on_this_cp_rank(columns, False, cp_group=group))
