@@ -74,6 +74,12 @@ def cases(bf16: bool = False) -> list[Case]:
         ("tp2-dp2", everyone, tensor),
         ("dp2-overlap", high, overlap),
         ("pp2-dp2-overlap", everyone, stages | overlap),
+        ("tp2-dp2-overlap", everyone, tensor | overlap),
+        (
+            "pp2-vpp2-dp2-overlap",
+            everyone,
+            stages | overlap | {"num_virtual_stages_per_pipeline_rank": 2},
+        ),
     ]
     return [
         Case(name, ranks, _config(shape, sharded), bf16)
