@@ -1,6 +1,6 @@
 """Context parallelism as far as a CPU can go: which part of a window each process gets.
 
-Attention over the parts needs Transformer Engine: tests/gpu/test_context_parallel_gpu.py.
+Attention over the parts needs Transformer Engine: tests/gpus/test_context_parallel.py.
 """
 
 import json

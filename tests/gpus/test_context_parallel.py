@@ -25,7 +25,6 @@ def _train(rank, folder, task):
     dist.destroy_process_group()
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_two_gpus_share_a_window(tmp_path):
     run(Run(last=0, save=tmp_path / "weights", precision=ENGINE))
     one = Run(weights=tmp_path / "weights", last=4, precision=ENGINE, tensors=False, packed=False)

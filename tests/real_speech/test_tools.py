@@ -10,7 +10,7 @@ from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from tests.corpus.samples import write_corpus
-from tests.librivox import librivox_clips
+from tests.real_speech.librivox import librivox_clips
 from tests.tools import speech_training
 from tools import (
     build_dataset,
