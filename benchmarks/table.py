@@ -194,7 +194,11 @@ ROWS = (
             spread=lambda f, key=key: f[f"{key}_over_ours_range"],
             ours=lambda f: f"{f['tflops']:.3g} TFLOP/s",
         )
-        for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
+        for device, place in (
+            ("cpu", "fp32, one thread"),
+            ("cuda", "bf16, one GPU"),
+            ("cuda_fp32_codebook", "bf16 vectors, fp32 codebook, one GPU"),
+        )
         for key, peer in (
             ("addmm", "chunked addmm and argmin, inexact"),
             ("cdist", "torch.cdist and argmin, inexact"),

@@ -58,7 +58,8 @@ ANSWERED = {
 @dataclass(frozen=True, kw_only=True)
 class ChatItem:
     """A question that is asked aloud. With `wrong`, an answer nearer to one of `answers` is right;
-    without, one that contains an answer. `chance` is the share that guessing would get."""
+    without, one that contains an answer. `chance` is the share that guessing would get (of the
+    replies that choose, where there are wrong answers)."""
 
     id: str
     kind: str

@@ -3,8 +3,9 @@
 python kernels/vq_lookup/benchmark.py
 python kernels/vq_lookup/benchmark.py --tiles   # time other tile shapes on this GPU
 
-On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280; without one at a size a CPU can do, in fp32.
-Peers: chunked addmm + argmin in the vectors' dtype (best of several chunks), chunked fp32
+On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280, with a bf16 codebook and with the fp32 one
+that training keeps; without a GPU at a size a CPU can do, in fp32. Peers: chunked addmm + argmin in
+the vectors' dtype, the codebook rounded to it (best of several chunks), chunked fp32
 torch.cdist + argmin, and, against look-up and codebook statistics together, the released
 tokenizer's addmm + argmin with one-hot statistics.
 """
@@ -26,13 +27,15 @@ GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 VECTORS, CODES, WIDTH = (1_000_000, 16_384, 1_280) if GPU else (4_096, 2_048, 256)
 DTYPE = torch.bfloat16 if GPU else torch.float32
+CODEBOOKS = {"": DTYPE, "_fp32_codebook": torch.float32} if GPU else {"": DTYPE}
+"""Dtypes of the codebook, by ending of the result's name."""
 CHUNKS = [1 << power for power in range(12, 18)] if GPU else [512, 2_048]
 ROWS = 8_192 if GPU else 1_024  # of peers whose distances are fp32
 
 
 def addmm(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> Tensor:
     """Scores in the vectors' dtype, as they come out of the product; argmin over a chunk."""
-    transposed = codebook.t()
+    transposed = codebook.to(x.dtype).t()
     chunks = [torch.addmm(bias, part, transposed, alpha=-2).argmin(1) for part in x.split(rows)]
     return torch.cat(chunks)
 
@@ -111,18 +114,28 @@ def sweep(x: Tensor, codebook: Tensor) -> None:
 def main() -> None:
     generator = torch.Generator(DEVICE).manual_seed(0)
     x = torch.empty(VECTORS, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
-    codebook = torch.empty(CODES, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
-    bias = codebook.float().square().sum(dim=1).to(DTYPE)
-    if GPU and "--tiles" in sys.argv:
-        return sweep(x, codebook)
+    for ending, dtype in CODEBOOKS.items():
+        codebook = torch.empty(CODES, WIDTH, device=DEVICE).normal_(generator=generator).to(dtype)
+        if GPU and "--tiles" in sys.argv:
+            return sweep(x, codebook)
+        measure(f"vq_lookup_{DEVICE}{ending}", x, codebook)
 
+
+def measure(name: str, x: Tensor, codebook: Tensor) -> None:
+    """Check every index, time all peers, write the result.
+
+    Raises:
+        SystemExit: a code is not the nearest.
+    """
+    bias = codebook.float().square().sum(dim=1).to(x.dtype)
     wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
     if wrong:
         raise SystemExit(f"{wrong} of {VECTORS} codes are not the nearest: no times are shown")
     timed = {rows: time_pair(lambda r=rows: addmm(x, codebook, bias, r), lambda: None, 1)["ours_s"]
              for rows in CHUNKS}  # fmt: skip
     rows = min(timed, key=timed.__getitem__)
-    figures = {"vectors": VECTORS, "codes": CODES, "width": WIDTH, "dtype": str(DTYPE)}
+    figures = {"vectors": VECTORS, "codes": CODES, "width": WIDTH, "dtype": str(x.dtype)}
+    figures |= {"codebook_dtype": str(codebook.dtype)}
     figures |= {"wrong": wrong, "ties": ties, **search_share(x, codebook)}
     addmm_wrong = wrong_rows(x, codebook, addmm(x, codebook, bias, rows))[0]
     figures |= {"addmm_wrong_share": addmm_wrong / VECTORS, "addmm_chunk": rows}
@@ -139,7 +152,7 @@ def main() -> None:
         lambda: addmm_one_hot(x, codebook, bias, rows),
     )
     figures["tflops"] = 2 * VECTORS * CODES * WIDTH / figures["ours_s"] / 1e12
-    report(f"vq_lookup_{DEVICE}", "addmm, cdist, addmm with one-hot statistics", figures)
+    report(name, "addmm, cdist, addmm with one-hot statistics", figures)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ..audio import resample
 from ..chat.session import ChatConfig
 from ..chat.template import Mode
 from ..errors import ConfigError
-from .chat_replies import Reply, base_replies, chat_replies, is_right_reply, read_aloud
+from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
 from .context import Figure, Utterances
 from .items import ChatItem, read_chat_items
 from .judge import Judge, JudgeConfig, Question
@@ -159,9 +159,9 @@ def _figures(
 
 def accuracies(replies: Sequence[Reply], answers: Sequence[str]) -> dict[str, dict[str, float]]:
     """Share of right answers by kind and of `all`, with n, standard error and chance."""
-    right = np.array([is_right_reply(a, r.item) for a, r in zip(answers, replies, strict=True)])
+    judged = [judge_reply(a, r.item) for a, r in zip(answers, replies, strict=True)]
+    right, chances = np.array(judged, np.float64).T
     kinds = np.array([reply.item.kind for reply in replies])
-    chances = np.array([reply.item.chance for reply in replies])
     found = {}
     for kind in (*dict.fromkeys(kinds.tolist()), ALL):
         chosen = kinds == kind if kind != ALL else np.ones(len(kinds), bool)

@@ -95,11 +95,16 @@ def read_aloud(replies: Sequence[Reply], transcriber: Transcriber) -> list[str]:
     return heard
 
 
-def is_right_reply(answer: str, item: ChatItem) -> bool:
-    """Whether a reply counts, by the rule of `ChatItem.wrong`; a tie is wrong."""
+def judge_reply(answer: str, item: ChatItem) -> tuple[bool, float]:
+    """Whether a reply counts, by the rule of `ChatItem.wrong`, and what guessing would have got.
+
+    A reply as near to the right answers as to the wrong ones is wrong. It chose neither, so that
+    guessing would have got nothing for it either.
+    """
     if not item.wrong:
-        return is_right(answer, item.answers)
-    return min(_distances(answer, item.answers)) < min(_distances(answer, item.wrong))
+        return is_right(answer, item.answers), item.chance
+    right, wrong = (min(_distances(answer, texts)) for texts in (item.answers, item.wrong))
+    return right < wrong, 0.0 if right == wrong else item.chance
 
 
 def _distances(answer: str, references: Sequence[str]) -> list[float]:

@@ -52,7 +52,7 @@ class ChatItem:
     """Wrong ones: the reply is right if it is nearer to a right one. Without any it is right if it
     contains a right one."""
     chance: float
-    """Share that guessing would get."""
+    """Share that guessing would get; of replies that choose, where there are wrong answers."""
 
 
 Item = TypeVar("Item", ClozeItem, QuestionItem, ChatItem)

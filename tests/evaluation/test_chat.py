@@ -8,7 +8,7 @@ import pytest
 from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limited
-from megatron_speech.evaluation.chat_replies import Reply, is_right_reply, read_aloud
+from megatron_speech.evaluation.chat_replies import Reply, judge_reply, read_aloud
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
 from megatron_speech.evaluation.items import ChatItem, read_chat_items
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
@@ -28,23 +28,24 @@ def item(number=0, kind="who", answers=("Anna",), wrong=(), chance=0.25, turns=N
     [("It was Anna.", True), ("anna", True), ("It was Annabel.", False), ("", False)],
 )
 def test_an_answer_that_contains_the_reference_counts(answer, right):
-    assert is_right_reply(answer, item()) is right
+    assert judge_reply(answer, item()) == (right, 0.25)
 
 
 @pytest.mark.parametrize(
-    ("answer", "right"),
+    ("answer", "right", "by_guessing"),
     [
-        ("She came home dry.", True),
-        ("she came home quite dry", True),
-        ("She came home wet.", False),
-        ("She came home.", False),  # as near to the one as to the other
-        ("", False),
-        ("Something else altogether.", False),
+        ("She came home dry.", True, 0.5),
+        ("she came home quite dry", True, 0.5),
+        ("She came home wet.", False, 0.5),
+        ("She came home.", False, 0.0),  # as near to the one as to the other
+        ("", False, 0.0),
+        ("Something else altogether.", False, 0.0),
     ],
 )
-def test_the_nearer_ending_counts(answer, right):
-    asked = item(answers=("She came home dry.", "Her hat was dry."), wrong=("She came home wet.",))
-    assert is_right_reply(answer, asked) is right
+def test_the_nearer_ending_counts(answer, right, by_guessing):
+    dry, wet = ("She came home dry.", "Her hat was dry."), ("She came home wet.",)
+    asked = item(answers=dry, wrong=wet, chance=0.5)
+    assert judge_reply(answer, asked) == (right, by_guessing)
 
 
 def test_accuracies_by_kind_with_n_and_error():

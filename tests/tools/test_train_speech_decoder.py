@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,26 @@ def test_resume_is_exact(speech, tmp_path, kind, cached):
     assert len(exports[0]) > 10
     assert all(torch.equal(v, exports[1][k]) for k, v in exports[0].items())
     assert reasons(one) == reasons(two)
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_two_processes_train_as_one(speech, tmp_path, kind):
+    """The same micro-batches, hence the same weights up to the order of sums."""
+    more = ["--valid-manifest", str(speech / "manifest.parquet")]
+    one = train_speech_decoder.main(COMMANDS[kind](speech, tmp_path / "one", *more))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node", "2", str(train_speech_decoder.__file__)]
+    command += COMMANDS[kind](speech, tmp_path / "two", *more)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    runs = [tmp_path / "one", tmp_path / "two"]
+    tensors = [load_file(run / "export/model.safetensors") for run in runs]
+    assert len(tensors[0]) > 10
+    for name, value in tensors[0].items():
+        torch.testing.assert_close(tensors[1][name], value, rtol=1e-3, atol=1e-4, msg=name)
+    two = read_metrics(tmp_path / "two", "valid")[-1]
+    assert {name: two[name] for name in one.metrics} == pytest.approx(one.metrics, rel=1e-3)
+    assert reasons(runs[0]) == reasons(runs[1])
 
 
 def test_what_cannot_be_learned_from_is_set_aside(speech, tmp_path):
