@@ -1,5 +1,7 @@
 """Do a clip's codes depend on anything but the clip? Batch mates, order, chunks, later audio.
 
+Beside that: what the released look-up (distances rounded in the model's dtype) changes of them.
+
 python benchmarks/code_stability.py --speech-tokenizer runs/demo/speech_tokenizer/export \
     --manifest runs/demo/speech/evaluation/manifest.parquet
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from common import report
 
 from megatron_speech import cli
@@ -145,6 +148,19 @@ def causality_figures(
     return {"later_audio": differences(after, before)}
 
 
+def lookup_figures(config: StabilityConfig, clips: list[np.ndarray]) -> dict[str, Any]:
+    """The released look-up and a bf16 encoder against the exact look-up behind an fp32 one."""
+    codes = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device, dtype)
+        quantizer = tokenizer.model.encoder.quantizer
+        for rule in ("exact", "released"):
+            quantizer.config = replace(quantizer.config, quantize_lookup=rule)
+            codes[f"lookup_{rule}_{str(dtype).partition('.')[2]}"] = tokenizer.encode(clips)
+    expected = codes.pop("lookup_exact_float32")
+    return {name: differences(found, expected) for name, found in codes.items()}
+
+
 def cost_figures(tokenizer: SpeechTokenizer) -> dict[str, Any]:
     """Milliseconds of each block of a window, and those of the same window as one clip."""
     window = np.random.default_rng(0).uniform(-0.3, 0.3, tokenizer.config.window_samples)
@@ -183,6 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **batch_figures(tokenizer, clips, random),
         **stream_figures(tokenizer, clips[: config.streams], random),
         **causality_figures(tokenizer, clips[: config.streams], random),
+        **lookup_figures(config, clips[: config.streams]),
         **cost_figures(tokenizer),
     }
     report(

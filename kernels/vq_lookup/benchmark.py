@@ -74,8 +74,6 @@ def wrong_rows(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[int, int]:
 
 def search_share(x: Tensor, codebook: Tensor) -> dict[str, float]:
     """Share of vectors compared exactly, and of those for which every group was computed again."""
-    if not GPU:
-        return {}
     from megatron_speech.kernels.vq_lookup.triton_impl import search
 
     found = search(x, codebook)
@@ -136,10 +134,11 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
     rows = min(timed, key=timed.__getitem__)
     figures = {"vectors": VECTORS, "codes": CODES, "width": WIDTH, "dtype": str(x.dtype)}
     figures |= {"codebook_dtype": str(codebook.dtype)}
-    figures |= {"wrong": wrong, "ties": ties, **search_share(x, codebook)}
+    figures |= {"wrong": wrong, "ties": ties}
     addmm_wrong = wrong_rows(x, codebook, addmm(x, codebook, bias, rows))[0]
     figures |= {"addmm_wrong_share": addmm_wrong / VECTORS, "addmm_chunk": rows}
     if GPU:
+        figures |= search_share(x, codebook)
         outputs = VECTORS * 8 / 2**20
         figures["peak_extra_mib"] = peak_extra_mib(lambda: nearest_codes(x, codebook)) - outputs
     ours = lambda: nearest_codes(x, codebook)  # noqa: E731
