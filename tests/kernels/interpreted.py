@@ -71,26 +71,6 @@ def test_adversarial(name, x, codebook):
     assert found.tolist() == exact_nearest(x, codebook).tolist(), name
 
 
-def test_few_vectors_of_the_papers_size_are_looked_at_again():
-    """Against 16,384 bf16 codes of width 1,280: the shares that docs/kernels.md gives."""
-    codebook = randn(16_384, 1_280).bfloat16()
-    noise = randn(256, 1_280, seed=1)
-    bias = codebook.float().square().sum(dim=1).bfloat16()
-    near = codebook[:128] + noise[:128]
-    for name, x, most in (("anywhere", noise, 0.1), ("near codes", near, 0.0)):
-        vectors = x.bfloat16()
-        found = triton_impl.search(vectors, codebook)
-        assert wrong_and_tied(found.indices, vectors, codebook)[0] == 0
-        rounded = torch.addmm(bias, vectors, codebook.T, alpha=-2).argmin(dim=1)
-        other = float((rounded != found.indices).float().mean())
-        print(
-            f"{name}: {found.contested} contested, {found.scanned} scanned, rounding to bf16 picks "
-            f"another code for {other:.3f}"
-        )
-        assert found.contested <= most * len(vectors)
-        assert found.scanned == 0
-
-
 def test_candidates_that_overflow_their_buffer(monkeypatch):
     x, codebook = randn(5, 3), randn(1, 3, seed=1) * (1 + torch.arange(20)[:, None] * 1e-7)
     expected = reference.nearest_codes(x, codebook)
