@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, ClassVar, TypeVar
 
 Item = TypeVar("Item")
 
@@ -11,33 +11,45 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts work done and shows it. Use as a context manager and call `advance`."""
+    """Counts work done and shows it. Use as a context manager and call `advance`.
 
-    def __init__(self, description: str, total: float | None = None, unit: str = "items"):
+    `first` is what was done before, and counts for no rate. Without `lines` nothing is printed off
+    a terminal: for work that prints lines of its own.
+    """
+
+    _display: ClassVar[Any] = None
+    """What is drawn now. Work within work is a second bar of the same display."""
+
+    def __init__(
+        self,
+        description: str,
+        total: float | None = None,
+        unit: str = "items",
+        *,
+        first: float = 0.0,
+        lines: bool = True,
+    ):
         self.description = description
         self.total = total
         self.unit = unit
-        self.done = 0.0
+        self.done = self._first = first
+        self._lines = lines
         self._started = time.monotonic()
         self._last_line = self._started
-        self._bar = None
+        self._bar: Any = None
+        self._is_outermost = False
 
     def __enter__(self) -> "Progress":
         self._started = self._last_line = time.monotonic()
         if sys.stderr.isatty():
-            from rich import progress as rich_progress
-            from rich.console import Console
-
-            self._bar = rich_progress.Progress(
-                rich_progress.TextColumn("{task.description}"),
-                rich_progress.BarColumn(),
-                rich_progress.TaskProgressColumn(),
-                rich_progress.TextColumn("{task.fields[rate]}"),
-                rich_progress.TimeRemainingColumn(),
-                console=Console(stderr=True),
+            self._is_outermost = Progress._display is None
+            if self._is_outermost:
+                Progress._display = _new_display()
+                Progress._display.start()
+            self._bar = Progress._display
+            self._task = self._bar.add_task(
+                self.description, total=self.total, completed=self.done, rate=""
             )
-            self._task = self._bar.add_task(self.description, total=self.total, rate="")
-            self._bar.start()
         return self
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
@@ -45,31 +57,49 @@ class Progress:
         self.done += amount
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{self._rate()} {note}")
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif self._lines and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._print_line(note)
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
+        if self._is_outermost:
             self._bar.stop()
+            Progress._display = None
+        elif self._bar is not None:
+            self._bar.remove_task(self._task)
         elif self._last_line > self._started:
             self._print_line("")
 
     def _rate(self) -> str:
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        return f"{self.done / elapsed:,.1f} {self.unit}/s"
+        return f"{(self.done - self._first) / elapsed:,.1f} {self.unit}/s"
 
     def _print_line(self, note: str) -> None:
         elapsed = time.monotonic() - self._started
         share, eta = "", ""
         if self.total:
             share = f" of {self.total:,.0f} ({100 * self.done / self.total:.0f}%)"
-            remaining = elapsed / max(self.done, 1e-9) * (self.total - self.done)
+            remaining = elapsed / max(self.done - self._first, 1e-9) * (self.total - self.done)
             eta = f", ETA {remaining:.0f} s"
         line = (
             f"{self.description}: {self.done:,.0f}{share} {self.unit}, {self._rate()}{eta} {note}"
         )
         print(line.rstrip(), file=sys.stderr, flush=True)
+
+
+def _new_display() -> Any:
+    from rich import progress
+    from rich.console import Console
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TextColumn("{task.fields[rate]}"),
+        progress.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=sys.stdout.isatty(),  # what is written to a file stays there
+    )
 
 
 def track(

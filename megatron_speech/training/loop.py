@@ -3,11 +3,12 @@
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, TrainingError
+from ..progress import Progress
 from . import checkpoint
 from .health import Health, HealthConfig
 from .loop_config import LoopConfig
@@ -41,10 +42,12 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
     config.check()
     run = _Run(trainer, config, Health(health or HealthConfig()))
     started, stopped, reason = time.monotonic(), False, None
-    with _stop_signals() as signals:
+    with _stop_signals() as signals, _bar(trainer, config, run.iteration) as bar:
         try:
             while run.iteration < config.train_iters and not stopped:
-                if not run.step():
+                went_on = run.step()
+                bar.advance(run.iteration - bar.done)
+                if not went_on:
                     continue
                 run.checkpoints.poll()
                 reason = _reason_to_stop(config, signals, run.iteration, time.monotonic() - started)
@@ -62,6 +65,12 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
         raise KeyboardInterrupt
     finished = run.iteration >= config.train_iters
     return LoopResult(iteration=run.iteration, finished=finished, metrics=run.metrics)
+
+
+def _bar(trainer: Trainer, config: LoopConfig, first: int) -> AbstractContextManager[Progress]:
+    """Steps on the main rank's terminal; elsewhere the log lines tell."""
+    bar = Progress("training", config.train_iters, "steps", first=first, lines=False)
+    return bar if trainer.is_main_rank else nullcontext(bar)
 
 
 class _Run:
