@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ class StabilityConfig:
     """Seed of the clips, orders and chunks."""
     device: str = "cpu"
     """Where the encoder runs."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the encoder; the codebook stays fp32."""
 
     def __post_init__(self) -> None:
         if not 0 < self.shortest_s < self.longest_s or min(self.clips, self.streams) < 1:
@@ -190,7 +192,8 @@ def cost_figures(tokenizer: SpeechTokenizer) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = cli.parse(StabilityConfig, argv, __doc__ or "")
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    dtype = getattr(torch, config.dtype)
+    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device, dtype)
     random = np.random.default_rng(config.seed)
     clips = cut_clips(config, random)
     figures = {
@@ -202,9 +205,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         **lookup_figures(config, clips[: config.streams]),
         **cost_figures(tokenizer),
     }
-    report(
-        f"code_stability_{config.device}_seed{config.seed}", "each clip whole and alone", figures
-    )
+    rounding = "" if config.dtype == "float32" else f"_{config.dtype}"
+    name = f"code_stability_{config.device}{rounding}_seed{config.seed}"
+    report(name, "each clip whole and alone", figures)
 
 
 if __name__ == "__main__":
