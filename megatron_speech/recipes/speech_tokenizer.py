@@ -56,7 +56,6 @@ def tokenizer_debug() -> SpeechTokenizerRecipe:
             num_mel_bins=80,
             mel_dynamic_range="fixed",
             max_target_positions=128,
-            ctc_head=True,
             init_std=0.05,
             pooling_position=2,
             quantize_position=3,

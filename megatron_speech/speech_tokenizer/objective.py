@@ -24,9 +24,10 @@ class ObjectiveConfig:
     """Losses, and when quantization begins (paper section 2.2)."""
 
     ctc_weight: float = 0.0
-    """Weight of a CTC loss on the pooled frames; small models collapse without it."""
+    """Weight of a CTC loss of the decoder's tokens on the pooled frames."""
     character_ctc_weight: float = 0.0
-    """Weight of a character CTC on the frames before the pool; small models start sooner."""
+    """Weight of a character CTC on the frames before the pool. Small models learn letters first:
+    without any CTC their codes collapse."""
     upper_character_ctc_weight: float = 0.0
     """Weight of a character CTC on the last encoder layer, unpooled to 50 Hz."""
     quantize: bool = True
