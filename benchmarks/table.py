@@ -159,7 +159,7 @@ ROWS = (
     ),
     Row(
         result="bulk_tokenization",
-        what="recordings to code shards, demo tokenizer, short clips",
+        what="recordings to code shards, demo tokenizer, short clips, core-seconds",
         peer="plain loop over batches of 16 padded to 30 s, same model",
         command="python benchmarks/bulk_tokenization.py",
         ratio=_speedup,
@@ -170,7 +170,7 @@ ROWS = (
         result="bulk_tokenization_joined",
         what="the same, clips joined",
         peer="the same",
-        command="python benchmarks/bulk_tokenization.py --join-s 12",
+        command="python benchmarks/bulk_tokenization.py --join-s 13",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.0f} s clips",
