@@ -34,7 +34,7 @@ def missing_keys(report: Mapping[str, Any]) -> list[str]:
     return missing + [f"seconds.{name}" for name, s in report["seconds"].items() if not s > 0]
 
 
-def at(report: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+def at(report: Any, path: str) -> Any:
     """The part of a report at a dotted path; empty where there is none."""
     for name in path.split("."):
         report = report.get(name, {})

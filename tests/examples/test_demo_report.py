@@ -6,7 +6,6 @@ from html.parser import HTMLParser
 import pytest
 
 from examples.quickstart import charts, report
-from examples.quickstart.bars import held_against_bars
 from examples.quickstart.page import build_page
 from examples.quickstart.page_data import PageData
 from examples.quickstart.runner import Demo, Done
@@ -203,82 +202,6 @@ def test_a_page_of_a_text_tells_of_that_text():
     usual = build_page(PageData(report=make_report()))
     assert "60,000 documents" in usual
     assert "stand in the text corpus only" in usual
-
-
-def lower(part, key, value):
-    """A change of one figure of a report."""
-
-    def change(found):
-        for name in part[:-1]:
-            found = found[name]
-        found[part[-1]][key] = value
-
-    return change
-
-
-CLOZE = ("evaluation", "model", "cloze")
-FALLS = {
-    "Speech tokenizer: word errors, held-out sentences": lower(
-        ["speech_tokenizer"], "wer_vq", 0.13
-    ),
-    "Speech tokenizer: word errors, held-out voice": lower(
-        ["speech_tokenizer"], "wer_held_out_voice", 0.19
-    ),
-    "Speech tokenizer: codebook use": lower(["speech_tokenizer"], "codebook_usage", 0.79),
-    "Text-to-token: word errors beyond real codes, sentences": lower(
-        ["text_to_token"], "wer", 0.13
-    ),
-    "Text-to-token: word errors beyond real codes, word windows": lower(
-        ["text_to_token"], "wer_windows", 0.19
-    ),
-    "S→T, Topic-StoryCloze": lower([*CLOZE, "topic", "s2t"], "accuracy", 0.84),
-    "S→T, Topic-StoryCloze, above the control": lower(
-        ["evaluation", "control", "cloze", "topic", "s2t"], "accuracy", 0.75
-    ),
-    "S→T, StoryCloze": lower([*CLOZE, "story", "s2t"], "accuracy", 0.74),
-    "T→S by PMI, Topic-StoryCloze": lower([*CLOZE, "topic", "t2s"], "accuracy", 0.74),
-    "T→T, Topic-StoryCloze: neither too hard nor too easy": lower(
-        [*CLOZE, "topic", "t2t"], "accuracy", 0.99
-    ),
-    "Items of each cloze task": lower([*CLOZE, "story", "s2t"], "n", 499),
-    "The whole chain on this machine": lower(["seconds"], "speech", 1200.0),
-}
-
-
-def test_all_bars_can_be_met():
-    assert {bar["name"]: bar["met"] for bar in held_against_bars(make_report())} == dict.fromkeys(
-        FALLS, True
-    )
-
-
-@pytest.mark.parametrize("name", FALLS)
-def test_every_bar_can_fall(name):
-    worse = make_report()
-    FALLS[name](worse)
-    assert [bar["name"] for bar in held_against_bars(worse) if not bar["met"]] == [name]
-
-
-@pytest.mark.parametrize(
-    ("arm", "task", "direction"),
-    [("model", "topic", "s2t"), ("control", "topic", "s2t"), ("model", "topic", "t2s"),
-     ("model", "topic", "t2t"), ("model", "story", "s2t")],
-)  # fmt: skip
-def test_every_task_that_is_judged_needs_its_items(arm, task, direction):
-    worse = make_report()
-    worse["evaluation"][arm]["cloze"][task][direction]["n"] = 499
-    fallen = [bar for bar in held_against_bars(worse) if not bar["met"]]
-    assert [(bar["name"], bar["value"]) for bar in fallen] == [("Items of each cloze task", "499")]
-
-
-def test_time_is_a_bar_only_where_it_applies():
-    def names(precision, seconds):
-        found = make_report() | {"machine": {"precision": precision}, "seconds": {"a": seconds}}
-        return {bar["name"]: bar["met"] for bar in held_against_bars(found)}
-
-    name = "The whole chain on this machine"
-    assert name not in names("fp32", 10)
-    assert names("bf16", 1200)[name]
-    assert not names("bf16", 1201)[name]
 
 
 def test_seeds_are_averaged():
