@@ -14,17 +14,23 @@ def expect_no_space(path: Path, job: Callable[[], Any], capsys: pytest.CaptureFi
     """Run `job`, which must fail at `path` in one line, leave nothing there and exit with 2."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.temporary_beside(path)
-    for run_as_tool in (False, True):
+    for fails in (_raises, expect_one_line):
         temporary.symlink_to("/dev/full")
-        if run_as_tool:
-            with pytest.raises(SystemExit, match="2"):
-                cli.run(job)
-            said = capsys.readouterr().err
-            assert said.count("error: no disk space left while writing") == 1
-            assert "Traceback" not in said
-        else:
-            with pytest.raises(OSError, match="No space left") as raised:
-                job()
-            assert raised.value.errno == errno.ENOSPC
+        fails(job, capsys)
         assert not path.exists()
         assert not temporary.is_symlink()
+
+
+def _raises(job: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="No space left") as raised:
+        job()
+    assert raised.value.errno == errno.ENOSPC
+
+
+def expect_one_line(job: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """Run `job`, which must say on one line that the disk is full, and exit with 2."""
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(job)
+    said = capsys.readouterr().err
+    assert said.count("error: no disk space left while writing") == 1
+    assert "Traceback" not in said

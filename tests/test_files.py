@@ -1,5 +1,7 @@
 import errno
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -94,15 +96,15 @@ def test_a_folder_is_synced_and_takes_the_place_of_another(tmp_path, monkeypatch
     assert synced[-1] == tmp_path.stat().st_ino
 
 
-def test_two_folders_swap_names_in_one_step(tmp_path, monkeypatch):
+def test_two_folders_swap_names_in_one_step(monkeypatch):
     """No rename takes part, so there is no instant without a folder of that name."""
-    new, target = two_folders(tmp_path)
-    if not files._exchange(new, target):
-        pytest.skip("this file system cannot exchange two names")
-    assert [(path / "deep/a").read_text() for path in (new, target)] == ["old", "new"]
-    monkeypatch.setattr(os, "rename", None)
-    files.replace_folder(new, target)
-    assert (target / "deep/a").read_text() == "old"
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:  # NFS cannot; a tmpfs can
+        new, target = two_folders(Path(place))
+        assert files._exchange(new, target)
+        assert [(path / "deep/a").read_text() for path in (new, target)] == ["old", "new"]
+        monkeypatch.setattr(os, "rename", None)
+        files.replace_folder(new, target)
+        assert (target / "deep/a").read_text() == "old"
 
 
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What is asked of the demo, and whether a run met it. Fixed before any result was seen."""
+"""What the project asks of the demo, and whether a run met it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,8 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     model = report["evaluation"]["model"]["cloze"]
     control = report["evaluation"]["control"]["cloze"]
     heard, heard_control = model["topic"]["s2t"], control["topic"]["s2t"]
-    spoken = model["topic"]["t2s"]
+    spoken, read, story = model["topic"]["t2s"], model["topic"]["t2t"], model["story"]["s2t"]
+    items = min(cell["n"] for cell in (heard, heard_control, spoken, read, story))
     bars = [
         at_most("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], 0.12),
         at_most("Speech tokenizer: word errors, held-out voice",
@@ -26,15 +27,15 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         at_least("S→T, Topic-StoryCloze", heard["accuracy"], 0.85),
         gain("S→T, Topic-StoryCloze, above the control",
               heard["accuracy"] - heard_control["accuracy"], 0.25),
-        at_least("S→T, StoryCloze", model["story"]["s2t"]["accuracy"], 0.75),
+        at_least("S→T, StoryCloze", story["accuracy"], 0.75),
         at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
         within("T→T, Topic-StoryCloze: neither too hard nor too easy",
-               model["topic"]["t2t"]["accuracy"], 0.80, 0.98),
+               read["accuracy"], 0.80, 0.98),
         {
             "name": "Items of each cloze task",
             "wanted": f"≥ {LEAST_ITEMS}",
-            "value": str(heard["n"]),
-            "met": heard["n"] >= LEAST_ITEMS,
+            "value": str(items),
+            "met": items >= LEAST_ITEMS,
         },
     ]  # fmt: skip
     if report["size"] == "demo" and report["machine"]["precision"] == "bf16":

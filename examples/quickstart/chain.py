@@ -77,7 +77,7 @@ def chain(size: DemoSize) -> list[Stage]:
     found = list(_BEFORE_THE_MODELS)
     found += [_language_model(arm, seed, size) for seed in size.seeds for arm in BLENDS]
     if size.without_vq:
-        # Behind what a smaller run has too, so that a larger one continues from it.
+        # Late, for a stage does not start afresh because of those behind it.
         found.append(
             Stage(
                 name="tokenizer_without_vq",

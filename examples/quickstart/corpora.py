@@ -44,7 +44,11 @@ def choose_text(demo: Demo) -> dict[str, Any]:
     counts = write_rejected(demo.path("text", "rejected.jsonl"), rejected)
     print(f"your text: {len(documents):,} documents; rejected: {describe_counts(counts)}")
     if len(documents) < 2:
-        raise DataError(f"{', '.join(demo.text)}: {len(documents)} usable documents; give more")
+        why = f", the first: {rejected[0].detail or rejected[0].reason}" if rejected else ""
+        raise DataError(
+            f"{', '.join(demo.text)}: {len(documents)} usable documents (rejected: "
+            f"{describe_counts(counts)}{why}); give more"
+        )
     every = min(_VALID_ONE_IN, len(documents))
     train = [document for n, document in enumerate(documents) if n % every]
     _write(demo.path("text", "train.parquet"), train)

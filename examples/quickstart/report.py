@@ -20,7 +20,6 @@ _DOCUMENTS_READ, _DOCUMENTS_SHOWN = 24, 3
 def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[str, Any]:
     """The contents of report.json."""
     codes, made = done["codes"], done["text_to_token"]
-    without = done.get("tokenizer_without_vq", {}).get("validation", {})
     report = {
         "size": demo.size.name,
         "text": list(demo.text),
@@ -30,21 +29,12 @@ def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[s
         "seconds": dict(seconds),
         "world": done["storyworld"],
         "speech": done["speech"],
-        "speech_tokenizer": {
-            "wer_vq": codes["sentences"]["wer"],
-            "wer_no_vq": without.get("wer sentences"),
-            "wer_held_out_voice": codes["held-out-voice"]["wer"],
-            "wer_windows": codes["windows"]["wer"],
-            "codebook_usage": codes["sentences"]["codebook_usage"],
-            "perplexity": codes["sentences"]["perplexity"],
-            "num_codes": demo.size.num_codes,
-            "frame_rate_hz": _frame_rate(demo),
-        },
+        "speech_tokenizer": _speech_tokenizer(demo, done),
         "text_to_token": {
-            "wer": made["sentences"]["wer"],
-            "wer_real_codes": codes["sentences"]["wer"],
-            "wer_windows": made["windows"]["wer"],
-            "wer_real_codes_windows": codes["windows"]["wer"],
+            **_word_errors("wer", made["sentences"]),
+            **_word_errors("wer_real_codes", codes["sentences"]),
+            **_word_errors("wer_windows", made["windows"]),
+            **_word_errors("wer_real_codes_windows", codes["windows"]),
             "parameters": made["parameters"],
         },
         "interleave": done["interleaving"],
@@ -52,9 +42,36 @@ def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[s
         "evaluation": _evaluation(demo, done["evaluation"]),
     }
     if demo.text:
-        report["text_to_token"]["wer_user_text"] = done["interleaving"]["wer"]
+        spans = done["interleaving"]
+        report["text_to_token"] |= {
+            "wer_user_text": spans["wer"],
+            "wer_user_text_n": spans.get("wer_n"),
+        }
     report["bars"] = held_against_bars(report) if demo.size.has_bars and not demo.text else []
     return report
+
+
+def _word_errors(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """A word error rate, and beside it the number of recordings or texts that it is of."""
+    return {name: figures["wer"], f"{name}_n": figures["records"]}
+
+
+def _speech_tokenizer(demo: Demo, done: Done) -> dict[str, Any]:
+    """Figures of every test set; None for a codebook-less training that was not part of the run."""
+    from megatron_speech.recipes import speech_tokenizer
+
+    codes, facts = done["codes"], {}
+    without = done.get("tokenizer_without_vq", {}).get("validation", {})
+    most = speech_tokenizer.RECIPES[demo.size.recipes[0]]().data.valid_samples
+    for name, suffix in (("sentences", ""), ("held-out-voice", "_held_out_voice"),
+                         ("windows", "_windows")):  # fmt: skip
+        found, bare = codes[name], without.get(f"wer {name}")
+        facts |= _word_errors(f"wer{suffix}" if suffix else "wer_vq", found)
+        facts[f"wer_no_vq{suffix}"] = bare
+        facts[f"wer_no_vq{suffix}_n"] = None if bare is None else min(found["records"], most)
+        facts[f"codebook_usage{suffix}"] = found["codebook_usage"]
+        facts[f"perplexity{suffix}"] = found["perplexity"]
+    return {**facts, "num_codes": demo.size.num_codes, "frame_rate_hz": _frame_rate(demo)}
 
 
 def _frame_rate(demo: Demo) -> float:

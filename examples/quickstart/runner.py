@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart.sizes import DemoSize
+from megatron_speech.corpus.sources import find_texts, fingerprint_inputs
 from megatron_speech.files import fingerprint_of, read_json, write_json
 
 Figures = dict[str, Any]
@@ -32,11 +33,13 @@ class Demo:
         return self.output.joinpath(*parts)
 
     def identity(self) -> str:
-        """Fingerprint of what every stage depends on: precision, and the user's text."""
-        sizes = [
-            (name, Path(name).stat().st_size if Path(name).exists() else -1) for name in self.text
-        ]
-        return fingerprint_of(self.machine["precision"], repr(sizes))
+        """Fingerprint of what every stage depends on: precision, and the user's text.
+
+        Raises:
+            DataError: there is no such text.
+        """
+        texts = fingerprint_inputs(find_texts(self.text)) if self.text else []
+        return fingerprint_of(self.machine["precision"], repr(texts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,12 +55,10 @@ def opening(data: PageData) -> str:
 
 def _chain_captions(report: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     speech, tokenizer = report["speech"], report["speech_tokenizer"]
+    world, documents = report["world"], "text_documents" if report["text"] else "documents"
     t2t, mixed, lm = report["text_to_token"], report["interleave"], report["pretraining"]
     return {
-        "world": (
-            f"{thousands(report['world']['documents'])} documents",
-            report["world"].get("name", ""),
-        ),
+        "world": (f"{thousands(world[documents])} documents", world.get("name", "")),
         "audio": (
             f"{thousands(speech['utterances'])} utterances",
             f"{speech['hours']:.1f} h, {speech['voices']} voices",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from examples.quickstart.tables import (
     settings_table,
     thousands,
 )
+from megatron_speech.rejected import describe_counts
+
+_TEST_SETS = {
+    "": "held-out sentences",
+    "_held_out_voice": "held-out voice",
+    "_windows": "word windows",
+}
+"""Ends of the names of the speech tokenizer's figures, and what they are measured on."""
 
 
 def figure(value: str, caption: str, css: str = "") -> str:
@@ -24,15 +33,17 @@ def figure(value: str, caption: str, css: str = "") -> str:
 def tokenizer(data: PageData) -> str:
     """Error rates and the use of the codebook."""
     facts = data.report["speech_tokenizer"]
-    shown = [
-        figure(percent(facts["wer_vq"]), "word errors, held-out sentences", "speech"),
-        figure(percent(facts["wer_held_out_voice"]), "word errors, held-out voice", "speech"),
-    ]
-    if facts.get("wer_no_vq") is not None:
-        shown.append(figure(percent(facts["wer_no_vq"]), "the same recipe without the codebook"))
-    used = percent(facts["codebook_usage"], 0)
-    shown.append(figure(used, f"of {thousands(facts['num_codes'])} codes in use"))
-    shown.append(figure(f"{facts['perplexity']:.0f}", "perplexity of the codes"))
+    kinds = thousands(facts["num_codes"])
+    shown = []
+    for suffix, place in _TEST_SETS.items():
+        key, bare = f"wer{suffix}" if suffix else "wer_vq", facts.get(f"wer_no_vq{suffix}")
+        shown.append(figure(percent(facts[key]), f"word errors, {place}", "speech"))
+        if bare is not None:
+            shown.append(figure(percent(bare), f"{place}, the same recipe without the codebook"))
+    for suffix, place in list(_TEST_SETS.items())[:2]:
+        used, perplexity = facts[f"codebook_usage{suffix}"], facts[f"perplexity{suffix}"]
+        shown.append(figure(percent(used, 0), f"of {kinds} codes in use, {place}"))
+        shown.append(figure(f"{perplexity:.0f}", f"perplexity of the codes, {place}"))
     histogram = charts.usage_histogram(data.code_counts, "How often each code occurs")
     curves = _curves(
         data, ("speech_tokenizer",), "asr loss", {"speech_tokenizer": ("ASR", "model")}
@@ -58,9 +69,13 @@ def text_to_token(data: PageData) -> str:
             rows.append((f"{name}, real speech", real, percent(real), "speech"))
     picture = charts.horizontal_bars(rows, "Word error rates of generated and real codes")
     own = facts.get("wer_user_text")
+    note = (
+        ""
+        if own is None
+        else f"<p>Word errors of the codes made for your text: {percent(own)}.</p>"
+    )
     names = {"text_to_token": ("", "third")}
     curve = _curves(data, ("text_to_token",), "speech loss", names, "Loss on codes")
-    note = f"<p>Word errors of the codes made for your text: {percent(own)}.</p>" if own else ""
     return (
         "<p>A small language model writes the codes that a voice would have produced, straight "
         "from text and without any audio. The recogniser should read them as well as real codes. "
@@ -90,14 +105,22 @@ def documents(data: PageData) -> str:
         figure(percent(facts["speech_word_fraction"]), "of their words became speech", "speech"),
         figure(thousands(facts["speech_tokens"]), "speech tokens", "speech"),
         figure(thousands(facts["text_tokens"]), "text tokens", "text"),
+        figure(percent(facts["wer"]), f"word errors, read back from {_spans(facts)}", "speech"),
     ]
+    rejected = describe_counts(facts["rejected"])
     return (
         "<p>Spans of words, their lengths drawn from a Poisson distribution of mean 10 and cut "
         "anywhere, are spoken until three words in ten are. The last span of a document keeps its "
-        "length, which counts in documents as short as these. The model sees codes where the words "
-        "below are coloured, never the words themselves.</p>"
+        "length, which counts where documents are short. The model sees codes where the words "
+        "below are coloured, never the words themselves. Spans whose codes were rejected, and that "
+        f"stayed text: {escape(rejected)}.</p>"
         f'<div class="figures">{"".join(figures)}</div><div class="card">{"".join(shown)}</div>'
     )
+
+
+def _spans(facts: Mapping[str, Any]) -> str:
+    n = facts.get("wer_n")
+    return "the spans" if n is None else f"{thousands(n)} spans"
 
 
 def training(data: PageData) -> str:
@@ -133,11 +156,13 @@ def answers(data: PageData) -> str:
     table = qa_table(data.report["evaluation"])
     if not table:
         return ""
-    return (
-        "<p>Closed-book questions about facts that stand in the text corpus only and were never "
-        "spoken in training. At this size few facts cross from text to speech: shown for what it "
-        f"is, with no bar.</p>{table}"
+    where = (
+        "StoryWorld's corpus, which your text replaced in this run: the model has not read them."
+        if data.report["text"]
+        else "the text corpus only and were never spoken in training. At this size few facts cross "
+        "from text to speech: shown for what it is, with no bar."
     )
+    return f"<p>Closed-book questions about facts that stand in {where}</p>{table}"
 
 
 def time_and_machine(data: PageData) -> str:

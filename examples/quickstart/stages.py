@@ -197,7 +197,7 @@ def interleaving(demo: Demo, done: Done) -> Figures:
     )
     keys = ("documents", "speech_word_fraction", "text_tokens", "speech_tokens", "spans")
     return {**{key: facts[key] for key in keys}, "rejected": facts["rejected"],
-            "wer": read["codes"]["wer"]}  # fmt: skip
+            "wer": read["codes"]["wer"], "wer_n": read["codes"]["records"]}  # fmt: skip
 
 
 def language_model(arm: str, seed: int):
@@ -230,12 +230,12 @@ def language_model(arm: str, seed: int):
         from megatron_speech.training.reporting import read_metrics
 
         losses = read_metrics(demo.path(name, "run"), "valid")[-1]
-        tokens = int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"])
+        windows = int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"])
         return {
             "text_loss": losses.get("text loss"),
             "speech_loss": losses.get("speech loss"),
             "parameters": export.parameters,
-            "windows": tokens,
+            "windows": windows,
         }
 
     return run

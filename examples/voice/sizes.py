@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from examples.quickstart import sizes
+
 MODES = ("text", "direct", "guided", "streaming")
 """Ways of answering that the model is fine-tuned for."""
 SHARES = {"text": 0.3, "direct": 0.25, "guided": 0.15, "streaming": 0.3}
@@ -52,15 +54,7 @@ SMOKE = VoiceSize(
     dialogues=60,
     items=2,
     longest_answer=30,
-    # What twenty steps of a text-to-token model speak passes no gate.
-    generation_flags=(
-        "--temperature=1.0",
-        "--most-seconds-per-character=0.05",
-        "--extra-seconds=0.5",
-        "--least-seconds-per-character=0.0",
-        "--most-loop-seconds=60",
-        "--least-different-pairs=0",
-    ),
+    generation_flags=sizes.SMOKE.generation_flags,  # of the same text-to-token model
     has_bars=False,
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
-    from .context import Result
+    from .context import Figure, Result
 
 Direction = Literal["t2t", "s2t", "s2s", "t2s"]
 
@@ -98,12 +98,15 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def print_table(results: Sequence["Result"], title: str) -> None:
-    """Print every figure with n and standard error; the headline rule is marked by a star."""
+    """Print every figure with n and standard error; the headline rule is marked by a star.
+
+    The rules of a result are measured on the same n items.
+    """
     from rich.console import Console
     from rich.table import Table
 
     rules = list(dict.fromkeys(rule for result in results for rule in result.rules))
-    table = Table(title=title)
+    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns do
     table.add_column("task")
     table.add_column("direction")
     table.add_column("accuracy", justify="right")
@@ -113,7 +116,7 @@ def print_table(results: Sequence["Result"], title: str) -> None:
     for result in results:
         figure = result.headline
         shown = [
-            f"{result.rules[rule].accuracy:.3f}{'*' if rule == result.rule else ' '}"
+            f"{_share(result.rules[rule])}{'*' if rule == result.rule else ' '}"
             if rule in result.rules
             else ""
             for rule in rules
@@ -121,10 +124,14 @@ def print_table(results: Sequence["Result"], title: str) -> None:
         table.add_row(
             f"{result.task} {result.part}",
             result.direction,
-            f"{figure.accuracy:.3f} ± {figure.stderr:.3f}",
+            _share(figure),
             str(figure.n),
             *shown,
         )
     console = Console()
     console.print(table)
     console.print("direction: t text, s speech, context first; ± is one standard error; * headline")
+
+
+def _share(figure: "Figure") -> str:
+    return f"{figure.accuracy:.3f}±{figure.stderr:.3f}"

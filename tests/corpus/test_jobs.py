@@ -85,9 +85,9 @@ def test_a_rejected_span_stays_text(world, done):
     table = pq.read_table(world / "corpus.parquet")
     document = documents_of(done[0] / "out")[3]
     assert '"doc-3/' in (done[0] / "out.rejected.jsonl").read_text()
-    speech = pq.read_table(done[0] / "out.spans.parquet", filters=[("document", "==", 3)])
-    if "speech" not in speech["modality"].to_pylist():
-        assert document == [*vocab.text.encode(table["text"][3].as_py()), vocab.eod_id]
+    spans = pq.read_table(done[0] / "out.spans.parquet", filters=[("document", "==", 3)])
+    assert set(spans["modality"].to_pylist()) == {"text"}
+    assert document == [*vocab.text.encode(table["text"][3].as_py()), vocab.eod_id]
 
 
 def test_two_workers_write_the_same_bytes(world, done, tmp_path):

@@ -43,14 +43,18 @@ def make_report() -> dict:
     }
     return {
         "size": "demo",
-        "world": {"name": "StoryWorld", "documents": 60000, "words": 2_100_000},
+        "text": [],
+        "world": {"name": "StoryWorld", "documents": 60000, "text_documents": 59400},
         "speech": {"utterances": 24000, "hours": 9.4, "voices": 9},
         "speech_tokenizer": {
             "wer_vq": 0.074,
-            "wer_no_vq": None,
             "wer_held_out_voice": 0.108,
+            "wer_windows": 0.132,
+            "wer_no_vq": None,
             "codebook_usage": 0.9,
+            "codebook_usage_held_out_voice": 0.86,
             "perplexity": 288.0,
+            "perplexity_held_out_voice": 251.0,
             "num_codes": 512,
             "frame_rate_hz": 12.5,
         },
@@ -65,6 +69,10 @@ def make_report() -> dict:
             "speech_word_fraction": 0.302,
             "text_tokens": 1_100_000,
             "speech_tokens": 1_900_000,
+            "spans": 52_000,
+            "rejected": {"loop": 136, "no_end": 8},
+            "wer": 0.171,
+            "wer_n": 400,
         },
         "pretraining": {
             "text_loss": 1.21,

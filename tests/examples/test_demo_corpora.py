@@ -63,6 +63,17 @@ def test_text_that_is_not_enough(demo, tmp_path, texts):
         corpora.choose_text(replace(demo, text=(str(source),)))
 
 
+def test_a_missing_column_is_named(demo, tmp_path):
+    source = tmp_path / "mine.jsonl"
+    source.write_text('{"id": 1, "story": "Once."}\n' * 3)
+    table = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"id": ["a"], "story": ["Once."]}), table)
+    with pytest.raises(DataError, match="has no column 'text'; it has id, story"):
+        corpora.choose_text(replace(demo, text=(str(table),)))
+    with pytest.raises(DataError, match=r"no_such_key, the first: 'text' is missing; keys: \['id"):
+        corpora.choose_text(replace(demo, text=(str(source),)))
+
+
 def test_text_that_is_not_there(demo, tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         corpora.choose_text(replace(demo, text=(str(tmp_path / "none.jsonl"),)))

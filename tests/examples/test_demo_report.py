@@ -6,11 +6,13 @@ from html.parser import HTMLParser
 import pytest
 
 from examples.quickstart import charts, report
-from examples.quickstart.bars import held_against_bars
 from examples.quickstart.page import build_page
 from examples.quickstart.page_data import PageData
-from examples.quickstart.report import for_programs
+from examples.quickstart.runner import Demo, Done
+from examples.quickstart.sizes import SIZES
 from examples.quickstart.tables import percent, seconds_text, thousands
+from tests.corpus.samples import write_codes
+from tests.examples.documented_keys import missing_keys
 from tests.examples.sample_report import DIRECTIONS, make_page_data, make_report
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -95,51 +97,111 @@ def test_page_without_samples(page):
     assert 'id="results"' in bare
 
 
-def test_report_has_the_documented_keys():
-    found = for_programs(make_report())
-    expected = {
-        "speech_tokenizer": "wer_vq wer_no_vq wer_held_out_voice codebook_usage perplexity",
-        "text_to_token": "wer wer_real_codes wer_windows wer_real_codes_windows",
-        "interleave": "documents speech_word_fraction text_tokens speech_tokens",
-        "pretraining": "text_loss speech_loss",
-    }
-    for part, keys in expected.items():
-        assert set(keys.split()) <= found[part].keys()
+def read(wer: float) -> dict:
+    return {"wer": wer, "records": 300, "codebook_usage": 10 * wer, "perplexity": 1000 * wer}
+
+
+def made_up_figures(size) -> Done:
+    """What the stages of a run of this size come to."""
+    codes = {"sentences": read(0.03), "windows": read(0.05), "held-out-voice": read(0.07)}
+    found = make_report()["evaluation"]
+    done = Done(
+        storyworld={"name": "StoryWorld", "documents": 100, "text_documents": 99},
+        speech={"utterances": 30, "hours": 0.1, "voices": 10},
+        codes=codes,
+        text_to_token={"sentences": read(0.04), "windows": read(0.06), "parameters": 10},
+        interleaving=make_report()["interleave"],
+        evaluation={arm: {str(seed): found[arm] for seed in size.seeds} for arm in found},
+    )
+    if size.without_vq:
+        bare = {"wer sentences": 0.01, "wer windows": 0.02, "wer held-out-voice": 0.03}
+        done["tokenizer_without_vq"] = {"validation": bare}
+    run = {"text_loss": 1.0, "speech_loss": 2.0, "parameters": 10, "windows": 5}
+    for arm in found:
+        for seed in size.seeds:
+            done[arm if len(size.seeds) == 1 else f"{arm}-{seed}"] = run
+    return done
+
+
+@pytest.fixture
+def build(tmp_path):
+    """Makes the report of a run of a size from made-up figures of its stages."""
+    write_codes(tmp_path / "codes" / "sentences" / "a.parquet")
+
+    def build(size="demo", text=()):
+        machine = {"processor": "Example", "cores": 2, "precision": "bf16"}
+        demo = Demo(size=SIZES[size], output=tmp_path, machine=machine, text=text)
+        return report.build_report(demo, made_up_figures(SIZES[size]), {"speech": 60.0})
+
+    return build
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_report_has_the_documented_keys(build, size):
+    found = report.for_programs(build(size))
+    assert missing_keys(found) == []
+    assert bool(found["bars"]) == (size != "smoke")
     for arm in ("model", "control"):
-        for task in ("topic", "story"):
-            for direction in DIRECTIONS:
-                result = found["evaluation"][arm]["cloze"][task][direction]
-                assert {"accuracy", "n", "stderr", "rules"} <= result.keys()
-                assert set(result["rules"]) == {"total", "per_token", "pmi"}
+        tasks = found["evaluation"][arm]["cloze"]
         for direction in DIRECTIONS:
-            tasks = found["evaluation"][arm]["cloze"]
             assert tasks[direction] == tasks["topic"][direction]
+    del found["pretraining"]["text_loss"]
+    assert missing_keys(found) == ["pretraining.text_loss"]
 
 
-def test_bars_are_told_apart():
-    met = {bar["name"]: bar["met"] for bar in held_against_bars(make_report())}
-    assert all(met.values())
-    worse = make_report()
-    worse["speech_tokenizer"]["wer_vq"] = 0.13
-    worse["text_to_token"]["wer_windows"] = 0.19
-    worse["evaluation"]["control"]["cloze"]["topic"]["s2t"]["accuracy"] = 0.75
-    fallen = {bar["name"] for bar in held_against_bars(worse) if not bar["met"]}
-    assert fallen == {
-        "Speech tokenizer: word errors, held-out sentences",
-        "Text-to-token: word errors beyond real codes, word windows",
-        "S→T, Topic-StoryCloze, above the control",
-    }
+def test_every_error_rate_has_its_number_of_texts(build):
+    for size in SIZES:
+        found = build(size, ("mine.parquet",))
+        rates = [
+            (part, key)
+            for part in ("speech_tokenizer", "text_to_token", "interleave")
+            for key in found[part]
+            if key.startswith("wer") and not key.endswith("_n")
+        ]
+        assert len(rates) == 12
+        for part, key in rates:
+            assert (found[part][key] is None) == (found[part][f"{key}_n"] is None)
 
 
-def test_time_is_a_bar_only_where_it_applies():
-    def names(precision, seconds):
-        found = make_report() | {"machine": {"precision": precision}, "seconds": {"a": seconds}}
-        return {bar["name"]: bar["met"] for bar in held_against_bars(found)}
+def test_each_figure_of_the_tokenizer_is_of_its_own_test_set(build):
+    assert build("full")["speech_tokenizer"] == {
+        "wer_vq": 0.03, "wer_held_out_voice": 0.07, "wer_windows": 0.05,
+        "wer_vq_n": 300, "wer_held_out_voice_n": 300, "wer_windows_n": 300,
+        "wer_no_vq": 0.01, "wer_no_vq_held_out_voice": 0.03, "wer_no_vq_windows": 0.02,
+        "wer_no_vq_n": 300, "wer_no_vq_held_out_voice_n": 300, "wer_no_vq_windows_n": 300,
+        "codebook_usage": 0.3, "codebook_usage_held_out_voice": pytest.approx(0.7),
+        "codebook_usage_windows": 0.5,
+        "perplexity": 30, "perplexity_held_out_voice": pytest.approx(70), "perplexity_windows": 50,
+        "num_codes": 512, "frame_rate_hz": 12.5,
+    }  # fmt: skip
+    without = build("demo")["speech_tokenizer"]
+    assert without["wer_no_vq_held_out_voice"] is without["wer_no_vq_windows"] is None
 
-    name = "The whole chain on this machine"
-    assert name not in names("fp32", 10)
-    assert names("bf16", 1200)[name]
-    assert not names("bf16", 1201)[name]
+
+def test_the_page_shows_every_test_set_and_what_was_rejected(build):
+    shown = build_page(PageData(report=build("full"), documents=make_page_data().documents))
+    for text in (
+        "<b>3.0%</b>held-out voice, the same recipe without the codebook",
+        "<b>2.0%</b>word windows, the same recipe without the codebook",
+        "<b>70%</b>of 512 codes in use, held-out voice",
+        "<b>70</b>perplexity of the codes, held-out voice",
+        "<b>17.1%</b>word errors, read back from 400 spans",
+        "stayed text: 136 loop, 8 no_end.",
+    ):
+        assert text in shown
+
+
+def test_a_page_of_a_text_tells_of_that_text():
+    """StoryWorld's documents and facts were not what such a run read."""
+    own = {"name": "your text", "documents": 100_000, "text_documents": 535}
+    shown = build_page(PageData(report=make_report() | {"text": ["a.parquet"], "world": own}))
+    assert "535 documents" in shown
+    assert "100,000 documents" not in shown
+    assert "which your text replaced in this run: the model has not read them" in shown
+    assert "stand in the text corpus only" not in shown
+    usual = build_page(PageData(report=make_report()))
+    assert "60,000 documents" in usual
+    assert "stand in the text corpus only" in usual
 
 
 def test_seeds_are_averaged():

@@ -9,8 +9,8 @@ from examples.quickstart.demo import DemoConfig
 from examples.quickstart.machine import expected_seconds, measure_machine
 from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
 from examples.quickstart.sizes import BLENDS, SIZES, size_named
-from megatron_speech.errors import ConfigError
-from megatron_speech.files import read_json
+from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.files import fingerprint_of, read_json
 from megatron_speech.recipes import lm, speech_tokenizer
 
 
@@ -80,11 +80,38 @@ def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):
     assert done["c"]["pieces"] == 1
 
 
-def test_other_text_starts_everything_afresh(demo, tmp_path):
+@pytest.mark.parametrize("given", ["", "x.jsonl", "*.jsonl"])
+def test_other_text_starts_everything_afresh(demo, tmp_path, given):
+    """Whether a folder, a file or a pattern was given; an edit may leave the size as it was."""
+    place, calls = tmp_path / "texts", []
+    place.mkdir()
+    (place / "x.jsonl").write_text('{"text": "one"}\n')
+    (place / "notes.md").write_text("no corpus")
+    own = replace(demo, text=(str(place / given),))
+
+    def afresh(demo):
+        calls.clear()
+        run_stages([recorded("a", calls)], demo)
+        return calls == ["a"]
+
+    assert afresh(demo)
+    assert afresh(own)
+    (place / "notes.md").write_text("nor now, however long")
+    assert not afresh(own)
+    (place / "x.jsonl").write_text('{"text": "two"}\n')
+    assert afresh(own)
+
+
+def test_a_run_without_a_text_is_known_by_its_precision_alone(demo):
+    """Else runs that are finished would start afresh."""
+    assert demo.identity() == fingerprint_of("fp32", "[]")
+
+
+def test_a_text_that_is_not_there_stops_before_the_first_stage(demo):
     calls = []
-    run_stages([recorded("a", calls)], demo)
-    run_stages([recorded("a", calls)], replace(demo, text=(str(tmp_path / "x.parquet"),)))
-    assert calls == ["a", "a"]
+    with pytest.raises(DataError, match=r"none\.parquet does not exist"):
+        run_stages([recorded("a", calls)], replace(demo, text=("none.parquet",)))
+    assert calls == []
 
 
 @pytest.mark.parametrize("name", SIZES)

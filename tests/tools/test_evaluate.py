@@ -8,6 +8,8 @@ import pytest
 
 from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.evaluation.context import Figure, Result
+from megatron_speech.evaluation.run import print_table
 from megatron_speech.vocab import SpeechTextVocab
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tools import evaluate
@@ -50,6 +52,20 @@ def test_all_tasks(folder, monkeypatch, capsys):
     assert (figure["n"], figure["rule"]) == (1, "total")
     assert set(figure["rules"]) == {"total", "per_token", "pmi"}
     assert "cloze topic" in capsys.readouterr().out
+
+
+def test_every_share_in_the_table_has_its_standard_error(capsys):
+    """In a terminal of 80 columns."""
+    rules = {"total": Figure(accuracy=0.5, n=1871), "per_token": Figure(accuracy=0.75, n=1871),
+             "pmi": Figure(accuracy=0.25, n=1871)}  # fmt: skip
+    result = Result(task="cascade", part="topic", direction="s2t", headline=rules["pmi"],
+                    rule="pmi", rules=rules)  # fmt: skip
+    print_table([result], "runs/model")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "cascade" in line]
+    assert line.split() == [
+        "cascade", "topic", "s2t", "0.250±0.010", "1871", "0.500±0.012", "0.750±0.010",
+        "0.250±0.010*",
+    ]  # fmt: skip
 
 
 def test_without_a_tokenizer_only_cloze_runs(folder):

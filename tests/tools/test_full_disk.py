@@ -5,19 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from megatron_speech.corpus.assemble import assemble
 from megatron_speech.corpus.generate import generate
 from megatron_speech.corpus.plan import plan
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
-from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
+from megatron_speech.files import temporary_beside
+from megatron_speech.model import hf
 from tests.corpus.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
 from tests.corpus.samples import LookUpEngine, make_vocab, write_codes, write_corpus
-from tests.full_disk import expect_no_space
-from tools import build_dataset, tokenize_speech
+from tests.full_disk import expect_no_space, expect_one_line
+from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+from tests.tools.pretraining import TINY, write_data
+from tools import (
+    build_dataset,
+    build_vocab,
+    convert_checkpoint,
+    evaluate,
+    make_speech,
+    pretrain,
+    tokenize_speech,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,23 +88,7 @@ def test_build_dataset(world, tmp_path, kind, suffix, capsys):
 def recordings(tmp_path_factory):
     """Flags of tokenize_speech for six recordings, two to a shard, one of them silent."""
     folder = tmp_path_factory.mktemp("recordings")
-    torch.manual_seed(0)
-    config = SpeechTokenizerConfig(
-        d_model=32,
-        encoder_layers=2,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_layers=1,
-        decoder_attention_heads=2,
-        decoder_ffn_dim=64,
-        num_mel_bins=80,
-        vocab_size=300,
-        eos_token_id=0,
-        pooling_position=1,
-        quantize_position=1,
-        quantize_vocab_size=64,
-    )
-    SpeechTokenizer(SpeechTokenizerModel(config)).save_pretrained(folder / "tokenizer")
+    save_tiny_tokenizer(folder / "tokenizer")
     rows = []
     for number in range(6):
         path = folder / f"{number}.wav"
@@ -119,3 +111,66 @@ def test_tokenize_speech(recordings, tmp_path, file, capsys):
     tokenize(tmp_path / "a")
     tokenize(tmp_path / "b")
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "file", ["tokenizer.json", "tokenizer_config.json", "speech_text_vocab.json"]
+)
+def test_build_vocab(world, tmp_path, file, capsys):
+    flags = ["--input", str(world / "corpus.parquet"), "--train-bpe", "400", "--num-codes", "64"]
+
+    def build(folder: Path) -> None:
+        build_vocab.main([*flags, "--output", str(folder)])
+
+    expect_no_space(tmp_path / "a" / file, lambda: build(tmp_path / "a"), capsys)
+    build(tmp_path / "a")
+    build(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize("file", ["speech.json", "rejected.jsonl", "manifest.parquet"])
+def test_make_speech(tmp_path, file, capsys):
+    (tmp_path / "texts.jsonl").write_text('{"text": "Good morning."}\n{"text": "..."}\n')
+    flags = ["--texts", str(tmp_path / "texts.jsonl"), "--workers", "1"]
+
+    def speak(folder: Path) -> None:
+        make_speech.main([*flags, "--output-dir", str(folder)])
+
+    expect_no_space(tmp_path / "a" / file, lambda: speak(tmp_path / "a"), capsys)
+    speak(tmp_path / "a")
+    assert len(list((tmp_path / "a").rglob("*.flac"))) == 1
+
+
+def test_evaluate(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "evaluate_model", lambda config: {"cloze": {}})
+    given = {"model": "hf", "speech": "codes", "cloze": "c.jsonl", "output": tmp_path / "out.json"}
+    flags = [part for name, value in given.items() for part in (f"--{name}", str(value))]
+    expect_no_space(tmp_path / "out.json", lambda: evaluate.main(flags), capsys)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of one step."""
+    folder = tmp_path_factory.mktemp("trained")
+    steps = ["--train-iters", "1", "--lr-warmup-iters", "0"]
+    pretrain.main([*TINY, *write_data(folder), *steps, "--save", str(folder / "run")])
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "tokenizer.json", "config.json", "README.md"]
+)
+def test_export(trained, tmp_path, file, monkeypatch, capsys):
+    flags = ["megatron-to-hf", "--load", str(trained), "--hf", str(tmp_path / "hf")]
+    write = hf.write_shards
+
+    def full(folder: Path, *rest):
+        for place in (folder / file, temporary_beside(folder / file)):
+            place.symlink_to("/dev/full")
+        return write(folder, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hf, "write_shards", full)
+        expect_one_line(lambda: convert_checkpoint.main(flags), capsys)
+    assert list(tmp_path.iterdir()) == []
+    convert_checkpoint.main(flags)

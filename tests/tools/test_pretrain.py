@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from megatron_speech.errors import CheckpointError, ConfigError, DataError, VocabularyError
 from megatron_speech.model import hf
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.reporting import read_metrics
 from megatron_speech.vocab import SpeechTextVocab
 from tests.data.language_data import make_vocab, random_documents, write_dataset
 from tools import convert_checkpoint, pretrain
@@ -63,8 +67,32 @@ def test_run_leaves_checkpoint_log_config_and_vocabulary(run):
     assert wanted <= steps[0].keys()
     assert (save / "latest_checkpointed_iteration.txt").read_text() == "6\n"
     assert "hidden_size: 32" in (save / "run_config.yaml").read_text()
-    assert list((save / "tensorboard").iterdir())
     SpeechTextVocab.from_pretrained(save / "vocab")
+
+
+def test_tensorboard_has_megatrons_names(run):
+    """So that runs of both lie in one chart; the figures are those of metrics.jsonl."""
+    board = EventAccumulator(str(run[1] / "tensorboard")).Reload()
+    names = {"lm loss", "learning-rate", "batch-size", "grad-norm"}
+    assert names | {"lm loss validation"} <= set(board.Tags()["scalars"])
+    logged = read_metrics(run[1])
+    for name in names:
+        found = [(event.step, event.value) for event in board.Scalars(name)]
+        assert found == [(r["iteration"], pytest.approx(r[name], rel=1e-6)) for r in logged]
+
+
+def test_two_processes_train_as_one(run, data, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*torchrun, "--nproc-per-node", "2", str(pretrain.__file__), *TINY, *data]
+    command += ["--save", str(tmp_path / "two"), "--train-iters", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = read_metrics(run[1])[:3], read_metrics(tmp_path / "two")
+    assert [record["iteration"] for record in two] == [1, 2, 3]
+    for name in ("lm loss", "text loss", "speech loss", "grad-norm", "consumed samples"):
+        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-4), name
+    export = ["megatron-to-hf", "--load", str(tmp_path / "two"), "--hf", str(tmp_path / "hf")]
+    assert convert_checkpoint.main(export).iteration == 3
 
 
 def test_the_speech_tokenizer_of_the_data_goes_with_the_model(run, folder, data, vocab, tmp_path):

@@ -4,14 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import CheckpointError, DataError
-from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
+from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
 GOOD, SIZE = 10, 4
@@ -19,27 +17,7 @@ GOOD, SIZE = 10, 4
 
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory) -> Path:
-    torch.manual_seed(0)
-    config = SpeechTokenizerConfig(
-        d_model=32,
-        encoder_layers=2,
-        encoder_attention_heads=2,
-        encoder_ffn_dim=64,
-        decoder_layers=1,
-        decoder_attention_heads=2,
-        decoder_ffn_dim=64,
-        num_mel_bins=80,
-        mel_dynamic_range="fixed",
-        vocab_size=300,
-        eos_token_id=0,
-        init_std=0.2,
-        pooling_position=1,
-        quantize_position=1,
-        quantize_vocab_size=64,
-    )
-    folder = tmp_path_factory.mktemp("tokenizer")
-    SpeechTokenizer(SpeechTokenizerModel(config)).save_pretrained(folder)
-    return folder
+    return save_tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")

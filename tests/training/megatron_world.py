@@ -101,7 +101,8 @@ def fast_cases() -> list[Case]:
 
 def deviation(found: dict, expected: dict, name: str) -> float:
     """Largest relative difference of a metric over the steps."""
-    pairs = zip(found["steps"], expected["steps"], strict=False)
+    assert len(found["steps"]) == STEPS
+    pairs = zip(found["steps"], expected["steps"], strict=True)
     return max(abs(a[name] - b[name]) / abs(b[name]) for a, b in pairs)
 
 
