@@ -49,8 +49,8 @@ class SpeechTokenizerConfig:
     eos_token_id: int = 50257
     """Token that ends a text; set from the text tokenizer in training."""
     ctc_head: bool = False
-    """A linear CTC output beside the decoder, on the pooled frames; training sets it from the weight
-    of its loss."""
+    """A linear CTC output beside the decoder, on the pooled frames; training sets it where the
+    loss has a weight."""
     asr_decoding: Literal["attention", "ctc"] = "attention"
     """How text is read off: by the decoder, token by token, or by the CTC output in one pass."""
     init_std: float = 0.02
