@@ -214,7 +214,7 @@ class AsrDataset:
         if row.duration_s > limit_s:
             return Rejected(row.id, "too_long", f"{row.duration_s:.1f} s, at most {limit_s:g} s")
         room = self.config.max_target_positions - len(self.text.prompt(row.language)) - 1
-        if len(row.text) > room and len(self.text.encode(row.text)) > room:
+        if not self.text.fits(row.text, room):
             return Rejected(row.id, "text_too_long", f"more than {room} tokens")
         return None
 
