@@ -34,7 +34,7 @@ class FiniteScalarQuantizer(Quantizer):
         self.project_in = nn.Linear(config.d_model, len(self.levels))
         self.project_out = nn.Linear(len(self.levels), config.d_model)
         self.register_buffer("ema_count", torch.zeros(self.num_codes))
-        self._pending: list[torch.Tensor] = []
+        self._pending = []
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""

@@ -167,6 +167,11 @@ class AsrObjective:
         assert model.encoder.quantizer is not None
         return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
 
+    def drop_step(self, model: SpeechTokenizerModel) -> None:
+        """Leave the codebook as it is."""
+        if model.encoder.quantizer is not None:
+            model.encoder.quantizer.drop()
+
     def evaluate(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
         """Word error rate, codebook use and perplexity on each validation set."""
         quantize = self._quantizes(model, iteration - 1)  # as the last step was trained

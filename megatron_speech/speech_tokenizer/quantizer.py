@@ -7,6 +7,7 @@ the number of ranks does not matter.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,6 +44,8 @@ class Quantizer(nn.Module, ABC):
 
     num_codes: int
     """Codes K; they are 0..K-1."""
+    _pending: list[Any]
+    """Statistics of each forward since the last update."""
 
     @abstractmethod
     def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -58,6 +61,10 @@ class Quantizer(nn.Module, ABC):
 
         Every rank must call it.
         """
+
+    def drop(self) -> None:
+        """Forget the statistics gathered since the last update: of a step that is not done."""
+        self._pending = []
 
     @abstractmethod
     def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
@@ -79,7 +86,7 @@ class VectorQuantizer(Quantizer):
         self.codebook.weight.requires_grad_(False)
         self.register_buffer("ema_count", torch.ones(self.num_codes))
         self.register_buffer("ema_weight", self.codebook.weight.detach().clone())
-        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pending = []
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
@@ -108,7 +115,7 @@ class VectorQuantizer(Quantizer):
         """Apply the statistics gathered since the last call; restart dead codes when due.
 
         `step` is 1 for the first update. Every rank must call it. Vectors that are not finite do
-        not count: the optimizer skips such a step, and a codebook would never recover from it.
+        not count: a codebook would never recover from them.
         """
         vectors, indices = self._take_pending()
         finite = vectors.isfinite().all(dim=1)
