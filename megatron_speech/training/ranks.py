@@ -1,4 +1,4 @@
-"""What all ranks of the ddp backend agree on. Every rank must call these."""
+"""What ranks of the ddp backend tell each other. Every rank must call these."""
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,15 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     value = torch.tensor([int(flag)], device=device)
     dist.all_reduce(value, op=dist.ReduceOp.MAX)
     return bool(value.item())
+
+
+def gather_objects[Value](value: Value) -> list[Value]:
+    """What each rank gives, in rank order."""
+    if not dist.is_initialized():
+        return [value]
+    gathered = [value] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def mean_over_ranks(metrics: Metrics, device: torch.device) -> Metrics:
