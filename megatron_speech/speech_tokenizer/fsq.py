@@ -75,7 +75,13 @@ class FiniteScalarQuantizer(Quantizer):
         return usage_metrics(self.ema_count)
 
     @torch.no_grad()
-    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
+    def initialise(
+        self,
+        vectors: torch.Tensor,
+        seed: int = 0,
+        rounds: int = 10,
+        positions: torch.Tensor | None = None,
+    ) -> None:
         """Project to the directions in which real vectors (N on this rank, D) vary most.
 
         Scaled to unit variance they fall on all levels alike; the way back is the least-squares
