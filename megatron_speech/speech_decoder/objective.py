@@ -100,6 +100,10 @@ class ReadBatches[Batch](ABC):
         """Nothing to add."""
         return {}
 
+    def drop_step(self, model: nn.Module) -> None:
+        """Nothing to forget."""
+        return
+
     def before_save(self) -> None:
         """Write down which recordings could not be read."""
         self._set_aside.write()

@@ -83,7 +83,8 @@ class SpeechTokenizerConfig:
     quantize_restart_interval: int | None = 100
     """Steps between restarts of dead codes; none never restarts."""
     quantize_restart_threshold: float | None = None
-    """Codes whose average count per step is below this are dead; none means decay**interval."""
+    """Codes whose average count per step is below this are dead; none means decay**interval, which
+    smoothing keeps an unused code above for one interval: it restarts after two."""
     quantize_encoder_only: bool = False
     """The model ends at the quantizer (a tokenizer for inference)."""
     quantize_causal_encoder: bool = False

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+import torch.distributed as dist
 
 from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
 from ..rejected import Rejected, count_reasons, describe_counts
+from ..training.ranks import gather_objects
 from .characters import character_ids
 from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features
@@ -214,28 +216,34 @@ class AsrDataset:
         if row.duration_s > limit_s:
             return Rejected(row.id, "too_long", f"{row.duration_s:.1f} s, at most {limit_s:g} s")
         room = self.config.max_target_positions - len(self.text.prompt(row.language)) - 1
-        if len(row.text) > room and len(self.text.encode(row.text)) > room:
+        if not self.text.fits(row.text, room):
             return Rejected(row.id, "text_too_long", f"more than {room} tokens")
         return None
 
     def _with_durations(self, rows: list[ManifestRow]) -> list[ManifestRow | Rejected]:
-        """Batches of like length need durations: what a manifest does not say, file headers do."""
-        if self.data.cache_features:
-            return list(rows)
+        """Batches of like length need durations: what a manifest does not say, file headers do.
+
+        Each rank reads its share of the headers.
+        """
         missing = [n for n, row in enumerate(rows) if not row.duration_s]
-        found = self._pool.map(self._with_duration, [rows[n] for n in missing])
         result: list[ManifestRow | Rejected] = list(rows)
-        if missing:
-            found = track(found, "reading lengths of recordings", len(missing), "clips")
-        for n, row in zip(missing, found, strict=True):
-            result[n] = row
-            if not isinstance(row, Rejected):
-                rows[n] = row
+        if self.data.cache_features or not missing:
+            return result
+        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        own = missing[rank::ranks]
+        found = self._pool.map(self._duration, [rows[n] for n in own])
+        found = list(track(found, "reading lengths of recordings", len(own), "clips"))
+        for part, durations in enumerate(gather_objects(found)):
+            for n, duration in zip(missing[part::ranks], durations, strict=True):
+                if isinstance(duration, Rejected):
+                    result[n] = duration
+                else:
+                    result[n] = rows[n] = replace(rows[n], duration_s=duration)
         return result
 
-    def _with_duration(self, row: ManifestRow) -> ManifestRow | Rejected:
+    def _duration(self, row: ManifestRow) -> float | Rejected:
         try:
-            return replace(row, duration_s=soundfile.info(row.path).duration)
+            return soundfile.info(row.path).duration
         except (soundfile.SoundFileError, OSError, TypeError) as error:
             found = self._load(row)  # says what is wrong as reading says it
             broken = isinstance(found, Rejected)

@@ -34,7 +34,7 @@ class FiniteScalarQuantizer(Quantizer):
         self.project_in = nn.Linear(config.d_model, len(self.levels))
         self.project_out = nn.Linear(len(self.levels), config.d_model)
         self.register_buffer("ema_count", torch.zeros(self.num_codes))
-        self._pending: list[torch.Tensor] = []
+        self._pending = []
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
@@ -75,7 +75,13 @@ class FiniteScalarQuantizer(Quantizer):
         return usage_metrics(self.ema_count)
 
     @torch.no_grad()
-    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
+    def initialise(
+        self,
+        vectors: torch.Tensor,
+        seed: int = 0,
+        rounds: int = 10,
+        positions: torch.Tensor | None = None,
+    ) -> None:
         """Project to the directions in which real vectors (N on this rank, D) vary most.
 
         Scaled to unit variance they fall on all levels alike; the way back is the least-squares

@@ -14,6 +14,7 @@ from .batch_plan import make_plan
 from .best import BestModel
 from .dataset import IGNORED, AsrBatch, AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
+from .quantizer import positions_over_ranks
 from .read_ahead import LazyBatches, ReadAhead
 from .set_aside import SetAside
 from .validation import evaluate_sets
@@ -114,9 +115,9 @@ class AsrObjective:
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
             assert model.encoder.quantizer is not None
-            vectors = self._collect_vectors(model, iteration)
+            vectors, positions = self._collect_vectors(model, iteration)
             seed, rounds = self.data.seed, self.config.kmeans_rounds
-            model.encoder.quantizer.initialise(vectors, seed, rounds)
+            model.encoder.quantizer.initialise(vectors, seed, rounds, positions)
 
     def loss(
         self, model: nn.Module, batch: AsrBatch, iteration: int
@@ -168,6 +169,11 @@ class AsrObjective:
         assert model.encoder.quantizer is not None
         return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
 
+    def drop_step(self, model: SpeechTokenizerModel) -> None:
+        """Leave the codebook as it is."""
+        if model.encoder.quantizer is not None:
+            model.encoder.quantizer.drop()
+
     def evaluate(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
         """Word error rate, codebook use and perplexity on each validation set."""
         quantize = self._quantizes(model, iteration - 1)  # as the last step was trained
@@ -185,15 +191,23 @@ class AsrObjective:
         self._reader.close()
 
     @torch.no_grad()
-    def _collect_vectors(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:
-        """Vectors of this rank's next batches, at least its share of `kmeans_vectors`."""
-        wanted, found, offset = self.config.kmeans_vectors / self.world_size, [], 0
-        while sum(len(vectors) for vectors in found) < wanted and offset < 10_000:
+    def _collect_vectors(
+        self, model: SpeechTokenizerModel, iteration: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of this rank's share of the next steps, and their positions among all ranks'.
+
+        As many steps as give `kmeans_vectors`: on any number of ranks the same vectors.
+        """
+        found, positions, total, offset = [], [], 0, 0
+        while total < self.config.kmeans_vectors and offset < 10_000:
             for batch in self.batches(iteration + offset):
                 hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
                 found.append(hidden[valid].float())
-            offset += 1
-        return torch.cat(found)
+            count = sum(len(vectors) for vectors in found[-self._micro_batches :])
+            in_step, step_total = positions_over_ranks(count, self.device)
+            positions.append(total + in_step)
+            total, offset = total + step_total, offset + 1
+        return torch.cat(found), torch.cat(positions)
 
     def _quantizes(self, model: SpeechTokenizerModel, iteration: int) -> bool:
         present = self.config.quantize and model.encoder.quantizer is not None

@@ -1,12 +1,13 @@
 """What quantizes: the interface, and vector quantization by an EMA codebook (paper section 2.2).
 
 Statistics are summed over all ranks and random choices are made from a generator seeded by the
-step over the vectors of all ranks in rank order, so that every rank holds the same codebook and
-the number of ranks does not matter.
+step over the vectors of all ranks in an order that ranks do not change, so that every rank holds
+the same codebook and the number of ranks does not matter.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -43,6 +44,8 @@ class Quantizer(nn.Module, ABC):
 
     num_codes: int
     """Codes K; they are 0..K-1."""
+    _pending: list[Any]
+    """Statistics of each forward since the last update."""
 
     @abstractmethod
     def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
@@ -59,9 +62,22 @@ class Quantizer(nn.Module, ABC):
         Every rank must call it.
         """
 
+    def drop(self) -> None:
+        """Forget the statistics gathered since the last update: of a step that is not done."""
+        self._pending = []
+
     @abstractmethod
-    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
-        """Start from real vectors (N on this rank, D); every rank must call it."""
+    def initialise(
+        self,
+        vectors: torch.Tensor,
+        seed: int = 0,
+        rounds: int = 10,
+        positions: torch.Tensor | None = None,
+    ) -> None:
+        """Start from real vectors (N on this rank, D); every rank must call it.
+
+        `positions` (N,) numbers them over all ranks; None is in rank order.
+        """
 
 
 class VectorQuantizer(Quantizer):
@@ -79,7 +95,7 @@ class VectorQuantizer(Quantizer):
         self.codebook.weight.requires_grad_(False)
         self.register_buffer("ema_count", torch.ones(self.num_codes))
         self.register_buffer("ema_weight", self.codebook.weight.detach().clone())
-        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pending = []
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
@@ -108,7 +124,7 @@ class VectorQuantizer(Quantizer):
         """Apply the statistics gathered since the last call; restart dead codes when due.
 
         `step` is 1 for the first update. Every rank must call it. Vectors that are not finite do
-        not count: the optimizer skips such a step, and a codebook would never recover from it.
+        not count: a codebook would never recover from them.
         """
         vectors, indices = self._take_pending()
         finite = vectors.isfinite().all(dim=1)
@@ -127,7 +143,13 @@ class VectorQuantizer(Quantizer):
         return metrics
 
     @torch.no_grad()
-    def initialise(self, vectors: torch.Tensor, seed: int = 0, rounds: int = 10) -> None:
+    def initialise(
+        self,
+        vectors: torch.Tensor,
+        seed: int = 0,
+        rounds: int = 10,
+        positions: torch.Tensor | None = None,
+    ) -> None:
         """Set the codebook by k-means over real vectors (N on this rank, D).
 
         Lloyd's rounds from randomly chosen vectors; an emptied cluster starts again at another
@@ -143,7 +165,7 @@ class VectorQuantizer(Quantizer):
                 f"k-means over {total} vectors cannot fill {self.num_codes} codes; raise "
                 "--kmeans-vectors or lower --quantize-vocab-size"
             )
-        centres = choose_vectors(vectors, self.num_codes, seed)
+        centres = choose_vectors(vectors, self.num_codes, seed, positions)
         counts = torch.ones(self.num_codes, device=vectors.device)
         for round_index in range(rounds):
             indices = nearest_codes(vectors, centres)
@@ -152,7 +174,8 @@ class VectorQuantizer(Quantizer):
             centres = sums / counts.clamp(min=1)[:, None]
             empty = (counts == 0).nonzero().flatten()
             if len(empty):
-                centres[empty] = choose_vectors(vectors, len(empty), seed + 1 + round_index)
+                again = seed + 1 + round_index
+                centres[empty] = choose_vectors(vectors, len(empty), again, positions)
         self.codebook.weight.copy_(centres)
         self.ema_count.copy_(counts.clamp(min=1) * self.num_codes / total)
         self.ema_weight.copy_(centres * self.ema_count[:, None])
@@ -176,26 +199,38 @@ class VectorQuantizer(Quantizer):
         return torch.cat([v for v, _ in pending]), torch.cat([i for _, i in pending])
 
 
-def choose_vectors(vectors: torch.Tensor, wanted: int, seed: int) -> torch.Tensor:
+def choose_vectors(
+    vectors: torch.Tensor, wanted: int, seed: int, positions: torch.Tensor | None = None
+) -> torch.Tensor:
     """Choose up to `wanted` rows at random, without repeats, from the rows of all ranks.
 
-    The result (n, D) is the same on every rank and does not depend on how rows are split.
+    `positions` (N,) numbers the rows over all ranks; None is in rank order. The result (n, D) is
+    the same on every rank and does not depend on how rows are split.
     """
-    sizes = [len(vectors)]
-    rank = 0
-    if _world_size() > 1:
-        gathered = [torch.zeros(1, dtype=torch.int64, device=vectors.device)] * _world_size()
-        gathered = [g.clone() for g in gathered]
-        own = torch.tensor([len(vectors)], dtype=torch.int64, device=vectors.device)
-        dist.all_gather(gathered, own)
-        sizes, rank = [int(g) for g in gathered], dist.get_rank()
+    in_order, total = positions_over_ranks(len(vectors), vectors.device)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(sum(sizes), generator=generator)[:wanted].to(vectors.device)
-    local = chosen - sum(sizes[:rank])
-    mine = (local >= 0) & (local < len(vectors))
+    chosen = torch.randperm(total, generator=generator)[:wanted].to(vectors.device)
+    rows = torch.full((total,), -1, device=vectors.device)
+    rows[in_order if positions is None else positions] = torch.arange(
+        len(vectors), device=vectors.device
+    )
+    local = rows[chosen]
+    mine = local >= 0
     result = torch.zeros(len(chosen), vectors.shape[1], device=vectors.device)
     result[mine] = vectors[local[mine]].float()
     return all_reduce_sum(result)
+
+
+def positions_over_ranks(count: int, device: torch.device) -> tuple[torch.Tensor, int]:
+    """Numbers of this rank's `count` rows among those of all ranks, in rank order; and the sum."""
+    sizes, rank = [count], 0
+    if _world_size() > 1:
+        own = torch.tensor([count], device=device)
+        gathered = [torch.zeros_like(own) for _ in range(_world_size())]
+        dist.all_gather(gathered, own)
+        sizes, rank = [int(size) for size in gathered], dist.get_rank()
+    start = sum(sizes[:rank])
+    return torch.arange(start, start + count, device=device), sum(sizes)
 
 
 def usage_metrics(ema_count: torch.Tensor) -> Metrics:

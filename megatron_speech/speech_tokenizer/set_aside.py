@@ -7,6 +7,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from ..rejected import Rejected, count_reasons, describe_counts, write_rejected
+from ..training.ranks import gather_objects
 
 
 class SetAside:
@@ -34,13 +35,9 @@ class SetAside:
 
         Every rank must call it.
         """
-        rank = 0
-        if dist.is_initialized():
-            gathered: list[list[Rejected]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(gathered, list(self._items))
-            for part in gathered:
-                self.add(part)
-            rank = dist.get_rank()
+        for part in gather_objects(list(self._items)):
+            self.add(part)
+        rank = dist.get_rank() if dist.is_initialized() else 0
         if rank == 0 and len(self._items) != self._written:
             items = sorted(self._items, key=lambda item: (item.id, item.reason, item.detail))
             write_rejected(self.path, items)

@@ -39,7 +39,11 @@ class AsrText:
 
     def encode(self, text: str) -> list[int]:
         """Target ids of a transcript, without the end token."""
-        return self._tokenizer.encode(spoken_words(text) if self.words_only else text)
+        return self._tokenizer.encode(self._written(text))
+
+    def fits(self, text: str, room: int) -> bool:
+        """Whether `encode` gives at most `room` ids; byte-level BPE has at most one a byte."""
+        return len(self._written(text).encode()) <= room or len(self.encode(text)) <= room
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids."""
@@ -57,6 +61,9 @@ class AsrText:
     def save_pretrained(self, folder: Path) -> None:
         """Write the tokenizer's files into `folder`."""
         self._tokenizer.save(folder, ())
+
+    def _written(self, text: str) -> str:
+        return spoken_words(text) if self.words_only else text
 
     def transcribe(
         self,

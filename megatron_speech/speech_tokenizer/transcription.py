@@ -1,7 +1,9 @@
-"""Word error rate of texts read back from codes."""
+"""Word error rate of texts read back from codes, by characters where words are not spaced."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
+
+_WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my")
 
 
 @cache
@@ -9,7 +11,10 @@ def _normaliser(language: str):
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
+    name = language.lower().replace("_", "-").split("-")[0]
+    if name in _WITHOUT_SPACES:
+        return BasicTextNormalizer(split_letters=True, preserve_marks=True)
+    return EnglishTextNormalizer() if name == "en" else BasicTextNormalizer()
 
 
 def word_errors(
@@ -17,7 +22,8 @@ def word_errors(
 ) -> list[tuple[int, int]]:
     """Word errors and reference words of each text, after Whisper's normalisation.
 
-    Texts whose reference has no words after normalisation are left out.
+    In languages written without spaces (zh, yue, ja, th, lo, my) a character is a word. Texts whose
+    reference has no words after normalisation are left out.
     """
     import jiwer
 
@@ -36,6 +42,11 @@ def word_error_rate(
     references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
 ) -> float:
     """Word errors per reference word, over all texts; nan if there are none (see `word_errors`)."""
-    counts = word_errors(references, hypotheses, language)
+    return error_rate(word_errors(references, hypotheses, language))
+
+
+def error_rate(counts: Iterable[tuple[int, int]]) -> float:
+    """Errors per word of texts with (errors, words) each; nan if there are no words."""
+    counts = list(counts)
     words = sum(words for _, words in counts)
     return sum(errors for errors, _ in counts) / words if words else float("nan")

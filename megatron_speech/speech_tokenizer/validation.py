@@ -5,14 +5,16 @@ from collections.abc import Mapping
 import torch
 import torch.distributed as dist
 
+from ..training.ranks import gather_objects
 from ..training.task import Metrics
 from .dataset import AsrDataset
 from .features import batches_by_length
 from .model import SpeechTokenizerModel
 from .quantizer import all_reduce_sum, perplexity
-from .transcription import word_error_rate
+from .transcription import error_rate, word_errors
 
-Pairs = list[tuple[str, str]]
+Readings = list[tuple[str, str, str]]
+"""What was said, what was read, and the language."""
 
 
 def evaluate_sets(
@@ -21,7 +23,7 @@ def evaluate_sets(
     """Word error rate, codebook use and perplexity on each set; every rank reads its share.
 
     Names end in the set's: `wer NAME`, with a CTC output `ctc wer NAME`, and where codes are made
-    `codebook usage NAME` and `perplexity NAME`.
+    `codebook usage NAME` and `perplexity NAME`. Each row is judged by its own language.
     """
     return {
         f"{key} {name}": value
@@ -35,8 +37,8 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
     counts = torch.zeros(model.config.quantize_vocab_size or 1, device=device)
     rank, world_size = _place()
     own = range(rank, min(len(dataset), dataset.data.valid_samples), world_size)
-    found: Pairs = []
-    by_ctc: Pairs = []
+    found: Readings = []
+    by_ctc: Readings = []
     limit = max(64, 4 * dataset.data.micro_batch_size)
     lengths = [round(100 * dataset.durations_s[index]) + 1 for index in own]
     for part in batches_by_length(lengths, limit * 1000):
@@ -46,15 +48,15 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
         languages = [dataset.rows[index].language for index in indices]
         said = [dataset.rows[index].text for index in indices]
         inputs = (model, encoded.hidden, encoded.valid, languages)
-        found += zip(said, dataset.text.transcribe(*inputs), strict=True)
+        found += zip(said, dataset.text.transcribe(*inputs), languages, strict=True)
         if model.ctc_head is not None:
-            by_ctc += zip(said, dataset.text.transcribe(*inputs, "ctc"), strict=True)
+            by_ctc += zip(said, dataset.text.transcribe(*inputs, "ctc"), languages, strict=True)
         if encoded.quantized is not None:
             codes = encoded.quantized.codes[encoded.valid]
             counts += torch.bincount(codes, minlength=len(counts))
-    metrics = {"wer": _error_rate(_gather(found))}
+    metrics = {"wer": _error_rate(found)}
     if model.ctc_head is not None:
-        metrics["ctc wer"] = _error_rate(_gather(by_ctc))
+        metrics["ctc wer"] = _error_rate(by_ctc)
     if quantize:
         counts = all_reduce_sum(counts)
         metrics["codebook usage"] = (counts > 0).float().mean().item()
@@ -62,18 +64,15 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
     return metrics
 
 
-def _gather(pairs: Pairs) -> Pairs:
-    _, world_size = _place()
-    if world_size == 1:
-        return pairs
-    gathered: list[Pairs] = [[] for _ in range(world_size)]
-    dist.all_gather_object(gathered, pairs)
-    return [pair for part in gathered for pair in part]
-
-
 def _place() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def _error_rate(pairs: Pairs) -> float:
-    return word_error_rate([said for said, _ in pairs], [read for _, read in pairs])
+def _error_rate(own: Readings) -> float:
+    """Over all ranks; a row that names no language counts as English."""
+    readings = (reading for part in gather_objects(own) for reading in part)
+    return error_rate(
+        count
+        for said, read, language in readings
+        for count in word_errors([said], [read], language or "en")
+    )

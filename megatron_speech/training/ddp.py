@@ -18,6 +18,7 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from .checkpoint import unwritable
+from .ranks import any_rank, mean_over_ranks
 from .task import Judge, Metrics, healthy
 
 
@@ -86,11 +87,15 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: Any, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
-        """Scalar loss of one micro-batch and its metrics."""
+        """Scalar loss of one micro-batch and its metrics, of the same names on every rank."""
         ...
 
     def after_step(self, model: Any, iteration: int) -> Metrics:
         """Called after the optimizer (codebook updates); metrics to add."""
+        ...
+
+    def drop_step(self, model: Any) -> None:
+        """Called instead of `after_step` after a bad step: forget what its batches left."""
         ...
 
     def evaluate(self, model: Any, iteration: int) -> Metrics:
@@ -167,7 +172,7 @@ class DdpTrainer:
     ) -> Metrics:
         """One optimizer step over this rank's micro-batches of global batch `batch`.
 
-        Ranks differ in their losses, so one that finds fault speaks for all.
+        Figures are means over all ranks; `loss` is what is trained.
         """
         self.model.train()
         lr = self.config.lr_at(iteration, self.train_iters)
@@ -181,15 +186,18 @@ class DdpTrainer:
             with self._synchronise_if(index == len(batches) - 1), self._autocast():
                 loss, found = self.objective.loss(self._wrapped, micro_batch, iteration)
                 (loss / len(batches)).backward()
-            for name, value in found.items():
+            for name, value in ({"loss": loss.item()} | found).items():
                 metrics[name] = metrics.get(name, 0.0) + value / len(batches)
+        metrics = mean_over_ranks(metrics, self.device)
         limit = self.config.clip_grad or float("inf")
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         metrics["grad-norm"] = grad_norm.item()
         faulty = self.any_rank(judge(metrics) is not None) or not torch.isfinite(grad_norm)
-        if not faulty:
+        if faulty:
+            self.objective.drop_step(self.model)
+        else:
             self._optimizer.step()
-        metrics |= self.objective.after_step(self.model, iteration)
+            metrics |= self.objective.after_step(self.model, iteration)
         metrics["learning-rate"] = lr
         metrics["batch-size"] = self.samples_per_step
         metrics["consumed samples"] = (iteration + 1) * self.samples_per_step
@@ -270,11 +278,7 @@ class DdpTrainer:
 
     def any_rank(self, flag: bool) -> bool:
         """Logical or over ranks."""
-        if not dist.is_initialized() or dist.get_world_size() == 1:
-            return flag
-        value = torch.tensor([int(flag)], device=self.device)
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value.item())
+        return any_rank(flag, self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16)

@@ -7,33 +7,36 @@ import torch
 import torch.distributed as dist
 
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
+from megatron_speech.speech_tokenizer.fsq import FiniteScalarQuantizer
 from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer
 
 STEPS = 50
+STARTS = ("random", "k-means", "fsq")
 
 
-def run(
-    rank: int, world_size: int, kmeans: bool
-) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+def run(rank: int, world_size: int, start: str) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
     """State of the quantizer after 50 steps, and which codes each step restarted."""
     config = SpeechTokenizerConfig(
         d_model=16,
         encoder_attention_heads=2,
         decoder_attention_heads=2,
+        quantizer="fsq" if start == "fsq" else "vq",
+        fsq_levels=(4, 4, 3),
         quantize_vocab_size=48,
         quantize_restart_interval=5,
-        quantize_restart_threshold=0.5 if kmeans else 0.97,  # counts start at 1
+        quantize_restart_threshold=0.97 if start == "random" else 0.5,  # counts start at 1
     )
     torch.manual_seed(0)
-    quantizer = VectorQuantizer(config)
+    quantizer = (FiniteScalarQuantizer if start == "fsq" else VectorQuantizer)(config)
     generator = torch.Generator().manual_seed(7)
 
     def half(batch: torch.Tensor) -> torch.Tensor:
         return batch.chunk(world_size)[rank]
 
-    start = torch.randn(8, 30, 16, generator=generator)
-    if kmeans:
-        quantizer.initialise(half(start).reshape(-1, 16), seed=1, rounds=5)
+    vectors = torch.randn(240, 16, generator=generator)
+    if start != "random":
+        own = torch.arange(240).view(8, 30)[rank::world_size].flatten()  # as over eight steps
+        quantizer.initialise(vectors[own], seed=1, rounds=5, positions=own)
     restarted = []
     for step in range(1, STEPS + 1):
         hidden = torch.randn(8, 12, 16, generator=generator)
@@ -51,6 +54,6 @@ if __name__ == "__main__":
     dist.init_process_group(
         "gloo", init_method=f"file://{folder / 'store'}", rank=own_rank, world_size=size
     )
-    results = {kmeans: run(own_rank, size, kmeans) for kmeans in (True, False)}
+    results = {start: run(own_rank, size, start) for start in STARTS}
     torch.save(results, folder / f"rank{own_rank}.pt")
     dist.destroy_process_group()

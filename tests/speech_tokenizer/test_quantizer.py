@@ -86,6 +86,35 @@ def test_dead_codes_restart_at_vectors_of_the_step(tiny_config):
     assert (quantizer.ema_count == 1).sum() >= 62
 
 
+def test_by_default_an_unused_code_restarts_at_the_second_interval(tiny_config):
+    """Smoothed counts are compared, as in the released code: after 100 steps with nothing the count
+    is above 0.99^100 by what the smoothing added."""
+    quantizer = make(tiny_config, quantize_vocab_size=4)
+    vectors = quantizer.codebook.weight[:2].repeat(62, 1)[None]  # 31 a code on average
+    restarted = {}
+    for step in range(1, 201):
+        quantizer(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool))
+        found = quantizer.update(step).get("codes restarted")
+        if found is not None:
+            restarted[step] = found
+        if step == 100:
+            added = quantizer.ema_count[2:] - 0.99**100
+            assert ((added > 0) & (added < 1e-3)).all()
+    assert restarted == {100: 0, 200: 2}
+
+
+def test_dropped_statistics_move_nothing(tiny_config):
+    quantizer = make(tiny_config, quantize_restart_interval=None)
+    quantizer(torch.full((1, 9, 32), 1e30), torch.ones(1, 9, dtype=torch.bool))
+    quantizer.drop()
+    vectors = torch.randn(1, 9, 32)
+    books = [quantizer, make(tiny_config, quantize_restart_interval=None)]
+    for one in books:
+        one(vectors, torch.ones(1, 9, dtype=torch.bool))
+        one.update(1)
+    assert torch.equal(books[0].codebook.weight, books[1].codebook.weight)
+
+
 def test_kmeans_lowers_the_distortion(tiny_config):
     torch.manual_seed(1)
     vectors = (10 * torch.randn(64, 1, 32) + torch.randn(64, 20, 32)).reshape(-1, 32)

@@ -1,16 +1,21 @@
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from megatron_speech.data.manifest import ManifestRow
 from megatron_speech.errors import ConfigError
 from megatron_speech.recipes.speech_tokenizer import RECIPES
 from megatron_speech.speech_tokenizer.characters import ALPHABET, CharacterHeads, character_ids
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.features import batches_by_length
+from megatron_speech.speech_tokenizer.dataset import AsrDataset, SpeechDataConfig
+from megatron_speech.speech_tokenizer.features import batches_by_length, clip_features
 from megatron_speech.speech_tokenizer.objective import ObjectiveConfig, ctc_loss
 from megatron_speech.speech_tokenizer.text import AsrText, spoken_words, train_text_tokenizer
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
+from megatron_speech.speech_tokenizer.validation import evaluate_sets
 
 
 def test_batches_by_length_cover_all_within_the_limit():
@@ -64,6 +69,46 @@ def test_word_error_rate_ignores_case_and_punctuation():
     assert word_error_rate(["The cat sat."], ["the cat, sat"]) == 0
     assert word_error_rate(["the cat sat down", "..."], ["the dog sat", "x"]) == pytest.approx(0.5)
     assert math.isnan(word_error_rate([""], ["a"]))
+
+
+def test_without_spaces_characters_are_words():
+    assert word_error_rate(["今天天气很好。"], ["今天 天汽很好"], "zh-CN") == pytest.approx(1 / 6)
+    assert word_error_rate(["彼女は来た"], ["彼女が来た"], "ja") == pytest.approx(1 / 5)
+    assert word_error_rate(["ที่นี่"], ["ที่นั่น"], "th") == pytest.approx(2 / 2)
+    assert word_error_rate(["une fille"], ["un fille"], "fr") == pytest.approx(1 / 2)
+
+
+class Reader(AsrText):
+    """Reads what it is told to."""
+
+    def __init__(self, folder, readings):
+        super().__init__(folder)
+        self.readings = readings
+
+    def transcribe(self, model, encoded, valid, languages, decoding=None):
+        return [self.readings[language] for language in languages]
+
+
+def test_each_row_of_a_validation_set_is_judged_by_its_language(make_tokenizer, text_folder):
+    model = make_tokenizer().model
+    readings = {"zh": "今天天汽很好", "en": "we're the cat", "": "we're the cat"}
+    rows = [
+        ManifestRow(id=f"{language}.", path=Path("none"), text=said, language=language)
+        for language, said in (
+            ("zh", "今天天气很好"),
+            ("en", "We are a cat."),
+            ("", "We are a cat"),
+        )
+    ]
+    data = SpeechDataConfig(cache_features=True)
+
+    class Recordings(AsrDataset):
+        def _load(self, row):
+            return clip_features(np.full(4000, 0.1, np.float32), self.config)
+
+    found = Recordings([rows], Reader(text_folder, readings), model.config, data)
+    metrics = evaluate_sets(model, {"mixed": found}, quantize=True)
+    assert metrics["wer mixed"] == pytest.approx((1 + 1 + 1) / (6 + 4 + 4))
 
 
 @pytest.mark.parametrize(

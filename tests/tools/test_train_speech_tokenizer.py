@@ -85,12 +85,32 @@ def test_learns_in_bfloat16_with_accumulation_and_restarts(manifest, tmp_path, q
     assert losses[-1] < losses[0]
 
 
-def test_two_processes_train_as_one(manifest, tmp_path):
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_bad_steps_change_nothing(manifest, tmp_path, quantizer):
+    """Codebook and counts included: steps 4 to 8 are bad, the codebook began with the fourth."""
+    flags = ["--quantizer", quantizer, "--fsq-levels", "5", "4", "--quantize-restart-interval", "1"]
+    flags += ["--quantize-restart-threshold", "0.9", "--grad-norm-skip-threshold", "1e-9"]
+    flags += ["--bad-step-policy", "skip", "--bad-step-limit", "100"]
+    train_speech_tokenizer.main(arguments(manifest, tmp_path, *flags))
+    assert all(record["number of skipped iterations"] for record in read_metrics(tmp_path))
+    before, after = (torch.load(tmp_path / f"iter_{n:07d}/state.pt")["model"] for n in (4, 8))
+    assert "model.encoder.quantizer.ema_count" in before
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in record.items() if k != "kind"} for record in read_metrics(run)]
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_two_processes_train_as_one(manifest, tmp_path, quantizer):
     """The same micro-batches, hence the same weights up to the order of sums."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*torchrun, "--nproc-per-node", "2", str(train_speech_tokenizer.__file__)]
-    more = ["--micro-batch-size", "2", "--no-kmeans-init", "--quantize-restart-interval", "2"]
-    more += ["--quantize-restart-threshold", "0.99", "--no-cache-features"]
+    more = ["--micro-batch-size", "2", "--no-cache-features", "--quantize-restart-interval", "2"]
+    more += ["--quantize-restart-threshold", "0.99", "--quantizer", quantizer]
+    more += ["--fsq-levels", "5", "4"]
     one = train_speech_tokenizer.main(arguments(manifest, tmp_path / "one", *more))
     result = subprocess.run(
         [*command, *arguments(manifest, tmp_path / "two", *more)],
@@ -102,12 +122,12 @@ def test_two_processes_train_as_one(manifest, tmp_path):
     tensors = [load_file(tmp_path / run / "export/model.safetensors") for run in ("one", "two")]
     for name, value in tensors[0].items():
         torch.testing.assert_close(tensors[1][name], value, rtol=2e-3, atol=2e-3, msg=name)
-    restarts = [
-        [record.get("codes restarted") for record in read_metrics(tmp_path / run)]
-        for run in ("one", "two")
-    ]
+    train_metrics = {run: figures(tmp_path / run) for run in ("one", "two")}
+    restarts = [[r.get("codes restarted") for r in train_metrics[run]] for run in ("one", "two")]
     assert restarts[0] == restarts[1]
-    assert sum(count or 0 for count in restarts[0]) > 10
+    for alone, together in zip(train_metrics["one"], train_metrics["two"], strict=True):
+        assert together == pytest.approx(alone, rel=2e-3, abs=2e-3)
+    assert quantizer == "fsq" or sum(count or 0 for count in restarts[0]) > 10
     two = read_metrics(tmp_path / "two", "valid")[-1]
     assert {name: two[name] for name in one.metrics} == pytest.approx(one.metrics, abs=0.02)
     assert rejected_ids(tmp_path / "two") == rejected_ids(tmp_path / "one") == ["broken"]

@@ -13,6 +13,7 @@ from torch import nn
 from megatron_speech.errors import CheckpointError, ConfigError
 from megatron_speech.training import checkpoint
 from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
+from megatron_speech.training.health import HealthConfig
 from megatron_speech.training.loop import LoopConfig, train
 from megatron_speech.training.reporting import read_metrics
 
@@ -40,6 +41,9 @@ class Regression:
     def after_step(self, model, iteration):
         self.at_step.get(iteration, lambda: None)()
         return {}
+
+    def drop_step(self, model):
+        pass
 
     def before_save(self):
         pass
@@ -233,6 +237,38 @@ def test_wrong_checkpoints_are_refused_in_words(tmp_path):
         train(make(), config(tmp_path))
     with pytest.raises(ConfigError, match="no checkpoint found"):
         train(make(), config(tmp_path / "new", load=tmp_path / "nothing"))
+
+
+class Parts(Regression):
+    """Metrics with a name of their own; one batch is a hundredfold."""
+
+    def __init__(self):
+        super().__init__()
+        self.updated = []
+
+    def batches(self, iteration):
+        factor = 100.0 if iteration == 12 else 1.0
+        return [(factor * inputs, factor * known) for inputs, known in super().batches(iteration)]
+
+    def loss(self, model, batch, iteration):
+        loss, _ = super().loss(model, batch, iteration)
+        return 3 * loss, {"part loss": loss.item()}
+
+    def after_step(self, model, iteration):
+        self.updated.append(iteration)
+        return {}
+
+
+def test_a_spike_of_the_total_loss_is_a_bad_step_that_is_no_step(tmp_path):
+    objective = Parts()
+    health = HealthConfig(bad_step_policy="skip", loss_spike_factor=10)
+    train(make(objective), config(tmp_path), health)
+    records = read_metrics(tmp_path)
+    for record in records:
+        assert record["loss"] == pytest.approx(3 * record["part loss"])
+    bad = [r["iteration"] for r in records if r["number of skipped iterations"]]
+    assert bad == [13]
+    assert objective.updated == [n for n in range(20) if n != 12]
 
 
 def test_learning_rate_schedule():
