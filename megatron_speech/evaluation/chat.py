@@ -17,6 +17,7 @@ from ..audio import resample
 from ..chat.session import ChatConfig
 from ..chat.template import Mode
 from ..errors import ConfigError
+from ..files import write_json
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
 from .context import Figure, Utterances
 from .items import ChatItem, read_chat_items
@@ -67,6 +68,8 @@ class EvaluateChatConfig:
 def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
     """Ask all items in all modes; returns figures by mode, and `pretrained`'s.
 
+    The judge comes last, when all else is in --output: what it does costs no answers.
+
     Raises:
         CheckpointError, VocabularyError: a folder holds no model, or none that can chat.
         DataError: items or their speech are missing, or codes do not belong together.
@@ -81,11 +84,17 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
         config.model, tokenizer, _decoder(config), replace(config.chat, mode=config.modes[0])
     )
     results: dict[str, Any] = {"model": str(config.model), "modes": {}}
+    to_judge: dict[Mode, list[Question]] = {}
     for mode in config.modes:
         replies = chat_replies(engine, mode, items, questions)
-        results["modes"][mode] = _figures(replies, mode != "text", tokenizer, config)
+        results["modes"][mode], answers = _figures(replies, mode != "text", tokenizer, config)
+        to_judge[mode] = _questions(replies, answers)
     if config.pretrained is not None:
         results["pretrained"] = _pretrained(config, items, questions, tokenizer)
+    if config.judge.judge_url is not None:
+        write_json(config.output, results)
+        for mode, asked in to_judge.items():
+            results["modes"][mode]["judge"] = _judged(asked, config.judge)
     return results
 
 
@@ -128,8 +137,8 @@ def _pretrained(
 
 def _figures(
     replies: list[Reply], speaks: bool, tokenizer: Any, config: EvaluateChatConfig
-) -> dict[str, Any]:
-    """All figures of one mode."""
+) -> tuple[dict[str, Any], list[str]]:
+    """All figures of one mode but the judge's, and the answers: as heard, or as written."""
     found: dict[str, Any] = {}
     texts = [reply.text for reply in replies if reply.text is not None]
     if texts:
@@ -141,8 +150,6 @@ def _figures(
         if texts:
             found["wer_codes"] = _word_errors(texts, heard, config)
         found |= _figures_of_sound(replies, texts, tokenizer, config)
-    if config.judge.judge_url is not None:
-        found["judge"] = _judged(replies, heard or texts, config.judge)
     found["latency"] = _latency(replies)
     found["samples"] = [
         {
@@ -154,7 +161,7 @@ def _figures(
         }
         for n, reply in enumerate(replies)
     ][:: max(1, -(-len(replies) // SAMPLES_KEPT))]
-    return found
+    return found, heard or texts
 
 
 def accuracies(replies: Sequence[Reply], answers: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -201,14 +208,16 @@ def _figures_of_sound(
     return found
 
 
-def _judged(
-    replies: Sequence[Reply], answers: Sequence[str], config: JudgeConfig
-) -> dict[str, Any]:
-    """Mean quality, and correctness where the references are facts."""
-    asked = [
+def _questions(replies: Sequence[Reply], answers: Sequence[str]) -> list[Question]:
+    """What a judge is asked: correctness only where the references are facts."""
+    return [
         Question(" ".join(reply.item.turns), answer, () if reply.item.wrong else reply.item.answers)
         for reply, answer in zip(replies, answers, strict=True)
     ]
+
+
+def _judged(asked: Sequence[Question], config: JudgeConfig) -> dict[str, Any]:
+    """Mean quality and correctness, over what the judge had to say."""
     verdicts = Judge(config).judge(asked)
     grades = [v.quality for v in verdicts if v.quality is not None]
     checked = [v.correct for v in verdicts if v.correct is not None]

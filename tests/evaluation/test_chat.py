@@ -11,6 +11,7 @@ from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limi
 from megatron_speech.evaluation.chat_replies import Reply, judge_reply, read_aloud
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
 from megatron_speech.evaluation.items import ChatItem, read_chat_items
+from megatron_speech.evaluation.judge import Judge
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tests.evaluation.test_judge import answer_both, server
 from tools import evaluate_chat
@@ -136,6 +137,21 @@ def test_a_judge_grades_the_answers(folder):
     assert len(seen) == 5
     row = own_row("text", results["modes"]["text"])
     assert (row.quality, row.utmos) == (8.0, None)
+
+
+@pytest.mark.usefixtures("hearing")
+def test_what_happens_to_the_judge_costs_no_answers(folder, tmp_path, monkeypatch):
+    def fall(self, questions):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Judge, "judge", fall)
+    out = tmp_path / "out.json"
+    more = ["--modes", "text", "--output", str(out), "--judge-url", "http://127.0.0.1:1"]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_chat.main(arguments(folder, *more))
+    kept = json.loads(out.read_text())["modes"]["text"]
+    assert kept["s2t"]["all"]["n"] == len(kept["samples"]) == 3
+    assert "judge" not in kept
 
 
 def test_every_published_row_has_a_source():
