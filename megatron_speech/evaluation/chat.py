@@ -25,6 +25,8 @@ from .judge import Judge, JudgeConfig, Question
 
 SAMPLES_KEPT = 40
 ALL = "all"
+ONE_TURN = "all of one turn"
+"""What a base model is asked too, so that both can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,13 +167,20 @@ def _figures(
 
 
 def accuracies(replies: Sequence[Reply], answers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Share of right answers by kind and of `all`, with n, standard error and chance."""
+    """Share of right answers by kind, of `all of one turn` and of `all`.
+
+    Each with n, standard error and chance; what there are no items of is left out.
+    """
     judged = [judge_reply(a, r.item) for a, r in zip(answers, replies, strict=True)]
-    right, chances = np.array(judged, np.float64).T
+    right, chances = np.array(judged, np.float64).reshape(-1, 2).T
     kinds = np.array([reply.item.kind for reply in replies])
+    groups = {kind: kinds == kind for kind in dict.fromkeys(kinds.tolist())}
+    groups[ONE_TURN] = np.array([len(reply.item.turns) == 1 for reply in replies], bool)
+    groups[ALL] = np.ones(len(replies), bool)
     found = {}
-    for kind in (*dict.fromkeys(kinds.tolist()), ALL):
-        chosen = kinds == kind if kind != ALL else np.ones(len(kinds), bool)
+    for kind, chosen in groups.items():
+        if not chosen.any():
+            continue
         figure = Figure(accuracy=float(right[chosen].mean()), n=int(chosen.sum()))
         found[kind] = {**figure.to_json(), "chance": float(chances[chosen].mean())}
     return found

@@ -56,6 +56,18 @@ def test_accuracies_by_kind_with_n_and_error():
     assert found["who"]["stderr"] == pytest.approx(np.sqrt(2 / 9 / 3))
     assert found["all"]["n"] == 4
     assert found["all"]["chance"] == 0.25
+    assert found["all of one turn"] == found["all"]
+
+
+def test_models_are_compared_over_the_items_that_both_are_asked():
+    later = item(2, "later", turns=(SENTENCES[0], SENTENCES[4]))
+    replies = [Reply(item=item(0)), Reply(item=item(1)), Reply(item=later)]
+    found = accuracies(replies, ["Anna", "Ben", "Anna"])
+    assert found["all"]["accuracy"] == pytest.approx(2 / 3)
+    before = accuracies(replies[:2], ["Anna", "Ben"])  # a base model knows no second turn
+    assert found["all of one turn"] == before["all of one turn"] == before["all"]
+    assert "all of one turn" not in accuracies(replies[2:], ["Anna"])
+    assert accuracies([], []) == {}
 
 
 def test_silence_is_not_read():
@@ -121,6 +133,8 @@ def test_from_files_to_tables(folder, capsys):
     assert results["modes"]["streaming"]["s2t"]["all"]["n"] == 3
     assert results["modes"]["streaming"]["wer_codes"] > 0
     assert results["pretrained"]["s2s"]["all"]["n"] == 2  # a base model knows no second turn
+    both = results["pretrained"], results["modes"]["streaming"]
+    assert [found["s2t"]["all of one turn"]["n"] for found in both] == [2, 2]
     out = capsys.readouterr().out
     assert "pre-trained" in out
     assert "GLM-4-Voice" in out
