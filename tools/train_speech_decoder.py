@@ -25,8 +25,7 @@ from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_deco
 
 def main(argv: Sequence[str] | None = None) -> DecoderResult:
     """Train the recipe named on the command line."""
-    _, recipe = cli.parse_recipe(RECIPES, argv, __doc__ or "")
-    result = train_decoder(recipe)
+    result = train_decoder(*cli.parse_recipe(RECIPES, argv, __doc__ or ""))
     if result.export is not None:
         print(f"the model is in {result.export}")
     return result

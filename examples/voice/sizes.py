@@ -44,7 +44,7 @@ class VoiceSize:
 
 SMOKE = VoiceSize(
     name="smoke",
-    recipes=("vocoder-smoke", "decoder-smoke", "decoder-smoke", "sft-smoke"),
+    recipes=("vocoder-smoke", "decoder-smoke", "decoder-smoke-voice", "sft-smoke"),
     vocoder_steps=20,
     decoder_steps=20,
     voice_steps=20,

@@ -7,11 +7,12 @@
     <output-prefix>-<mode>.bin, ...         the datasets
 
 Stopped at any instant and run again, it goes on where it was. The two folders of requests are plans
-to `build_dataset.py generate`, which can be run on other machines before.
+to `build_dataset.py generate`, which can be run on other machines before; they hold no turn that
+recordings hold.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
@@ -26,14 +27,14 @@ from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
 from ..corpus.spans import document_keys, random_bits
 from ..corpus.tasks import claim_folder
 from ..errors import DataError
-from ..files import atomic_path, read_json, write_json
+from ..files import atomic_path, fingerprint_of, read_json, write_json
 from ..parquet import parquet_writer
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .config import LAYOUTS, DialoguesConfig
 from .dialogues import Dialogue, read_records, speakable_dialogue, turn_id
-from .documents import assemble_dialogues
+from .documents import TurnCodes, assemble_dialogues
 from .template import ChatTemplate
 
 _AT_A_TIME = 1024
@@ -56,11 +57,15 @@ def build_dialogues(config: DialoguesConfig, engine: Engine | None = None) -> di
     template = ChatTemplate(vocab, config.template)
     for mode in config.modes:
         template.require_mode(LAYOUTS[mode])
-    counts = plan_dialogues(config)
-    generated = {
-        role: generate(_generation(config, role), engine) for role in config.generated_roles
-    }
-    datasets = assemble_dialogues(config, template, config.work_folder)
+    codes = {role: TurnCodes(paths, vocab) for role, paths in config.recordings.items()}
+    counts = plan_dialogues(config, codes)
+    generated = {}
+    for role in config.generated_roles:
+        if read_json(config.work_folder / role / "plan.json")["request_shards"]:
+            generation = _generation(config, role)
+            generated[role] = generate(generation, engine)
+            codes[role].read([generation.output])
+    datasets = assemble_dialogues(config, template, codes["user"], codes["assistant"])
     return {"dialogues": counts, "generation": generated, "datasets": datasets}
 
 
@@ -81,18 +86,19 @@ def _generation(config: DialoguesConfig, role: str) -> GenerateConfig:
     )
 
 
-def plan_dialogues(config: DialoguesConfig) -> dict[str, Any]:
-    """Write the turns to be spoken and their request shards; returns the counts of `plan.json`."""
+def plan_dialogues(config: DialoguesConfig, recorded: Mapping[str, TurnCodes]) -> dict[str, Any]:
+    """Write the turns and request shards of those not recorded; returns what `plan.json` counts."""
     work, paths = config.work_folder, find_texts(config.input)
-    claim_folder(
-        work,
-        {
-            "inputs": fingerprint_inputs(paths),
-            "turns": asdict(config.turns),
-            "seed": config.seed,
-            "requests_per_shard": config.requests_per_shard,
-        },
-    )
+    settings = {
+        "inputs": fingerprint_inputs(paths),
+        "turns": asdict(config.turns),
+        "seed": config.seed,
+        "requests_per_shard": config.requests_per_shard,
+    }
+    for role, codes in recorded.items():
+        if codes.names:
+            settings[f"{role}_codes"] = fingerprint_of(*sorted(codes.names))
+    claim_folder(work, settings)
     if (work / "plan.json").exists():
         return read_json(work / "plan.json")
     pieces = [piece for share in split_inputs(paths, 1) for piece in share]
@@ -115,7 +121,8 @@ def plan_dialogues(config: DialoguesConfig) -> dict[str, Any]:
             columns = {"dialogue_id": ids, "turns": turns}
             writer.write_table(pa.Table.from_pydict(columns, TURN_SCHEMA))
             for offset, role in enumerate(("user", "assistant")):
-                shards[role].add(_requests(batch, offset, config.seed))
+                rows = _requests(batch, offset, config.seed)
+                shards[role].add([row for row in rows if row["id"] not in recorded[role].names])
             counts.update(dialogues=len(batch), turns=sum(map(len, turns)))
             progress.advance(len(batch))
     reasons = write_rejected(work / "rejected.jsonl", rejected)

@@ -82,12 +82,21 @@ class DialoguesConfig:
 
     @property
     def generated_roles(self) -> tuple[str, ...]:
-        """Whose turns a text-to-token model speaks."""
+        """Whose turns a text-to-token model speaks, but for those that recordings hold."""
         wanted = (
-            ("user", "speech" in self.questions and not self.user_codes),
-            ("assistant", set(self.modes) != {"text"} and not self.assistant_codes),
+            ("user", "speech" in self.questions),
+            ("assistant", set(self.modes) != {"text"}),
         )
-        return tuple(role for role, needed in wanted if needed)
+        return tuple(
+            role
+            for role, needed in wanted
+            if needed and (self.model is not None or not self.recordings[role])
+        )
+
+    @property
+    def recordings(self) -> dict[str, tuple[Path, ...]]:
+        """Code shards of recorded turns, by role."""
+        return {"user": self.user_codes, "assistant": self.assistant_codes}
 
     @property
     def work_folder(self) -> Path:

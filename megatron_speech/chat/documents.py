@@ -1,6 +1,6 @@
 """Turns and their codes -> training documents, one dataset for each mode and kind of question."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.code_shards import CodeShardInfo, read_code_shards
+from ..data.code_shards import read_code_shards
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
 from ..parquet import open_parquet, read_batches
@@ -26,23 +26,41 @@ class TurnCodes:
     """Codes of turns, found by their ids; kept in memory as 16-bit numbers where they fit."""
 
     def __init__(self, paths: Sequence[Path], vocab: SpeechTextVocab):
-        self.info: CodeShardInfo | None = None
+        """Read code shards, if any are given; raises as `read` does."""
+        self.tokenizers: set[str] = set()
         self._codes: dict[str, np.ndarray] = {}
+        self._vocab = vocab
+        self.read(paths)
+
+    def read(self, paths: Sequence[Path]) -> None:
+        """Add code shards.
+
+        Raises:
+            DataError: shards missing, damaged or of several speech tokenizers, or an id twice.
+            VocabularyError: codes of another codebook or speech tokenizer than the vocabulary's.
+        """
         if not paths:
             return
-        self.info, records = read_code_shards(paths)
+        vocab, (info, records) = self._vocab, read_code_shards(paths)
         whose = ", ".join(map(str, paths))
-        vocab.require_speech_tokenizer(self.info.tokenizer_fingerprint, whose, "the vocabulary")
-        if self.info.num_codes != vocab.num_codes:
+        vocab.require_speech_tokenizer(info.tokenizer_fingerprint, whose, "the vocabulary")
+        if info.num_codes != vocab.num_codes:
             raise VocabularyError(
-                f"{whose} hold codes of a codebook of {self.info.num_codes}, the vocabulary has "
+                f"{whose} hold codes of a codebook of {info.num_codes}, the vocabulary has "
                 f"{vocab.num_codes} codes; build the vocabulary for this speech tokenizer"
             )
+        self.tokenizers.add(info.tokenizer_fingerprint)
         small = np.uint16 if vocab.num_codes <= 1 << 16 else np.int32
         for record in records:
             if record.id in self._codes:
                 raise DataError(f"{whose} hold codes of {record.id!r} twice; remove one of them")
-            self._codes[record.id] = record.codes.astype(small)
+            if len(record.codes):
+                self._codes[record.id] = record.codes.astype(small)
+
+    @property
+    def names(self) -> Set[str]:
+        """Ids of the turns that have codes."""
+        return self._codes.keys()
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Codes (n,) int64; none where they were rejected or are missing."""
@@ -61,22 +79,18 @@ class _Dataset:
 
 
 def assemble_dialogues(
-    config: DialoguesConfig, template: ChatTemplate, work: Path
+    config: DialoguesConfig, template: ChatTemplate, user: TurnCodes, assistant: TurnCodes
 ) -> dict[str, dict[str, Any]]:
     """Write every dataset; returns what each `<prefix>.json` holds, by the end of its name.
 
     Raises:
-        DataError: shards missing, damaged or of several speech tokenizers, or a dataset that would
-            hold nothing.
-        VocabularyError: codes of another codebook than the vocabulary's.
+        DataError: codes of several speech tokenizers, or a dataset that would hold nothing.
     """
-    user = TurnCodes(_code_paths(config, "user"), template.vocab)
-    assistant = TurnCodes(_code_paths(config, "assistant"), template.vocab)
-    infos = {side.info.tokenizer_fingerprint for side in (user, assistant) if side.info}
-    if len(infos) > 1:
+    tokenizers = user.tokenizers | assistant.tokenizers
+    if len(tokenizers) > 1:
         raise DataError(
-            f"questions and answers are codes of different speech tokenizers ({sorted(infos)}); "
-            "tokenize all of them with one"
+            "questions and answers are codes of different speech tokenizers "
+            f"({sorted(tokenizers)}); tokenize all of them with one"
         )
     datasets = [
         _Dataset(mode, LAYOUTS[mode], questions, IndexedWriter(prefix, template.vocab))
@@ -89,14 +103,14 @@ def assemble_dialogues(
         for dataset in datasets:
             stack.enter_context(dataset.writer)
         with Progress("assemble dialogues", unit="dialogues") as progress:
-            for names, dialogues in _turns(work / "turns.parquet"):
+            for names, dialogues in _turns(config.work_folder / "turns.parquet"):
                 texts = _encode(template.vocab, dialogues)
                 for dataset in datasets:
                     composer.add(dataset, names, texts)
                 progress.advance(len(names))
         for dataset in datasets:
             _require_some(dataset)
-    fingerprint = next(iter(infos), None)
+    fingerprint = next(iter(tokenizers), None)
     extra = {"template": asdict(config.template)}
     return {
         dataset_name(dataset.name, dataset.questions): _finish(dataset, fingerprint, extra)
@@ -111,13 +125,6 @@ def dataset_name(mode: DatasetMode, questions: Modality) -> str:
 
 def _prefix(config: DialoguesConfig, mode: DatasetMode, questions: Modality) -> Path:
     return dataset_path(config.output_prefix, f"-{dataset_name(mode, questions)}")
-
-
-def _code_paths(config: DialoguesConfig, role: str) -> list[Path]:
-    given = config.user_codes if role == "user" else config.assistant_codes
-    if role in config.generated_roles:
-        return [config.work_folder / f"{role}-codes"]
-    return list(given)
 
 
 def _turns(path: Path) -> Iterator[tuple[list[str], list[list[str]]]]:

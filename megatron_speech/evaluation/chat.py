@@ -17,6 +17,7 @@ from ..audio import resample
 from ..chat.session import ChatConfig
 from ..chat.template import Mode
 from ..errors import ConfigError
+from ..files import write_json
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
 from .context import Figure, Utterances
 from .items import ChatItem, read_chat_items
@@ -24,6 +25,8 @@ from .judge import Judge, JudgeConfig, Question
 
 SAMPLES_KEPT = 40
 ALL = "all"
+ONE_TURN = "all of one turn"
+"""What a base model is asked too, so that both can be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,8 @@ class EvaluateChatConfig:
 def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
     """Ask all items in all modes; returns figures by mode, and `pretrained`'s.
 
+    The judge comes last, when all else is in --output: what it does costs no answers.
+
     Raises:
         CheckpointError, VocabularyError: a folder holds no model, or none that can chat.
         DataError: items or their speech are missing, or codes do not belong together.
@@ -81,11 +86,17 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
         config.model, tokenizer, _decoder(config), replace(config.chat, mode=config.modes[0])
     )
     results: dict[str, Any] = {"model": str(config.model), "modes": {}}
+    to_judge: dict[Mode, list[Question]] = {}
     for mode in config.modes:
         replies = chat_replies(engine, mode, items, questions)
-        results["modes"][mode] = _figures(replies, mode != "text", tokenizer, config)
+        results["modes"][mode], answers = _figures(replies, mode != "text", tokenizer, config)
+        to_judge[mode] = _questions(replies, answers)
     if config.pretrained is not None:
         results["pretrained"] = _pretrained(config, items, questions, tokenizer)
+    if config.judge.judge_url is not None:
+        write_json(config.output, results)
+        for mode, asked in to_judge.items():
+            results["modes"][mode]["judge"] = _judged(asked, config.judge)
     return results
 
 
@@ -128,8 +139,8 @@ def _pretrained(
 
 def _figures(
     replies: list[Reply], speaks: bool, tokenizer: Any, config: EvaluateChatConfig
-) -> dict[str, Any]:
-    """All figures of one mode."""
+) -> tuple[dict[str, Any], list[str]]:
+    """All figures of one mode but the judge's, and the answers: as heard, or as written."""
     found: dict[str, Any] = {}
     texts = [reply.text for reply in replies if reply.text is not None]
     if texts:
@@ -141,8 +152,6 @@ def _figures(
         if texts:
             found["wer_codes"] = _word_errors(texts, heard, config)
         found |= _figures_of_sound(replies, texts, tokenizer, config)
-    if config.judge.judge_url is not None:
-        found["judge"] = _judged(replies, heard or texts, config.judge)
     found["latency"] = _latency(replies)
     found["samples"] = [
         {
@@ -154,17 +163,24 @@ def _figures(
         }
         for n, reply in enumerate(replies)
     ][:: max(1, -(-len(replies) // SAMPLES_KEPT))]
-    return found
+    return found, heard or texts
 
 
 def accuracies(replies: Sequence[Reply], answers: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Share of right answers by kind and of `all`, with n, standard error and chance."""
+    """Share of right answers by kind, of `all of one turn` and of `all`.
+
+    Each with n, standard error and chance; what there are no items of is left out.
+    """
     judged = [judge_reply(a, r.item) for a, r in zip(answers, replies, strict=True)]
-    right, chances = np.array(judged, np.float64).T
+    right, chances = np.array(judged, np.float64).reshape(-1, 2).T
     kinds = np.array([reply.item.kind for reply in replies])
+    groups = {kind: kinds == kind for kind in dict.fromkeys(kinds.tolist())}
+    groups[ONE_TURN] = np.array([len(reply.item.turns) == 1 for reply in replies], bool)
+    groups[ALL] = np.ones(len(replies), bool)
     found = {}
-    for kind in (*dict.fromkeys(kinds.tolist()), ALL):
-        chosen = kinds == kind if kind != ALL else np.ones(len(kinds), bool)
+    for kind, chosen in groups.items():
+        if not chosen.any():
+            continue
         figure = Figure(accuracy=float(right[chosen].mean()), n=int(chosen.sum()))
         found[kind] = {**figure.to_json(), "chance": float(chances[chosen].mean())}
     return found
@@ -201,14 +217,16 @@ def _figures_of_sound(
     return found
 
 
-def _judged(
-    replies: Sequence[Reply], answers: Sequence[str], config: JudgeConfig
-) -> dict[str, Any]:
-    """Mean quality, and correctness where the references are facts."""
-    asked = [
+def _questions(replies: Sequence[Reply], answers: Sequence[str]) -> list[Question]:
+    """What a judge is asked: correctness only where the references are facts."""
+    return [
         Question(" ".join(reply.item.turns), answer, () if reply.item.wrong else reply.item.answers)
         for reply, answer in zip(replies, answers, strict=True)
     ]
+
+
+def _judged(asked: Sequence[Question], config: JudgeConfig) -> dict[str, Any]:
+    """Mean quality and correctness, over what the judge had to say."""
     verdicts = Judge(config).judge(asked)
     grades = [v.quality for v in verdicts if v.quality is not None]
     checked = [v.correct for v in verdicts if v.correct is not None]

@@ -48,6 +48,8 @@ class EvaluateDecoderConfig:
     """Vocoder to use instead of the one in --decoder."""
     voice: str | None = None
     """Use this speaker's recordings alone."""
+    speaker: str | None = None
+    """Voice to speak with; by default that of each recording, where the decoder knows it."""
     limit: int | None = None
     """Recordings, from the start."""
     recognisers: tuple[Literal["tokenizer", "pocketsphinx"], ...] = ("tokenizer", "pocketsphinx")
@@ -88,12 +90,14 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     """Figures by row of the table, under `rows`, and of the streaming under `streaming`.
 
     Raises:
-        ConfigError: a decoder of another speech tokenizer, or a recogniser that is not installed.
+        ConfigError: a decoder of another speech tokenizer, a --speaker that it does not know, or a
+            recogniser that is not installed.
         DataError: no recording with a text that can be read.
     """
     tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
     decoder = SpeechDecoder.from_pretrained(config.decoder, config.device, config.vocoder)
     decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)
+    decoder.speaker_number(config.speaker)
     readers = _recognisers(config, tokenizer)
     judges = {
         name: ScriptedJudge(path, config.device)
@@ -102,7 +106,8 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     }
     clips = _read_clips(config)
     for clip in track(clips, "decoding", len(clips), "recordings"):
-        _make_rows(clip, tokenizer, decoder, config.seed)
+        known = clip.row.speaker if clip.row.speaker in decoder.config.speakers else None
+        _make_rows(clip, tokenizer, decoder, config.seed, config.speaker or known)
     limits = {"pocketsphinx": config.pocketsphinx_limit}
     rows = {row: _figures(clips, row, readers, limits, judges, config.language) for row in ROWS}
     if config.audio is not None:
@@ -153,16 +158,22 @@ def _read_clips(config: EvaluateDecoderConfig) -> list[_Clip]:
     return clips
 
 
-def _make_rows(clip: _Clip, tokenizer: SpeechTokenizer, decoder: SpeechDecoder, seed: int) -> None:
+def _make_rows(
+    clip: _Clip,
+    tokenizer: SpeechTokenizer,
+    decoder: SpeechDecoder,
+    seed: int,
+    speaker: str | None,
+) -> None:
     codes = tokenizer.encode([clip.real_16_khz])[0]
     mel = log_mel(torch.from_numpy(clip.audio["real"])[None].to(decoder.device))
     with torch.no_grad():
         clip.audio["griffin_lim"] = griffin_lim(mel[0]).cpu().numpy()
         clip.audio["vocoder"] = decoder.vocoder(mel)[0].float().cpu().numpy()
     started = time.monotonic()
-    clip.audio["offline"] = decoder.decode(codes, seed)
+    clip.audio["offline"] = decoder.decode(codes, seed, speaker)
     clip.seconds["offline"] = time.monotonic() - started
-    parts, joints = _stream(decoder, codes, seed, clip.seconds)
+    parts, joints = _stream(decoder, codes, seed, speaker, clip.seconds)
     clip.audio["streaming"] = np.concatenate(parts)
     clip.seams = seam_figures(
         clip.audio["streaming"], clip.audio["offline"], joints, decoder.sample_rate_hz
@@ -170,10 +181,14 @@ def _make_rows(clip: _Clip, tokenizer: SpeechTokenizer, decoder: SpeechDecoder, 
 
 
 def _stream(
-    decoder: SpeechDecoder, codes: np.ndarray, seed: int, seconds: dict[str, float]
+    decoder: SpeechDecoder,
+    codes: np.ndarray,
+    seed: int,
+    speaker: str | None,
+    seconds: dict[str, float],
 ) -> tuple[list[np.ndarray], list[int]]:
     """Audio by blocks, and the samples at which blocks of codes or pieces of audio meet."""
-    stream = decoder.stream(seed)
+    stream = decoder.stream(seed, speaker)
     parts: list[np.ndarray] = []
     size, started = stream.block_codes, time.monotonic()
     for start in range(0, len(codes), size):

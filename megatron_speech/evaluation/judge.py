@@ -5,6 +5,7 @@ from 1 to 10, answered as [[n]], and correctness against reference answers, answ
 judge sees text: what was written, or the transcript of what was said.
 """
 
+import http.client
 import json
 import os
 import re
@@ -44,6 +45,8 @@ Answer: {answer}"""
 _GRADE = re.compile(r"\[\[\s*(\d{1,2})\s*\]\]")
 _OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 _WAIT_S = 2.0
+_NO_REPLY = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
+"""No server, a reply that breaks off or is no HTTP, one that is no completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ class Judge:
                 time.sleep(_WAIT_S * attempt)
             try:
                 reply = self._complete(prompt)
-            except (OSError, ValueError, KeyError, IndexError, TypeError) as failure:
+            except _NO_REPLY as failure:
                 error = f"no reply: {failure!r}"[:300]
                 continue
             found = read(reply)

@@ -41,13 +41,13 @@ def check_resume(save: Path, config: dict[str, Any]) -> str | None:
     if not path.exists() or latest_iteration(save) is None:
         return None
     try:
-        saved = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        saved = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(
             f"{path} is damaged, so what the run was begun with is not known ({error}); restore "
             "it, or remove it to continue without this check"
         ) from None
-    now = _flat(config)
+    now = flat(config)
     changed = {
         name: (saved[name], value)
         for name, value in now.items()
@@ -94,8 +94,9 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    return dict(_items(config, prefix))
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """What `plain` makes of a config with names as `model.sampling.guidance` in one dictionary."""
+    return dict(_items(config, ""))
 
 
 def _items(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

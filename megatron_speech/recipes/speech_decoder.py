@@ -33,7 +33,8 @@ class SpeechDecoderRecipe:
     codes: tuple[Path, ...] = ()
     """Code shards of the recordings of --manifest and --valid-manifest, by id."""
     speaker_embedding: bool = False
-    """Learn an embedding of every speaker of the manifests; a voice can then be asked for."""
+    """Learn an embedding of every speaker of the manifests; a voice can then be asked for. Those
+    that --init-from does not know are added to it."""
     init_from: Path | None = None
     """Export of an earlier decoder to start from: the second stage starts from the first."""
     codebook_of: Path | None = None
@@ -119,6 +120,12 @@ def decoder_smoke() -> SpeechDecoderRecipe:
     )
 
 
+def decoder_smoke_voice() -> SpeechDecoderRecipe:
+    """Second stage of decoder-smoke: twenty steps more, with early starts."""
+    first = decoder_smoke()
+    return replace(first, objective=replace(first.objective, prefix_share=0.5))
+
+
 def decoder_large() -> SpeechDecoderRecipe:
     """First stage at the paper's size, on all speakers: about 155 M weights."""
     return SpeechDecoderRecipe(
@@ -188,6 +195,7 @@ RECIPES: dict[str, Callable[[], SpeechDecoderRecipe | VocoderRecipe]] = {
     "decoder-debug": decoder_debug,
     "decoder-debug-voice": decoder_debug_voice,
     "decoder-smoke": decoder_smoke,
+    "decoder-smoke-voice": decoder_smoke_voice,
     "decoder-large": decoder_large,
     "decoder-large-voice": decoder_large_voice,
     "vocoder-debug": vocoder_debug,

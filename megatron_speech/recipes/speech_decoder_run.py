@@ -28,8 +28,8 @@ from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, Objective, process_group
 from ..training.loop import train
 from ..training.reporting import read_metrics
-from .resume import check_resume, plain
-from .speech_decoder import SpeechDecoderRecipe, VocoderRecipe
+from .resume import check_resume, flat, plain
+from .speech_decoder import RECIPES, SpeechDecoderRecipe, VocoderRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,19 @@ class DecoderResult:
     """Figures of the last evaluation."""
 
 
-def train_decoder(recipe: SpeechDecoderRecipe | VocoderRecipe) -> DecoderResult:
+def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> DecoderResult:
     """Train, and export to `save/export` when all steps are done; called again, export again.
 
+    `name` is that of the recipe which `recipe` was made from.
+
     Raises:
-        ConfigError: no manifest, no codes or no --save folder.
+        ConfigError: no manifest, no codes, no --save folder, or another model than --init-from.
         DataError: no usable recordings, or codes of several speech tokenizers.
     """
     save = recipe.loop.save
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with recordings and --save with a folder")
+    _refuse_another_model(recipe, RECIPES[name]())
     settings = plain(recipe)
     note = check_resume(save, settings)
     with process_group() as device:
@@ -145,6 +148,14 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
                 f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at "
                 f"{info.frame_rate_hz} Hz of {info.tokenizer_fingerprint}"
             )
+        new = sorted(set(speakers_of(utterances)) - set(found.speakers))
+        if recipe.speaker_embedding:
+            model.add_speakers(new)
+        elif found.speakers and new and _rank() == 0:
+            print(
+                f"voices that --init-from {recipe.init_from} does not know train the row of nobody "
+                f"({', '.join(new)}); --speaker-embedding gives them rows of their own"
+            )
         return model
     config: SpeechDecoderConfig = replace(
         recipe.model,
@@ -157,6 +168,30 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
     if recipe.codebook_of is not None:
         model.start_from_codebook(_codebook(recipe.codebook_of, info))
     return model
+
+
+def _refuse_another_model(
+    recipe: SpeechDecoderRecipe | VocoderRecipe, default: SpeechDecoderRecipe | VocoderRecipe
+) -> None:
+    """With --init-from the model is what that is: flags that say otherwise would do nothing."""
+    if recipe.init_from is None:
+        return
+    if isinstance(recipe, SpeechDecoderRecipe):
+        there, parts = load_flow(recipe.init_from).config.to_dict(), ("model", "codebook_of")
+    else:
+        there, parts = load_vocoder(recipe.init_from).settings, ("istft", "hifigan")
+    given, usual, there = (flat(plain(values)) for values in (recipe, default, there))
+    otherwise = []
+    for name, value in given.items():
+        key = name.partition(".")[2]
+        if name.split(".")[0] in parts and value not in (usual.get(name), there.get(key)):
+            flag = name.rpartition(".")[2].replace("_", "-")
+            otherwise.append(f"--{flag} {value}" + (f" (it: {there[key]})" if key in there else ""))
+    if otherwise:
+        raise ConfigError(
+            f"--init-from {recipe.init_from} says what the model is: {', '.join(otherwise)} would "
+            "have no effect; leave such flags out, or train a new model without --init-from"
+        )
 
 
 def _codebook(folder: Path, info: CodeShardInfo) -> torch.Tensor:

@@ -12,7 +12,8 @@ itself and keeps its past of each Euler step. It predicts where the path ends, f
 velocity follows, and its first guess has a loss of its own; small models learn sooner that way.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -188,6 +189,16 @@ class FlowModel(nn.Module):
         if centred.shape[1] != width:
             centred = centred @ torch.randn(centred.shape[1], width) / centred.shape[1] ** 0.5
         self.embedding.weight.copy_(centred)
+
+    @torch.no_grad()
+    def add_speakers(self, names: Sequence[str]) -> None:
+        """Rows for voices that have none yet; each starts as nobody's."""
+        if names:
+            nobody = torch.zeros(1, self.config.encoder_dim)
+            rows = nobody if self.speaker is None else self.speaker.weight
+            rows = torch.cat([rows, rows[:1].expand(len(names), -1)])
+            self.speaker = nn.Embedding.from_pretrained(rows, freeze=False)
+            self.config = replace(self.config, speakers=(*self.config.speakers, *names))
 
     @torch.no_grad()
     def sample(

@@ -1,5 +1,6 @@
 """Many utterances to audio files: from code shards, from recordings, from a model's output."""
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -12,10 +13,10 @@ import numpy as np
 import soundfile
 
 from ..audio import read_audio
-from ..data.code_shards import read_code_shards
+from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, read_json, write_json
+from ..files import atomic_path, fingerprint_of, fingerprint_of_files, read_json, write_json
 from ..progress import Progress
 from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
@@ -98,23 +99,26 @@ def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
 
     Raises:
         ConfigError: codes of another speech tokenizer or frame rate than the decoder's, or an
-            output folder begun with another decoder or other settings.
+            output folder begun with another decoder, other settings or another input.
         DataError: nothing to speak, or not one usable utterance.
     """
     decoder = open_decoder(config)
+    items = _items(config, decoder)
     _check_same_job(config, decoder)
     rejected: list[Rejected] = []
+    seen: set[str] = set()
     spoken = reused = 0
     audio_s = seconds = 0.0
     first: list[float] = []
     with Progress("decoding", None, "utterances") as progress:
-        for item in _items(config, decoder):
+        for item in items:
             progress.advance()
-            found = item if isinstance(item, Rejected) else _flaw(item, decoder)
+            found = item if isinstance(item, Rejected) else _flaw(item, decoder, seen)
             if found is not None:
                 rejected.append(found)
                 continue
             assert not isinstance(item, Rejected)
+            seen.add(item[0])
             path = config.output / f"{quote(item[0], safe=' ')}.flac"
             if path.exists():
                 reused += 1
@@ -154,10 +158,10 @@ def open_decoder(config: DecodeSpeechConfig) -> SpeechDecoder:
 def write_flac(path: Path, audio: np.ndarray) -> None:
     """Mono float audio (n,) as 16-bit FLAC of 22,050 Hz, whole or not at all."""
     limited = np.clip(audio, -_LOUDEST, _LOUDEST)
+    data = io.BytesIO()  # so that a full disk is an OSError with its errno
+    soundfile.write(data, limited, SpeechDecoder.sample_rate_hz, subtype="PCM_16", format="FLAC")
     with atomic_path(path) as temporary:
-        soundfile.write(
-            temporary, limited, SpeechDecoder.sample_rate_hz, subtype="PCM_16", format="FLAC"
-        )
+        temporary.write_bytes(data.getvalue())
 
 
 def _streamed(
@@ -174,8 +178,10 @@ def _streamed(
     return np.concatenate([*parts, stream.finish()]), soon
 
 
-def _flaw(item: tuple[str, np.ndarray], decoder: SpeechDecoder) -> Rejected | None:
+def _flaw(item: tuple[str, np.ndarray], decoder: SpeechDecoder, seen: set[str]) -> Rejected | None:
     name, codes = item
+    if name in seen:
+        return Rejected(name, "duplicate_id", "the first utterance of this id is spoken")
     if not len(codes):
         return Rejected(name, "no_codes", "there is nothing to speak")
     if not 0 <= codes.min() <= codes.max() < decoder.num_codes:
@@ -237,7 +243,7 @@ def _of_tokens(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[I
 
 
 def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
-    """Refuse an output folder begun with another decoder or other settings."""
+    """Refuse sound made by another decoder, by other settings or of another input."""
     weights = [decoder.flow, decoder.vocoder]
     tensors = [v for model in weights for _, v in sorted(model.state_dict().items())]
     bytes_of = [value.cpu().float().numpy().tobytes() for value in tensors]
@@ -245,9 +251,10 @@ def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
         "decoder": fingerprint_of(json.dumps(decoder.config.to_dict()), *bytes_of),
         "speaker": config.speaker,
         "seed": config.seed,
+        "input": _fingerprint_of_input(config),
     }
     path = config.output / "job.json"
-    if not path.exists():
+    if not path.exists() or not any(config.output.glob("*.flac")):
         write_json(path, job)
         return
     begun = read_json(path)
@@ -257,3 +264,15 @@ def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
                 f"{config.output} was begun with {name} {begun.get(name)}, this job has {value}; "
                 "choose an empty --output"
             )
+
+
+def _fingerprint_of_input(config: DecodeSpeechConfig) -> str:
+    """Of what is in the files, and of their names: a recording's is its id."""
+    paths = find_shards(config.codes) if config.codes else list(config.audio)
+    parts = []
+    if config.generated is not None and config.vocab is not None:
+        paths = [config.generated]
+        parts.append(SpeechTextVocab.as_it_is(config.vocab).fingerprint)
+    for path in paths:
+        parts += [path.stem, fingerprint_of_files(path) if path.is_file() else "no file"]
+    return fingerprint_of(*parts)

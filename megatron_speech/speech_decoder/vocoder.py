@@ -67,6 +67,8 @@ class Vocoder(nn.Module, ABC):
 
     context_frames: int
     """Frames to either side on which a frame's samples depend at most."""
+    settings: dict[str, Any]
+    """What it was made with, by name."""
 
     @abstractmethod
     def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]: ...
@@ -102,7 +104,7 @@ class IstftVocoder(Vocoder):
 
     def __init__(self, config: IstftConfig):
         super().__init__()
-        self.config = config
+        self.settings = asdict(config)
         taps = config.kernel_size
         self.inlet = nn.Conv1d(NUM_MELS, config.dim, taps, padding=taps // 2)
         self.norm_in = nn.LayerNorm(config.dim)
@@ -126,7 +128,7 @@ class IstftVocoder(Vocoder):
         """Weights first, config.json last."""
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder, self.state_dict(), None)
-        write_json(folder / "config.json", {"model_type": _ISTFT, **asdict(self.config)})
+        write_json(folder / "config.json", {"model_type": _ISTFT, **self.settings})
 
 
 class HifiganVocoder(Vocoder):
@@ -135,6 +137,7 @@ class HifiganVocoder(Vocoder):
     def __init__(self, generator: Any):
         super().__init__()
         self.generator = generator
+        self.settings = generator.config.to_dict()
         self.context_frames = _hifigan_context(generator.config)
 
     @classmethod

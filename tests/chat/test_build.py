@@ -1,6 +1,7 @@
 """Dialogues to datasets, with an engine that looks codes up and with recordings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,40 @@ def test_recordings_take_the_place_of_generated_speech(world, tmp_path):
     assert result["datasets"]["direct"]["documents"] == 4
 
 
+def test_the_model_speaks_what_recordings_lack(world, tmp_path):
+    names = {"user": ("a/000", "b/000"), "assistant": ("a/001", "a/003", "b/001")}
+    for role, ids in names.items():
+        records = [CodeRecord(id=name, codes=np.arange(5)) for name in ids]
+        records.append(CodeRecord(id=f"e/00{len(ids) - 2}", codes=np.arange(0)))  # heard nothing
+        write_code_shard(tmp_path / role / "s.parquet", records, INFO)
+    recorded = {f"{role}_codes": (tmp_path / role,) for role in names}
+    config = config_of(world, tmp_path, modes=("direct",), **recorded)
+    engine = LookUpEngine()
+    result = build_dialogues(config, engine)
+    asked = {role: found["requests"] for role, found in result["generation"].items()}
+    assert asked == {"user": 3, "assistant": 2}  # a/002, d/000, e/000; d/001, e/001
+    found = documents_of(tmp_path / "set-direct")
+    assert len(found) == 3
+    vocab = SpeechTextVocab.from_pretrained(world / "vocab")
+    spoken = [vocab.tokens_to_codes(d[vocab.is_speech(d)]).tolist() for d in map(np.array, found)]
+    five = list(range(5))
+    assert spoken[0] == [*five, *five, *look_up(DIALOGUES["a"][2]).tolist(), *five]
+    assert spoken[1] == [*five, *five]
+    assert spoken[2] == np.concatenate([look_up(text) for text in DIALOGUES["e"][:2]]).tolist()
+    with pytest.raises(ConfigError, match=r"other settings \(user_codes\)"):
+        build_dialogues(replace(config, user_codes=(tmp_path / "assistant",)), engine)
+
+
+def test_with_recordings_of_all_turns_the_model_has_nothing_to_say(world, tmp_path):
+    names = [f"{name}/{n:03d}" for name, turns in DIALOGUES.items() for n in range(len(turns))]
+    records = [CodeRecord(id=name, codes=np.arange(5)) for name in names]
+    write_code_shard(tmp_path / "codes" / "s.parquet", records, INFO)
+    recorded = {"user_codes": (tmp_path / "codes",), "assistant_codes": (tmp_path / "codes",)}
+    result = build_dialogues(config_of(world, tmp_path, modes=("direct",), **recorded))
+    assert result["generation"] == {}
+    assert result["datasets"]["direct"]["documents"] == 4
+
+
 def test_a_stopped_job_ends_in_the_same_files(world, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     build_dialogues(config_of(world, whole), LookUpEngine())
@@ -192,8 +227,6 @@ def test_nothing_usable_is_an_error(world, tmp_path):
 
 
 def test_codes_that_do_not_belong_are_refused(world, tmp_path):
-    from dataclasses import replace
-
     record = CodeRecord(id="a/000", codes=np.arange(3))
     wide = replace(INFO, num_codes=NUM_CODES * 2)
     other = replace(INFO, tokenizer_fingerprint="tok-b")

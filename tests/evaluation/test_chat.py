@@ -11,6 +11,7 @@ from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limi
 from megatron_speech.evaluation.chat_replies import Reply, judge_reply, read_aloud
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
 from megatron_speech.evaluation.items import ChatItem, read_chat_items
+from megatron_speech.evaluation.judge import Judge
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tests.evaluation.test_judge import answer_both, server
 from tools import evaluate_chat
@@ -55,6 +56,18 @@ def test_accuracies_by_kind_with_n_and_error():
     assert found["who"]["stderr"] == pytest.approx(np.sqrt(2 / 9 / 3))
     assert found["all"]["n"] == 4
     assert found["all"]["chance"] == 0.25
+    assert found["all of one turn"] == found["all"]
+
+
+def test_models_are_compared_over_the_items_that_both_are_asked():
+    later = item(2, "later", turns=(SENTENCES[0], SENTENCES[4]))
+    replies = [Reply(item=item(0)), Reply(item=item(1)), Reply(item=later)]
+    found = accuracies(replies, ["Anna", "Ben", "Anna"])
+    assert found["all"]["accuracy"] == pytest.approx(2 / 3)
+    before = accuracies(replies[:2], ["Anna", "Ben"])  # a base model knows no second turn
+    assert found["all of one turn"] == before["all of one turn"] == before["all"]
+    assert "all of one turn" not in accuracies(replies[2:], ["Anna"])
+    assert accuracies([], []) == {}
 
 
 def test_silence_is_not_read():
@@ -120,6 +133,8 @@ def test_from_files_to_tables(folder, capsys):
     assert results["modes"]["streaming"]["s2t"]["all"]["n"] == 3
     assert results["modes"]["streaming"]["wer_codes"] > 0
     assert results["pretrained"]["s2s"]["all"]["n"] == 2  # a base model knows no second turn
+    both = results["pretrained"], results["modes"]["streaming"]
+    assert [found["s2t"]["all of one turn"]["n"] for found in both] == [2, 2]
     out = capsys.readouterr().out
     assert "pre-trained" in out
     assert "GLM-4-Voice" in out
@@ -136,6 +151,21 @@ def test_a_judge_grades_the_answers(folder):
     assert len(seen) == 5
     row = own_row("text", results["modes"]["text"])
     assert (row.quality, row.utmos) == (8.0, None)
+
+
+@pytest.mark.usefixtures("hearing")
+def test_what_happens_to_the_judge_costs_no_answers(folder, tmp_path, monkeypatch):
+    def fall(self, questions):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Judge, "judge", fall)
+    out = tmp_path / "out.json"
+    more = ["--modes", "text", "--output", str(out), "--judge-url", "http://127.0.0.1:1"]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_chat.main(arguments(folder, *more))
+    kept = json.loads(out.read_text())["modes"]["text"]
+    assert kept["s2t"]["all"]["n"] == len(kept["samples"]) == 3
+    assert "judge" not in kept
 
 
 def test_every_published_row_has_a_source():

@@ -115,6 +115,23 @@ def test_the_table(command, loudness, tmp_path, capsys):
     assert "1 recordings cannot be read" in capsys.readouterr().out
 
 
+def test_recordings_are_spoken_in_their_own_voice(command, tmp_path, make_tokenizer):
+    fingerprint = make_tokenizer().fingerprint
+    decoder = tiny_decoder(tokenizer_fingerprint=fingerprint, speakers=("ann", "eve"))
+    torch.nn.init.normal_(decoder.flow.speaker.weight, std=3.0)
+    decoder.save_pretrained(tmp_path / "decoder")
+    distances = {}
+    for voice in (None, "ann", "eve"):
+        more = ["--speaker", voice] if voice else []
+        rows = evaluate_decoder.main([*command, "--limit", "1", *more])["rows"]
+        distances[voice] = [rows[row]["mel_distance"] for row in ("offline", "streaming")]
+    assert distances[None] == distances["ann"]  # whose recordings they are
+    assert distances["eve"] != pytest.approx(distances["ann"], abs=1e-3)
+    assert distances["eve"][0] == pytest.approx(distances["eve"][1], abs=1e-3)
+    with pytest.raises(ConfigError, match="knows no voice 'bob'"):
+        evaluate_decoder.main([*command, "--speaker", "bob"])
+
+
 def test_bad_input(command, tmp_path):
     with pytest.raises(DataError, match="of the voice 'eve'"):
         evaluate_decoder.main([*command, "--voice", "eve"])

@@ -1,6 +1,7 @@
 """The judge against a local server that speaks chat completions."""
 
 import json
+import socketserver
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -99,6 +100,35 @@ def test_what_cannot_be_judged_is_said():
     assert "cannot be read: 'no grade'" in (verdict.error or "")
     (verdict,) = Judge(config(url)).judge([Question("Why?", "So.")])  # nobody listens there now
     assert "no reply" in (verdict.error or "")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"choices": [',  # breaks off
+        b"no HTTP at all\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",  # more headers than are read
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n[]",
+        b"",
+    ],
+)
+def test_a_broken_reply_is_an_error_of_its_question(raw):
+    class Broken(socketserver.StreamRequestHandler):
+        def handle(self):
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(raw)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Broken) as running:
+        threading.Thread(target=running.serve_forever).start()
+        url = f"http://127.0.0.1:{running.server_address[1]}/v1"
+        try:
+            verdicts = Judge(config(url, judge_attempts=2)).judge([Question("Why?", "So.")] * 2)
+        finally:
+            running.shutdown()
+    assert [verdict.quality for verdict in verdicts] == [None, None]
+    assert all("no reply" in (verdict.error or "") for verdict in verdicts)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def interrupt(slurm: Slurm, job: str, run: Path, step: int, *command: str) -> in
 @pytest.fixture(scope="module")
 def chain(slurm, tmp_path_factory) -> Chain:
     runs = tmp_path_factory.mktemp("chain")
-    jobs = slurm.submit_all(RUNS=str(runs), MODELS="1.5b 9b", NODES="2")
+    jobs = slurm.submit_all(RUNS=str(runs), MODELS="1.5b 9b", NODES="2", VOICE="en")
     behind = "afterok:" + ":".join(jobs[name] for name in ("11_plan_mixture", "12_base_model"))
     options = (*SMALL, f"--dependency={behind}", f"--output={runs}/logs/alone-%j.log")
     settings = {"SIZE": "smoke", "RUNS": str(runs), "RUN": str(runs / "alone")}
@@ -89,6 +89,9 @@ def test_every_stage_leaves_what_the_next_one_reads(chain, slurm):
     assert read_json(chain.runs / "lm-9b" / "hf" / "config.json")["model_type"] == "glm"
     for name in ("lm-9b", "voice", "chat"):
         assert (chain.runs / "evaluation" / f"{name}.json").exists()
+    voice = (chain.runs / "voice" / "run_config.yaml").read_text()
+    assert "voice: en\n" in voice
+    assert "prefix_share: 0.5\n" in voice
     logs = "".join(path.read_text() for path in (chain.runs / "logs").iterdir())
     assert "Traceback" not in logs
 

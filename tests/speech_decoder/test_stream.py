@@ -1,10 +1,16 @@
+from contextlib import nullcontext
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from megatron_speech.recipes.speech_decoder import RECIPES
 from megatron_speech.speech_decoder.config import SamplingConfig
-from megatron_speech.speech_decoder.mel import HOP_SAMPLES
+from megatron_speech.speech_decoder.mel import HOP_SAMPLES, SAMPLE_RATE_HZ
 from megatron_speech.speech_decoder.stream import VocoderStream
+from megatron_speech.speech_decoder.vocoder import IstftVocoder
 from tests.speech_decoder.tiny_decoder import random_codes, tiny_decoder, tiny_vocoder
 
 
@@ -87,12 +93,51 @@ def test_a_vocoder_stream_of_single_frames():
     torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=0)
 
 
-def test_no_click_where_blocks_meet():
+def jump_at(joints: np.ndarray, audio: np.ndarray) -> float:
+    """Steepest step between neighbouring samples near a joint, over the steepest 1e-4 elsewhere."""
+    steps = np.abs(np.diff(audio))
+    near = np.zeros(len(steps), bool)
+    for joint in joints:
+        near[joint - 40 : joint + 40] = True
+    return steps[near].max() / np.quantile(steps[~near], 0.9999)
+
+
+def test_no_click_where_blocks_or_pieces_of_sound_meet():
     decoder = tiny_decoder(sampling=SamplingConfig(euler_steps=4, guidance=0.7))
     codes = random_codes(200)
-    audio = streamed(decoder, codes, 10)
-    steps = np.abs(np.diff(audio))
-    joints = np.arange(10, 200, 10) * decoder.config.samples_per_code
-    near = np.concatenate([steps[j - 40 : j + 40] for j in joints])
-    assert near.max() <= steps.max()
-    assert near.max() < 1.5 * np.quantile(steps, 0.9999)
+    stream = decoder.stream()
+    parts = [stream.feed(codes[start : start + 10]) for start in range(0, 200, 10)]
+    audio = np.concatenate([*parts, stream.finish()])
+    blocks = np.arange(10, 200, 10) * decoder.config.samples_per_code
+    pieces = np.cumsum([len(part) for part in parts])  # earlier by what the vocoder holds back
+    held_back = decoder.vocoder.context_frames * HOP_SAMPLES
+    np.testing.assert_allclose(blocks - pieces[:-1], held_back, atol=HOP_SAMPLES)
+    for joints in (blocks, pieces):
+        assert jump_at(joints, audio) < 1.5
+        clicking = audio.copy()
+        clicking[joints] += 2 * np.abs(np.diff(audio)).max()
+        assert jump_at(joints, clicking) > 1.5  # spikes are not their own measure
+
+
+@pytest.mark.parametrize("vocoder", ["istft", "hifigan"])
+def test_the_cost_of_a_block_of_sound_does_not_grow(vocoder: str):
+    decoder = tiny_decoder(vocoder, sampling=SamplingConfig(euler_steps=1, guidance=0.0))
+    stream, codes, flops = decoder.stream(), random_codes(10), {}
+    for block in range(1, 101):
+        counter = FlopCounterMode(display=False) if block in (5, 100) else nullcontext()
+        with counter:
+            stream.feed(codes)
+        if block in (5, 100):
+            flops[block] = counter.get_total_flops()
+    with FlopCounterMode(display=False) as alone, torch.no_grad():
+        decoder.vocoder(torch.zeros(1, 80, 69))
+    assert flops[5] > alone.get_total_flops() > 0  # the vocoder is in it
+    assert flops[100] <= 1.2 * flops[5]
+
+
+def test_the_page_says_how_much_sound_is_held_back():
+    recipe = RECIPES["vocoder-debug"]()
+    frames = IstftVocoder(recipe.istft).context_frames
+    page = (Path(__file__).parents[2] / "docs" / "speech_decoder.md").read_text()
+    seconds = frames * HOP_SAMPLES / SAMPLE_RATE_HZ
+    assert f"({frames} frames, {seconds:.3f} s, in the debug vocoder)" in page

@@ -88,6 +88,40 @@ def test_recordings_go_through_the_tokenizer(tmp_path):
     assert abs(len(heard(tmp_path / "out/question.flac")) / 22_050 - 13 / 12.5) < 0.01
 
 
+def test_recordings_of_one_name_are_told_apart(tmp_path):
+    tokenizer = save_tiny_tokenizer(tmp_path / "tokenizer")
+    loaded = SpeechTokenizer.from_pretrained(tokenizer)
+    tiny_decoder(tokenizer_fingerprint=loaded.fingerprint).save_pretrained(tmp_path / "decoder")
+    paths = [tmp_path / name for name in ("a/q.wav", "b/q.wav")]
+    for path in paths:
+        path.parent.mkdir()
+        soundfile.write(path, 0.2 * np.random.default_rng(0).standard_normal(16_000), 16_000)
+    files = ["--decoder", tmp_path / "decoder", "--speech-tokenizer", tokenizer]
+    command = [*map(str, files), "--output", str(tmp_path / "out"), "--audio", *map(str, paths)]
+    for spoken, reused in ((1, 0), (0, 1)):
+        summary = decode_speech.main(command)
+        assert (summary.spoken, summary.reused) == (spoken, reused)
+        assert summary.rejected == {"duplicate_id": 1}
+    soundfile.write(paths[0], 0.2 * np.random.default_rng(1).standard_normal(16_000), 16_000)
+    with pytest.raises(ConfigError, match="was begun with input"):
+        decode_speech.main(command)
+
+
+def test_sound_of_another_input_is_not_kept(decoder, tmp_path):
+    """Ids that come twice are counted; the same ids with other codes are another job."""
+    codes = write_codes(tmp_path / "one", {"a": 12, "b": 5})
+    again = write_codes(tmp_path / "two", {"b": 7})
+    command = ["--decoder", str(decoder), "--output", str(tmp_path / "out"), "--codes"]
+    summary = decode_speech.main([*command, str(codes), str(again)])
+    assert (summary.spoken, summary.rejected) == (2, {"duplicate_id": 1})
+    assert json.loads((tmp_path / "out/rejected.jsonl").read_text())["id"] == "b"
+    with pytest.raises(ConfigError, match="was begun with input"):
+        decode_speech.main([*command, str(again)])
+    for path in (tmp_path / "out").glob("*.flac"):  # now there is nothing to mix it up with
+        path.unlink()
+    assert decode_speech.main([*command, str(again)]).spoken == 1
+
+
 def test_output_of_a_language_model_is_spoken(tmp_path):
     vocab = make_vocab(tmp_path)
     tiny_decoder(num_codes=vocab.num_codes).save_pretrained(tmp_path / "decoder")
@@ -97,6 +131,7 @@ def test_output_of_a_language_model_is_spoken(tmp_path):
         {"id": "answer", "tokens": tokens},
         {"id": "mute", "tokens": [1, 2]},
         {"id": "odd", "tokens": "none"},
+        {"id": "answer", "tokens": tokens[:5]},
     ]
     path = tmp_path / "answers.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -111,9 +146,13 @@ def test_output_of_a_language_model_is_spoken(tmp_path):
         str(tmp_path / "out"),
     ]
     summary = decode_speech.main(command)
-    assert summary.rejected == {"bad_tokens": 1, "no_codes": 1}
+    assert summary.rejected == {"bad_tokens": 1, "duplicate_id": 1, "no_codes": 1}
     expected = tiny_decoder(num_codes=vocab.num_codes).decode(codes)
     np.testing.assert_allclose(heard(tmp_path / "out/answer.flac"), expected, atol=1e-4)
+    assert decode_speech.main(command).reused == 1
+    path.write_text(json.dumps({"id": "answer", "tokens": tokens[:9]}) + "\n")
+    with pytest.raises(ConfigError, match="was begun with input"):
+        decode_speech.main(command)
 
 
 def test_codes_of_another_tokenizer_are_refused(decoder, tmp_path):

@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 import soundfile
 
+from megatron_speech.chat.build import build_dialogues
 from megatron_speech.corpus.assemble import assemble
 from megatron_speech.corpus.generate import generate
 from megatron_speech.corpus.plan import plan
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.files import temporary_beside
 from megatron_speech.model import hf
+from tests.chat.test_build import DIALOGUES, config_of, write_dialogues
 from tests.corpus.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
 from tests.corpus.samples import LookUpEngine, make_vocab, write_codes, write_corpus
 from tests.full_disk import expect_no_space, expect_one_line
+from tests.speech_decoder.tiny_decoder import tiny_decoder
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tests.tools.pretraining import TINY, write_data
+from tests.tools.test_decode_speech import write_codes as write_code_shard_of
 from tools import (
     build_dataset,
     build_vocab,
     convert_checkpoint,
+    decode_speech,
     evaluate,
     make_speech,
     pretrain,
@@ -121,6 +126,35 @@ def test_build_vocab(world, tmp_path, file, capsys):
 
     def build(folder: Path) -> None:
         build_vocab.main([*flags, "--output", str(folder)])
+
+
+@pytest.mark.parametrize("file", ["job.json", "b.flac", "rejected.jsonl"])
+def test_decode_speech(tmp_path, file, capsys):
+    tiny_decoder().save_pretrained(tmp_path / "decoder")
+    codes = write_code_shard_of(tmp_path / "codes", {"a": 5, "b": 12, "empty": 0})
+    given = ["--decoder", str(tmp_path / "decoder"), "--codes", str(codes)]
+
+    def decode(folder: Path) -> None:
+        decode_speech.main([*given, "--output", str(folder)])
+
+    expect_no_space(tmp_path / "a" / file, lambda: decode(tmp_path / "a"), capsys)
+    decode(tmp_path / "a")
+    decode(tmp_path / "b")
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize("file", ["work/settings.json", "work/turns.parquet",
+                                  "work/user/requests/00000-00001.parquet", "work/rejected.jsonl",
+                                  "work/user/plan.json", "work/plan.json",
+                                  "work/assistant-codes/00000-00000.parquet",
+                                  "set-direct.bin", "set-direct.idx", "set-direct.rejected.jsonl",
+                                  "set-direct.json"])  # fmt: skip
+def test_build_dialogues(world, tmp_path, file, capsys):
+    write_dialogues(tmp_path / "in.jsonl", DIALOGUES)
+
+    def build(folder: Path) -> None:
+        given = {"input": (str(tmp_path / "in.jsonl"),), "work": folder / "work"}
+        build_dialogues(config_of(world, folder, modes=("direct",), **given), LookUpEngine())
 
     expect_no_space(tmp_path / "a" / file, lambda: build(tmp_path / "a"), capsys)
     build(tmp_path / "a")

@@ -16,8 +16,21 @@ from megatron_speech.files import read_json, write_json
 from megatron_speech.speech_decoder import SpeechDecoder
 from megatron_speech.training.checkpoint import iteration_directory
 from megatron_speech.training.reporting import read_metrics
-from tests.speech_decoder.tiny_decoder import FINGERPRINT, NUM_CODES, random_codes, write_material
-from tests.tools.decoder_training import flow_arguments, material, vocoder_arguments
+from tests.speech_decoder.tiny_decoder import (
+    FINGERPRINT,
+    NUM_CODES,
+    random_codes,
+    tiny_decoder,
+    tiny_vocoder,
+    write_material,
+)
+from tests.tools.decoder_training import (
+    BATCHES,
+    SHORT,
+    flow_arguments,
+    material,
+    vocoder_arguments,
+)
 from tools import train_speech_decoder
 
 COMMANDS = {"flow": flow_arguments, "vocoder": vocoder_arguments}
@@ -117,6 +130,64 @@ def test_two_stages_make_a_decoder_that_speaks(speech, tmp_path):
     unknown = flow_arguments(speech, tmp_path / "third", *voice[:2], "--voice", "nobody")
     with pytest.raises(DataError, match="of the voice 'nobody'"):
         train_speech_decoder.main(unknown)
+
+
+def second_stage(speech: Path, save: Path, first: Path, *more: str) -> list[str]:
+    manifest, codes = material(speech)
+    files = ["--manifest", str(manifest), "--codes", str(codes), "--save", str(save)]
+    files += ["--init-from", str(first), "--vocoder", str(first / "vocoder")]
+    return ["decoder-smoke-voice", *files, *SHORT, *BATCHES, "--voice", "voice-1", *more]
+
+
+@pytest.mark.parametrize("known", [(), ("ann",)])
+def test_a_new_voice_gets_a_row_of_its_own(speech, tmp_path, known, capsys):
+    first = tiny_decoder(speakers=known)
+    first.save_pretrained(tmp_path / "first")
+    start = [speech, tmp_path / "run", tmp_path / "first"]
+    more = ["--speaker-embedding", "--lr", "1e-2", "--weight-decay", "0", "--nameless-share", "0"]
+    result = train_speech_decoder.main(second_stage(*start, *more))
+    found = SpeechDecoder.from_pretrained(result.export)
+    assert found.config.speakers == (*known, "voice-1")
+    assert len(found.decode(random_codes(5), speaker="voice-1"))
+    rows = found.flow.speaker.weight.detach()
+    nobody = first.flow.speaker.weight[0] if known else torch.zeros(rows.shape[1])
+    torch.testing.assert_close(rows[0], nobody)  # the voice is not nobody
+    assert (rows[-1] - nobody).abs().max() > 1e-2
+    assert "row of nobody" not in capsys.readouterr().out
+    if known:
+        train_speech_decoder.main(second_stage(speech, tmp_path / "no", tmp_path / "first"))
+        assert "train the row of nobody (voice-1)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--encoder-dim", "16"], r"--encoder-dim 16 \(it: 32\)"),
+        (["--euler-steps", "7", "--flow-layers", "2"], r"--euler-steps 7 \(it: 3\) would"),
+        (["--codebook-of", "somewhere"], "--codebook-of somewhere would have no effect"),
+    ],
+)
+def test_another_model_than_the_first_stage_s_is_refused(speech, tmp_path, flags, said):
+    tiny_decoder().save_pretrained(tmp_path / "first")
+    with pytest.raises(ConfigError, match=said):
+        train_speech_decoder.main(
+            second_stage(speech, tmp_path / "run", tmp_path / "first", *flags)
+        )
+
+
+@pytest.mark.parametrize(
+    ("kind", "flag", "there", "other"),
+    [("istft", "--dim", "24", "48"), ("hifigan", "--upsample-initial-channel", "16", "32")],
+)
+def test_another_vocoder_than_the_first_is_refused(tmp_path, kind, flag, there, other):
+    tiny_vocoder(kind).save_pretrained(tmp_path / "first")
+    recipe = {"istft": "vocoder-smoke", "hifigan": "vocoder-hifigan"}[kind]
+    files = {"--init-from": "first", "--manifest": "none.parquet", "--save": "run"}
+    command = [recipe, *(part for k, v in files.items() for part in (k, str(tmp_path / v)))]
+    with pytest.raises(ConfigError, match=rf"{flag} {other} \(it: {there}\)"):
+        train_speech_decoder.main([*command, flag, other])
+    with pytest.raises(DataError, match=r"none\.parquet"):  # the same again does no harm
+        train_speech_decoder.main([*command, flag, there])
 
 
 def test_a_vocoder_can_be_put_in_later(speech, tmp_path):
