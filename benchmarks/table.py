@@ -198,6 +198,8 @@ ROWS = (
             ("cpu", "fp32, one thread"),
             ("cuda", "bf16, one GPU"),
             ("cuda_fp32_codebook", "bf16 vectors, fp32 codebook, one GPU"),
+            ("cuda_fp32", "fp32, one GPU"),
+            ("cuda_offset", "bf16 around a common offset, one GPU"),
         )
         for key, peer in (
             ("addmm", "chunked addmm and argmin, inexact"),
@@ -207,6 +209,18 @@ ROWS = (
                 "addmm, argmin and one-hot statistics, against look-up and statistics",
             ),
         )
+    ),
+    *(
+        Row(
+            result=f"vq_lookup_cuda{ending}",
+            what=f"exact look-up with the codes' rows and distances, {place}, one GPU",
+            peer="addmm and argmin, inexact, with rows and distances",
+            command="python kernels/vq_lookup/benchmark.py",
+            ratio=lambda f: f["addmm_with_rows_over_ours"],
+            spread=lambda f: f["addmm_with_rows_over_ours_range"],
+            ours=lambda f: f"{f['peak_extra_mib_with_rows']:.3g} MiB beyond the results",
+        )
+        for ending, place in (("", "bf16"), ("_fp32", "fp32"))
     ),
     *(
         Row(

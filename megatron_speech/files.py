@@ -6,12 +6,16 @@ import json
 import os
 import platform
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+_ABANDONED_S = 24 * 3600.0
 
 
 @contextmanager
@@ -37,7 +41,53 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def temporary_beside(path: Path) -> Path:
     """Where this process writes what will be `path`: many nodes may share a folder."""
-    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{this_process()}.{_random_part(os.getpid())}.part")
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether nobody will finish this temporary file: its process is gone, or a day has passed."""
+    try:
+        silent_s = time.time() - temporary.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    process = temporary.name.rsplit(".", 3)[1]
+    return has_ended(process) or silent_s > _ABANDONED_S
+
+
+def this_process() -> str:
+    """Name of this process among those of all machines and containers, without dots."""
+    return f"{_place()}-{os.getpid()}-{_began(str(os.getpid()))}"
+
+
+def has_ended(process: str) -> bool:
+    """Whether what `this_process` named is over; False for those of other places and no names."""
+    place, _, number = process.partition("-")
+    pid, _, began = number.partition("-")
+    return place == _place() and began.isdigit() and _began(pid) != began
+
+
+def _place() -> str:
+    """Within what process numbers have one meaning: containers may share their host's name."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
+    return fingerprint_of(
+        platform.node(),
+        boot.read_text() if boot.exists() else "",
+        os.readlink(namespace) if os.path.lexists(namespace) else "",
+    )
+
+
+def _began(pid: str) -> str:
+    """When a process began, in clock ticks since boot; "" if there is none. Numbers return."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+@cache
+def _random_part(pid: int) -> str:
+    """One for each process, forked ones too: cloned machines may agree in all that names them."""
+    return uuid.uuid4().hex[:8]
 
 
 def _fsync_directory(directory: Path) -> None:

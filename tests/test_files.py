@@ -1,6 +1,7 @@
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,38 @@ def test_a_failed_rewrite_leaves_the_old_file(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert target.read_text() == "old"
+
+
+def test_equal_process_numbers_of_two_containers_share_no_file(tmp_path, monkeypatch):
+    """They may share the host's name too; clones of one machine even all that names it."""
+    ours = files.temporary_beside(tmp_path / "a")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(os, "readlink", lambda path: "pid:[another]")
+        assert files.temporary_beside(tmp_path / "a") != ours
+        theirs = files.this_process()
+    assert files.this_process() != theirs
+    files._random_part.cache_clear()
+    assert files.temporary_beside(tmp_path / "a") != ours
+
+
+def test_only_files_that_nobody_will_finish_are_abandoned(tmp_path):
+    place, pid, began = files.this_process().split("-")
+    ended = f"{place}-{pid}-{int(began) + 1}"
+    elsewhere = f"0123456789abcdef-{pid}-{int(began) + 1}"
+    for name, expected in (
+        (files.temporary_beside(tmp_path / "a").name, False),
+        (f".a.{ended}.01234567.part", True),
+        (f".a.{elsewhere}.01234567.part", False),
+        (".a.node7.1234.part", False),
+        (".part", False),
+    ):
+        path = tmp_path / name
+        assert not files.is_abandoned(path), "not there"
+        path.touch()
+        assert files.is_abandoned(path) == expected, name
+        long_ago = time.time() - 25 * 3600
+        os.utime(path, (long_ago, long_ago))
+        assert files.is_abandoned(path), name
 
 
 def test_fingerprints_see_boundaries_and_order(tmp_path):

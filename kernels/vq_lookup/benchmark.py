@@ -3,16 +3,19 @@
 python kernels/vq_lookup/benchmark.py
 python kernels/vq_lookup/benchmark.py --tiles   # time other tile shapes on this GPU
 
-On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280, with a bf16 codebook and with the fp32 one
-that training keeps; without a GPU at a size a CPU can do, in fp32. Peers: chunked addmm + argmin in
-the vectors' dtype, the codebook rounded to it (best of several chunks), chunked fp32
-torch.cdist + argmin, and, against look-up and codebook statistics together, the released
-tokenizer's addmm + argmin with one-hot statistics.
+On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280: with a bf16 codebook, with an fp32 one (what
+bulk tokenization with --dtype bfloat16 passes), a quarter of the vectors in fp32 with an fp32
+codebook (what training passes), and vectors and codes around a common offset, as hidden states lie.
+Without a GPU at a size a CPU can do, in fp32. Peers: chunked addmm + argmin in the vectors' dtype,
+the codebook rounded to it (best of several chunks), alone, with the codes' rows and distances, and
+chunked fp32 torch.cdist + argmin; and, against look-up and codebook statistics together, the
+released tokenizer's addmm + argmin with one-hot statistics.
 """
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,14 +24,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from common import peak_extra_mib, report, time_pair
 from megatron_speech.kernels.codebook_update import codebook_sums
-from megatron_speech.kernels.vq_lookup import nearest_codes
+from megatron_speech.kernels.vq_lookup import nearest_codes, vq_lookup
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
 VECTORS, CODES, WIDTH = (1_000_000, 16_384, 1_280) if GPU else (4_096, 2_048, 256)
-DTYPE = torch.bfloat16 if GPU else torch.float32
-CODEBOOKS = {"": DTYPE, "_fp32_codebook": torch.float32} if GPU else {"": DTYPE}
-"""Dtypes of the codebook, by ending of the result's name."""
+
+
+class Case(NamedTuple):
+    """Operands of one result: its name's ending, their dtypes, how many vectors, what all share."""
+
+    ending: str
+    dtype: torch.dtype
+    codebook_dtype: torch.dtype
+    vectors: int = VECTORS
+    offset: float = 0.0
+
+
+CASES = (
+    [
+        Case("", torch.bfloat16, torch.bfloat16),
+        Case("_fp32_codebook", torch.bfloat16, torch.float32),
+        Case("_fp32", torch.float32, torch.float32, VECTORS // 4),
+        Case("_offset", torch.bfloat16, torch.bfloat16, offset=4.0),
+    ]
+    if GPU
+    else [Case("", torch.float32, torch.float32)]
+)
 CHUNKS = [1 << power for power in range(12, 18)] if GPU else [512, 2_048]
 ROWS = 8_192 if GPU else 1_024  # of peers whose distances are fp32
 
@@ -38,6 +60,15 @@ def addmm(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> Tensor:
     transposed = codebook.to(x.dtype).t()
     chunks = [torch.addmm(bias, part, transposed, alpha=-2).argmin(1) for part in x.split(rows)]
     return torch.cat(chunks)
+
+
+def addmm_with_rows(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> tuple[Tensor, ...]:
+    """Indices by addmm, rows of the codebook, squared distances chunk by chunk."""
+    indices = addmm(x, codebook, bias, rows)
+    quantized = codebook[indices]
+    pairs = zip(x.split(ROWS), quantized.split(ROWS), strict=True)
+    distances = [(a.float() - b.float()).square().sum(dim=1) for a, b in pairs]
+    return indices, quantized, torch.cat(distances)
 
 
 def cdist(x: Tensor, codebook: Tensor) -> Tensor:
@@ -83,6 +114,7 @@ def search_share(x: Tensor, codebook: Tensor) -> dict[str, float]:
 def compare(figures: dict, name: str, ours: Callable, peer: Callable) -> None:
     pair = time_pair(ours, peer)
     figures |= {"ours_s": pair["ours_s"]} if "ours_s" not in figures else {}
+    figures |= {f"ours_for_{name}_s": pair["ours_s"]}
     figures |= {f"{name}_s": pair["peer_s"], f"{name}_over_ours": pair["speedup"]}
     figures |= {f"{name}_over_ours_range": pair["speedup_range"]}
 
@@ -104,19 +136,23 @@ def sweep(x: Tensor, codebook: Tensor) -> None:
         tiles = triton_impl.Tiles(m, n, d, warps, stages, True)
         triton_impl.choose_tiles = lambda *_, chosen=tiles: chosen
         seconds = time_pair(lambda: nearest_codes(x, codebook), lambda: None, 3)["ours_s"]
-        rate = 2 * VECTORS * CODES * WIDTH / seconds / 1e12
+        rate = 2 * len(x) * CODES * WIDTH / seconds / 1e12
         print(f"{m:>4} x {n:>3} x {d:>3}, {warps} warps, {stages} stages: {rate:.0f} TFLOP/s")
     triton_impl.choose_tiles = table
 
 
 def main() -> None:
     generator = torch.Generator(DEVICE).manual_seed(0)
-    x = torch.empty(VECTORS, WIDTH, dtype=DTYPE, device=DEVICE).normal_(generator=generator)
-    for ending, dtype in CODEBOOKS.items():
-        codebook = torch.empty(CODES, WIDTH, device=DEVICE).normal_(generator=generator).to(dtype)
+    for case in CASES:
+
+        def draw(rows: int, dtype: torch.dtype, mean: float = case.offset) -> Tensor:
+            drawn = torch.empty(rows, WIDTH, dtype=dtype, device=DEVICE)
+            return drawn.normal_(mean, generator=generator)
+
+        x, codebook = draw(case.vectors, case.dtype), draw(CODES, case.codebook_dtype)
         if GPU and "--tiles" in sys.argv:
             return sweep(x, codebook)
-        measure(f"vq_lookup_{DEVICE}{ending}", x, codebook)
+        measure(f"vq_lookup_{DEVICE}{case.ending}", x, codebook)
 
 
 def measure(name: str, x: Tensor, codebook: Tensor) -> None:
@@ -128,30 +164,39 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
     bias = codebook.float().square().sum(dim=1).to(x.dtype)
     wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
     if wrong:
-        raise SystemExit(f"{wrong} of {VECTORS} codes are not the nearest: no times are shown")
+        raise SystemExit(f"{wrong} of {len(x)} codes are not the nearest: no times are shown")
     timed = {rows: time_pair(lambda r=rows: addmm(x, codebook, bias, r), lambda: None, 1)["ours_s"]
              for rows in CHUNKS}  # fmt: skip
     rows = min(timed, key=timed.__getitem__)
-    figures = {"vectors": VECTORS, "codes": CODES, "width": WIDTH, "dtype": str(x.dtype)}
+    figures = {"vectors": len(x), "codes": CODES, "width": WIDTH, "dtype": str(x.dtype)}
     figures |= {"codebook_dtype": str(codebook.dtype)}
     figures |= {"wrong": wrong, "ties": ties}
     addmm_wrong = wrong_rows(x, codebook, addmm(x, codebook, bias, rows))[0]
-    figures |= {"addmm_wrong_share": addmm_wrong / VECTORS, "addmm_chunk": rows}
+    figures |= {"addmm_wrong_share": addmm_wrong / len(x), "addmm_chunk": rows}
     if GPU:
         figures |= search_share(x, codebook)
-        outputs = VECTORS * 8 / 2**20
+        outputs = len(x) * 8 / 2**20
         figures["peak_extra_mib"] = peak_extra_mib(lambda: nearest_codes(x, codebook)) - outputs
+        outputs += len(x) * (4 + WIDTH * codebook.itemsize) / 2**20
+        extra = peak_extra_mib(lambda: vq_lookup(x, codebook)) - outputs
+        figures["peak_extra_mib_with_rows"] = extra
     ours = lambda: nearest_codes(x, codebook)  # noqa: E731
     compare(figures, "addmm", ours, lambda: addmm(x, codebook, bias, rows))
     compare(figures, "cdist", ours, lambda: cdist(x, codebook))
+    compare(
+        figures,
+        "addmm_with_rows",
+        lambda: vq_lookup(x, codebook),
+        lambda: addmm_with_rows(x, codebook, bias, rows),
+    )
     compare(
         figures,
         "addmm_one_hot",
         lambda: codebook_sums(x, nearest_codes(x, codebook), CODES),
         lambda: addmm_one_hot(x, codebook, bias, rows),
     )
-    figures["tflops"] = 2 * VECTORS * CODES * WIDTH / figures["ours_s"] / 1e12
-    report(name, "addmm, cdist, addmm with one-hot statistics", figures)
+    figures["tflops"] = 2 * len(x) * CODES * WIDTH / figures["ours_s"] / 1e12
+    report(name, "addmm alone, with rows and distances, with one-hot statistics; cdist", figures)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,13 @@
 2. From the largest score and the error bound (`bounds`) follows each vector's threshold. Groups
    that reach it are looked at again, sorted by group (`find_candidates`): one of K/256 for nearly
    all vectors, two or three where the next maxima reach it, all where the fourth does.
-3. Vectors left with one code are settled. The others' candidates, a few, are scored in about 90
-   bits (`exact_scores`) and the best, lowest index on equal scores, is taken.
+3. Vectors left with one code are settled. The others' candidates, a few, are scored in fp64
+   (`float_scores`), and those that fp64's rounding leaves equal in integers (`exact`): the best,
+   lowest index on equal scores, is taken.
 
-What is multiplied: bf16 x bf16 and fp16 x fp16 as given. Everything else, such as training's bf16
-activations against the fp32 EMA codebook, as one bf16 term per bf16 operand and two per other, with
-fp32 accumulation. The exact comparison always reads the values as given.
+What is multiplied: bf16 x bf16 and fp16 x fp16 as given. Everything else, such as a bf16 encoder's
+vectors against the fp32 codebook or training's fp32 ones, as one bf16 term per bf16 operand and two
+per other, with fp32 accumulation. The exact comparison always reads the values as given.
 
 Memory beyond inputs and outputs depends on the chunk of rows, not on N or K: see `_CHUNK_WAVES`.
 """
@@ -29,6 +30,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from . import triton_kernels as kernels
 from . import triton_rows
 from .bounds import Codes, check_finite, describe_codes, error_unit, row_exponents, thresholds
+from .exact import best_codes
 
 # A chunk is as many row blocks as keep every multiprocessor busy this many times over.
 _CHUNK_WAVES = 16
@@ -80,7 +82,7 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
     plain = same and _PLAIN_RANGE[0] <= codes.radius <= _PLAIN_RANGE[1]
     scaled_codes = None if same else codes
     indices = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    contested, scanned = torch.zeros((), dtype=torch.int64, device=x.device), 0
+    contested = scanned = 0
     size = _CHUNK_WAVES * 128 * _multiprocessors(x.device)
     for start in range(0, len(x), size):
         part = x[start : start + size]
@@ -95,7 +97,7 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
             chunk = _Chunk(part, codebook, squares, scaled_codes, plain=False)
         scanned += chunk.search(indices[start : start + size])
         contested += chunk.contested
-    return Search(indices, int(contested), scanned)
+    return Search(indices, contested, scanned)
 
 
 def squared_norms(x: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class _Chunk:
             "UPCAST": not x.is_cuda,
             "num_warps": self.tiles.warps,
         }
-        self.contested = torch.zeros((), dtype=torch.int64, device=x.device)
+        self.contested = 0
 
     def search(self, indices: Tensor) -> int:
         """Write the nearest code of each row into `indices` (n,); rows that took every group."""
@@ -212,21 +214,19 @@ class _Chunk:
             self._compare(keys[:found].sort().values, indices)
 
     def _compare(self, keys: Tensor, indices: Tensor) -> None:
-        """Score the candidates `keys` (row * K + code, ascending) exactly; keep the best."""
+        """Keep the best of the candidates `keys` (row * K + code, ascending) of each row."""
         num_codes, *sizes, _ = self.sizes
-        high = torch.empty(len(keys), dtype=torch.float64, device=keys.device)
-        low = torch.empty_like(high)
-        pairs, width = (8, 128) if keys.is_cuda else (1024, 128)
-        triton_rows.exact_scores[(cdiv(len(keys), pairs),)](
-            self.x, self.codebook, keys, high, low, len(keys), num_codes, *sizes,
-            BLOCK_P=pairs, BLOCK_D=width, BITS_D=width.bit_length(),
+        scores = torch.empty(len(keys), dtype=torch.float64, device=keys.device)
+        magnitudes = torch.empty_like(scores)
+        pairs = 8 if keys.is_cuda else 1024
+        triton_rows.float_scores[(cdiv(len(keys), pairs),)](
+            self.x, self.codebook, keys, scores, magnitudes, len(keys), num_codes, *sizes,
+            BLOCK_P=pairs, BLOCK_D=128,
         )  # fmt: skip
-        block = 128 if keys.is_cuda else 4096
-        triton_rows.pick_best[(cdiv(len(keys), block),)](
-            keys, high, low, indices, len(keys), num_codes, BLOCK=block
-        )
-        rows = keys // num_codes
-        self.contested += 1 + (rows[1:] != rows[:-1]).sum()
+        rows, codes = keys // num_codes, keys % num_codes
+        best = best_codes(self.x, self.codebook, rows, codes, scores, magnitudes)
+        indices[rows.unique_consecutive()] = best
+        self.contested += len(best)
 
 
 def choose_tiles(capability: tuple[int, int] | None, plain: bool, bulk_copies: bool) -> Tiles:

@@ -22,7 +22,7 @@ from ..audio import SAMPLE_RATE_HZ
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ..data.recording import Recording
 from ..errors import AudioError, DataError
-from ..files import read_json, write_json
+from ..files import is_abandoned, read_json, write_json
 from ..parquet import open_parquet
 from ..progress import SECONDS_BETWEEN_LINES, Progress
 from ..rejected import Rejected, describe_counts, write_rejected
@@ -273,7 +273,7 @@ def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
 def _remove_leftovers(output: Path) -> None:
     """What killed workers left behind."""
     for pattern in (".shard_*.part", ".rejected/.shard_*.part"):
-        for stopped in output.glob(pattern):
+        for stopped in filter(is_abandoned, output.glob(pattern)):
             stopped.unlink(missing_ok=True)
     for claim in (output / ".claims").glob("shard_*"):
         claim.unlink(missing_ok=True)

@@ -2,16 +2,17 @@
 
 from array import array
 from collections import deque
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from .features import batches_by_length
-from .tokenizer import SpeechTokenizer
+from .tokenizer import PreparedBatch, SpeechTokenizer
 
 SORTED_BATCHES = 8
 """So many batches of audio are gathered, sorted by length and cut into batches."""
 _UNDER_WAY = 2
+"""Batches whose features are there or being prepared: one more than is being encoded."""
 
 _Key = tuple[int, int]
 
@@ -19,7 +20,8 @@ _Key = tuple[int, int]
 class ShardEncoder:
     """Takes the windows of a shard's recordings in order and gives the codes of each recording.
 
-    At most `SORTED_BATCHES` batches of audio are held. What shares a batch follows from the order
+    The features of the next batch are prepared by a thread while one is encoded. At most
+    `SORTED_BATCHES` batches of audio are held. What shares a batch follows from the order
     and lengths of the windows, never from time or from how fast they came.
     """
 
@@ -27,7 +29,8 @@ class ShardEncoder:
         self._tokenizer, self._batch_samples = tokenizer, batch_samples
         self._waiting: list[tuple[_Key, np.ndarray]] = []
         self._samples = 0
-        self._under_way: deque[tuple[list[_Key], Callable[[], list[np.ndarray]]]] = deque()
+        self._thread = ThreadPoolExecutor(1, "features")
+        self._under_way: deque[tuple[list[_Key], Future[PreparedBatch]]] = deque()
         # One array for all codes: many small ones between large ones would scatter the heap.
         self._codes = array("i")
         self._places: dict[int, dict[int, slice]] = {}
@@ -65,14 +68,16 @@ class ShardEncoder:
             self._waiting = [waiting[index] for index in sorted(batches.pop())]
         self._samples = sum(len(window) for _, window in self._waiting)
         for batch in batches:
-            wait = self._tokenizer.start_batch([waiting[index][1] for index in batch])
-            self._under_way.append(([waiting[index][0] for index in batch], wait))
+            keys, windows = zip(*(waiting[index] for index in batch), strict=True)
+            prepared = self._thread.submit(self._tokenizer.prepare_batch, windows)
+            self._under_way.append((list(keys), prepared))
             if len(self._under_way) >= _UNDER_WAY:
                 self._collect()
 
     def _collect(self) -> None:
-        keys, wait = self._under_way.popleft()
-        for (recording, number), codes in zip(keys, wait(), strict=True):
+        keys, prepared = self._under_way.popleft()
+        found = self._tokenizer.encode_batch(prepared.result())
+        for (recording, number), codes in zip(keys, found, strict=True):
             start = len(self._codes)
             self._codes.frombytes(codes.astype(np.int32).tobytes())
             self._places.setdefault(recording, {})[number] = slice(start, len(self._codes))

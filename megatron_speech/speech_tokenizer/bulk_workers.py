@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import has_ended, this_process
 
 STALE_S = 300.0
 """A claim that was not touched for so long belongs to a worker that is gone."""
@@ -92,15 +93,16 @@ class Claims:
         if path.exists() and not self._remove_if_gone(path):
             return False
         token = uuid.uuid4().hex
-        owner = {"host": platform.node(), "pid": os.getpid(), "began": _began(os.getpid())}
+        owner = {"host": platform.node(), "process": this_process(), "token": token}
         with self._lock:
             if self._stop.is_set():
                 return False
+            self._folder.mkdir(parents=True, exist_ok=True)  # gone where others closed the job
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
             except FileExistsError:
                 return False
-            os.write(descriptor, json.dumps({**owner, "token": token}).encode())
+            os.write(descriptor, json.dumps(owner).encode())
             os.close(descriptor)
             self._held[name] = token
         return True
@@ -124,9 +126,7 @@ class Claims:
             silent_s = time.time() - path.stat().st_mtime
         except FileNotFoundError:
             return True
-        here = owner.get("host") == platform.node()
-        dead = here and _began(owner.get("pid", 0)) != owner.get("began")
-        if not dead and silent_s < self._stale_s:
+        if not has_ended(str(owner.get("process"))) and silent_s < self._stale_s:
             return False
         path.unlink(missing_ok=True)
         return True
@@ -144,14 +144,6 @@ def _read(path: Path) -> dict[str, object]:
         return json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-
-
-def _began(pid: object) -> str | None:
-    """When a process of this node began, in clock ticks; None if there is none. Numbers return."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
 
 
 def shards_to_do(

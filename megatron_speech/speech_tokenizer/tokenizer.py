@@ -1,9 +1,10 @@
 """`SpeechTokenizer`: audio -> codes, and codes -> text where the upper layers are present."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,17 @@ _CODE_FIELDS = (
 ).split()
 _BATCH_SAMPLES = 240 * SAMPLE_RATE_HZ
 _CODES_PER_BATCH = 8192
+
+
+class PreparedBatch(NamedTuple):
+    """What the encoder takes of B windows, on its device."""
+
+    mel: torch.Tensor
+    """Log-mels (B, bins, longest), fp32."""
+    lengths: torch.Tensor
+    """Valid frames (B,), int64."""
+    sizes: list[int]
+    """Codes of each window."""
 
 
 class SpeechTokenizer:
@@ -150,27 +162,29 @@ class SpeechTokenizer:
     def _encode_windows(self, windows: list[np.ndarray]) -> list[np.ndarray]:
         results: list[np.ndarray] = [np.zeros(0, np.int64)] * len(windows)
         for batch in batches_by_length([len(w) for w in windows], _BATCH_SAMPLES):
-            for index, codes in zip(
-                batch, self.start_batch([windows[i] for i in batch])(), strict=True
-            ):
+            found = self.encode_batch(self.prepare_batch([windows[i] for i in batch]))
+            for index, codes in zip(batch, found, strict=True):
                 results[index] = codes
         return results
 
-    @torch.no_grad()
-    def start_batch(self, windows: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-        """Encode float32 windows (n,), 1 <= n <= `config.window_samples`, as one batch.
+    def prepare_batch(self, windows: Sequence[np.ndarray]) -> PreparedBatch:
+        """Features of float32 windows (n,), 1 <= n <= `config.window_samples`, as one batch.
 
-        A GPU is only given its work; call what is returned to wait for the codes (int64, one array
-        a window).
+        May run in a thread while `encode_batch` is at work on the batch before.
         """
         mel, lengths = batch_features(windows, self.config, self.device)
-        hidden = self.model.encoder.lower(mel.to(self.dtype), lengths).hidden
         sizes = [-(-len(window) // self.config.samples_per_code) for window in windows]
-        starts = [row * hidden.shape[1] for row in range(len(sizes))]
-        places = [range(start, start + n) for start, n in zip(starts, sizes, strict=True)]
+        return PreparedBatch(mel, lengths, sizes)
+
+    @torch.no_grad()
+    def encode_batch(self, batch: PreparedBatch) -> list[np.ndarray]:
+        """Codes (n,) int64 of each window, when they are there: the look-up waits for a GPU."""
+        hidden = self.model.encoder.lower(batch.mel.to(self.dtype), batch.lengths).hidden
+        starts = [row * hidden.shape[1] for row in range(len(batch.sizes))]
+        places = [range(start, start + n) for start, n in zip(starts, batch.sizes, strict=True)]
         chosen = to_device(list(chain.from_iterable(places)), self.device)
         found = self.codes_of(hidden.flatten(0, 1)[chosen])
-        return lambda: [codes.numpy() for codes in found.cpu().split(sizes)]
+        return [codes.numpy() for codes in found.cpu().split(batch.sizes)]
 
     def codes_of(self, hidden: torch.Tensor) -> torch.Tensor:
         """Codes (N,) of vectors (N, D) from below the quantizer."""

@@ -27,7 +27,7 @@ def read_tensors(folder: Path) -> Tensors:
             not hold what the index says, or weights that are NaN or infinite.
     """
     if (folder / _WEIGHTS).exists() or not (folder / _INDEX).exists():
-        tensors = _read_file(folder / _WEIGHTS)
+        tensors, _ = _read_file(folder / _WEIGHTS)
     else:
         tensors = _read_shards(folder)
     for name, value in tensors.items():
@@ -37,12 +37,17 @@ def read_tensors(folder: Path) -> Tensors:
 
 
 def _read_shards(folder: Path) -> Tensors:
-    shard_of = _read_index(folder / _INDEX)
+    shard_of, digests = _read_index(folder / _INDEX)
     tensors: Tensors = {}
     for file_name in sorted(set(shard_of.values())):
         if Path(file_name).name != file_name:
             raise CheckpointError(f"{folder / _INDEX} names {file_name!r}, outside its own folder")
-        part = _read_file(folder / file_name)
+        part, digest = _read_file(folder / file_name)
+        if digests.get(file_name, digest) != digest:
+            raise CheckpointError(
+                f"{folder / file_name} is of another save than {_INDEX}: saving was interrupted; "
+                "save or download the folder again"
+            )
         expected = {name for name, shard in shard_of.items() if shard == file_name}
         if wrong := expected ^ set(part):
             raise CheckpointError(
@@ -53,17 +58,21 @@ def _read_shards(folder: Path) -> Tensors:
     return tensors
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def _read_index(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """File by tensor name and, where we wrote it, digest by file."""
     try:
-        shard_of = read_json(path)["weight_map"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        index = read_json(path)
+        shard_of = index["weight_map"]
+        digests = dict((index.get("metadata") or {}).get(_DIGEST, {}))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no index of safetensors files: {error!r}") from None
     if not isinstance(shard_of, dict) or not all(isinstance(v, str) for v in shard_of.values()):
         raise CheckpointError(f"{path}: weight_map does not map tensor names to file names")
-    return shard_of
+    return shard_of, digests
 
 
-def _read_file(path: Path) -> Tensors:
+def _read_file(path: Path) -> tuple[Tensors, str | None]:
+    """Tensors, and their digest where we wrote the file."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -83,11 +92,13 @@ def _read_file(path: Path) -> Tensors:
             f"{path} was altered after it was written: its tensors do not have the digest in its "
             "header"
         )
-    return tensors
+    return tensors, digest
 
 
 def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_bytes: int | None) -> None:
     """Write one safetensors file, or shards of at most `max_bytes` and their index.
+
+    The index names the digest of each shard: shards of two saves, one of them killed, do not load.
 
     Raises:
         CheckpointError: a file could not be written (a full disk, most often).
@@ -98,27 +109,32 @@ def write_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], max_bytes: 
     total = sum(value.nbytes for value in tensors.values())
     plan = split_torch_state_dict_into_shards(tensors, max_shard_size=max_bytes or total + 1)
     stale = set(folder.glob("model*.safetensors")) | {folder / _INDEX}
-    for file_name, names in plan.filename_to_tensors.items():
-        _write_file(folder / file_name, {name: tensors[name] for name in names})
+    digests = {
+        file_name: _write_file(folder / file_name, {name: tensors[name] for name in names})
+        for file_name, names in plan.filename_to_tensors.items()
+    }
     if plan.is_sharded:
-        index = {"metadata": {"total_size": total}, "weight_map": plan.tensor_to_filename}
-        write_json(folder / _INDEX, index)
+        metadata = {"total_size": total, _DIGEST: digests}
+        write_json(folder / _INDEX, {"metadata": metadata, "weight_map": plan.tensor_to_filename})
         stale.discard(folder / _INDEX)
     for path in stale - {folder / name for name in plan.filename_to_tensors}:
         path.unlink(missing_ok=True)  # of an earlier save, cut another way
 
 
-def _write_file(path: Path, tensors: Tensors) -> None:
+def _write_file(path: Path, tensors: Tensors) -> str:
+    """Write a file and return the digest in its header."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    metadata = {"format": "pt", _DIGEST: _digest_of(tensors)}
+    digest = _digest_of(tensors)
+    metadata = {"format": "pt", _DIGEST: digest}
     try:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
             _sort_metadata(temporary)
     except SafetensorError as error:
         raise CheckpointError(f"{path} could not be written: {error}") from None
+    return digest
 
 
 def _sort_metadata(path: Path) -> None:

@@ -13,10 +13,10 @@ from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, wrong
 # (N, K, D), 10M vectors in all; 16,384 x 1,280 is the paper's codebook.
 SHAPES = [
     (300_000, 16_384, 1_280, "bf16"),
-    (100_000, 16_384, 1_280, "training"),
+    (100_000, 16_384, 1_280, "bf16 against fp32"),
     (100_000, 16_384, 1_280, "fp32"),
     (4_000_000, 1_024, 128, "bf16"),
-    (2_000_000, 1_000, 100, "training"),
+    (2_000_000, 1_000, 100, "bf16 against fp32"),
     (1_500_000, 777, 65, "fp32"),
     (1_999_999, 513, 40, "fp16"),
     (1, 1, 1, "fp32"),
@@ -44,7 +44,7 @@ def test_index_is_exact(n, k, d, dtypes, capsys):
     assert wrong == 0
 
 
-@pytest.mark.parametrize("dtypes", ["bf16", "training"])
+@pytest.mark.parametrize("dtypes", ["bf16", "bf16 against fp32"])
 def test_vectors_around_codes_with_a_common_offset(dtypes):
     """Like hidden states: a few large components shared by all, small differences that decide."""
     offset = torch.zeros(512, device="cuda")

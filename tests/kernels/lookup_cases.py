@@ -11,7 +11,7 @@ DTYPES = {
     "fp32": (torch.float32, torch.float32),
     "bf16": (torch.bfloat16, torch.bfloat16),
     "fp16": (torch.float16, torch.float16),
-    "training": (torch.bfloat16, torch.float32),
+    "bf16 against fp32": (torch.bfloat16, torch.float32),
 }
 
 
@@ -96,3 +96,7 @@ def adversarial() -> Iterator[tuple[str, Tensor, Tensor]]:
     offset = torch.zeros(9)
     offset[2] = 3000.0
     yield "one large common component", x + offset, codebook + offset
+    codebook = torch.tensor([[1, 2.0**-30, 0], [1, 2.0**-30, 2.0**-70], [1, 2.0**-30, -(2.0**-70)]])
+    yield "three scales in one vector", codebook[[1, 0, 2]], codebook
+    codebook = torch.tensor([[2.0**127, 2.0**-149, 0], [2.0**127, 0, 2.0**-149]])
+    yield "both ends of fp32 in one vector", codebook * torch.tensor([1, 1, 2]), codebook

@@ -25,8 +25,8 @@ TYPES = {
     "indices": "*i64",
     "keys": "*i64",
     "count": "*i64",
-    "high": "*fp64",
-    "low": "*fp64",
+    "scores": "*fp64",
+    "magnitudes": "*fp64",
     "sums": "*fp32",
     "partial": "*fp32",
     "order": "*i64",
@@ -117,8 +117,8 @@ def test_second_look_spills_nothing(cubin, plain):
 
 
 def test_small_kernels_spill_nothing(cubin):
-    exact = {"BLOCK_P": 8, "BLOCK_D": 128, "BITS_D": 8}
-    assert compiled(triton_rows.exact_scores, cubin, "*bf16", "*fp32", 4, 3, **exact)[3] == 0
+    pairs = {"BLOCK_P": 8, "BLOCK_D": 128}
+    assert compiled(triton_rows.float_scores, cubin, "*bf16", "*fp32", 4, 3, **pairs)[3] == 0
     piece = {"PIECE": 1024, "BLOCK_R": 16, "BLOCK_D": 256}
     ptx, _, _, stack = compiled(sums._sum_pieces, cubin, "*bf16", "", 4, 3, **piece)
     assert stack == 0

@@ -45,6 +45,27 @@ def test_autocast_does_not_lower_the_precision():
     assert wrong_and_tied(indices, x, codebook) == (0, 0)
 
 
+def test_products_on_bf16_units_do_not_lower_the_precision(monkeypatch):
+    """Stands in for CPUs that have such units."""
+    whole = torch.addmm
+
+    def rounded(*operands: torch.Tensor) -> torch.Tensor:
+        dtype = operands[0].dtype
+        if dtype == torch.float32:
+            operands = tuple(operand.bfloat16().to(dtype) for operand in operands)
+        return whole(*operands)
+
+    monkeypatch.setattr(torch, "addmm", rounded)
+    x, codebook = randn(2000, 16), randn(200, 16, seed=1)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        indices = nearest_codes(x, codebook)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert wrong_and_tied(indices, x, codebook) == (0, 0)
+
+
 def test_vectors_that_are_not_numbers_touch_nobody_else():
     x, codebook = randn(9, 5), randn(7, 5, seed=1)
     expected = nearest_codes(x, codebook)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -69,7 +70,9 @@ def test_claims_of_the_dead_and_the_silent_are_taken_over(tmp_path):
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert (tmp_path / "a").exists()
-    elsewhere = {"host": "another", "pid": 1, "began": "1", "token": "x"}
+    # Of a container with our host's name: its process numbers say nothing here.
+    elsewhere = {"host": platform.node(), "pid": 9_999_999, "began": "1", "token": "x"}
+    elsewhere["process"] = "0123456789abcdef-9999999-1"
     (tmp_path / "b").write_text(json.dumps(elsewhere))
     (tmp_path / "c").write_text("")  # killed between two lines
     with Claims(tmp_path, stale_s=100) as claims:
@@ -80,6 +83,12 @@ def test_claims_of_the_dead_and_the_silent_are_taken_over(tmp_path):
             long_ago = time.time() - 101
             os.utime(tmp_path / name, (long_ago, long_ago))
             assert claims.take(name)
+
+
+def test_claims_are_taken_where_others_have_removed_the_folder(tmp_path):
+    with Claims(tmp_path / "claims") as claims:
+        (tmp_path / "claims").rmdir()
+        assert claims.take("a")
 
 
 def test_claims_stay_fresh_and_lost_ones_are_left_alone(tmp_path):

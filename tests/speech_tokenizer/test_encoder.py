@@ -21,6 +21,12 @@ def encoder(tiny_config):
     return SpeechTokenizerEncoder(tiny_config).eval()
 
 
+def test_vectors_at_the_quantizer_stay_fp32_under_autocast(encoder, make_noise):
+    """What training passes to the look-up: the fp32 positions make the residual stream fp32."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert hidden_of(encoder, make_noise(16_000)).dtype == torch.float32
+
+
 def test_block_mask_by_hand():
     valid = torch.tensor([[True, True, True, True, True, False]])
     allowed = attention_mask(valid, block_size=2, causal=False, dtype=torch.float32)[0, 0] == 0

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import tarfile
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from megatron_speech.audio import read_audio
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, DataError
@@ -135,14 +137,14 @@ def test_one_worker_of_many_finishes_the_job(
 def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path, monkeypatch):
     """Not from threads, room to read ahead, or which shards a worker makes; and they are full."""
     monkeypatch.setattr(bulk_encoding, "SORTED_BATCHES", 2)
-    original, seen = SpeechTokenizer.start_batch, {}
+    original, seen = SpeechTokenizer.prepare_batch, {}
 
-    def start_batch(self, windows):
+    def prepare_batch(self, windows):
         seen[name].append(sorted(hash(window.tobytes()) for window in windows))
         assert len(windows) * max(map(len, windows)) <= 30 * 16_000
         return original(self, windows)
 
-    monkeypatch.setattr(SpeechTokenizer, "start_batch", start_batch)
+    monkeypatch.setattr(SpeechTokenizer, "prepare_batch", prepare_batch)
     for name, more in (
         ("one", ["--num-workers", "1"]),
         ("eight", ["--num-workers", "8"]),
@@ -168,6 +170,31 @@ def test_two_kills_change_no_byte(whole, speech, tokenizer_folder, tmp_path):
         assert len(list(tmp_path.glob("*.parquet"))) <= 6 - left
     result = tokenize_speech.main(arguments)
     assert result.skipped_shards >= 3
+    assert shards(tmp_path) == shards(whole)
+
+
+def test_a_worker_that_was_taken_over_finishes_all_the_same(
+    whole, speech, tokenizer_folder, tmp_path, monkeypatch
+):
+    """While it writes its first shard, another worker takes that for stale and closes the job."""
+    arguments = flags(speech / "manifest.parquet", tokenizer_folder, tmp_path)
+    replace, overtaken = os.replace, []
+
+    def slow_replace(source, target):
+        if Path(target).suffix == ".parquet" and not overtaken:
+            overtaken.append(target)
+            for claim in (tmp_path / ".claims").iterdir():
+                os.utime(claim, (0, 0))
+            other = start(tokenize_speech.main, arguments)
+            other.join()
+            assert other.exitcode == 0
+            assert not (tmp_path / ".claims").exists()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slow_replace)
+    result = tokenize_speech.main(arguments)
+    assert overtaken
+    assert result.missing_shards == 0
     assert shards(tmp_path) == shards(whole)
 
 
@@ -202,6 +229,33 @@ def test_tars_folders_and_cuts_give_the_same_codes(whole, speech, tokenizer_fold
             np.testing.assert_array_equal(record.codes, expected[name].codes)
             assert record.text == expected[name].text
     assert len(list(output.glob("*.parquet"))) == 2  # one for each tar
+
+
+def test_three_hours_in_one_recording(tmp_path):
+    """At 8 kHz, mostly silent: each minute gets the codes it gets alone."""
+    folder, minutes, rate_hz = save_tiny_tokenizer(tmp_path / "tokenizer"), 180, 8_000
+    (tmp_path / "speech").mkdir()
+
+    def minute(number: int) -> np.ndarray:
+        samples = np.zeros(60 * rate_hz, np.float32)
+        start = number % 57 * rate_hz
+        samples[start : start + 2 * rate_hz] = sound(2 * rate_hz, number)
+        return samples
+
+    with soundfile.SoundFile(tmp_path / "speech/long.flac", "w", rate_hz, 1) as file:
+        for number in range(minutes):
+            file.write(minute(number))
+    run(tmp_path / "speech", folder, tmp_path / "codes")
+    (record,) = read(tmp_path / "codes")
+    assert record.codes.shape == (minutes * 750,)
+    assert record.duration_s == 3 * 3600
+    tokenizer = SpeechTokenizer.from_pretrained(folder)
+    for number in (0, 77, 179):
+        soundfile.write(tmp_path / "minute.wav", minute(number), rate_hz)
+        alone = tokenizer.encode([read_audio(tmp_path / "minute.wav")])[0]
+        found = record.codes[number * 750 : (number + 1) * 750]
+        assert len(set(alone.tolist())) > 5
+        assert (found == alone).mean() > 0.99
 
 
 def test_odd_audio_is_read_and_bad_audio_set_aside(tokenizer_folder, tmp_path):
