@@ -126,6 +126,101 @@ def test_a_new_question_interrupts_the_answer():
         assert asyncio.run(talk(config))["turn"] == 2
 
 
+def test_the_newest_of_many_questions_is_answered():
+    engine = FakeEngine(tokenise_s=0.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.say(type="ask", text="a")
+            await asyncio.to_thread(until, lambda: engine.working)
+            for text in "bcd":
+                await client.say(type="ask", text=text)
+            ends = {}
+            while len(ends) < 4:
+                end = (await client.hear("done", "refused"))[-1]
+                ends[end["turn"]] = end.get("reason", "refused")
+            return ends
+
+    with serving(engine) as config:
+        ends = asyncio.run(talk(config))
+    assert ends == {1: "interrupted", 2: "interrupted", 3: "interrupted", 4: "stop"}
+    assert [question for question, _ in engine.questions] == ["a", "d"]
+
+
+def test_an_interruption_of_a_waiting_question_keeps_what_was_heard_of_the_one_before():
+    engine = FakeEngine(tokenise_s=0.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.say(type="ask", text="a")
+            await asyncio.to_thread(until, lambda: engine.working)
+            await client.say(type="interrupt", heard_s=0.25)
+            await client.say(type="ask", text="b")
+            await client.say(type="interrupt", heard_s=0.0)
+            await client.say(type="ask", text="c")
+            while (await client.hear("done"))[-1]["turn"] < 3:
+                pass
+
+    with serving(engine) as config:
+        asyncio.run(talk(config))
+    assert set(engine.interruptions) == {0.25}
+
+
+def test_a_question_does_not_wait_for_the_transcript_of_the_last_one():
+    engine = FakeEngine(pieces=1_000, piece_s=0.01, transcribe_s=1.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone(2.0))
+            await client.hear("timing")
+            engine.pieces = 2
+            await client.say(type="ask", text="something else")
+            heard = await client.hear("done")  # of the first
+            heard += await client.hear("done")
+            return heard, await client.hear("transcript")
+
+    with serving(engine) as config:
+        heard, later = asyncio.run(talk(config))
+    assert heard[-1]["turn"] == 2
+    assert "transcript" not in types(heard)
+    assert later[-1] == {"type": "transcript", "turn": 1, "text": "25 codes"}
+
+
+def test_what_was_cancelled_before_its_sound_is_not_transcribed():
+    engine = FakeEngine(tokenise_s=0.3)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone())
+            await asyncio.to_thread(until, lambda: engine.working)
+            await client.say(type="interrupt")
+            await client.hear("done")
+            await client.say(type="ask", text="and now?")
+            await client.hear("done")
+
+    with serving(engine) as config:
+        asyncio.run(talk(config))
+    assert not engine.transcribed
+
+
+def test_a_recogniser_that_breaks_ends_its_session():
+    engine = FakeEngine()
+    engine.transcribe = lambda codes: 1 / 0
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone())
+            return (await client.hear("ended"))[-1]
+
+    with serving(engine) as config:
+        assert asyncio.run(talk(config))["reason"] == "failure"
+
+
 @pytest.mark.parametrize("sound", [np.zeros(1_600), np.zeros(0)], ids=["silence", "nothing at all"])
 def test_a_question_that_cannot_be_answered_is_refused_and_the_next_is_not(sound):
     async def talk(config):
