@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.errors import ConfigError
@@ -320,27 +320,40 @@ def test_a_wrong_rate_is_refused(rate):
         assert "sample_rate_hz" in asyncio.run(talk(config))["message"]
 
 
-def test_foreign_pages_may_not_connect():
-    async def status(config, origin):
-        url = f"ws://127.0.0.1:{config.port}/chat"
-        try:
-            async with connect(url, origin=origin):
-                return 101
-        except InvalidStatus as error:
-            return error.response.status_code
+def test_foreign_pages_may_not_connect_and_are_told():
+    async def told(config, origin):
+        async with connect(f"ws://127.0.0.1:{config.port}/chat", origin=origin) as socket:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send(json.dumps({"type": "hello", "sample_rate_hz": 16_000}))
+            first = json.loads(await socket.recv())
+            return first.get("reason", first["type"])
 
     async def talk(config):
         port = config.port
-        assert await status(config, f"http://localhost:{port}") == 101
-        assert await status(config, "https://chat.example.org") == 101
-        assert await status(config, None) == 101  # no browser
-        assert await status(config, "https://evil.example") == 403
-        assert await status(config, f"http://evil.example:{port}") == 403
-        assert await status(config, f"http://localhost:{port + 1}") == 403
-        assert await status(config, "null") == 403
+        assert await told(config, f"http://localhost:{port}") == "ready"
+        assert await told(config, "https://chat.example.org") == "ready"
+        assert await told(config, None) == "ready"  # no browser
+        assert await told(config, "https://evil.example") == "origin"
+        assert await told(config, f"http://evil.example:{port}") == "origin"
+        assert await told(config, f"http://localhost:{port + 1}") == "origin"
+        assert await told(config, "null") == "origin"
 
-    with serving(FakeEngine(), allow_origin=("https://chat.example.org",)) as config:
+    settings = {"allow_origin": ("https://chat.example.org",), "max_sessions": 8}
+    with serving(FakeEngine(), **settings) as config:
         asyncio.run(talk(config))
+
+
+def test_who_comes_when_too_many_are_connected_is_told():
+    async def talk(config):
+        url = f"ws://127.0.0.1:{config.port}/chat"
+        async with contextlib.AsyncExitStack() as strangers:
+            for _ in range(1 + 0 + 32):
+                await strangers.enter_async_context(connect(url))
+            async with connect(url) as late:
+                return json.loads(await late.recv())
+
+    with serving(FakeEngine(), max_sessions=1, max_waiting=0) as config:
+        assert asyncio.run(talk(config))["reason"] == "full"
 
 
 def test_a_token_is_asked_for(tmp_path):
@@ -361,6 +374,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
         {"max_sessions": 0},
         {"session_s": float("inf")},
         {"port": 70_000},
+        {"port": 0},
         {"allow_origin": ("chat.example.org",)},
         {"ssl_certfile": tmp_path},
     ):
