@@ -376,7 +376,7 @@ def test_sound_that_is_held_back_is_offered(visit):
             "const waiting = [];"
             "AudioContext.prototype.resume = () => window.held"
             "  ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve();"
-            "document.addEventListener('click', () => {"
+            "document.querySelector('#notice button').addEventListener('click', () => {"
             "  window.held = false; waiting.forEach((resolve) => resolve()); }, true); }"
         )
         page.fill("#text", "Hello?")
