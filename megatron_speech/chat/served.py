@@ -7,7 +7,7 @@ it the request: vLLM's prefix cache makes each a continuation of the last.
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -52,32 +52,44 @@ class VllmServer:
                 raise ServiceError(f"what answers at {url} is no vLLM server ({error!r})") from None
         self._require_row(rows - 1)
 
-    def completion(self, request: dict[str, Any]) -> "Reply":
+    def completion(
+        self, request: dict[str, Any], connected: Callable[["Reply"], None] = lambda _: None
+    ) -> "Reply":
         """A completion, with `stream` one under way: closing it stops the server's work.
+
+        Args:
+            connected: is given the reply before the server has begun it, to shut it sooner.
 
         Raises:
             ServiceError: the server is gone, or refuses the request.
         """
-        return self._ask("POST", "/v1/completions", {"model": self._model, **request})
+        return self._ask("POST", "/v1/completions", {"model": self._model, **request}, connected)
 
     def _require_row(self, token: int) -> None:
         """One token out of the vocabulary's last row: a smaller model refuses it."""
         request = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [token]}
         self.completion(request).close()
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> "Reply":
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        connected: Callable[["Reply"], None] = lambda _: None,
+    ) -> "Reply":
         kind = HTTPSConnection if self._secure else HTTPConnection
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.connect()
-            line = connection.sock
+            reply = Reply(connection)
+            connected(reply)
             connection.request(
                 method,
                 self._path + path,
                 None if body is None else json.dumps(body),
                 {"Content-Type": "application/json", "Connection": "close"},
             )
-            reply = Reply(connection.getresponse(), line)
+            reply.begin(connection.getresponse())
         except (OSError, HTTPException) as error:
             connection.close()
             raise ServiceError(
@@ -93,10 +105,16 @@ class VllmServer:
 
 
 class Reply:
-    """A reply whose reading another thread can end."""
+    """A reply that another thread can end, whether it has begun or not."""
 
-    def __init__(self, response: HTTPResponse, line: socket.socket):
-        self.response, self._line = response, line
+    response: HTTPResponse
+
+    def __init__(self, connection: HTTPConnection):
+        self._line, self._hang_up = connection.sock, connection.close
+
+    def begin(self, response: HTTPResponse) -> None:
+        """The server has answered, and the line is the response's now."""
+        self.response, self._hang_up = response, response.close
 
     def token_ids(self) -> Iterator[int]:
         """Ids of a stream's server-sent events.
@@ -122,7 +140,7 @@ class Reply:
         """Hang up."""
         self.shut()
         with suppress(OSError):
-            self.response.close()
+            self._hang_up()
 
     def __enter__(self) -> "Reply":
         return self
@@ -156,9 +174,9 @@ class ServedTokens:
         Raises:
             ServiceError: the server is gone, or refuses the request.
         """
-        if self._reply is None or allowed != self._allowed:
-            self._start(allowed)
         try:
+            if self._reply is None or allowed != self._allowed:
+                self._start(allowed)
             return next(self._ahead)
         except (OSError, HTTPException, StopIteration, ValueError, LookupError) as error:
             self.end()
@@ -190,7 +208,7 @@ class ServedTokens:
         self.end()
         self._allowed = allowed
         sampling = self._sampling
-        self._reply = self._server.completion(
+        reply = self._server.completion(
             {
                 "prompt": self._tokens,
                 "max_tokens": max(1, self._end - len(self._tokens)),
@@ -204,6 +222,12 @@ class ServedTokens:
                 "return_token_ids": True,
                 "add_special_tokens": False,
                 "stream": True,
-            }
+            },
+            self._hold,
         )
-        self._ahead = self._reply.token_ids()
+        self._ahead = reply.token_ids()
+
+    def _hold(self, reply: Reply) -> None:
+        self._reply = reply
+        if self._cancelled:  # while the line was made
+            reply.shut()

@@ -131,7 +131,8 @@ class ChatSession:
         """Stop answering at once: no event but `Done` follows. Does nothing to a silent session.
 
         With `heard_s`, how much of the answer's sound was played, the history forgets what was
-        made but not heard, also when all of it was made already.
+        made but not heard, also when all of it was made already; with 0 the whole answer. Answers
+        without sound, in mode text or for want of a speech decoder, stay.
         """
         self._stop.set()
         self._tokens.cancel()
@@ -173,6 +174,9 @@ class ChatSession:
         self, prompt: list[int], answer: Answer, watch: Stopwatch
     ) -> Iterator[Event | Reason]:
         """The events of the answer's tokens, then the reason of its end."""
+        if self._stop.is_set():  # while the question was tokenised: nothing needs to be read
+            yield "interrupted"
+            return
         parts = self._parts
         config, kinds = parts.config, parts.kinds
         rhythm = Rhythm(config.mode, config.template)
@@ -268,7 +272,7 @@ class ChatSession:
             question,
             Turn(
                 role="assistant",
-                tokens=(*begin, *answer.tokens),
+                tokens=tuple(parts.template.close([*begin, *answer.tokens])),
                 text=parts.template.vocab.text.decode(answer.text_ids),
                 codes=np.array(answer.codes, dtype=np.int64),
                 interrupted=reason == "interrupted",
@@ -278,21 +282,24 @@ class ChatSession:
     def _cut_to(self, heard_s: float) -> None:
         """Forget what of the last answer comes after the code that was heard last."""
         self._heard_s = None
-        tokenizer, vocab = self._parts.speech_tokenizer, self._parts.template.vocab
-        if not self.history or tokenizer is None:
+        parts = self._parts
+        tokenizer, template = parts.speech_tokenizer, parts.template
+        spoken = parts.decoder is not None and parts.config.mode != "text"
+        if not self.history or tokenizer is None or not spoken:
             return
         turn = self.history[-1]
-        heard = max(1, round(heard_s * tokenizer.frame_rate_hz))
-        if heard >= len(turn.codes):
+        heard = round(heard_s * tokenizer.frame_rate_hz)
+        if len(turn.codes) and heard >= len(turn.codes):
             return
-        tokens = np.array(turn.tokens)
-        (places,) = np.nonzero(vocab.is_speech(tokens))
-        kept = turn.tokens[: int(places[heard - 1]) + 1]
-        said = [t for t in kept if self._parts.kinds.is_text(t)]
+        kept = begin = tuple(template.answer_begin(parts.config.mode))
+        if heard and len(turn.codes):
+            (places,) = np.nonzero(template.vocab.is_speech(np.array(turn.tokens)))
+            kept = turn.tokens[: int(places[heard - 1]) + 1]
+        said = [t for t in kept[len(begin) :] if parts.kinds.is_text(t)]
         self.history[-1] = replace(
             turn,
-            tokens=kept,
-            text=vocab.text.decode(said),
+            tokens=tuple(template.close(kept)),
+            text=template.vocab.text.decode(said),
             codes=turn.codes[:heard],
             interrupted=True,
         )

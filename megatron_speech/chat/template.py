@@ -72,16 +72,16 @@ class ChatTemplate:
     """
 
     def __init__(self, vocab: SpeechTextVocab, config: TemplateConfig | None = None):
+        if not vocab.num_codes:
+            raise VocabularyError(
+                "the vocabulary has no speech codes: this model cannot hear or speak"
+            )
         missing = [role for role in ROLES if vocab.text.id_of(role) is None]
         if missing:
             raise VocabularyError(
                 f"the vocabulary has no {', '.join(missing)}, so it cannot hold dialogues; import "
                 "the exported model with tools/convert_checkpoint.py hf-to-megatron --num-codes "
                 f"{vocab.num_codes}, which adds them"
-            )
-        if not vocab.num_codes:
-            raise VocabularyError(
-                "the vocabulary has no speech codes: this model cannot hear or speak"
             )
         self.vocab, self.config = vocab, config or TemplateConfig()
         self._roles = {role: vocab.text.id_of(role) for role in ROLES}
@@ -136,6 +136,15 @@ class ChatTemplate:
         """The assistant's mark and what every answer in this mode begins with."""
         begin = [self.vocab.begin_of_audio_id] if mode == "direct" else []
         return [self._role(ASSISTANT), *self._header, *begin]
+
+    def close(self, turn: Sequence[int]) -> list[int]:
+        """A turn that was broken off, so that another may follow: its speech is ended as everywhere
+        else, and speech of which nothing came is left out."""
+        begin, end = self.vocab.begin_of_audio_id, self.vocab.end_of_audio_id
+        if turn[-1] == begin:
+            return list(turn[:-1])
+        open_ = begin in turn and end not in turn
+        return [*turn, end] if open_ else list(turn)
 
     def answer(self, mode: Mode, text: Sequence[int], codes: np.ndarray) -> list[int]:
         """What comes after `answer_begin`, without the token that ends the turn.

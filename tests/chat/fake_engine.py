@@ -1,5 +1,6 @@
 """An engine whose answers can be followed by hand, and a server around it on a real socket."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -22,11 +23,20 @@ CHUNK = 1_600  # samples
 class FakeEngine:
     """Answers with `pieces` of a word and 0.1 s of sound, `piece_s` apart.
 
-    A question whose peak is above 0.9 breaks its session; silence is refused.
+    A question whose peak is above 0.9 breaks its session; silence is refused. `tokenise_s` and
+    `transcribe_s` pass whatever is interrupted meanwhile.
     """
 
-    def __init__(self, pieces: int = 3, piece_s: float = 0.0):
+    def __init__(
+        self,
+        pieces: int = 3,
+        piece_s: float = 0.0,
+        tokenise_s: float = 0.0,
+        transcribe_s: float = 0.0,
+    ):
         self.pieces, self.piece_s = pieces, piece_s
+        self.tokenise_s, self.transcribe_s = tokenise_s, transcribe_s
+        self.transcribed = 0
         self.questions: list = []
         self.interruptions: list[float | None] = []
         self.working = 0
@@ -36,6 +46,8 @@ class FakeEngine:
         return FakeSession(self)
 
     def transcribe(self, codes: np.ndarray) -> str:
+        self.transcribed += 1
+        time.sleep(self.transcribe_s)
         return f"{len(codes)} codes"
 
 
@@ -62,6 +74,7 @@ class FakeSession:
             raise AudioError("the question is silent")
         if spoken and abs(user).max() > 0.9:
             raise RuntimeError("the engine broke")
+        time.sleep(engine.tokenise_s)
         seconds = len(user) / rate_hz if spoken else 0.0
         yield Heard(codes=np.zeros(round(seconds * 12.5), np.int64), duration_s=seconds)
         timing = Timing(tokenise_s=0.01, prefill_s=0.02, first_audio_s=0.05, audio_s=0.1)
@@ -136,7 +149,8 @@ class Client:
 
     async def next(self):
         """A dict, or the samples of binary messages."""
-        message = await self.socket.recv()
+        async with asyncio.timeout(30):
+            message = await self.socket.recv()
         if isinstance(message, bytes):
             return np.frombuffer(message, "<i2")
         return json.loads(message)

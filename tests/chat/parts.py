@@ -6,7 +6,9 @@ import numpy as np
 
 from megatron_speech.chat.decoding import SamplingConfig
 from megatron_speech.chat.engine import ChatEngine
-from megatron_speech.chat.session import ChatConfig
+from megatron_speech.chat.rhythm import Kinds
+from megatron_speech.chat.session import ChatConfig, ChatSession
+from megatron_speech.chat.template import ChatTemplate
 from megatron_speech.errors import ConfigError
 from megatron_speech.vocab import SpeechTextVocab
 from tests.data.language_data import NUM_CODES, make_vocab
@@ -103,6 +105,50 @@ class EchoStream:
     def finish(self):
         ready, self._waiting = self._waiting, NO_SOUND
         return ready
+
+
+class ScriptedTokens:
+    """A source of tokens that says what it was told: a letter for each token, t text, c code, b and
+    e begin and end of audio, s the end of the answer. Notes what was allowed at each."""
+
+    def __init__(self, engine: ChatEngine, script: str):
+        vocab, stop = engine.vocab, ChatTemplate(engine.vocab).stop_id
+        ids = {"b": vocab.begin_of_audio_id, "e": vocab.end_of_audio_id, "s": stop}
+        a = vocab.text.encode("a")[0]
+        counts = dict.fromkeys("tc", 0)
+        self.tokens: list[int] = []
+        for letter in script:
+            if letter in counts:
+                first = a if letter == "t" else vocab.code_offset
+                ids[letter] = first + counts[letter] % NUM_CODES
+                counts[letter] += 1
+            self.tokens.append(ids[letter])
+        self.allowed: dict[int, Kinds] = {}
+        self.place = 0
+
+    def begin(self, prompt, seed, most_tokens):
+        self.prompt = prompt
+
+    def choose(self, allowed):
+        self.allowed[self.place] = allowed
+        return self.tokens[self.place]
+
+    def append(self, token):
+        assert token == self.tokens[self.place]
+        self.place += 1
+
+    def cancel(self):
+        pass
+
+    def end(self):
+        pass
+
+
+def scripted(engine: ChatEngine, script: str) -> ChatSession:
+    """A session whose next answers are `script`."""
+    session = engine.session()
+    session._tokens = ScriptedTokens(engine, script)
+    return session
 
 
 def make_engine(model: Path, decoder: EchoDecoder | None = None, **settings) -> ChatEngine:

@@ -24,7 +24,7 @@ from megatron_speech.errors import (
     DataError,
     VocabularyError,
 )
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.vocab import ROLES, SpeechTextVocab
 from tests.chat.parts import (
     FINGERPRINT,
     EchoDecoder,
@@ -33,7 +33,7 @@ from tests.chat.parts import (
     question,
     write_model,
 )
-from tests.data.language_data import NUM_CODES
+from tests.data.language_data import NUM_CODES, make_vocab
 from tests.speech_decoder.tiny_decoder import tiny_decoder
 
 
@@ -149,6 +149,18 @@ def test_interruption_from_another_thread(model):
     thread.join(60)
     assert not thread.is_alive()
     assert isinstance(events[-1], Done)
+
+
+def test_what_is_interrupted_while_it_is_tokenised_is_not_read(model):
+    session = make_engine(model).session()
+    read = []
+    session._tokens.begin = lambda *prompt: read.append(prompt)
+    events = session.respond(question(3, 5, 7))
+    assert isinstance(next(events), Heard)
+    session.interrupt()
+    assert [event.reason for event in events] == ["interrupted"]
+    assert not read
+    assert session.history[-1].interrupted
 
 
 def test_what_was_not_heard_is_forgotten(model):
@@ -269,8 +281,14 @@ def test_an_export_without_speech_tokens_is_refused(model, tmp_path):
     vocab = SpeechTextVocab.from_pretrained(model)
     plain = SpeechTextVocab.extend(write_plain(tmp_path), 16, specials=("<|begin_of_audio|>",))
     folder = write_model(tmp_path / "plain", plain)
-    with pytest.raises(VocabularyError, match=r"no <\|system\|>"):
+    with pytest.raises(VocabularyError, match=r"no <\|system\|>.*--num-codes 16"):
         ChatEngine(folder)
+    for extra in (ROLES, ()):  # with marks of turns and without
+        make_vocab(tmp_path / f"mute{len(extra)}", extra)
+        mute = SpeechTextVocab.as_it_is(tmp_path / f"mute{len(extra)}" / "base")
+        folder = write_model(tmp_path / f"mute_model{len(extra)}", mute)
+        with pytest.raises(VocabularyError, match="no speech codes"):
+            ChatEngine(folder)
     (model_without := tmp_path / "bare").mkdir()
     vocab.text.save(model_without, ())
     with pytest.raises(CheckpointError, match="no exported model"):
@@ -278,8 +296,6 @@ def test_an_export_without_speech_tokens_is_refused(model, tmp_path):
 
 
 def write_plain(folder):
-    from tests.data.language_data import make_vocab
-
     make_vocab(folder / "base_vocab")
     return folder / "base_vocab" / "base"
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from functools import partial
+from http.client import HTTPConnection
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
 
@@ -67,9 +68,10 @@ def test_an_interruption_ends_the_request(model, server):
     assert server.made == made < 300, "the server goes on for nobody"
 
 
-def test_an_interruption_does_not_wait_for_the_server(model, server):
+@pytest.mark.parametrize("late", ["silent_s", "slow_s"])
+def test_an_interruption_does_not_wait_for_the_server(model, server, late):
     session = make_engine(model, vllm_url=url_of(server)).session()
-    server.slow_s = 5.0
+    setattr(server, late, 5.0)
     began = time.monotonic()
     timer = threading.Timer(0.5, session.interrupt)
     timer.start()
@@ -77,6 +79,23 @@ def test_an_interruption_does_not_wait_for_the_server(model, server):
     assert time.monotonic() - began < 4.0
     assert events[-1].reason == "interrupted"
     timer.join()
+    setattr(server, late, 0.0)
+    assert list(session.respond(question(9)))[-1].reason != "interrupted"
+
+
+def test_an_interruption_while_the_line_is_made_is_not_lost(model, server, monkeypatch):
+    session = make_engine(model, vllm_url=url_of(server)).session()
+    connect = HTTPConnection.connect
+
+    def interrupted(connection):
+        session.interrupt()
+        connect(connection)
+
+    monkeypatch.setattr(HTTPConnection, "connect", interrupted)
+    server.slow_s = 5.0
+    began = time.monotonic()
+    assert list(session.respond(question(3, 5, 7)))[-1].reason == "interrupted"
+    assert time.monotonic() - began < 4.0
 
 
 def test_what_the_server_sees_of_a_conversation_is_all_there_is(model):

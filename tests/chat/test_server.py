@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.errors import ConfigError
@@ -126,6 +126,101 @@ def test_a_new_question_interrupts_the_answer():
         assert asyncio.run(talk(config))["turn"] == 2
 
 
+def test_the_newest_of_many_questions_is_answered():
+    engine = FakeEngine(tokenise_s=0.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.say(type="ask", text="a")
+            await asyncio.to_thread(until, lambda: engine.working)
+            for text in "bcd":
+                await client.say(type="ask", text=text)
+            ends = {}
+            while len(ends) < 4:
+                end = (await client.hear("done", "refused"))[-1]
+                ends[end["turn"]] = end.get("reason", "refused")
+            return ends
+
+    with serving(engine) as config:
+        ends = asyncio.run(talk(config))
+    assert ends == {1: "interrupted", 2: "interrupted", 3: "interrupted", 4: "stop"}
+    assert [question for question, _ in engine.questions] == ["a", "d"]
+
+
+def test_an_interruption_of_a_waiting_question_keeps_what_was_heard_of_the_one_before():
+    engine = FakeEngine(tokenise_s=0.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.say(type="ask", text="a")
+            await asyncio.to_thread(until, lambda: engine.working)
+            await client.say(type="interrupt", heard_s=0.25)
+            await client.say(type="ask", text="b")
+            await client.say(type="interrupt", heard_s=0.0)
+            await client.say(type="ask", text="c")
+            while (await client.hear("done"))[-1]["turn"] < 3:
+                pass
+
+    with serving(engine) as config:
+        asyncio.run(talk(config))
+    assert set(engine.interruptions) == {0.25}
+
+
+def test_a_question_does_not_wait_for_the_transcript_of_the_last_one():
+    engine = FakeEngine(pieces=1_000, piece_s=0.01, transcribe_s=1.5)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone(2.0))
+            await client.hear("timing")
+            engine.pieces = 2
+            await client.say(type="ask", text="something else")
+            heard = await client.hear("done")  # of the first
+            heard += await client.hear("done")
+            return heard, await client.hear("transcript")
+
+    with serving(engine) as config:
+        heard, later = asyncio.run(talk(config))
+    assert heard[-1]["turn"] == 2
+    assert "transcript" not in types(heard)
+    assert later[-1] == {"type": "transcript", "turn": 1, "text": "25 codes"}
+
+
+def test_what_was_cancelled_before_its_sound_is_not_transcribed():
+    engine = FakeEngine(tokenise_s=0.3)
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone())
+            await asyncio.to_thread(until, lambda: engine.working)
+            await client.say(type="interrupt")
+            await client.hear("done")
+            await client.say(type="ask", text="and now?")
+            await client.hear("done")
+
+    with serving(engine) as config:
+        asyncio.run(talk(config))
+    assert not engine.transcribed
+
+
+def test_a_recogniser_that_breaks_ends_its_session():
+    engine = FakeEngine()
+    engine.transcribe = lambda codes: 1 / 0
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await client.ask(tone())
+            return (await client.hear("ended"))[-1]
+
+    with serving(engine) as config:
+        assert asyncio.run(talk(config))["reason"] == "failure"
+
+
 @pytest.mark.parametrize("sound", [np.zeros(1_600), np.zeros(0)], ids=["silence", "nothing at all"])
 def test_a_question_that_cannot_be_answered_is_refused_and_the_next_is_not(sound):
     async def talk(config):
@@ -225,27 +320,40 @@ def test_a_wrong_rate_is_refused(rate):
         assert "sample_rate_hz" in asyncio.run(talk(config))["message"]
 
 
-def test_foreign_pages_may_not_connect():
-    async def status(config, origin):
-        url = f"ws://127.0.0.1:{config.port}/chat"
-        try:
-            async with connect(url, origin=origin):
-                return 101
-        except InvalidStatus as error:
-            return error.response.status_code
+def test_foreign_pages_may_not_connect_and_are_told():
+    async def told(config, origin):
+        async with connect(f"ws://127.0.0.1:{config.port}/chat", origin=origin) as socket:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send(json.dumps({"type": "hello", "sample_rate_hz": 16_000}))
+            first = json.loads(await socket.recv())
+            return first.get("reason", first["type"])
 
     async def talk(config):
         port = config.port
-        assert await status(config, f"http://localhost:{port}") == 101
-        assert await status(config, "https://chat.example.org") == 101
-        assert await status(config, None) == 101  # no browser
-        assert await status(config, "https://evil.example") == 403
-        assert await status(config, f"http://evil.example:{port}") == 403
-        assert await status(config, f"http://localhost:{port + 1}") == 403
-        assert await status(config, "null") == 403
+        assert await told(config, f"http://localhost:{port}") == "ready"
+        assert await told(config, "https://chat.example.org") == "ready"
+        assert await told(config, None) == "ready"  # no browser
+        assert await told(config, "https://evil.example") == "origin"
+        assert await told(config, f"http://evil.example:{port}") == "origin"
+        assert await told(config, f"http://localhost:{port + 1}") == "origin"
+        assert await told(config, "null") == "origin"
 
-    with serving(FakeEngine(), allow_origin=("https://chat.example.org",)) as config:
+    settings = {"allow_origin": ("https://chat.example.org",), "max_sessions": 8}
+    with serving(FakeEngine(), **settings) as config:
         asyncio.run(talk(config))
+
+
+def test_who_comes_when_too_many_are_connected_is_told():
+    async def talk(config):
+        url = f"ws://127.0.0.1:{config.port}/chat"
+        async with contextlib.AsyncExitStack() as strangers:
+            for _ in range(1 + 0 + 32):
+                await strangers.enter_async_context(connect(url))
+            async with connect(url) as late:
+                return json.loads(await late.recv())
+
+    with serving(FakeEngine(), max_sessions=1, max_waiting=0) as config:
+        assert asyncio.run(talk(config))["reason"] == "full"
 
 
 def test_a_token_is_asked_for(tmp_path):
@@ -266,6 +374,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
         {"max_sessions": 0},
         {"session_s": float("inf")},
         {"port": 70_000},
+        {"port": 0},
         {"allow_origin": ("chat.example.org",)},
         {"ssl_certfile": tmp_path},
     ):

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import re
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from megatron_speech.chat.server import serve
 from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types, until
 from tests.chat.parts import make_engine, question, write_model
 
@@ -202,6 +205,28 @@ def test_the_page_is_served_with_its_parts_and_nothing_from_elsewhere():
                 assert answer.status == 200
     assert "http://" not in page
     assert "https://" not in page
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_the_words_of_the_page_stand_out_from_what_is_behind_them(scheme):
+    """Contrast of at least 4.5 to 1 (WCAG 2, AA)."""
+    style = (Path(serve.__file__).parents[1] / "page" / "chat.css").read_text()
+    colours = dict(re.findall(r"--(\S+): (#\w{6});", style.split(":root {")[1 + scheme]))
+
+    def luminance(name):
+        parts = [int(colours[name][n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(a * b for a, b in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for words, behind in (
+        *((words, "paper") for words in ("ink", "soft", "pale", "bad")),
+        *(("soft", behind) for behind in ("card", "rule", "text-soft")),
+        ("ink", "text-soft"),
+        ("speech", "card"),
+        ("on", "speech"),
+    ):
+        one, other = sorted((luminance(words), luminance(behind)))
+        assert (other + 0.05) / (one + 0.05) >= 4.5, (words, behind)
 
 
 def test_the_engine_itself_is_heard(tmp_path):

@@ -18,7 +18,7 @@ from transformers import LlamaForCausalLM
 @contextmanager
 def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[ThreadingHTTPServer]:
     """A server; `requests` are those it got, `made` the tokens it made, `most_tokens` how many it
-    makes before it breaks, `slow_s` how long it takes to begin."""
+    makes before it breaks, `silent_s` how long it takes to answer, `slow_s` to begin then."""
     model = LlamaForCausalLM.from_pretrained(folder)
     lock = threading.Lock()
 
@@ -38,12 +38,13 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
             if int(allowed.max()) >= model.config.vocab_size:
                 self._reply(400, {"message": "allowed_token_ids contains out-of-vocab token id"})
                 return
+            time.sleep(server.silent_s)
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
-            self.end_headers()
-            time.sleep(server.slow_s)
             ids = list(request["prompt"])
             with suppress(OSError):  # the client has heard enough
+                self.end_headers()
+                time.sleep(server.slow_s)
                 for _ in range(min(request["max_tokens"], server.most_tokens)):
                     with torch.inference_mode(), lock:
                         logits = model(torch.tensor([ids])).logits[0, -1]
@@ -68,7 +69,8 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
             del format, args
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.made, server.most_tokens, server.slow_s = [], 0, 1 << 30, 0.0
+    server.requests, server.made, server.most_tokens = [], 0, 1 << 30
+    server.silent_s = server.slow_s = 0.0
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

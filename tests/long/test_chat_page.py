@@ -271,8 +271,7 @@ def test_without_a_microphone_one_can_type_and_a_lost_server_is_told(visit):
     engine = TalkingEngine()
     with serving(engine) as config:
         page = visit(config, color_scheme="dark")
-        refuse = "async () => { throw new Error('Refused') }"
-        page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {refuse} }}")
+        refuse_microphone(page)
         page.click("#start")
         state(page, "ready")
         page.shot("no_microphone")
@@ -283,3 +282,140 @@ def test_without_a_microphone_one_can_type_and_a_lost_server_is_told(visit):
     state(page, "ended")
     page.shot("lost")
     until(lambda: page.is_visible("#notice button"))
+
+
+def refuse_microphone(page) -> None:
+    refuse = "async () => { throw new Error('Refused') }"
+    page.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {refuse} }}")
+
+
+def test_a_recording_ends_with_its_mode_and_the_keys_go_on(visit):
+    engine = TalkingEngine()
+    with serving(engine) as config:
+        page = visit(config)
+        page.click("#start")
+        page.click("[data-mode=free]")
+        state(page, "recording")
+        page.click("[data-mode=push]")
+        state(page, "ready")
+        assert not page.query_selector(".turn.user")
+        page.keyboard.down("Space")
+        state(page, "recording")
+        page.click("[data-mode=free]")
+        state(page, "ready")
+        page.keyboard.up("Space")
+        page.focus("[data-mode=free]")
+        page.keyboard.press("ArrowLeft")
+        assert page.get_attribute("[data-mode=push]", "aria-checked") == "true"
+        assert page.evaluate("document.activeElement.dataset.mode") == "push"
+        page.focus("#talk")
+        page.keyboard.down("Enter")
+        state(page, "recording")
+        page.wait_for_timeout(600)
+        page.keyboard.up("Enter")
+        page.wait_for_selector(".turn.model")
+    assert len(engine.questions) == 1
+
+
+def test_a_microphone_that_is_unplugged_is_said_and_one_can_type(visit):
+    with serving(TalkingEngine()) as config:
+        page = visit(config)
+        page.evaluate(
+            "() => { const lend = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);"
+            "navigator.mediaDevices.getUserMedia = async (w) => (window.lent = await lend(w)); }"
+        )
+        page.click("#start")
+        state(page, "ready")
+        page.keyboard.down("Space")
+        state(page, "recording")
+        page.evaluate("() => window.lent.getTracks()[0].dispatchEvent(new Event('ended'))")
+        state(page, "ready")
+        page.keyboard.up("Space")
+        assert "Microphone lost" in page.inner_text("#notice")
+        assert page.is_disabled("#talk")
+        page.shot("microphone_lost")
+        page.fill("#text", "Hello?")
+        page.keyboard.press("Enter")
+        state(page, "speaking")
+
+
+def test_the_notice_of_the_queue_goes_without_a_microphone_too(visit):
+    import asyncio
+
+    async def ahead(config, entered, leave):
+        async with Client(config) as one:
+            await one.hear("ready")
+            entered.set()
+            await asyncio.to_thread(leave.wait)
+
+    with serving(TalkingEngine(), max_sessions=1) as config:
+        entered, leave = threading.Event(), threading.Event()
+        other = threading.Thread(target=lambda: asyncio.run(ahead(config, entered, leave)))
+        other.start()
+        assert entered.wait(20)
+        page = visit(config)
+        refuse_microphone(page)
+        page.click("#start")
+        page.wait_for_selector("#notice:has-text('number')")
+        leave.set()
+        other.join()
+        state(page, "ready")
+        assert "number" not in page.inner_text("#notice")
+        assert "No microphone" in page.inner_text("#notice")
+
+
+def test_sound_that_is_held_back_is_offered(visit):
+    with serving(TalkingEngine()) as config:
+        page = visit(config)
+        page.click("#start")
+        state(page, "ready")
+        page.evaluate(
+            "() => { window.held = true;"
+            "Object.defineProperty(AudioContext.prototype, 'state',"
+            "  { get: () => (window.held ? 'suspended' : 'running') });"
+            "const waiting = [];"
+            "AudioContext.prototype.resume = () => window.held"
+            "  ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve();"
+            "document.querySelector('#notice button').addEventListener('click', () => {"
+            "  window.held = false; waiting.forEach((resolve) => resolve()); }, true); }"
+        )
+        page.fill("#text", "Hello?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#notice button:has-text('Press to hear')")
+        page.shot("held_back")
+        page.click("#notice button")
+        page.wait_for_selector("#notice", state="hidden")
+
+
+def test_a_message_that_is_too_large_is_told(visit):
+    with serving(TalkingEngine(), message_bytes=1024) as config:
+        page = visit(config)
+        refuse_microphone(page)
+        page.click("#start")
+        state(page, "ready")
+        page.fill("#text", "a" * 2_000)
+        page.keyboard.press("Enter")
+        state(page, "ended")
+        assert "larger than it reads" in page.inner_text("#notice")
+
+
+def test_old_answers_give_their_sound_back(visit):
+    with serving(TalkingEngine()) as config:
+        page = visit(config)
+        left = page.evaluate(
+            """async () => {
+              const { Answer } = await import("/turns.js");
+              for (const n of [0, 1]) {
+                const answer = new Answer(performance.now());
+                answer.beginSound(8000);
+                answer.addSound(new ArrayBuffer(2 * 8000 * 700));
+                answer.playback.stop();
+                answer.finish("stop", null);
+                window[`answer${n}`] = answer;
+              }
+              const { answer0, answer1 } = window;
+              return [answer0.pieces.length, answer0.playback, answer1.playback.pieces.length,
+                answer1.pieces.length];
+            }"""
+        )
+    assert left == [0, None, 0, 1]

@@ -13,7 +13,7 @@ const BLOCK_S = 0.02;
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 
 const page = {
-  link: null, microphone: null, mode: "push", state: "new",
+  link: null, microphone: null, deaf: null /* why there is no microphone */, mode: "push", state: "new",
   turn: 0, turns: new Map(), current: null,   // the answer that comes or plays
   replaying: null, recording: null, recent: [], vad: new VoiceActivity(), limit: 30,
 };
@@ -43,12 +43,19 @@ function setState(state, detail = "") {
     : busy ? "Hold to interrupt" : TOUCH ? "Hold and speak" : "Hold, or press the space bar");
 }
 
-function notice(title, text, again = false) {
+// `button` is its words and what it does.
+function notice(title, text, button = null) {
   const box = byId("notice");
   box.hidden = !title;
   box.querySelector("b").textContent = title ?? "";
   box.querySelector("span").textContent = text ?? "";
-  box.querySelector("button").hidden = !again;
+  const [words, action] = button ?? ["", null];
+  Object.assign(box.querySelector("button"), { hidden: !button, textContent: words, onclick: action });
+}
+
+// What stands while the conversation goes on.
+function standingNotice() {
+  if (page.state !== "ended") notice(...(page.deaf ?? [null]));
 }
 
 // ---- connection
@@ -59,14 +66,36 @@ async function start() {
   setState("connecting");
   if (!page.microphone) {
     try {
-      page.microphone = await Microphone.open(onBlock);
+      page.microphone = await Microphone.open(onBlock, loseMicrophone);
+      page.deaf = null;
     } catch (error) {
-      notice("No microphone", `${error.message || error.name}. You can type, and hear the answers.`);
+      page.deaf = ["No microphone", `${error.message || error.name}. You can type, and hear the answers.`];
+      standingNotice();
     }
   }
   page.turn = 0;
   page.turns.clear();
   page.link = new Link(page.microphone?.sampleRate ?? 16000, handlers);
+}
+
+function loseMicrophone() {
+  page.deaf = ["Microphone lost", "You can type, and hear the answers. Reload this page to speak again."];
+  discardRecording();
+  page.microphone?.close();
+  page.microphone = null;
+  page.recent = [];
+  if (page.state !== "waiting") standingNotice();
+  setState(page.state, byId("status").lastElementChild.textContent);
+}
+
+// Until something is pressed, browsers may hold sound back.
+async function offerSound(playback) {
+  const started = playback.starts();
+  const soon = new Promise((resolve) => setTimeout(resolve, 500, false));
+  if (await Promise.race([started, soon])) return;
+  const press = async () => { if (await playback.starts()) standingNotice(); };
+  notice("You hear nothing yet", "Your browser plays no sound until you press something.", ["Press to hear", press]);
+  if (await started) standingNotice();
 }
 
 const handlers = {
@@ -77,7 +106,7 @@ const handlers = {
   },
   ready({ question_s }) {
     page.limit = question_s;
-    if (page.microphone) notice(null);
+    standingNotice();
     page.vad.reset();
     settle();
   },
@@ -91,6 +120,7 @@ const handlers = {
     page.sounding = answer;
     if (!answer || answer.muted) return;
     answer.beginSound(sample_rate_hz, () => settle());
+    offerSound(answer.playback);
     setState("speaking");
   },
   pcm(data) {
@@ -100,6 +130,7 @@ const handlers = {
   timing({ turn, ...timing }) { page.turns.get(turn)?.answer.showTiming(timing); },
   done({ turn, reason, timing }) {
     const found = page.turns.get(turn);
+    found?.question.settle(); // a transcript may still come, or none
     found?.answer.finish(reason, timing);
     settle();
   },
@@ -112,8 +143,7 @@ const handlers = {
     settle();
   },
   ended({ reason, message }) {
-    page.recording?.question.drop();
-    page.recording = null;
+    discardRecording();
     for (const { question, answer } of page.turns.values()) {
       question.settle();
       if (!answer.done) answer.finish("interrupted", null);
@@ -122,11 +152,11 @@ const handlers = {
     page.microphone?.close(); // nobody listens any more
     page.microphone = null;
     const titles = {
-      gone: "Connection lost", full: "All places are taken", idle: "Are you still there?",
+      gone: "Connection lost", origin: "This page may not connect", too_large: "That was too much", full: "All places are taken", idle: "Are you still there?",
       session_length: "Time is up", token: "A token is needed", failure: "Something went wrong",
     };
     const help = reason === "token" ? "Open this page by the address that ends in #token=…" : `${message}.`;
-    notice(titles[reason] ?? "Disconnected", help[0].toUpperCase() + help.slice(1), true);
+    notice(titles[reason] ?? "Disconnected", help[0].toUpperCase() + help.slice(1), ["Start again", start]);
     setState("ended");
   },
 };
@@ -167,13 +197,18 @@ function beginRecording() {
 function endRecording(askedAt) {
   const recording = page.recording;
   if (!recording) return;
+  if (recording.length < SHORTEST_S) return discardRecording();
   page.recording = null;
-  if (recording.length < SHORTEST_S) {
-    page.link?.say("discard");
-    recording.question.drop();
-    return settle();
-  }
   ask(recording.question, {}, askedAt);
+}
+
+function discardRecording() {
+  clearTimeout(letGo);
+  if (!page.recording) return;
+  page.recording.question.drop();
+  page.recording = null;
+  page.link?.say("discard");
+  settle();
 }
 
 function ask(question, fields, askedAt) {
@@ -226,6 +261,7 @@ byId("log").addEventListener("click", ({ target }) => {
   if (!again) return;
   page.replaying = answer;
   answer.replay(() => { if (page.replaying === answer) page.replaying = null; });
+  offerSound(answer.playback);
 });
 
 // ---- buttons and keys
@@ -253,21 +289,22 @@ talk.addEventListener("pointerdown", (event) => {
 for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) talk.addEventListener(name, release);
 talk.addEventListener("contextmenu", (event) => event.preventDefault());
 
-const typing = (target) => target.matches("input, button:not(#talk)");
+// The space bar wherever it means nothing else, and Enter on the button itself.
+const talks = ({ code, key, target }) =>
+  code === "Space" ? !target.matches("input, button:not(#talk)") : key === "Enter" && target === talk;
 window.addEventListener("keydown", (event) => {
   if (event.code === "Escape") interrupt();
-  if (event.code !== "Space" || typing(event.target)) return;
+  if (!talks(event)) return;
   event.preventDefault();
   if (!event.repeat && page.mode === "push" && !talk.disabled) press();
 });
 window.addEventListener("keyup", (event) => {
-  if (event.code === "Space" && !typing(event.target)) release();
+  if (talks(event)) release();
 });
 window.addEventListener("blur", release);
 
 byId("stop").addEventListener("click", interrupt);
 byId("start").addEventListener("click", start);
-byId("notice").querySelector("button").addEventListener("click", start);
 byId("write").addEventListener("submit", (event) => {
   event.preventDefault();
   const text = byId("text").value.trim();
@@ -276,10 +313,29 @@ byId("write").addEventListener("submit", (event) => {
   interrupt();
   ask(new Question(text), { text }, performance.now());
 });
-byId("modes").addEventListener("click", ({ target }) => {
-  if (!target.dataset.mode) return;
-  page.mode = target.dataset.mode;
-  for (const button of byId("modes").children) button.setAttribute("aria-checked", button === target);
+
+function choose(button) {
+  if (page.mode !== button.dataset.mode) discardRecording(); // nothing would end it in the other mode
+  page.mode = button.dataset.mode;
+  for (const other of byId("modes").children) {
+    other.setAttribute("aria-checked", other === button);
+    other.tabIndex = other === button ? 0 : -1;
+  }
   page.vad.reset();
   setState(page.state, byId("status").lastElementChild.textContent);
+}
+
+byId("modes").addEventListener("click", ({ target, detail }) => {
+  if (!target.dataset.mode) return;
+  choose(target);
+  if (detail) target.blur(); // of a pointer: the space bar talks again
+});
+byId("modes").addEventListener("keydown", (event) => {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const buttons = [...byId("modes").children];
+  const next = buttons.at((buttons.indexOf(event.target) + step) % buttons.length);
+  choose(next);
+  next.focus();
 });

@@ -1,5 +1,13 @@
 // The WebSocket. Text messages are JSON with a type, binary ones are sound.
 
+// What a connection says that ends without a word, by its code (RFC 6455); else nobody was there.
+const CLOSED = {
+  1009: ["too_large", "it took a message to be larger than it reads; ask a shorter question"],
+  1011: ["gone", "this page did not answer it for too long"],
+  1012: ["gone", "the server was stopped"],
+};
+const GONE = ["gone", "the server does not answer: it was stopped, or the network is gone"];
+
 export class Link {
   constructor(sampleRate, handlers) {
     this.handlers = handlers;
@@ -12,7 +20,7 @@ export class Link {
       this.say("hello", { sample_rate_hz: sampleRate, ...(token ? { token } : {}) });
     };
     this.socket.onmessage = ({ data }) => this.take(data);
-    this.socket.onclose = () => this.end("gone", "the server was stopped, or the network is gone");
+    this.socket.onclose = ({ code }) => this.end(...(CLOSED[code] ?? GONE));
   }
 
   take(data) {

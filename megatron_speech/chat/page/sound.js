@@ -2,7 +2,8 @@
 
 export class Microphone {
   // Asks for the microphone; throws what the browser says if there is none or it is refused.
-  static async open(onBlock) {
+  // `onLost` is called when it is unplugged or taken away.
+  static async open(onBlock, onLost) {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error("browsers lend the microphone to https pages and to this machine's own only");
     }
@@ -16,6 +17,7 @@ export class Microphone {
     const blocks = new AudioWorkletNode(context, "blocks", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
     blocks.port.onmessage = ({ data }) => onBlock(data);
     source.connect(blocks);
+    for (const track of stream.getTracks()) track.onended = onLost; // not by our own stop()
     return new Microphone(stream, context);
   }
 
@@ -48,9 +50,7 @@ const contexts = new Map();
 // A context of the sound's own rate: pieces resampled one by one would click where they meet.
 function contextOf(rate) {
   if (!contexts.has(rate)) contexts.set(rate, new AudioContext({ sampleRate: rate }));
-  const context = contexts.get(rate);
-  if (context.state !== "running") context.resume();
-  return context;
+  return contexts.get(rate);
 }
 
 const HEADROOM = 0.06; // seconds before the first piece, and after a gap
@@ -67,7 +67,14 @@ export class Playback {
     this.total = 0;       // seconds given so far
     this.complete = false;
     this.stopped = false;
+    this.heard = 0;       // seconds, once it has stopped
     this.gaps = 0;
+  }
+
+  // Whether sound comes out; browsers hold it back until something is pressed.
+  async starts() {
+    if (this.context.state === "running") return true;
+    return this.context.resume().then(() => true, () => false);
   }
 
   push(samples) {
@@ -100,25 +107,31 @@ export class Playback {
       this.timer = setTimeout(() => this.check(), 40);
       return;
     }
+    this.end();
+  }
+
+  // Its buffers are not needed any more.
+  end() {
+    this.heard = this.played();
     this.stopped = true;
+    this.pieces = [];
     this.onEnd?.();
   }
 
   // Seconds that were heard.
   played() {
+    if (this.stopped) return this.heard;
     const now = this.context.currentTime - (this.context.outputLatency || 0);
     return this.pieces.reduce((sum, { start, duration }) => sum + Math.max(0, Math.min(now - start, duration)), 0);
   }
 
   // Silence at once, without a click; returns the seconds that were heard.
   stop() {
-    const heard = this.played();
-    if (this.stopped) return heard;
-    this.stopped = true;
+    if (this.stopped) return this.heard;
     const now = this.context.currentTime;
     this.gain.gain.setTargetAtTime(0, now, 0.006);
     for (const { node } of this.pieces) node.stop(now + 0.05);
-    this.onEnd?.();
-    return heard;
+    this.end();
+    return this.heard;
   }
 }

@@ -3,6 +3,7 @@
 import { Playback, fromPcm } from "./sound.js";
 
 const log = document.getElementById("log");
+const said = document.getElementById("said"); // what a screen reader reads out
 const KEPT_S = 1200; // seconds of sound that can be replayed; older answers lose theirs
 const PARTS = [
   ["tokenise_s", "hearing"],
@@ -101,16 +102,17 @@ export class Answer {
 
   play(onEnd) {
     this.element.classList.add("playing");
-    this.playback = new Playback(this.rate, () => {
+    const playback = new Playback(this.rate, () => {
       this.element.classList.remove("playing");
-      this.paint(this.playback.played());
+      this.paint(playback.played());
       this.button.textContent = "Replay";
       onEnd?.();
     });
-    this.pieces.forEach((samples) => this.playback.push(samples));
+    this.playback = playback;
+    this.pieces.forEach((samples) => playback.push(samples));
     const step = () => {
-      if (this.playback.stopped) return;
-      this.paint(this.playback.played());
+      if (playback.stopped) return;
+      this.paint(playback.played());
       requestAnimationFrame(step);
     };
     requestAnimationFrame(step);
@@ -177,13 +179,18 @@ export class Answer {
     if (!this.texts.length && !this.pieces.length) this.note(reason === "interrupted" ? "" : "no answer");
     if (!this.texts.length && this.pieces.length) this.note("answered in sound alone");
     this.paint(this.playback ? this.playback.played() : 0);
-    if (!this.pieces.length) return;
+    if (!this.pieces.length) {
+      said.textContent = this.said.textContent; // answers with sound are heard anyway
+      return;
+    }
     this.button.hidden = false;
     Answer.kept.push(this);
     let total = Answer.kept.reduce((sum, answer) => sum + answer.soundLength, 0);
     while (total > KEPT_S && Answer.kept.length > 1) {
       const oldest = Answer.kept.shift();
       total -= oldest.soundLength;
+      oldest.playback?.stop();
+      oldest.playback = null;
       oldest.pieces = [];
       oldest.button.hidden = true;
     }
@@ -192,7 +199,7 @@ export class Answer {
   fail(message) {
     this.element.classList.remove("busy");
     this.element.classList.add("refused");
-    this.said.textContent = message;
+    this.said.textContent = said.textContent = message;
   }
 
   note(text) {

@@ -51,8 +51,8 @@ class ServerConfig:
             raise ConfigError(f"--max-waiting is {self.max_waiting}; give 0 or more")
         if self.message_bytes < 1024:
             raise ConfigError(f"--message-bytes is {self.message_bytes}; give at least 1024")
-        if not 0 <= self.port < 1 << 16:
-            raise ConfigError(f"--port is {self.port}; expected 0 to 65535")
+        if not 1 <= self.port < 1 << 16:  # pages of a port chosen late could not connect
+            raise ConfigError(f"--port is {self.port}; expected 1 to 65535")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile belong together")
         for origin in self.allow_origin:

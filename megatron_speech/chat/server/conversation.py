@@ -3,9 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -88,6 +88,8 @@ class Conversation:
         self._turn = 0
         self._asked: asyncio.Queue[_Question] = asyncio.Queue(1)
         self._open: list[_Question] = []  # asked, and not answered to the end
+        self._loop = asyncio.get_running_loop()
+        self._heard: asyncio.Queue[tuple[int, np.ndarray]] = asyncio.Queue()  # to be transcribed
 
     async def run(self) -> None:
         """Until the client leaves or its time is up; the engine's work has ended by then.
@@ -102,6 +104,7 @@ class Conversation:
                 tasks.create_task(self._outbox.empty_into(self._send, self._config.stall_s))
                 tasks.create_task(self._listen())
                 tasks.create_task(self._answer_all())
+                tasks.create_task(self._transcribe_all())
         finally:
             self._outbox.close()
 
@@ -145,21 +148,22 @@ class Conversation:
         self._too_long = False
 
     async def _ask(self, text: str | None) -> None:
-        """Take the question; an answer that still comes is interrupted by it."""
+        """Take the question; whatever was asked before it is interrupted by it."""
         self._interrupt(None)
+        if not self._asked.empty():  # cancelled before its answer began
+            older = self._asked.get_nowait()
+            self._open.remove(older)
+            await self._outbox.put(_never_begun(older))
         self._turn += 1
         too_long = self._too_long and text is None
         question = _Question(self._turn, from_pcm(self._sound) if text is None else text)
         self._forget_sound()
         if too_long:
             why = f"longer than {self._config.question_s:g} s; ask a shorter question"
-        elif self._asked.full():
-            why = "another question waits for its answer already"
-        else:
-            self._open.append(question)
-            self._asked.put_nowait(question)
+            await self._outbox.put(say("refused", turn=question.turn, message=why))
             return
-        await self._outbox.put(say("refused", turn=question.turn, message=why))
+        self._open.append(question)
+        self._asked.put_nowait(question)
 
     def _interrupt(self, heard_s: float | None) -> None:
         """Of the newest answer the client has played `heard_s`, and wants no more of it."""
@@ -168,30 +172,33 @@ class Conversation:
             question.heard_s, question.cancelled = heard_s, True
         if wanted:
             self._outbox.drop_sound()
-        if wanted or (heard_s is not None and not self._open):
+        # one that still waits for its turn is not the session's yet
+        if self._open[:1] == wanted[:1] and (wanted or heard_s is not None):
             self._session.interrupt(heard_s)
 
     async def _answer_all(self) -> None:
         while True:
             question = await self._asked.get()
-            answering = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._answer, question
-            )
-            try:
-                await asyncio.shield(answering)
-            except asyncio.CancelledError:  # the thread takes its seat as long as it works
-                self._outbox.close()
-                self._interrupt(None)
-                await asyncio.wait([answering])
-                raise
+            await self._in_thread(self._answer, question)
             self._open.remove(question)
+
+    async def _in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
+        """What `work` returns. If the conversation ends meanwhile, so has the work."""
+        working = self._loop.run_in_executor(self._threads, work, *args)
+        try:
+            return await asyncio.shield(working)
+        except asyncio.CancelledError:  # the thread takes its seat as long as it works
+            self._outbox.close()
+            self._interrupt(None)
+            await asyncio.wait([working])
+            raise
 
     def _answer(self, question: _Question) -> None:
         """In a thread: ask the engine, and hand on what it says."""
         turn, writer = question.turn, AnswerWriter(question.turn)
-        codes, transcript = np.zeros(0, np.int64), None
+        codes = np.zeros(0, np.int64)
         if question.cancelled:
-            self._outbox.put_from_thread(say("done", turn=turn, reason="interrupted", timing=None))
+            self._outbox.put_from_thread(_never_begun(question))
             return
         try:
             for event in self._session.respond(question.user, self._rate_hz):
@@ -202,29 +209,27 @@ class Conversation:
                     continue
                 for message in writer.messages(event):
                     self._outbox.put_from_thread(message)
-                if isinstance(event, Timing | Done) and transcript is None:
+                if isinstance(event, Timing | Done) and len(codes) and not question.cancelled:
                     # not sooner: it would delay the first sound
-                    transcript = self._threads.submit(self._transcribe, turn, codes)
+                    self._loop.call_soon_threadsafe(self._heard.put_nowait, (turn, codes))
+                    codes = codes[:0]
         except ServiceError as error:
             _LOG.error("turn %s of a conversation: %s", turn, error)
             message = "the language model does not answer; try again in a moment"
             self._outbox.put_from_thread(say("refused", turn=turn, message=message))
         except MegatronSpeechError as error:
             self._outbox.put_from_thread(say("refused", turn=turn, message=str(error)))
-        finally:
-            _end(transcript)
 
-    def _transcribe(self, turn: int, codes: np.ndarray) -> None:
-        if not len(codes):
-            return  # a written question
-        try:
-            text = self._engine.transcribe(codes)
-        except MegatronSpeechError:
-            return  # a speech tokenizer without a recogniser
-        self._outbox.put_from_thread(say("transcript", turn=turn, text=text))
+    async def _transcribe_all(self) -> None:
+        """One after the other, beside the answers: none waits for a transcript."""
+        while True:
+            turn, codes = await self._heard.get()
+            try:
+                text = await self._in_thread(self._engine.transcribe, codes)
+            except MegatronSpeechError:
+                continue  # a speech tokenizer without a recogniser
+            await self._outbox.put(say("transcript", turn=turn, text=text))
 
 
-def _end(work: Future[None] | None) -> None:
-    """Wait for it, and fail where it failed."""
-    if work is not None:
-        work.result()
+def _never_begun(question: _Question) -> str:
+    return say("done", turn=question.turn, reason="interrupted", timing=None)

@@ -49,13 +49,15 @@ class ChatDoor:
         """One WebSocket from the handshake to its end. No failure leaves it."""
         origin = socket.headers.get("origin")  # every browser says it, other programs need not
         most = self.config.max_sessions + self.config.max_waiting + _NEWCOMERS
-        if (origin is not None and origin not in self.config.origins) or self._connections >= most:
-            _LOG.warning("refused a connection from a page of %s", origin)
-            await socket.close(_REFUSED)
-            return
         self._connections += 1
         try:
-            await socket.accept()
+            await socket.accept()  # a page is not told why a handshake failed
+            if origin is not None and origin not in self.config.origins:
+                _LOG.warning("refused a connection from a page of %s", origin)
+                foreign = "pages of this address need the server's --allow-origin"
+                raise EndedError("origin", foreign, _REFUSED)
+            if self._connections > most:
+                raise EndedError("full", "too many are connected; try again later", _TRY_LATER)
             await self._talk(socket)
         except* EndedError as ended:
             await self._bid_farewell(socket, _first(ended))

@@ -17,7 +17,9 @@ Text messages are JSON objects with a `type`, binary ones are sound: 16-bit litt
             timing {turn, ...}                        when the first sound is out
             done {turn, reason, timing}               stop | length | interrupted
             refused {turn, message}                   this question cannot be answered; ask another
-            ended {reason, message}                   the connection is closed
+            ended {reason, message}                   the connection is closed: origin | full |
+                                                      token | idle | session_length | protocol |
+                                                      failure
 """
 
 import json

@@ -16,6 +16,7 @@ from ..events import AudioChunk
 from .config import ServerConfig
 from .conversation import EngineLike
 from .door import ChatDoor
+from .frames import BoundedWebSocket
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parents[1] / "page"
@@ -74,7 +75,7 @@ def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
         make_app(ChatDoor(engine, config)),
         host=config.host,
         port=config.port,
-        ws="websockets-sansio",  # reads no message before the last one was taken
+        ws=BoundedWebSocket,  # reads no message before the last one was taken
         ws_max_size=config.message_bytes,
         ws_per_message_deflate=False,  # sound hardly shrinks; and nothing swells when unpacked
         ws_ping_interval=config.stall_s,
