@@ -37,8 +37,8 @@ def train(processes: int) -> Path:
     return run
 
 
-@pytest.mark.skipif(not SPEECH.exists(), reason="set SPEECH to the demo's folder of speech")
 def test_one_and_two_processes_end_at_the_same_error_rate_and_usage():
+    assert SPEECH.exists(), "run `make demo`, or set SPEECH to a demo's folder of speech"
     runs = [train(processes) for processes in (1, 2)]
     rows = read_manifest(SPEECH / "sentences/manifest.parquet")
     audio, texts = [read_audio(row.path) for row in rows], [row.text for row in rows]
