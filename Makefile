@@ -12,7 +12,7 @@ VLLM := .venv-vllm
 SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full voice-demo chat test test-long test-slurm test-docker test-gpu test-gpus test-real-speech \
+.PHONY: help install demo demo-full voice-demo chat test test-long test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
   lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -83,6 +83,10 @@ test-docker: $(STAMP)
 ## test-gpu   tests that need an NVIDIA GPU
 test-gpu: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu
+
+## test-gpu-image  those that also need what the Docker image has: flash-attn, apex, FP8 (Hopper)
+test-gpu-image: $(STAMP)
+	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu_image
 
 ## test-gpus  tests that need two of them
 test-gpus: $(STAMP)

@@ -5,37 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from megatron_speech.model.precision import PrecisionConfig, choose
-from megatron_speech.training.installed import installed
 from megatron_speech.training.parallel_config import ParallelConfig
+from tests.gpu.plain_layers import ENGINE, assert_alike
 from tests.training.megatron_world import Run, run
-
-NAMES = ("lm loss", "text loss", "speech loss")
-LOCAL = PrecisionConfig(bf16=True, transformer_impl="local", no_cross_entropy_loss_fusion=True)
-ENGINE = PrecisionConfig(bf16=True, transformer_impl="transformer_engine")
-FP8 = replace(ENGINE, fp8_format="hybrid")
-needs_hopper = pytest.mark.skipif(
-    installed().compute_capability < (9, 0), reason="FP8 with block scales needs Hopper"
-)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("gpu") / "initial"
-    run(Run(last=0, save=folder, precision=LOCAL))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def plain(weights):
-    """Losses of core's local layers in bf16, nothing fused."""
-    return run(Run(weights=weights, last=4, precision=LOCAL))["steps"]
-
-
-def assert_alike(found, expected, tolerance):
-    for one, other in zip(found, expected, strict=True):
-        for name in NAMES:
-            assert one[name] == pytest.approx(other[name], rel=tolerance), name
 
 
 @pytest.mark.parametrize(
@@ -53,41 +25,6 @@ def test_fused_layers_train_like_plain_ones(changes, weights, plain):
     """Some windows hold two documents: packed sequences on one side, a mask on the other."""
     precision = replace(ENGINE, **changes)
     assert_alike(run(Run(weights=weights, last=4, precision=precision))["steps"], plain, 1e-2)
-
-
-@pytest.mark.skipif(not installed().flash_attention, reason="flash-attn is not installed")
-def test_flash_attention_trains_like_plain_layers(weights, plain):
-    precision = replace(ENGINE, attention_backend="flash")
-    assert_alike(run(Run(weights=weights, last=4, precision=precision))["steps"], plain, 1e-2)
-
-
-@pytest.mark.skipif(not installed().apex, reason="apex is not installed")
-def test_gradients_accumulated_by_apex(weights, plain):
-    assert choose(LOCAL, installed()).gradient_accumulation_fusion
-    assert_alike(run(Run(weights=weights, last=4, precision=LOCAL))["steps"], plain, 1e-2)
-
-
-@needs_hopper
-@pytest.mark.parametrize("recipe", ["delayed", "tensorwise", "blockwise"])
-def test_fp8_follows_bf16(recipe, weights, plain):
-    steps = run(Run(weights=weights, last=4, precision=replace(FP8, fp8_recipe=recipe)))["steps"]
-    assert_alike(steps, plain, 5e-2)
-    assert steps != plain
-
-
-@needs_hopper
-def test_first_and_last_layers_in_bf16_come_closer(weights, plain):
-    tensorwise = replace(FP8, fp8_recipe="tensorwise")
-    all_fp8 = run(Run(weights=weights, last=1, precision=tensorwise))["steps"][0]
-    kept = replace(
-        tensorwise,
-        first_last_layers_bf16=True,
-        num_layers_at_start_in_bf16=2,
-        num_layers_at_end_in_bf16=2,
-    )  # all four layers
-    bf16 = run(Run(weights=weights, last=1, precision=kept))["steps"][0]
-    assert bf16["lm loss"] == pytest.approx(plain[0]["lm loss"], rel=2e-3)
-    assert bf16["lm loss"] != all_fp8["lm loss"]
 
 
 @pytest.mark.parametrize(
