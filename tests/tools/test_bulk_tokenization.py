@@ -254,7 +254,7 @@ def test_three_hours_in_one_recording(tmp_path):
         soundfile.write(tmp_path / "minute.wav", minute(number), rate_hz)
         alone = tokenizer.encode([read_audio(tmp_path / "minute.wav")])[0]
         found = record.codes[number * 750 : (number + 1) * 750]
-        assert len(set(alone.tolist())) > 5
+        assert len(set(alone.tolist())) > 2  # sound and silence
         assert (found == alone).mean() > 0.99
 
 
