@@ -108,10 +108,12 @@ def results(data: PageData) -> str:
         ceiling = evaluation["model"].get("cascade", {}).get(part, {}).get("s2t")
         ceilings = {_DIRECTIONS["s2t"]: ceiling["accuracy"]} if ceiling else {}
         name, n = _PARTS.get(part, part), next(iter(directions.values()))["n"]
+        seeds = len(data.report["settings"]["seeds"])
+        averaged = f", mean of {seeds} seeds" if seeds > 1 else ""
         pictures.append(
             f'<figure class="card"><h3>{escape(name)}</h3>'
             f"{charts.grouped_bars(groups, ceilings, f'Accuracy on {name}')}"
-            f"<figcaption>Accuracy in %, {n} items; whiskers are one standard error."
+            f"<figcaption>Accuracy in %, {n} items{averaged}; whiskers are one standard error."
             "</figcaption></figure>"
         )
     return (
