@@ -88,7 +88,7 @@ def make_report() -> dict:
         ],
         "blends": {"model": {"text": 0.3, "interleaved": 0.45}, "control": {"text": 0.45}},
         "machine": {"processor": "Example", "cores": 2, "precision": "bf16", "bf16 GFLOP/s": 854.0},
-        "settings": {"corpus_documents": 60000, "tokenizer_steps": 2160},
+        "settings": {"corpus_documents": 60000, "tokenizer_steps": 2160, "seeds": [1234]},
         "seconds": {"storyworld": 3.2, "speech": 80.0, "speech_tokenizer": 212.0, "model": 290.0},
     }
 
