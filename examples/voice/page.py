@@ -164,7 +164,7 @@ def _share(figure: Mapping[str, float] | None) -> str:
 
 def _latency(report: Mapping[str, Any]) -> str:
     names = {
-        "tokenise_s": "hearing the question: codes",
+        "tokenise_s": "question to codes",
         "prefill_s": "reading the question",
         "first_tokens_s": "first tokens",
         "first_decode_s": "first sound of them",
