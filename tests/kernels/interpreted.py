@@ -1,15 +1,10 @@
-"""Triton's interpreter on the fused kernels. Run by test_interpreted.py in a process of its own:
-interpretation is decided when triton is imported.
-"""
+"""Triton's interpreter on the fused kernels. Run by test_interpreted.py (see interpreter.py)."""
 
-import numpy as np
 import pytest
 import torch
-import triton.language as tl
 from megatron_speech.kernels.codebook_update import reference as sums_reference
 from megatron_speech.kernels.codebook_update import triton_impl as sums_triton
 from megatron_speech.kernels.vq_lookup import reference, triton_impl
-from triton.runtime import interpreter
 
 from megatron_speech.errors import DataError
 from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, randn, wrong_and_tied
@@ -27,30 +22,6 @@ SHAPES = [
     (3500, 600, 40, "bf16 against fp32"),
     (4000, 256, 31, "fp32"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def sound_interpreter():
-    """Mend what Triton 3.6's interpreter gets wrong: loop bounds (arrays of one element, which
-    numpy 2.4 no longer converts) and bf16, which it neither rounds to even nor reads if denormal.
-    """
-    patch, convert = interpreter._patch_lang_tensor, interpreter._convert_float
-
-    def patched(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    def converted(values, source, target, rounding):
-        if (source, target) == (tl.bfloat16, tl.float32):
-            return values.view(np.uint16).astype(np.uint32) << 16
-        if (source, target) == (tl.float32, tl.bfloat16):
-            tensor = torch.from_numpy(np.ascontiguousarray(values).view(np.float32))
-            return tensor.bfloat16().view(torch.uint16).numpy()
-        return convert(values, source, target, rounding)
-
-    interpreter._patch_lang_tensor, interpreter._convert_float = patched, converted
-    yield
-    interpreter._patch_lang_tensor, interpreter._convert_float = patch, convert
 
 
 @pytest.mark.parametrize(("n", "k", "d", "dtypes"), SHAPES)

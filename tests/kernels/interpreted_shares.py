@@ -5,7 +5,6 @@ run by tests/long/test_lookup_shares.py alone.
 import torch
 from megatron_speech.kernels.vq_lookup import triton_impl
 
-from tests.kernels.interpreted import sound_interpreter  # noqa: F401 - a fixture for all tests
 from tests.kernels.lookup_cases import randn, wrong_and_tied
 
 

@@ -1,33 +1,18 @@
 """Few vectors are looked at again: the shares that docs/kernels.md gives."""
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from megatron_speech.kernels.vq_lookup.bounds import Codes, error_unit, thresholds
 from torch import Tensor
 
+from tests.kernels.interpreter import run_interpreted
 from tests.kernels.lookup_cases import randn
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_shares_at_the_papers_size():
-    command = [sys.executable, "-m", "pytest", "-q", "-rP", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "tests/kernels/interpreted_shares.py"],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    print("\n".join(line for line in done.stdout.splitlines() if " contested, " in line))
+    run_interpreted("interpreted_shares.py")
 
 
 def left_open(x: Tensor, codebook: Tensor, products: int) -> tuple[float, float]:
