@@ -1,4 +1,4 @@
-"""Tests in Triton's interpreter, which is chosen as triton is imported: in a process of their own."""
+"""Tests in Triton's interpreter, chosen when triton is imported: in a process of their own."""
 
 import os
 import subprocess
