@@ -23,19 +23,21 @@ CHUNK = 1_600  # samples
 class FakeEngine:
     """Answers with `pieces` of a word and 0.1 s of sound, `piece_s` apart.
 
-    A question whose peak is above 0.9 breaks its session; silence is refused. `tokenise_s` and
-    `transcribe_s` pass whatever is interrupted meanwhile.
+    A question whose peak is above 0.9 breaks its session; silence is refused. A question waits
+    until `tokenised` is set, as it is at first, and a transcript takes `transcribe_s`, whatever is
+    interrupted meanwhile.
     """
 
     def __init__(
         self,
         pieces: int = 3,
         piece_s: float = 0.0,
-        tokenise_s: float = 0.0,
         transcribe_s: float = 0.0,
     ):
         self.pieces, self.piece_s = pieces, piece_s
-        self.tokenise_s, self.transcribe_s = tokenise_s, transcribe_s
+        self.transcribe_s = transcribe_s
+        self.tokenised = threading.Event()
+        self.tokenised.set()
         self.transcribed = 0
         self.questions: list = []
         self.interruptions: list[float | None] = []
@@ -74,7 +76,7 @@ class FakeSession:
             raise AudioError("the question is silent")
         if spoken and abs(user).max() > 0.9:
             raise RuntimeError("the engine broke")
-        time.sleep(engine.tokenise_s)
+        engine.tokenised.wait(20)
         seconds = len(user) / rate_hz if spoken else 0.0
         yield Heard(codes=np.zeros(round(seconds * 12.5), np.int64), duration_s=seconds)
         timing = Timing(tokenise_s=0.01, prefill_s=0.02, first_audio_s=0.05, audio_s=0.1)

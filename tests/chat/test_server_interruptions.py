@@ -6,7 +6,8 @@ from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types, unt
 
 
 async def ask_a_slow_one(client, engine):
-    """Ask "a" and wait until the engine tokenises it."""
+    """Ask "a", which the engine does not finish tokenising until it is told to."""
+    engine.tokenised.clear()
     await client.hear("ready")
     await client.say(type="ask", text="a")
     await asyncio.to_thread(until, lambda: engine.working)
@@ -70,14 +71,18 @@ def test_a_new_question_interrupts_the_answer():
 
 
 def test_the_newest_of_many_questions_is_answered():
-    engine = FakeEngine(tokenise_s=0.5)
+    engine = FakeEngine()
 
     async def talk(config):
         async with Client(config) as client:
             await ask_a_slow_one(client, engine)
+            ends = {}
             for text in "bcd":
                 await client.say(type="ask", text=text)
-            ends = {}
+            while len(ends) < 2:  # "b" and "c" end when the one after them is asked
+                end = (await client.hear("done", "refused"))[-1]
+                ends[end["turn"]] = end.get("reason", "refused")
+            engine.tokenised.set()
             while len(ends) < 4:
                 end = (await client.hear("done", "refused"))[-1]
                 ends[end["turn"]] = end.get("reason", "refused")
@@ -90,7 +95,7 @@ def test_the_newest_of_many_questions_is_answered():
 
 
 def test_an_interruption_of_a_waiting_question_keeps_what_was_heard_of_the_one_before():
-    engine = FakeEngine(tokenise_s=0.5)
+    engine = FakeEngine()
 
     async def talk(config):
         async with Client(config) as client:
@@ -99,12 +104,15 @@ def test_an_interruption_of_a_waiting_question_keeps_what_was_heard_of_the_one_b
             await client.say(type="ask", text="b")
             await client.say(type="interrupt", heard_s=0.0)
             await client.say(type="ask", text="c")
+            assert (await client.hear("done"))[-1]["turn"] == 2  # all messages were heard
+            engine.tokenised.set()
             while (await client.hear("done"))[-1]["turn"] < 3:
                 pass
+            return list(engine.interruptions)  # leaving is one more
 
     with serving(engine) as config:
-        asyncio.run(talk(config))
-    assert set(engine.interruptions) == {0.25}
+        interruptions = asyncio.run(talk(config))
+    assert set(interruptions) == {0.25}
 
 
 def test_a_question_does_not_wait_for_the_transcript_of_the_last_one():
@@ -129,14 +137,17 @@ def test_a_question_does_not_wait_for_the_transcript_of_the_last_one():
 
 
 def test_what_was_cancelled_before_its_sound_is_not_transcribed():
-    engine = FakeEngine(tokenise_s=0.3)
+    engine = FakeEngine()
 
     async def talk(config):
         async with Client(config) as client:
             await client.hear("ready")
+            engine.tokenised.clear()
             await client.ask(tone())
             await asyncio.to_thread(until, lambda: engine.working)
             await client.say(type="interrupt")
+            await asyncio.to_thread(until, lambda: engine.interruptions)
+            engine.tokenised.set()
             await client.hear("done")
             await client.say(type="ask", text="and now?")
             await client.hear("done")

@@ -207,12 +207,12 @@ class Conversation:
                 if question.cancelled and not isinstance(event, Done):
                     self._session.interrupt(question.heard_s)  # the engine may not have begun
                     continue
-                for message in writer.messages(event):
-                    self._outbox.put_from_thread(message)
                 if isinstance(event, Timing | Done) and len(codes) and not question.cancelled:
                     # not sooner: it would delay the first sound
                     self._loop.call_soon_threadsafe(self._heard.put_nowait, (turn, codes))
                     codes = codes[:0]
+                for message in writer.messages(event):
+                    self._outbox.put_from_thread(message)
         except ServiceError as error:
             _LOG.error("turn %s of a conversation: %s", turn, error)
             message = "the language model does not answer; try again in a moment"
