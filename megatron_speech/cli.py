@@ -11,6 +11,8 @@ from .errors import MegatronSpeechError
 
 Config = TypeVar("Config")
 
+INTERRUPTED = 130
+"""Exit status of a tool that was stopped and can be continued, as shells have it for Ctrl-C."""
 _STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
@@ -53,4 +55,4 @@ def run(main: Callable[[], Any]) -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None

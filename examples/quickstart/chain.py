@@ -1,5 +1,7 @@
 """The chain: the demo's stages in order, and which settings each depends on."""
 
+from functools import partial
+
 from examples.quickstart import stages
 from examples.quickstart.runner import Stage
 from examples.quickstart.sizes import BLENDS, DemoSize
@@ -70,32 +72,31 @@ _BEFORE_THE_MODELS = (
         folders=("interleaved",),
     ),
 )
+_THE_MODELS_NEED = (_BEFORE_THE_MODELS[-1].name,)
 
 
 def chain(size: DemoSize) -> list[Stage]:
     """All stages of a run of this size; the report is made after them."""
-    found = list(_BEFORE_THE_MODELS)
-    found += [_language_model(arm, seed, size) for seed in size.seeds for arm in BLENDS]
+    trained = [_language_model(arm, seed, size) for seed in size.seeds for arm in BLENDS]
     if size.without_vq:
-        # Late, for a stage does not start afresh because of those behind it.
-        found.append(
+        trained.append(
             Stage(
                 name="tokenizer_without_vq",
                 title="Training the speech tokenizer without its codebook, to compare",
                 run=stages.tokenizer_without_vq,
+                after=_THE_MODELS_NEED,
                 folders=("speech_tokenizer_without_vq",),
             )
         )
-    found.append(
-        Stage(
-            name="evaluation",
-            title="Evaluation: text and speech, in four directions",
-            run=stages.evaluation,
-            settings=("evaluation_limit",),
-            folders=("evaluation",),
-        )
+    evaluation = Stage(
+        name="evaluation",
+        title="Evaluation: text and speech, in four directions",
+        run=stages.evaluation,
+        after=tuple(stage.name for stage in trained),
+        settings=("evaluation_limit",),
+        folders=("evaluation",),
     )
-    return found
+    return [*_BEFORE_THE_MODELS, *trained, evaluation]
 
 
 def _language_model(arm: str, seed: int, size: DemoSize) -> Stage:
@@ -104,7 +105,8 @@ def _language_model(arm: str, seed: int, size: DemoSize) -> Stage:
     return Stage(
         name=folder,
         title=f"Pre-training {what}" + (f" (seed {seed})" if len(size.seeds) > 1 else ""),
-        run=stages.language_model(arm, seed),
+        run=partial(stages.language_model, arm=arm, seed=seed),
+        after=_THE_MODELS_NEED,
         settings=("recipes", "language_model_steps"),
         folders=(folder,),
     )

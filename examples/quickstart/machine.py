@@ -46,6 +46,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def use_cores(count: int) -> None:
+    """That many cores for torch, and no progress bars from libraries: the tools show their own."""
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(count)
+    logging.disable_progress_bar()
+
+
 def expected_seconds(machine: Mapping[str, Any], gflop: float, other_seconds: float) -> float:
     """A rough forecast: arithmetic at the measured rate, and the rest on this many cores."""
     precision = machine["precision"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from examples.quickstart.bars import held_against_bars
 from examples.quickstart.page_data import PageData, Recording, Segment
-from examples.quickstart.runner import Demo, Done
+from examples.quickstart.runner import Demo, Done, Times
 from examples.quickstart.sizes import BLENDS
 from examples.quickstart.stages import arm_folder
 
@@ -17,7 +17,7 @@ HEADLINE_TASK = "topic"
 _DOCUMENTS_READ, _DOCUMENTS_SHOWN = 24, 3
 
 
-def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[str, Any]:
+def build_report(demo: Demo, done: Done, times: Times) -> dict[str, Any]:
     """The contents of report.json."""
     codes, made = done["codes"], done["text_to_token"]
     report = {
@@ -26,7 +26,8 @@ def build_report(demo: Demo, done: Done, seconds: Mapping[str, float]) -> dict[s
         "machine": demo.machine,
         "settings": demo.size.settings(),
         "blends": BLENDS,
-        "seconds": dict(seconds),
+        "seconds": times.stages,
+        "seconds_in_all": times.whole,
         "world": done["storyworld"],
         "speech": done["speech"],
         "speech_tokenizer": _speech_tokenizer(demo, done),

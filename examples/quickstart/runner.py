@@ -1,12 +1,14 @@
-"""Stages in order, each done once: a second run continues where the first was stopped."""
+"""Stages, each done once: a second run continues where the first was stopped."""
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from examples.quickstart.side_by_side import AT_ONCE, SideBySide
 from examples.quickstart.sizes import DemoSize
 from megatron_speech.corpus.sources import find_texts, fingerprint_inputs
 from megatron_speech.files import fingerprint_of, read_json, write_json
@@ -49,8 +51,12 @@ class Stage:
     name: str
     title: str
     run: Callable[[Demo, "Done"], Figures]
+    """Picklable, if other stages may run beside it."""
     settings: tuple[str, ...] = ()
-    """Fields of DemoSize the stage depends on, beside all that came before it."""
+    """Fields of DemoSize the stage depends on, beside all that it needs."""
+    after: tuple[str, ...] | None = None
+    """Earlier stages that it needs; None is the one before it. Two stages of which neither needs
+    the other, not even through others, may run side by side."""
     folders: tuple[str, ...] = ()
     """What it writes: removed if it was begun with other settings."""
 
@@ -59,46 +65,114 @@ class Done(dict[str, Figures]):
     """Figures of the stages done, by name."""
 
 
-def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, dict[str, float]]:
-    """Run what is not done yet, in order; return all figures and the seconds of each stage.
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """Seconds of each stage, and of all together: less than their sum where some ran at once."""
+
+    stages: dict[str, float]
+    whole: float
+
+
+def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, Times]:
+    """Run what is not done yet; return all figures and times.
 
     A stage is done if its marker carries the fingerprint of its settings and of every stage
-    before it. One that was begun with other settings starts afresh.
+    that it needs. One that was begun with other settings starts afresh.
     """
-    done, seconds, chain = Done(), {}, demo.identity()
-    for number, stage in enumerate(stages, start=1):
-        chain = fingerprint_of(chain, stage.name, repr(_settings(stage, demo)))
-        marker = demo.path("stages", f"{stage.name}.json")
-        _banner(number, len(stages), stage.title)
-        if (state := _read(marker)).get("done") == chain:
-            print(f"done before, in {state['seconds']:.1f} s", flush=True)
-        else:
-            state = _run(stage, demo, done, marker, chain)
-        done[stage.name] = state["figures"]
-        seconds[stage.name] = state["seconds"]
-    return done, seconds
+    needs, keys = _all_needs(stages), _keys(stages, demo)
+    states: dict[str, dict[str, Any]] = {}
+    waiting = {stage.name: stage for stage in stages}
+    with SideBySide() as processes:
+        while len(states) < len(stages):
+            ready = (s for s in waiting.values() if needs[s.name] <= states.keys())
+            stage = next(ready, None) if len(processes) < AT_ONCE else None
+            if stage is None:
+                for name in processes.wait():
+                    states[name] = _read(_marker(demo, name))
+                continue
+            del waiting[stage.name]
+            _banner(stages.index(stage) + 1, len(stages), stage.title)
+            figures = Done({name: states[name]["figures"] for name in needs[stage.name]})
+            work = partial(_run, stage, demo, figures, keys[stage.name], time.time())
+            if (state := _read(_marker(demo, stage.name))).get("done") == keys[stage.name]:
+                print(f"done before, in {state['seconds']:.1f} s", flush=True)
+                states[stage.name] = state
+            elif _has_company(stage, stages, needs):
+                processes.start(stage.name, work)
+            else:
+                states[stage.name] = work()
+    seconds = {stage.name: states[stage.name]["seconds"] for stage in stages}
+    whole = _covered([span for state in states.values() for span in state["spans"]])
+    figures = Done({stage.name: states[stage.name]["figures"] for stage in stages})
+    return figures, Times(stages=seconds, whole=whole)
 
 
-def _run(stage: Stage, demo: Demo, done: Done, marker: Path, chain: str) -> dict[str, Any]:
+def _all_needs(stages: Sequence[Stage]) -> dict[str, set[str]]:
+    """What each stage needs, directly and through others."""
+    found: dict[str, set[str]] = {}
+    for stage, names in _needs(stages).items():
+        found[stage] = set(names).union(*(found[name] for name in names))
+    return found
+
+
+def _needs(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
+    before = [(), *((stage.name,) for stage in stages[:-1])]
+    return {
+        stage.name: last if stage.after is None else stage.after
+        for stage, last in zip(stages, before, strict=True)
+    }
+
+
+def _keys(stages: Sequence[Stage], demo: Demo) -> dict[str, str]:
+    """Fingerprints of each stage's settings and of all that it needs."""
+    keys, identity, needs = {}, demo.identity(), _needs(stages)
+    for stage in stages:
+        before = [keys[name] for name in needs[stage.name]] or [identity]
+        settings = {name: getattr(demo.size, name) for name in stage.settings}
+        keys[stage.name] = fingerprint_of(*before, stage.name, repr(settings))
+    return keys
+
+
+def _has_company(stage: Stage, stages: Sequence[Stage], needs: dict[str, set[str]]) -> bool:
+    """Whether another stage may run while this one does."""
+    return any(
+        other is not stage and other.name not in needs[stage.name]
+        and stage.name not in needs[other.name]
+        for other in stages
+    )  # fmt: skip
+
+
+def _run(stage: Stage, demo: Demo, done: Done, key: str, started: float) -> dict[str, Any]:
+    """The marker's contents afterwards. The time that a process takes to start counts."""
+    marker = _marker(demo, stage.name)
     state = _read(marker)
-    if state.get("begun") != chain:
+    if state.get("begun") != key:
         for folder in stage.folders:
             shutil.rmtree(demo.path(folder), ignore_errors=True)
-        state = {"begun": chain, "seconds": 0.0}
+        state = {"begun": key, "spans": []}
         write_json(marker, state)
-    started = time.monotonic()
     try:
         state["figures"] = stage.run(demo, done)
-        state["done"] = chain
+        state["done"] = key
     finally:
-        state["seconds"] += time.monotonic() - started
+        state["spans"].append([started, time.time()])
+        state["seconds"] = sum(end - begin for begin, end in state["spans"])
         write_json(marker, state)
     print(f"[{stage.name}: {state['seconds']:.1f} s]", flush=True)
     return state
 
 
-def _settings(stage: Stage, demo: Demo) -> dict[str, Any]:
-    return {name: getattr(demo.size, name) for name in stage.settings}
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Seconds in which something ran: the length of the union of the spans."""
+    seconds, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        seconds += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return seconds
+
+
+def _marker(demo: Demo, name: str) -> Path:
+    return demo.path("stages", f"{name}.json")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def opening(data: PageData) -> str:
         if report["size"] == "smoke"
         else ""
     )
-    total = seconds_text(sum(report["seconds"].values()))
+    total = seconds_text(report["seconds_in_all"])
     heard = report["evaluation"]["model"]["cloze"]["topic"]["s2t"]
     listens = heard["accuracy"] > 0.5 + 3 * heard["stderr"]
     title = "A language model learns to listen" if listens else "A model that does not listen yet"

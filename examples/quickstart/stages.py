@@ -200,45 +200,41 @@ def interleaving(demo: Demo, done: Done) -> Figures:
             "wer": read["codes"]["wer"], "wer_n": read["codes"]["records"]}  # fmt: skip
 
 
-def language_model(arm: str, seed: int):
-    """A stage that pre-trains and exports one arm."""
+def language_model(demo: Demo, done: Done, *, arm: str, seed: int) -> Figures:
+    """Pre-trains and exports one arm."""
+    prefixes = {
+        "text": demo.path("data", "train_text_document"),
+        "interleaved": demo.path("interleaved", "data"),
+        "speech": demo.path("data", "speech"),
+        "asr": demo.path("data", "pairs-asr"),
+        "tts": demo.path("data", "pairs-tts"),
+    }
+    blend = [part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])]
+    valid = [
+        0.5,
+        demo.path("data", "valid_text_document"),
+        0.5,
+        demo.path("data", "speech_valid"),
+    ]
+    flags = to_flags(
+        data_path=blend,
+        valid_data_path=valid,
+        train_iters=demo.size.language_model_steps,
+        eval_interval=0,
+        seed=seed,
+    )
+    name = arm_folder(demo.size, arm, seed)
+    export = _pretrain(demo, name, demo.size.recipes[2], flags)
+    from megatron_speech.training.reporting import read_metrics
 
-    def run(demo: Demo, done: Done) -> Figures:
-        prefixes = {
-            "text": demo.path("data", "train_text_document"),
-            "interleaved": demo.path("interleaved", "data"),
-            "speech": demo.path("data", "speech"),
-            "asr": demo.path("data", "pairs-asr"),
-            "tts": demo.path("data", "pairs-tts"),
-        }
-        blend = [part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])]
-        valid = [
-            0.5,
-            demo.path("data", "valid_text_document"),
-            0.5,
-            demo.path("data", "speech_valid"),
-        ]
-        flags = to_flags(
-            data_path=blend,
-            valid_data_path=valid,
-            train_iters=demo.size.language_model_steps,
-            eval_interval=0,
-            seed=seed,
-        )
-        name = arm_folder(demo.size, arm, seed)
-        export = _pretrain(demo, name, demo.size.recipes[2], flags)
-        from megatron_speech.training.reporting import read_metrics
-
-        losses = read_metrics(demo.path(name, "run"), "valid")[-1]
-        windows = int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"])
-        return {
-            "text_loss": losses.get("text loss"),
-            "speech_loss": losses.get("speech loss"),
-            "parameters": export.parameters,
-            "windows": windows,
-        }
-
-    return run
+    losses = read_metrics(demo.path(name, "run"), "valid")[-1]
+    windows = int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"])
+    return {
+        "text_loss": losses.get("text loss"),
+        "speech_loss": losses.get("speech loss"),
+        "parameters": export.parameters,
+        "windows": windows,
+    }
 
 
 def arm_folder(size: DemoSize, arm: str, seed: int) -> str:

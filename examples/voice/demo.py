@@ -15,8 +15,8 @@ from typing import Any, Literal
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.quickstart.demo import prepare_process, print_times_and_bars
-from examples.quickstart.machine import measure_machine
+from examples.quickstart.demo import print_times_and_bars
+from examples.quickstart.machine import cores, measure_machine, use_cores
 from examples.quickstart.runner import run_stages
 from examples.voice.sizes import SIZES
 from examples.voice.stages import CHAIN, VoiceDemo
@@ -47,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     )
     demo.require_base()
     config.output.mkdir(parents=True, exist_ok=True)
-    prepare_process()
-    done, seconds = run_stages(CHAIN, demo)
+    use_cores(cores())
+    done, times = run_stages(CHAIN, demo)
 
     from examples.voice.page import build_page
     from examples.voice.report import build_report
 
-    report = build_report(demo, done, seconds)
+    report = build_report(demo, done, times)
     files.write_json(config.output / "report.json", report)
     files.write_text(config.output / "report.html", build_page(demo, report))
     print_times_and_bars(report)

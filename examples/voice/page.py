@@ -195,7 +195,8 @@ def _time(report: Mapping[str, Any]) -> str:
     picture = charts.horizontal_bars(rows, "Seconds of each stage")
     return (
         f'<div class="grid"><figure class="card"><h3>Stages</h3>{picture}<figcaption>'
-        f"{seconds_text(sum(seconds.values()))} in all.</figcaption></figure>"
+        f"{seconds_text(report['seconds_in_all'])} in all, where some ran side by side."
+        "</figcaption></figure>"
         f'<div class="card"><h3>Machine</h3>{settings_table(report, "machine")}</div></div>'
         "<details><summary>Settings of this run</summary>"
         f"{settings_table(report, 'settings')}</details>"

@@ -5,12 +5,10 @@ makes the writer die with its trainer, survive the trainer's signals, and report
 process.
 """
 
-import ctypes
 import os
 import pickle
 import queue
 import signal
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,9 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..processes import die_with
 from .checkpoint import unwritable
-
-_PR_SET_PDEATHSIG = 1
 
 
 class BackgroundSave:
@@ -105,7 +102,5 @@ def _write(parent: int, write: Any, *arguments: Any, **options: Any) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == parent:
+    if die_with(parent):
         write(*arguments, **options)

@@ -90,6 +90,7 @@ def make_report() -> dict:
         "machine": {"processor": "Example", "cores": 2, "precision": "bf16", "bf16 GFLOP/s": 854.0},
         "settings": {"corpus_documents": 60000, "tokenizer_steps": 2160, "seeds": [1234]},
         "seconds": {"storyworld": 3.2, "speech": 80.0, "speech_tokenizer": 212.0, "model": 290.0},
+        "seconds_in_all": 585.2,
     }
 
 

@@ -28,7 +28,7 @@ FALLS = [  # name of a bar, a figure, and a value of it with which that bar alon
     ("Items of each cloze task", f"{MODEL}.topic.t2s.n", 499),
     ("Items of each cloze task", f"{MODEL}.topic.t2t.n", 499),
     ("Items of each cloze task", f"{MODEL}.story.s2t.n", 499),
-    ("The whole chain on this machine", "seconds.speech", 1200.0),
+    ("The whole chain on this machine", "seconds_in_all", 1201),
 ]
 
 
@@ -41,13 +41,13 @@ def test_all_bars_can_be_met():
 def test_every_bar_can_fall(name, figure, value):
     worse = make_report()
     place, _, key = figure.rpartition(".")
-    at(worse, place)[key] = value
+    (at(worse, place) if place else worse)[key] = value
     assert [bar["name"] for bar in held_against_bars(worse) if not bar["met"]] == [name]
 
 
 def test_time_is_a_bar_only_where_it_applies():
     def names(precision, seconds):
-        found = make_report() | {"machine": {"precision": precision}, "seconds": {"a": seconds}}
+        found = make_report() | {"machine": {"precision": precision}, "seconds_in_all": seconds}
         return {bar["name"]: bar["met"] for bar in held_against_bars(found)}
 
     name = "The whole chain on this machine"

@@ -8,7 +8,7 @@ import pytest
 from examples.quickstart import charts, report
 from examples.quickstart.page import build_page
 from examples.quickstart.page_data import PageData
-from examples.quickstart.runner import Demo, Done
+from examples.quickstart.runner import Demo, Done, Times
 from examples.quickstart.sizes import SIZES
 from examples.quickstart.tables import percent, seconds_text, thousands
 from tests.corpus.samples import write_codes
@@ -131,7 +131,9 @@ def build(tmp_path):
     def build(size="demo", text=()):
         machine = {"processor": "Example", "cores": 2, "precision": "bf16"}
         demo = Demo(size=SIZES[size], output=tmp_path, machine=machine, text=text)
-        return report.build_report(demo, made_up_figures(SIZES[size]), {"speech": 60.0})
+        return report.build_report(
+            demo, made_up_figures(SIZES[size]), Times(stages={"speech": 60.0}, whole=60.0)
+        )
 
     return build
 

@@ -37,10 +37,11 @@ def recorded(name, calls, **options):
 
 def test_stages_run_in_order_and_see_what_was_done(demo):
     calls = []
-    done, seconds = run_stages([recorded("a", calls), recorded("b", calls)], demo)
+    done, times = run_stages([recorded("a", calls), recorded("b", calls)], demo)
     assert calls == ["a", "b"]
     assert done == {"a": {"pieces": 1, "seen": []}, "b": {"pieces": 1, "seen": ["a"]}}
-    assert set(seconds) == {"a", "b"}
+    assert set(times.stages) == {"a", "b"}
+    assert times.whole == pytest.approx(sum(times.stages.values()))
 
 
 def test_a_second_run_does_nothing_and_reports_the_same(demo, capsys):
@@ -57,11 +58,11 @@ def test_a_stopped_stage_continues_with_what_it_has(demo):
     stages = [recorded("a", calls), recorded("b", calls, fails_at=0)]
     with pytest.raises(KeyboardInterrupt):
         run_stages(stages, demo)
-    done, seconds = run_stages(stages, demo)
+    done, times = run_stages(stages, demo)
     assert calls == ["a", "b", "b"]
     assert done["b"]["pieces"] == 2
     marker = read_json(demo.path("stages", "b.json"))
-    assert marker["seconds"] == seconds["b"] > 0
+    assert marker["seconds"] == times.stages["b"] > 0
 
 
 def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):
