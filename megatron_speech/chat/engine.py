@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..audio import check_waveform, resample
 from ..errors import CheckpointError, ConfigError, DataError
 from ..model.exported import load_exported, read_exported_config
 from ..vocab import SpeechTextVocab
@@ -133,10 +134,22 @@ class ChatEngine:
         Raises:
             DataError: the engine has no speech tokenizer.
         """
-        tokenizer = self._parts.speech_tokenizer
-        if tokenizer is None:
+        return self._hears().decode_text([codes])[0] if len(codes) else ""
+
+    def overhear(self, audio: np.ndarray, sample_rate_hz: int) -> str:
+        """What it reads in sound, float32 mono (samples,): of a question that is not complete.
+
+        Raises:
+            AudioError: silence, no samples, or broken ones.
+            DataError: the engine has no speech tokenizer.
+        """
+        check_waveform(audio, "the question")
+        return self.transcribe(self._hears().encode([resample(audio, sample_rate_hz)])[0])
+
+    def _hears(self) -> SpeechTokenizerLike:
+        if self._parts.speech_tokenizer is None:
             raise DataError("the engine has no speech tokenizer, so it cannot transcribe")
-        return tokenizer.decode_text([codes])[0] if len(codes) else ""
+        return self._parts.speech_tokenizer
 
 
 def _context(described: Any, config: ChatConfig, name: str) -> int:

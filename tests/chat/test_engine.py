@@ -309,6 +309,16 @@ def test_impossible_settings_are_refused(model):
         list(ChatEngine(model).session().respond(question(3)))
 
 
+def test_what_is_overheard_is_what_its_codes_say(model):
+    engine, sound = make_engine(model), question(3)
+    codes = engine.session()._parts.speech_tokenizer.encode([sound])[0]
+    assert engine.overhear(sound, 16_000) == engine.transcribe(codes) != ""
+    with pytest.raises(AudioError, match="silent"):
+        engine.overhear(np.zeros(8_000, np.float32), 16_000)
+    with pytest.raises(DataError, match="no speech tokenizer"):
+        ChatEngine(model).overhear(sound, 16_000)
+
+
 def test_the_speech_decoder_streams_what_it_decodes_offline(model):
     decoder = tiny_decoder(num_codes=NUM_CODES, tokenizer_fingerprint=FINGERPRINT)
     session, events = long_answer(make_engine(model, decoder, max_new_tokens=70))

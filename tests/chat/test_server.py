@@ -235,6 +235,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     for bad in (
         {"max_sessions": 0},
         {"session_s": float("inf")},
+        {"hearing_s": -1.0},
         {"port": 70_000},
         {"port": 0},
         {"allow_origin": ("chat.example.org",)},

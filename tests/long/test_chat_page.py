@@ -113,6 +113,7 @@ def test_hands_free_asks_hears_interrupts_and_asks_again(visit):
         page.click("#start")
         page.click("[data-mode=free]")
         state(page, "recording")
+        assert page.wait_for_selector(".user .growing").inner_text() == QUESTIONS[0][:9].strip()
         page.shot("recording")
         state(page, "speaking")
         assert loudness(page, 1.0) > 0.01

@@ -110,6 +110,7 @@ const handlers = {
     page.vad.reset();
     settle();
   },
+  hearing({ turn, text }) { if (turn === page.turn + 1) page.recording?.question.hear(text); },
   transcript({ turn, text }) { page.turns.get(turn)?.question.show(text); },
   text({ turn, text, at_s }) {
     const answer = page.turns.get(turn)?.answer;

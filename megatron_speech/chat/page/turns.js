@@ -36,16 +36,24 @@ export class Question {
     log.scrollTo({ top: log.scrollHeight });
   }
 
+  // What the server understands so far.
+  hear(text) {
+    if (!text) return;
+    this.words.classList.add("growing");
+    this.words.textContent = text;
+    toEnd();
+  }
+
   // What the server understood.
   show(text) {
-    this.words.classList.remove("pending");
+    this.words.classList.remove("pending", "growing");
     this.words.classList.toggle("unheard", !text);
     this.words.textContent = text || "(not understood)";
     toEnd();
   }
 
   settle() {
-    if (this.words.classList.contains("pending")) this.show("(spoken)");
+    if (this.words.classList.contains("pending")) this.show(this.words.textContent || "(spoken)");
   }
 
   drop() { this.element.remove(); }

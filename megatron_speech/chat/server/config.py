@@ -36,6 +36,9 @@ class ServerConfig:
     """A conversation ends when its client has said nothing for so long."""
     question_s: float = 30.0
     """Longest question."""
+    hearing_s: float = 1.0
+    """Shortest time between two looks at a question that is still being spoken, to show what was
+    understood so far; of a long one, a quarter of it. 0: shown when it is complete."""
     message_bytes: int = 1 << 18
     """Largest message from a client; a connection with a larger one is closed unread."""
     stall_s: float = 10.0
@@ -47,6 +50,8 @@ class ServerConfig:
         for name in ("max_sessions", "session_s", "idle_s", "question_s", "stall_s", "hello_s"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
+        if not 0 <= self.hearing_s < float("inf"):
+            raise ConfigError(f"--hearing-s is {self.hearing_s}; give seconds, or 0 for never")
         if self.max_waiting < 0:
             raise ConfigError(f"--max-waiting is {self.max_waiting}; give 0 or more")
         if self.message_bytes < 1024:

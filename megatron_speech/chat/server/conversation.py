@@ -1,10 +1,12 @@
 """One client's conversation: its sound collected, its questions answered in a thread."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +47,8 @@ class EngineLike(Protocol):
 
     def transcribe(self, codes: np.ndarray) -> str: ...
 
+    def overhear(self, audio: np.ndarray, sample_rate_hz: int) -> str: ...
+
 
 class SessionIdleError(Exception):
     """The client has said nothing for longer than it may."""
@@ -67,7 +71,7 @@ class Conversation:
     Args:
         receive: waits for the client's next message.
         send: gives it one.
-        threads: where the engine works, one thread for each question and each transcript.
+        threads: where the engine works, one thread for questions and one for transcripts.
     """
 
     def __init__(
@@ -89,7 +93,9 @@ class Conversation:
         self._asked: asyncio.Queue[_Question] = asyncio.Queue(1)
         self._open: list[_Question] = []  # asked, and not answered to the end
         self._loop = asyncio.get_running_loop()
-        self._heard: asyncio.Queue[tuple[int, np.ndarray]] = asyncio.Queue()  # to be transcribed
+        self._to_read: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._looked_at = 0  # bytes of the sound that were read before it was complete
+        self._question = object()  # the one that is spoken now
 
     async def run(self) -> None:
         """Until the client leaves or its time is up; the engine's work has ended by then.
@@ -140,12 +146,18 @@ class Conversation:
         self._too_long = self._too_long or len(self._sound) + len(pcm) > most
         if self._too_long:
             self._sound.clear()
-        else:
-            self._sound += pcm
+            return
+        self._sound += pcm
+        least = self._config.hearing_s * self._rate_hz * SAMPLE_BYTES
+        # in steps that grow: each time all of the sound is read
+        if least and len(self._sound) - self._looked_at >= max(least, self._looked_at / 4):
+            self._looked_at = len(self._sound)
+            self._to_read.put_nowait(partial(self._overhear, self._question))
 
     def _forget_sound(self) -> None:
         self._sound.clear()
-        self._too_long = False
+        self._too_long, self._looked_at = False, 0
+        self._question = object()
 
     async def _ask(self, text: str | None) -> None:
         """Take the question; whatever was asked before it is interrupted by it."""
@@ -209,7 +221,8 @@ class Conversation:
                     continue
                 if isinstance(event, Timing | Done) and len(codes) and not question.cancelled:
                     # not sooner: it would delay the first sound
-                    self._loop.call_soon_threadsafe(self._heard.put_nowait, (turn, codes))
+                    read = partial(self._transcribe, turn, codes)
+                    self._loop.call_soon_threadsafe(self._to_read.put_nowait, read)
                     codes = codes[:0]
                 for message in writer.messages(event):
                     self._outbox.put_from_thread(message)
@@ -223,12 +236,22 @@ class Conversation:
     async def _transcribe_all(self) -> None:
         """One after the other, beside the answers: none waits for a transcript."""
         while True:
-            turn, codes = await self._heard.get()
-            try:
-                text = await self._in_thread(self._engine.transcribe, codes)
-            except MegatronSpeechError:
-                continue  # a speech tokenizer without a recogniser
-            await self._outbox.put(say("transcript", turn=turn, text=text))
+            read = await self._to_read.get()
+            with contextlib.suppress(MegatronSpeechError):  # silence, or no recogniser
+                await read()
+
+    async def _transcribe(self, turn: int, codes: np.ndarray) -> None:
+        text = await self._in_thread(self._engine.transcribe, codes)
+        await self._outbox.put(say("transcript", turn=turn, text=text))
+
+    async def _overhear(self, question: object) -> None:
+        """Of a question that is being spoken, as much as there is now; of a later one nothing."""
+        if question is not self._question or not self._sound:  # asked, discarded, or too long
+            return
+        sound = from_pcm(self._sound)
+        text = await self._in_thread(self._engine.overhear, sound, self._rate_hz)
+        if question is self._question:
+            await self._outbox.put(say("hearing", turn=self._turn + 1, text=text))
 
 
 def _never_begun(question: _Question) -> str:

@@ -9,6 +9,7 @@ Text messages are JSON objects with a `type`, binary ones are sound: 16-bit litt
             interrupt {heard_s?}                      stop the answer; so much of it was played
     server: waiting {place, waiting}                  until a place is free, when it changes
             ready {session_s, question_s, idle_s}
+            hearing {turn, text}                      so far, while the question is spoken
             heard {turn, duration_s}                  the answer `turn` begins
             transcript {turn, text}                   what was understood of the question
             text {turn, text, at_s}                   more of its text; at_s of its sound is out
