@@ -27,7 +27,7 @@ import soundfile
 
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
-from ..files import fingerprint_of, read_json, write_json
+from ..files import fingerprint_of, read_json, temporary_beside, write_json
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
@@ -83,7 +83,7 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
     """Speak a block into its folder, which appears whole. For a process that spoke nothing yet."""
     spoken: list[Spoken] = []
     rejected: list[Rejected] = []
-    temporary = block.folder.with_name(f".{block.folder.name}.{os.getpid()}.part")
+    temporary = temporary_beside(block.folder)
     try:
         temporary.mkdir(parents=True)
         for identifier, text in block.texts:

@@ -1,6 +1,5 @@
 """Import of a Hugging Face base model as a torch_dist checkpoint to start from."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ import yaml
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..files import replace_folder, write_text
+from ..files import replace_folder, temporary_beside, write_text
 from ..training import checkpoint
 from ..training.checkpoint_check import IDENTITY_KEY
 from ..training.parallel import session
@@ -87,8 +86,7 @@ def import_base(config: ImportConfig) -> Import:
         raise ConfigError("--hf and --save are both needed")
     _require_replaceable(save)
     base = _Base(hf, config)
-    staging = save.parent / f".{save.name}.{os.getpid()}.part"
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = temporary_beside(save)
     try:
         with session(ParallelConfig()):
             _write(staging, base, config)

@@ -1,6 +1,5 @@
 """Export of a training checkpoint to a Hugging Face folder, one tensor of a layer at a time."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import replace_folder, write_text
+from ..files import replace_folder, temporary_beside, write_text
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.checkpoint_check import (
     IDENTITY_KEY,
@@ -79,8 +78,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
         get_family(model)
-        staging = hf.parent / f".{hf.name}.{os.getpid()}.part"
-        shutil.rmtree(staging, ignore_errors=True)
+        staging = temporary_beside(hf)
         staging.mkdir(parents=True)
         try:
             dtype = _dtype(directory)
