@@ -8,8 +8,8 @@ from examples.quickstart import sizes
 MODES = ("text", "direct", "guided", "streaming")
 """Ways of answering that the model is fine-tuned for."""
 SHARES = {"text": 0.1, "direct": 0.25, "guided": 0.25, "streaming": 0.4}
-"""Of the windows of fine-tuning. Text is learnt in passing; to say aloud what it has written is what
-the model learns slowly."""
+"""Of the windows of fine-tuning. Text is learnt in passing; to say aloud what was written takes
+long."""
 
 
 @dataclass(frozen=True, kw_only=True)

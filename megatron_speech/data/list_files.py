@@ -12,8 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
-from ..parquet import open_parquet, read_parquet
+from ..parquet import open_parquet, read_batches
 from ..rejected import Rejected
+
+_ROWS_AT_A_TIME = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,35 @@ def read_parquet_rows(
     Raises:
         DataError: the file is missing or damaged, or lacks a needed column.
     """
-    names = open_parquet(path).schema_arrow.names
+    first = 0
+    for table in read_parquet_columns(path, needed, optional):
+        wanted = table.column_names
+        columns = [_values(table[name]) for name in wanted]
+        for number, values in enumerate(zip(*columns, strict=True), start=first):
+            found = dict(zip(wanted, values, strict=True))
+            broken = [name for name, value in found.items() if isinstance(value, _Broken)]
+            if broken:
+                detail = f"column {', '.join(broken)} holds text that is not valid UTF-8"
+                yield Rejected(f"row {number}", "invalid_utf8", detail)
+            else:
+                yield Row(number, found)
+        first += table.num_rows
+
+
+def read_parquet_columns(
+    path: Path, needed: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Columns of a Parquet file, some rows at a time; text may hold what is not UTF-8.
+
+    Raises:
+        DataError: the file is missing or damaged, or lacks a needed column.
+    """
+    file = open_parquet(path)
+    names = file.schema_arrow.names
     _require_columns(path, names, needed)
-    wanted = [name for name in names if name in (*needed, *optional)]
-    table = read_parquet(path, wanted, valid_text=False)
-    columns = [_values(table[name]) for name in wanted]
-    for number, values in enumerate(zip(*columns, strict=True)):
-        broken = [name for name, v in zip(wanted, values, strict=True) if isinstance(v, _Broken)]
-        if broken:
-            detail = f"column {', '.join(broken)} holds text that is not valid UTF-8"
-            yield Rejected(f"row {number}", "invalid_utf8", detail)
-        else:
-            yield Row(number, dict(zip(wanted, values, strict=True)))
+    wanted = [*needed, *(name for name in optional if name in names)]
+    for batch in read_batches(file, path, _ROWS_AT_A_TIME, wanted):
+        yield pa.Table.from_batches([batch]).select(wanted)
 
 
 class _Broken:

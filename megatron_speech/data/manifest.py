@@ -51,18 +51,27 @@ def read_manifest(path: str | Path, rejected: list[Rejected] | None = None) -> l
         DataError: the manifest is missing, unreadable, lacks a column, or has no usable row.
     """
     path = Path(path)
+    return _usable(path, "manifest", manifest_rows(path), rejected)
+
+
+def manifest_rows(path: Path) -> Iterator[ManifestRow | Rejected]:
+    """What a manifest holds row by row; ids may come twice.
+
+    Raises:
+        DataError: the manifest is missing, unreadable, or lacks a column.
+    """
     if path.suffix == ".tsv":
         rows = read_tsv_rows(path, MANIFEST_COLUMNS)
     elif path.name.endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, "path")
     else:
         rows = read_parquet_rows(path, MANIFEST_COLUMNS, ("duration_s",))
-    folder = path.parent
-    found = (row if isinstance(row, Rejected) else _manifest_row(folder, row) for row in rows)
-    return _usable(path, "manifest", found, rejected)
+    for row in rows:
+        yield row if isinstance(row, Rejected) else manifest_row(path.parent, row)
 
 
-def _manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
+def manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
+    """A row of a manifest in `folder`, or why it cannot be used."""
     values = row.values
     name = f"row {row.number}" if values.get("id") in (None, "") else str(values["id"])
     missing = next((key for key in ("id", "path") if values.get(key) in (None, "")), None)
@@ -168,20 +177,27 @@ def _usable(
     """
     bad: list[Rejected] = []
     good = list(distinct(items, bad))
-    counts = count_reasons(bad)
     if not good:
-        reason = f"not one of its {len(bad)} rows can be used: {describe_counts(counts)}"
-        example = f"; the first, {bad[0].id!r}: {bad[0].detail}" if bad else ""
-        raise DataError(f"{kind} {path} " + (reason + example if bad else "is empty: no rows"))
+        raise nothing_usable(path, kind, bad)
     if rejected is not None:
         rejected += bad
     elif bad:
         print(
             f"{path}: {len(bad):,} of {len(good) + len(bad):,} rows are set aside: "
-            f"{describe_counts(counts)}; the first, {bad[0].id!r}: {bad[0].detail}",
+            f"{describe_counts(count_reasons(bad))}; the first, {bad[0].id!r}: {bad[0].detail}",
             file=sys.stderr,
         )
     return good
+
+
+def nothing_usable(path: Path, kind: str, bad: Sequence[Rejected]) -> DataError:
+    """The error of a list without one usable row."""
+    if not bad:
+        return DataError(f"{kind} {path} is empty: no rows")
+    return DataError(
+        f"{kind} {path} not one of its {len(bad)} rows can be used: "
+        f"{describe_counts(count_reasons(bad))}; the first, {bad[0].id!r}: {bad[0].detail}"
+    )
 
 
 def distinct(items: Iterable[Any], bad: list[Rejected]) -> Iterator[Any]:

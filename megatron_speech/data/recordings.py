@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
 from ..errors import DataError
 from ..files import fingerprint_of, fingerprint_of_files
 from ..rejected import Rejected
 from .cuts import is_list_of_cuts, read_cuts
-from .manifest import JSONL_SUFFIXES, ManifestRow, distinct, is_unicode, read_manifest
+from .manifest import JSONL_SUFFIXES, ManifestRow, is_unicode, manifest_rows, nothing_usable
 from .recording import AUDIO_SUFFIXES, Recording
+from .recording_table import RecordingTable, joined, manifest_table, table_of
 from .tars import TarFile
 
 
@@ -22,7 +25,7 @@ from .tars import TarFile
 class Recordings:
     """Everything some inputs name: recordings known one by one, and tars that are read later."""
 
-    listed: list[Recording]
+    listed: RecordingTable
     """Recordings of manifests, cuts and folders, ids distinct."""
     tars: list[TarFile]
     """WebDataset tars; what they hold shows when they are read."""
@@ -40,13 +43,14 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
     Raises:
         DataError: an input that is missing or of no known kind, or nothing usable in all of them.
     """
-    listed: list[Recording | Rejected] = []
+    tables: list[pa.Table] = []
+    rejected: list[Rejected] = []
     tars: list[TarFile] = []
     prints: list[str] = []
     for path in inputs:
         if path.is_dir():
             found, more = _scan(path)
-            listed += found
+            tables.append(table_of(found, rejected))
             tars += more
             prints += [_fingerprint(item) for item in found]
             prints += [f"{tar.name} {os.path.getsize(tar.path)}" for tar in more]
@@ -54,11 +58,10 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
             tars.append(TarFile(path=_existing(path), name=path.stem))
             prints.append(f"{path.stem} {os.path.getsize(path)}")
         else:
-            listed += _read_list(_existing(path), audio_root)
+            tables.append(_read_list(_existing(path), audio_root, rejected))
             prints.append(fingerprint_of_files(path))
     _check_tar_names(tars)
-    rejected: list[Rejected] = []
-    usable = list(distinct(listed, rejected))
+    usable = joined(tables, rejected)
     if not usable and not tars:
         raise DataError(f"no recordings found in {', '.join(map(str, inputs))}")
     prints.append(str(audio_root or ""))
@@ -78,20 +81,32 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _read_list(path: Path, audio_root: Path | None) -> list[Recording | Rejected]:
+def _read_list(path: Path, audio_root: Path | None, rejected: list[Rejected]) -> pa.Table:
     if path.name.endswith(JSONL_SUFFIXES) and is_list_of_cuts(path):
-        return list(read_cuts(path, audio_root or path.parent))
+        return table_of(read_cuts(path, audio_root or path.parent), rejected)
     if not path.name.endswith((".parquet", ".tsv", *JSONL_SUFFIXES)):
         raise DataError(
             f"{path} is no list of recordings; expected a manifest (.parquet, .tsv, .jsonl), "
             "lhotse cuts (.jsonl.gz), WebDataset tars (.tar, not compressed), or a folder"
         )
-    rejected: list[Rejected] = []
-    rows = [_from_row(row, path.parent, audio_root) for row in read_manifest(path, rejected)]
-    return [*rejected, *rows]
+    bad: list[Rejected] = []
+    table = None
+    if path.suffix == ".parquet":
+        table = manifest_table(path, audio_root, bad)
+    if table is None:
+        rows = (_from_row(row, path.parent, audio_root) for row in manifest_rows(path))
+        table = table_of(rows, bad)
+    if not table.num_rows:
+        raise nothing_usable(path, "manifest", bad)
+    rejected += bad
+    return table
 
 
-def _from_row(row: ManifestRow, folder: Path, audio_root: Path | None) -> Recording:
+def _from_row(
+    row: ManifestRow | Rejected, folder: Path, audio_root: Path | None
+) -> Recording | Rejected:
+    if isinstance(row, Rejected):
+        return row
     path = row.path
     if audio_root is not None and path.is_relative_to(folder):
         path = audio_root / path.relative_to(folder)

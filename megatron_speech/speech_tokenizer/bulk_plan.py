@@ -17,6 +17,8 @@ from .config import CONV_STRIDE, SpeechTokenizerConfig
 
 _PYTHON_BYTES = 700e6
 _SAMPLE_BYTES = 4
+_READING_LISTS = 2
+"""Times the memory of the lists, while they are read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +95,17 @@ class TokenizePlan:
     @property
     def hours(self) -> float:
         """Hours of the recordings whose lists say how long they are."""
-        return sum(recording.duration_s for recording in self.recordings.listed) / 3600
+        return self.recordings.listed.seconds / 3600
 
     def describe(self) -> str:
         """The plan in a few lines."""
         listed, tars, config = self.recordings.listed, self.recordings.tars, self.config
-        known = sum(recording.duration_s > 0 for recording in listed)
+        known = listed.known_durations
         there = sum(path.exists() for path in self.paths)
         own = len(range(self.worker.task, len(self.paths), self.worker.tasks))
         of_tars = f", {len(tars):,} tars (counted when they are read)" if tars else ""
         host, batch = _memory_bytes(config)
+        host += _READING_LISTS * listed.num_bytes
         place = "on the device" if config.device != "cpu" else "more"
         lines = {
             "clips": f"{len(listed):,}{of_tars}",

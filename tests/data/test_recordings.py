@@ -68,7 +68,7 @@ def test_cuts_say_where_their_audio_is(tmp_path):
     found = find_recordings([write_cuts(tmp_path / "cuts.jsonl.gz", cuts)])
     path = str(tmp_path / "audio/long.flac")
     place = {"path": path, "duration_s": 4.0, "start_s": 2.5, "length_s": 4.0}
-    assert found.listed == [
+    assert list(found.listed) == [
         Recording(id="one", text="oh hello", language="en", channels=(1,), **place),
         Recording(id="two", **place),
     ]
