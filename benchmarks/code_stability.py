@@ -40,6 +40,8 @@ class StabilityConfig:
     """Clips encoded alone, in batches of mixed lengths, and in another order."""
     streams: int = 200
     """Clips that are streamed in random chunks."""
+    lookups: int = 12
+    """Clips encoded with the released look-up, too, and in bf16; slow where a CPU has no bf16."""
     shortest_s: float = 0.05
     """Shortest clip; lengths are log-uniform."""
     longest_s: float = 45.0
@@ -52,7 +54,7 @@ class StabilityConfig:
     """Of the encoder; the codebook stays fp32."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.shortest_s < self.longest_s or min(self.clips, self.streams) < 1:
+        if not 0 < self.shortest_s < self.longest_s or min(self.clips, self.streams, self.lookups) < 1:
             raise ConfigError("--shortest-s must lie below --longest-s, and some clips are needed")
 
 
@@ -202,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **batch_figures(tokenizer, clips, random),
         **stream_figures(tokenizer, clips[: config.streams], random),
         **causality_figures(tokenizer, clips[: config.streams], random),
-        **lookup_figures(config, clips[: config.streams]),
+        **lookup_figures(config, clips[: config.lookups]),
         **cost_figures(tokenizer),
     }
     rounding = "" if config.dtype == "float32" else f"_{config.dtype}"
