@@ -54,7 +54,10 @@ class StabilityConfig:
     """Of the encoder; the codebook stays fp32."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.shortest_s < self.longest_s or min(self.clips, self.streams, self.lookups) < 1:
+        if (
+            not 0 < self.shortest_s < self.longest_s
+            or min(self.clips, self.streams, self.lookups) < 1
+        ):
             raise ConfigError("--shortest-s must lie below --longest-s, and some clips are needed")
 
 

@@ -176,7 +176,12 @@ def _marker(demo: Demo, name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    """A stage's marker; one of an earlier version, without spans, gets one up to its last change."""
+    if not path.exists():
+        return {}
+    state = read_json(path)
+    ended = path.stat().st_mtime
+    return {"spans": [[ended - state.get("seconds", 0.0), ended]]} | state
 
 
 def _banner(number: int, total: int, title: str) -> None:

@@ -16,8 +16,9 @@ from megatron_speech.processes import die_with
 
 AT_ONCE = 2
 """Processes at a time. Small models keep few cores busy, so that two trainings side by side end
-sooner than one after the other; each has half of the cores, whether the other still runs or not,
-for the order in which numbers are added up depends on how many cores there are."""
+sooner than one after the other. Torch has half of the cores in each, whether the other still runs
+or not, for the order in which numbers are added up depends on how many cores there are."""
+_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SideBySide:
@@ -58,10 +59,12 @@ class SideBySide:
             SystemExit: one failed, and has said why.
             KeyboardInterrupt: one was interrupted.
         """
-        wait([process.sentinel for process in self._running.values()])
-        ended = [name for name, process in self._running.items() if process.exitcode is not None]
+        ready = wait([process.sentinel for process in self._running.values()])
+        ended = [name for name, process in self._running.items() if process.sentinel in ready]
         for name in ended:
-            code = self._running.pop(name).exitcode
+            process = self._running.pop(name)
+            process.join()
+            code = process.exitcode
             if code == cli.INTERRUPTED:
                 raise KeyboardInterrupt
             if code:
@@ -72,13 +75,25 @@ class SideBySide:
 
 
 def _in_process(name: str, work: Callable[[], object], parent: int) -> None:
+    def begin() -> None:
+        share = max(1, cores() // AT_ONCE)
+        os.environ["OMP_NUM_THREADS"] = str(share)  # of processes that this one starts
+        use_cores(share)
+        work()
+
     if not die_with(parent):
         return
-    share = max(1, cores() // AT_ONCE)
-    os.environ["OMP_NUM_THREADS"] = str(share)  # of processes that this one starts
-    use_cores(share)
     sys.stdout, sys.stderr = NamedLines(name, sys.stdout), NamedLines(name, sys.stderr)
-    cli.run(work)
+    for number in _STOPS:
+        signal.signal(number, _stop_once)
+    cli.run(begin)
+
+
+def _stop_once(number: int, frame: object) -> None:
+    """Ctrl-C reaches a stage from the terminal and, as SIGTERM, from the demo: that is one stop."""
+    for later in _STOPS:
+        signal.signal(later, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 class NamedLines(io.TextIOBase):

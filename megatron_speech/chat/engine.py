@@ -142,9 +142,12 @@ class ChatEngine:
         Raises:
             AudioError: silence, no samples, or broken ones.
             DataError: the engine has no speech tokenizer.
+            ConfigError: it has one that cannot transcribe.
         """
         check_waveform(audio, "the question")
-        return self.transcribe(self._hears().encode([resample(audio, sample_rate_hz)])[0])
+        hears = self._hears()
+        hears.decode_text([])  # before all the sound is encoded in vain
+        return self.transcribe(hears.encode([resample(audio, sample_rate_hz)])[0])
 
     def _hears(self) -> SpeechTokenizerLike:
         if self._parts.speech_tokenizer is None:

@@ -36,17 +36,21 @@ def read_parquet_rows(
     """
     first = 0
     for table in read_parquet_columns(path, needed, optional):
-        wanted = table.column_names
-        columns = [_values(table[name]) for name in wanted]
-        for number, values in enumerate(zip(*columns, strict=True), start=first):
-            found = dict(zip(wanted, values, strict=True))
-            broken = [name for name, value in found.items() if isinstance(value, _Broken)]
-            if broken:
-                detail = f"column {', '.join(broken)} holds text that is not valid UTF-8"
-                yield Rejected(f"row {number}", "invalid_utf8", detail)
-            else:
-                yield Row(number, found)
+        yield from rows_of(table, first)
         first += table.num_rows
+
+
+def rows_of(table: pa.Table, first: int) -> Iterator[Row | Rejected]:
+    """Rows of a table, numbered from `first`; one with text that is not UTF-8 is set aside."""
+    columns = {name: _values(table[name]) for name in table.column_names}
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=first):
+        found = dict(zip(columns, values, strict=True))
+        broken = [name for name, value in found.items() if isinstance(value, _Broken)]
+        if broken:
+            detail = f"column {', '.join(broken)} holds text that is not valid UTF-8"
+            yield Rejected(f"row {number}", "invalid_utf8", detail)
+        else:
+            yield Row(number, found)
 
 
 def read_parquet_columns(

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..rejected import Rejected
-from .list_files import Row, read_parquet_columns
-from .manifest import MANIFEST_COLUMNS, manifest_row
+from .list_files import read_parquet_columns, rows_of
+from .manifest import MANIFEST_COLUMNS, ManifestRow, manifest_row
 from .recording import Recording
 
 _TYPES = {
@@ -36,7 +36,7 @@ _CHUNK = 1 << 16
 class RecordingTable(Sequence[Recording]):
     """A list of recordings that makes each when it is asked for.
 
-    100 to 200 bytes each where their names and texts are short, a tenth of what objects take.
+    Some 200 bytes each where names and texts are short, a fifth of what objects take.
     """
 
     def __init__(self, table: pa.Table):
@@ -54,6 +54,8 @@ class RecordingTable(Sequence[Recording]):
     def __getitem__(self, place: int | slice) -> Recording | list[Recording]:
         if isinstance(place, slice):
             first, end, step = place.indices(len(self))
+            if step < 1:
+                return [self[number] for number in range(first, end, step)]
             return _recordings(self._table.slice(first, max(end - first, 0)))[::step]
         if not -len(self) <= place < len(self):
             raise IndexError(place)
@@ -126,36 +128,56 @@ def _batch(recordings: Sequence[Recording]) -> pa.RecordBatch:
     return pa.record_batch(columns, schema=_SCHEMA)
 
 
-def manifest_table(path: Path, root: Path | None, rejected: list[Rejected]) -> pa.Table | None:
-    """Columns of a Parquet manifest, whose rows are never looked at one by one unless they are bad.
+def manifest_table(path: Path, root: Path | None, rejected: list[Rejected]) -> pa.Table:
+    """Columns of a Parquet manifest, whose rows are looked at one by one only where that is needed.
 
     Args:
-        root: where relative paths start; None is the manifest's folder.
+        root: where relative paths start, and those below the manifest's folder, too; None is the
+            manifest's folder.
         rejected: rows that cannot be used are added to it.
-
-    Returns:
-        The table; None if columns have other types than usual or hold text that is not UTF-8,
-        so that each row must be looked at.
 
     Raises:
         DataError: the manifest is missing or damaged, or lacks a column.
     """
-    parts, first = [_SCHEMA.empty_table()], 0
-    bad: list[Rejected] = []
+    parts, first, folder = [_SCHEMA.empty_table()], 0, path.parent
     for table in read_parquet_columns(path, MANIFEST_COLUMNS, ("duration_s",)):
         columns = {name: _as_usual(name, table[name]) for name in table.column_names}
-        if any(column is None for column in columns.values()):
-            return None
-        good = _usable(columns)
-        for place in np.flatnonzero(~good.to_numpy()).tolist():
-            row = Row(first + place, table.slice(place, 1).to_pylist()[0])
-            found = manifest_row(path.parent, row)
-            assert isinstance(found, Rejected), f"{path}, row {row.number}: {found}"
-            bad.append(found)
-        parts.append(_completed(pa.table(columns).filter(good), path.parent, root))
+        usual = all(column is not None for column in columns.values())
+        if usual and not (root is not None and _is_roundabout(columns["path"])):
+            good = _usable(columns)
+            parts.append(_completed(pa.table(columns).filter(good), folder, root))
+            bad = np.flatnonzero(~good.to_numpy()).tolist()
+            rows = (row for n in bad for row in rows_of(table.slice(n, 1), first + n))
+        else:
+            rows = rows_of(table, first)
+        found = (row if isinstance(row, Rejected) else manifest_row(folder, row) for row in rows)
+        parts.append(table_of((recording_of(row, folder, root) for row in found), rejected))
         first += table.num_rows
-    rejected += bad
     return pa.concat_tables(parts)
+
+
+def recording_of(
+    row: ManifestRow | Rejected, folder: Path, root: Path | None
+) -> Recording | Rejected:
+    """A row of a manifest in `folder`; its path starts from `root`, if it lies in the folder."""
+    if isinstance(row, Rejected):
+        return row
+    path = row.path
+    if root is not None and path.is_relative_to(folder):
+        path = root / path.relative_to(folder)
+    return Recording(
+        id=row.id,
+        path=str(path),
+        text=row.text,
+        speaker=row.speaker,
+        language=row.language,
+        duration_s=row.duration_s,
+    )
+
+
+def _is_roundabout(paths: pa.ChunkedArray) -> bool:
+    """Whether paths hold // or ./, by which it is harder to see where they lie."""
+    return pc.any(pc.match_substring_regex(paths, r"//|(^|/)\./")).as_py() or False
 
 
 def _usable(columns: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -187,7 +209,7 @@ def _as_usual(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     if name == "duration_s":
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind)):
             return None
-        return pc.fill_null(column.cast(pa.float64()), 0.0)
+        return pc.fill_null(column.cast(pa.float64(), safe=False), 0.0)
     if name == "id" and pa.types.is_integer(kind):
         column = column.cast(pa.string())
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
@@ -201,7 +223,7 @@ def _as_usual(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 def _rooted(paths: pa.ChunkedArray, folder: Path, root: Path | None) -> pa.ChunkedArray:
     """Paths as bytes; relative ones, and those below `folder` if there is a root, start from it."""
-    start = "" if str(folder) == "." else f"{folder}/"
+    start = "" if str(folder) == "." else str(folder).rstrip("/") + "/"
     if root is not None and folder.is_absolute():
         inside = pc.starts_with(paths, start)
         below = pc.utf8_slice_codeunits(paths, len(start))

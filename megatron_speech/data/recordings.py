@@ -15,9 +15,9 @@ from ..errors import DataError
 from ..files import fingerprint_of, fingerprint_of_files
 from ..rejected import Rejected
 from .cuts import is_list_of_cuts, read_cuts
-from .manifest import JSONL_SUFFIXES, ManifestRow, is_unicode, manifest_rows, nothing_usable
+from .manifest import JSONL_SUFFIXES, is_unicode, manifest_rows, nothing_usable
 from .recording import AUDIO_SUFFIXES, Recording
-from .recording_table import RecordingTable, joined, manifest_table, table_of
+from .recording_table import RecordingTable, joined, manifest_table, recording_of, table_of
 from .tars import TarFile
 
 
@@ -90,34 +90,15 @@ def _read_list(path: Path, audio_root: Path | None, rejected: list[Rejected]) ->
             "lhotse cuts (.jsonl.gz), WebDataset tars (.tar, not compressed), or a folder"
         )
     bad: list[Rejected] = []
-    table = None
     if path.suffix == ".parquet":
         table = manifest_table(path, audio_root, bad)
-    if table is None:
-        rows = (_from_row(row, path.parent, audio_root) for row in manifest_rows(path))
+    else:
+        rows = (recording_of(row, path.parent, audio_root) for row in manifest_rows(path))
         table = table_of(rows, bad)
     if not table.num_rows:
         raise nothing_usable(path, "manifest", bad)
     rejected += bad
     return table
-
-
-def _from_row(
-    row: ManifestRow | Rejected, folder: Path, audio_root: Path | None
-) -> Recording | Rejected:
-    if isinstance(row, Rejected):
-        return row
-    path = row.path
-    if audio_root is not None and path.is_relative_to(folder):
-        path = audio_root / path.relative_to(folder)
-    return Recording(
-        id=row.id,
-        path=str(path),
-        text=row.text,
-        speaker=row.speaker,
-        language=row.language,
-        duration_s=row.duration_s,
-    )
 
 
 def _scan(folder: Path) -> tuple[list[Recording | Rejected], list[TarFile]]:

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 
-from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types
+from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types, until
 
 
 async def speak(client, seconds: float, sound=tone) -> None:
@@ -72,6 +72,34 @@ def test_what_was_discarded_or_asked_meanwhile_is_not_shown():
         messages = asyncio.run(talk(config))
     assert types(messages).count("hearing") == 1
     assert messages[-1] == {"type": "hearing", "turn": 2, "text": "0.6 s"}
+
+
+def test_who_reads_slower_than_one_speaks_reads_what_there_is_once():
+    engine, go_on = FakeEngine(), threading.Event()
+    overhear, lengths = engine.overhear, []
+
+    def slowly(audio, rate):
+        lengths.append(len(audio) / rate)
+        go_on.wait(20)
+        return overhear(audio, rate)
+
+    engine.overhear = slowly
+
+    async def talk(config):
+        async with Client(config) as client:
+            await client.hear("ready")
+            await speak(client, 0.5)
+            await asyncio.to_thread(until, lambda: lengths)
+            for _ in range(8):
+                await speak(client, 0.5)
+            await client.say(type="interrupt", heard_s=0.0)  # heard after the sound
+            await asyncio.to_thread(until, lambda: engine.interruptions)
+            go_on.set()
+            return [await heard(client), await heard(client)]
+
+    with serving(engine, hearing_s=0.5) as config:
+        assert asyncio.run(talk(config)) == ["0.5 s", "4.5 s"]
+    assert lengths == [0.5, 4.5]
 
 
 def test_silence_is_no_question_yet():

@@ -52,11 +52,25 @@ def test_columns_give_what_rows_give(tmp_path, root):
     assert len(reasons[0]) == len(ROWS) - 4
 
 
-def test_absolute_paths_below_the_manifest_move_with_it(tmp_path):
-    inside = [{"id": "a", "path": str(tmp_path / "x/a.wav")}]
-    for path in write_both(tmp_path, inside):
-        (found,) = find_recordings([path], Path("/data")).listed
-        assert found.path == "/data/x/a.wav"
+@pytest.mark.parametrize("between", ["/", "//", "/./"])
+def test_absolute_paths_below_the_manifest_move_with_it(tmp_path, between):
+    rows = [
+        {"id": "a", "path": f"{tmp_path}{between}x/a.wav"},
+        {"id": "b", "path": "./b.wav"},
+        {"id": "c", "path": ".hidden/c.wav"},
+    ]
+    for path in write_both(tmp_path, rows):
+        found = find_recordings([path], Path("/data")).listed
+        assert [r.path for r in found] == ["/data/x/a.wav", "/data/b.wav", "/data/.hidden/c.wav"]
+
+
+def test_a_bad_value_costs_its_row(tmp_path):
+    lengths = pa.array([2**62 + 1, -1], pa.int64())
+    columns = {name: pa.array(["a", "b"]) for name in NAMES[:5]} | {"duration_s": lengths}
+    pq.write_table(pa.table(columns), tmp_path / "m.parquet")
+    found = find_recordings([tmp_path / "m.parquet"])
+    assert [r.id for r in found.listed] == ["a"]
+    assert [r.reason for r in found.rejected] == ["bad_duration"]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,7 @@ def test_everything_that_is_known_of_a_recording_is_kept():
     assert table[-1] == many[-1]
     assert table[69_990:80_000] == many[69_989:]
     assert table[4:2] == []
+    assert table[2::-1] == [many[1], many[0], known]
     with pytest.raises(IndexError):
         table[70_001]
     assert (table.known_durations, table.seconds) == (1, 1.5)

@@ -10,7 +10,7 @@ from examples.quickstart.machine import expected_seconds, measure_machine
 from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
 from examples.quickstart.sizes import BLENDS, SIZES, size_named
 from megatron_speech.errors import ConfigError, DataError
-from megatron_speech.files import fingerprint_of, read_json
+from megatron_speech.files import fingerprint_of, read_json, write_json
 from megatron_speech.recipes import lm, speech_tokenizer
 
 
@@ -63,6 +63,24 @@ def test_a_stopped_stage_continues_with_what_it_has(demo):
     assert done["b"]["pieces"] == 2
     marker = read_json(demo.path("stages", "b.json"))
     assert marker["seconds"] == times.stages["b"] > 0
+
+
+def test_a_run_of_an_earlier_version_is_continued(demo):
+    """Its markers say how long a stage took and not when."""
+    calls = []
+    stages = [recorded("a", calls), recorded("b", calls, fails_at=0)]
+    with pytest.raises(KeyboardInterrupt):
+        run_stages(stages, demo)
+    for name in "ab":
+        marker = demo.path("stages", f"{name}.json")
+        state = read_json(marker) | {"seconds": 60.0}
+        del state["spans"]
+        write_json(marker, state)
+    times = run_stages(stages, demo)[1]
+    assert calls == ["a", "b", "b"]
+    assert 60 <= times.stages["b"] < 90
+    assert times.stages["a"] == 60
+    assert times.whole >= times.stages["b"]
 
 
 def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):

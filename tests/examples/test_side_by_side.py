@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from examples.quickstart.chain import chain
+from examples.quickstart.machine import cores
 from examples.quickstart.runner import Demo, Stage, run_stages
-from examples.quickstart.side_by_side import NamedLines
+from examples.quickstart.side_by_side import AT_ONCE, NamedLines
 from examples.quickstart.sizes import size_named
 from examples.voice.stages import CHAIN
 from megatron_speech.errors import DataError
@@ -81,8 +82,7 @@ def two_beside(left, right):
 MEETING = two_beside(partial(meet, me="l", other="r"), partial(meet, me="r", other="l"))
 
 
-def test_independent_stages_run_at_once_and_the_others_wait(demo, capfd, monkeypatch):
-    monkeypatch.setattr("examples.quickstart.side_by_side.cores", lambda: 2)
+def test_independent_stages_run_at_once_and_the_others_wait(demo, capfd):
     done, times = run_stages(MEETING, demo)
     assert [done[name]["seen"] for name in ("first", "left", "right", "last")] == [
         [], ["first"], ["first"], ["first", "left", "right"],
@@ -90,7 +90,7 @@ def test_independent_stages_run_at_once_and_the_others_wait(demo, capfd, monkeyp
     processes = {figures["process"] for figures in done.values()}
     assert len(processes) == 3
     assert done["first"]["process"] == done["last"]["process"] == os.getpid()
-    assert done["left"]["threads"] == done["right"]["threads"] >= 1
+    assert done["left"]["threads"] == done["right"]["threads"] == max(1, cores() // AT_ONCE)
     assert list(times.stages) == ["first", "left", "right", "last"]
     assert max(times.stages.values()) <= times.whole < sum(times.stages.values())
     lines = capfd.readouterr().out.splitlines()
@@ -152,15 +152,24 @@ SCRIPT = """
 
 def alive(file: Path) -> bool:
     """Whether the process of that number does anything still."""
-    status = Path(f"/proc/{file.read_text()}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    try:
+        status = Path(f"/proc/{file.read_text()}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "ends"),
-    [(signal.SIGINT, 130, True), (signal.SIGTERM, 130, True), (signal.SIGKILL, -9, False)],
+    ("number", "group", "code"),
+    [
+        (signal.SIGINT, False, 130),
+        (signal.SIGINT, True, 130),
+        (signal.SIGTERM, False, 130),
+        (signal.SIGKILL, False, -9),
+    ],
+    ids=["SIGINT", "Ctrl-C", "SIGTERM", "SIGKILL"],
 )
-def test_whatever_stops_the_demo_stops_its_stages(tmp_path, number, code, ends):
+def test_whatever_stops_the_demo_stops_its_stages(tmp_path, number, group, code):
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     process = subprocess.Popen(
@@ -168,17 +177,21 @@ def test_whatever_stops_the_demo_stops_its_stages(tmp_path, number, code, ends):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
     for name in ("one", "two"):
         until(tmp_path / name)
-    process.send_signal(number)
+    (os.killpg if group else os.kill)(process.pid, number)
     _, printed = process.communicate(timeout=60)
     assert process.returncode == code
-    assert ("run the same command again" in printed) == ends
+    assert ("\ninterrupted; run the same command again" in printed) == (code == 130)
+    assert "Traceback" not in printed
     end = time.monotonic() + 10
     while any(alive(tmp_path / f"{name}.pid") for name in ("one", "two")):
         assert time.monotonic() < end, "a stage outlived the demo"
         time.sleep(0.01)
+    marker = read_json(tmp_path / "stages" / "left.json")
+    assert bool(marker["spans"]) == (tmp_path / "one-ended").exists() == (code == 130)
 
 
 def test_lines_carry_their_name():

@@ -53,7 +53,7 @@ export class Question {
   }
 
   settle() {
-    if (this.words.classList.contains("pending")) this.show(this.words.textContent || "(spoken)");
+    if (this.words.classList.contains("pending")) this.show(this.words.textContent ? `${this.words.textContent} …` : "(spoken)");
   }
 
   drop() { this.element.remove(); }

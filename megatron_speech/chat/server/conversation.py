@@ -30,6 +30,8 @@ from .protocol import (
 )
 
 _LOG = logging.getLogger(__name__)
+_PAUSE_S = 0.05
+"""Before a question is overheard: who sends it whole asks at once."""
 
 
 class SessionLike(Protocol):
@@ -95,6 +97,7 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._to_read: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._looked_at = 0  # bytes of the sound that were read before it was complete
+        self._looks = False  # whether it is to be read once more
         self._question = object()  # the one that is spoken now
 
     async def run(self) -> None:
@@ -150,13 +153,14 @@ class Conversation:
         self._sound += pcm
         least = self._config.hearing_s * self._rate_hz * SAMPLE_BYTES
         # in steps that grow: each time all of the sound is read
-        if least and len(self._sound) - self._looked_at >= max(least, self._looked_at / 4):
-            self._looked_at = len(self._sound)
+        due = len(self._sound) - self._looked_at >= max(least, self._looked_at / 4)
+        if least and due and not self._looks:
+            self._looks = True
             self._to_read.put_nowait(partial(self._overhear, self._question))
 
     def _forget_sound(self) -> None:
         self._sound.clear()
-        self._too_long, self._looked_at = False, 0
+        self._too_long, self._looked_at, self._looks = False, 0, False
         self._question = object()
 
     async def _ask(self, text: str | None) -> None:
@@ -246,8 +250,10 @@ class Conversation:
 
     async def _overhear(self, question: object) -> None:
         """Of a question that is being spoken, as much as there is now; of a later one nothing."""
+        await asyncio.sleep(_PAUSE_S)
         if question is not self._question or not self._sound:  # asked, discarded, or too long
             return
+        self._looked_at, self._looks = len(self._sound), False
         sound = from_pcm(self._sound)
         text = await self._in_thread(self._engine.overhear, sound, self._rate_hz)
         if question is self._question:
