@@ -184,7 +184,8 @@ def _latency(report: Mapping[str, Any]) -> str:
     return (
         f'<div class="grid"><figure class="card">'
         f"{charts.horizontal_bars(rows, 'Seconds until the answer')}"
-        f"<figcaption>Medians over the questions, mode {HEADLINE_MODE}.{note}</figcaption>"
+        f"<figcaption>Medians over the questions, mode {HEADLINE_MODE}, on half of "
+        f"the cores while another stage has the others.{note}</figcaption>"
         "</figure></div>"
     )
 
