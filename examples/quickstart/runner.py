@@ -176,7 +176,7 @@ def _marker(demo: Demo, name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A stage's marker; one without spans, of an earlier version, gets one until its last change."""
+    """A stage's marker; without spans, of an earlier version, it gets one until its last change."""
     if not path.exists():
         return {}
     state = read_json(path)
