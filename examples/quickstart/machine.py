@@ -48,11 +48,10 @@ def cores() -> int:
 
 def use_cores(count: int) -> None:
     """That many cores for torch, and no progress bars from libraries: the tools show their own."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers looks there, too
     import torch
-    from transformers.utils import logging
 
     torch.set_num_threads(count)
-    logging.disable_progress_bar()
 
 
 def expected_seconds(machine: Mapping[str, Any], gflop: float, other_seconds: float) -> float:

@@ -19,6 +19,7 @@ AT_ONCE = 2
 sooner than one after the other. Torch has half of the cores in each, whether the other still runs
 or not, for the order in which numbers are added up depends on how many cores there are."""
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE_S = 0.5
 
 
 class SideBySide:
@@ -35,10 +36,13 @@ class SideBySide:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for process in self._running.values():
-            process.terminate()
-        for process in self._running.values():
-            process.join()
+        while self._running:
+            for process in self._running.values():
+                process.terminate()
+            # again and again: of two signals at once, both may reach a thread other than Python's
+            wait([process.sentinel for process in self._running.values()], _PATIENCE_S)
+            for name in [name for name, process in self._running.items() if not process.is_alive()]:
+                self._running.pop(name).join()
         signal.signal(signal.SIGTERM, self._handler)
 
     def __len__(self) -> int:
@@ -92,7 +96,7 @@ def _in_process(name: str, work: Callable[[], object], parent: int) -> None:
 def _stop_once(number: int, frame: object) -> None:
     """Ctrl-C reaches a stage from the terminal and, as SIGTERM, from the demo: that is one stop."""
     for later in _STOPS:
-        signal.signal(later, signal.SIG_IGN)
+        signal.signal(later, lambda number, frame: None)
     raise KeyboardInterrupt
 
 
