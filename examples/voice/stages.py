@@ -285,20 +285,20 @@ CHAIN = (
         folders=("decoder",),
     ),
     Stage(
-        name="fine_tuning",
-        title="Fine-tuning the speech-text model on dialogues",
-        run=fine_tuning,
-        after=("dialogues",),
-        settings=("recipes", "fine_tuning_steps"),
-        folders=("fine_tuning",),
-    ),
-    Stage(
         name="vocoder",
         title="Training the vocoder: spectrograms to sound",
         run=vocoder,
         after=("speech",),
         settings=("recipes", "vocoder_steps"),
         folders=("vocoder",),
+    ),
+    Stage(
+        name="fine_tuning",
+        title="Fine-tuning the speech-text model on dialogues",
+        run=fine_tuning,
+        after=("dialogues",),
+        settings=("recipes", "fine_tuning_steps"),
+        folders=("fine_tuning",),
     ),
     Stage(
         name="voice",
