@@ -80,13 +80,8 @@ def read_batches(
         yield batch
 
 
-def read_parquet(
-    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, valid_text: bool = True
-) -> pa.Table:
-    """The whole file, or some of its columns.
-
-    With `valid_text` strings that are not UTF-8 are an error too; a caller that sorts out single
-    rows sets it to False.
+def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The whole file, or some of its columns; strings that are not UTF-8 are an error too.
 
     Raises:
         DataError: the file is missing, lacks a column, or is damaged anywhere.
@@ -100,6 +95,5 @@ def read_parquet(
         )
     with named_in_errors(path):
         table = file.read(columns=None if columns is None else list(columns))
-        if valid_text:
-            table.validate(full=True)
+        table.validate(full=True)
     return table
