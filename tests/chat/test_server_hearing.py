@@ -16,6 +16,19 @@ async def heard(client) -> str:
     return (await client.hear("hearing"))[-1]["text"]
 
 
+def read_slowly(engine: FakeEngine) -> tuple[list[float], threading.Event]:
+    """Seconds of each sound that it begins to read; it ends when the event is set."""
+    overhear, lengths, go_on = engine.overhear, [], threading.Event()
+
+    def slowly(audio, rate):
+        lengths.append(len(audio) / rate)
+        go_on.wait(20)
+        return overhear(audio, rate)
+
+    engine.overhear = slowly
+    return lengths, go_on
+
+
 def quiet(seconds: float) -> np.ndarray:
     return np.zeros(int(seconds * 16_000))
 
@@ -45,21 +58,14 @@ def test_a_question_is_read_in_steps_that_grow():
 
 
 def test_what_was_discarded_or_asked_meanwhile_is_not_shown():
-    engine, reading, go_on = FakeEngine(), threading.Event(), threading.Event()
-    overhear = engine.overhear
-
-    def slowly(audio, rate):
-        reading.set()
-        go_on.wait(20)
-        return overhear(audio, rate)
-
-    engine.overhear = slowly
+    engine = FakeEngine()
+    lengths, go_on = read_slowly(engine)
 
     async def talk(config):
         async with Client(config) as client:
             await client.hear("ready")
             await speak(client, 0.5)
-            await asyncio.to_thread(reading.wait, 20)
+            await asyncio.to_thread(until, lambda: lengths)
             await client.say(type="discard")
             await speak(client, 0.7)
             await client.say(type="ask")
@@ -75,15 +81,8 @@ def test_what_was_discarded_or_asked_meanwhile_is_not_shown():
 
 
 def test_who_reads_slower_than_one_speaks_reads_what_there_is_once():
-    engine, go_on = FakeEngine(), threading.Event()
-    overhear, lengths = engine.overhear, []
-
-    def slowly(audio, rate):
-        lengths.append(len(audio) / rate)
-        go_on.wait(20)
-        return overhear(audio, rate)
-
-    engine.overhear = slowly
+    engine = FakeEngine()
+    lengths, go_on = read_slowly(engine)
 
     async def talk(config):
         async with Client(config) as client:
