@@ -47,6 +47,10 @@ cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}  # a lone task of a whole 
 gpus=${SLURM_GPUS_ON_NODE:-0}
 if ((gpus)) || [[ $SIZE == paper ]]; then device=cuda; else device=cpu; fi
 
+# Read when CUDA starts: one connection keeps kernels in the order they were issued in, which the
+# overlap of tensor and context parallel communication relies on before Blackwell.
+if ((gpus)); then export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-1}"; fi
+
 # banner NAME...: say what runs where, with these settings.
 banner() {
   local name

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..training.distributions import installed_version, transformer_engine_version
 from .findings import Finding, State
-from .packages import installed_beginning_with, installed_version
+from .packages import installed_beginning_with
 from .probing import Answer
 
 
@@ -110,7 +111,8 @@ def optional_finding(option: Optional, answer: Answer | None) -> Finding:
             detail=f"{have or 'apex'} is another package of that name, not NVIDIA's",
             advice=f"{remove}; {option.install}",
         )
-    missing = ", ".join(name for name, version in found.items() if not version)
+    is_whole = option is ENGINE and transformer_engine_version() is not None
+    missing = ", ".join(name for name, version in found.items() if not version and not is_whole)
     lacking = f"half-installed: {have} without {missing}; " if have and missing else ""
     return Finding(
         group="optional",

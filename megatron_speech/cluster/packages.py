@@ -6,8 +6,10 @@ Reads metadata, setup.py and constraints.txt without importing or running any of
 import ast
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
+
+from ..training.distributions import installed_version
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?(.*)")
 _BOUND = re.compile(r"(>=|<=|==|!=|<|>)\s*([\w.+!-]+)")
@@ -30,14 +32,6 @@ class Requirement:
         return self.installed is not None and all(
             _holds(self.installed, sign, bound) for sign, bound in _BOUND.findall(self.bounds)
         )
-
-
-def installed_version(distribution: str) -> str | None:
-    """Version by the package's metadata, None where there is none."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def installed_beginning_with(name: str) -> list[str]:

@@ -111,13 +111,16 @@ def choose(precision: PrecisionConfig, here: Installed) -> Implementation:
         f"--attention-backend {precision.attention_backend}": precision.attention_backend != "auto",
         "--cross-entropy-fusion-impl te": precision.cross_entropy_fusion_impl == "te",
     }
+    version = here.transformer_engine or here.transformer_engine_error or "missing"
     for setting in (setting for setting, asked in wanted.items() if asked and not engine):
         raise ConfigError(
-            f"{setting} needs Transformer Engine and a GPU, here: Transformer Engine "
-            f"{here.transformer_engine or 'missing'}, GPU {here.gpu or 'none'}, --transformer-impl "
-            f"{precision.transformer_impl}; drop it, or install the extra [gpu] on such a machine"
+            f"{setting} needs Transformer Engine and a GPU, here: Transformer Engine {version}, "
+            f"GPU {here.gpu or 'none'}, --transformer-impl {precision.transformer_impl}; drop "
+            "it, or install the extra [gpu] on such a machine"
         )
     attention = "torch's scaled_dot_product_attention"
+    if here.transformer_engine_error:
+        attention += f" (not Transformer Engine {here.transformer_engine_error})"
     if engine:
         flash = f"flash-attn {here.flash_attention}" if here.flash_attention else "no flash-attn"
         backend = precision.attention_backend

@@ -14,7 +14,12 @@ from ..training.installed import installed
 from ..training.loop import LoopResult, train
 from ..training.megatron import MegatronTrainer, TrainingData
 from ..training.megatron_checkpoint import SPEECH_TOKENIZER_KEY
-from ..training.parallel import is_launched_main_rank, launched_world_size, session
+from ..training.parallel import (
+    is_launched_main_rank,
+    kernels_in_order,
+    launched_world_size,
+    session,
+)
 from ..vocab import SpeechTextVocab
 from .base_model import shape_of
 from .lm_check import check_packing, check_settings
@@ -117,7 +122,7 @@ def pretrain(config: LMConfig, recipe: str | None = None) -> LoopResult:
     `recipe` is the name the config was made by, for the model card.
     """
     config = resolve(config)
-    with build(config) as trainer:
+    with kernels_in_order(config.parallel), build(config) as trainer:
         save = config.loop.save
         assert save is not None
         assert config.data.vocab is not None

@@ -18,6 +18,7 @@ from torch import nn
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
 from .checkpoint import unwritable
+from .installed import own_gpu
 from .ranks import any_rank, mean_over_ranks
 from .task import Judge, Metrics, healthy
 
@@ -115,10 +116,9 @@ def process_group() -> Iterator[torch.device]:
     together unless one of them failed. A process started alone gets no group. Whatever holds on
     to the group must be closed inside the block (`DdpTrainer.close`).
     """
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", local_rank)
+        device = own_gpu()
         torch.cuda.set_device(device)
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if started:

@@ -20,8 +20,13 @@ import torch
 import torch.distributed as dist
 
 from .cpu_stand_in import cpu_stand_in
-from .installed import installed
+from .installed import installed, own_gpu
 from .parallel_config import ParallelConfig
+
+_CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS"
+_ENGINE_ATTENTION = (
+    "transformer_engine.pytorch.attention.dot_product_attention.dot_product_attention"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +80,14 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
     with ExitStack() as stack:
         stack.enter_context(quiet_core())
         stack.enter_context(_saving_in_this_process())
+        stack.enter_context(_own_attention_backend())
         on_gpu = torch.cuda.is_available()
         stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
         device = torch.device("cpu")
         if on_gpu:
-            _keep_kernels_in_order(config, stack)
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            device = own_gpu()
             torch.cuda.set_device(device)
+            _check_kernel_order(config)
         if not dist.is_initialized():
             stack.callback(setattr, sys, "excepthook", sys.excepthook)  # torch wraps it
             _start_process_group(on_gpu, config.distributed_timeout_minutes)
@@ -89,16 +95,59 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
         yield _start_model_parallel(config, seed, device, stack)
 
 
-def _keep_kernels_in_order(config: ParallelConfig, stack: ExitStack) -> None:
-    """Core overlaps tensor and context parallel communication by the order kernels were issued in.
+@contextmanager
+def kernels_in_order(config: ParallelConfig) -> Iterator[None]:
+    """Let the GPU run kernels in the order they were issued in; what the user set stays.
 
-    Devices before Blackwell keep it with one connection only; what the user set stays.
+    Core overlaps tensor and context parallel communication by that order, and devices before
+    Blackwell keep it with one connection only. CUDA reads the variable when it starts, so this
+    comes before anything else that asks for a GPU.
     """
-    divided = config.tensor_model_parallel_size * config.context_parallel_size > 1
-    name = "CUDA_DEVICE_MAX_CONNECTIONS"
-    if divided and installed().compute_capability < (10, 0) and name not in os.environ:
-        os.environ[name] = "1"
-        stack.callback(os.environ.pop, name, None)
+    if not _is_divided(config) or _CONNECTIONS in os.environ:
+        yield
+        return
+    os.environ[_CONNECTIONS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_CONNECTIONS, None)
+
+
+def _check_kernel_order(config: ParallelConfig) -> None:
+    found = os.environ.get(_CONNECTIONS)
+    hopper_or_before = installed().compute_capability < (10, 0)
+    if _is_divided(config) and hopper_or_before and found != "1" and is_launched_main_rank():
+        print(
+            f"{_CONNECTIONS} is {found or 'not set'}; with tensor or context parallelism this GPU "
+            f"overlaps communication as planned only with {_CONNECTIONS}=1 in the environment",
+            flush=True,
+        )
+
+
+def _is_divided(config: ParallelConfig) -> bool:
+    return config.tensor_model_parallel_size * config.context_parallel_size > 1
+
+
+@contextmanager
+def _own_attention_backend() -> Iterator[None]:
+    """Forget afterwards which attention kernels a model asked for.
+
+    Core asks through the environment, refuses to build a model with another wish while that
+    stands, and Transformer Engine remembers its choice.
+    """
+    names = [f"NVTE_{kind}_ATTN" for kind in ("FLASH", "FUSED", "UNFUSED")]
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        engine: Any = sys.modules.get(_ENGINE_ATTENTION)
+        if engine is not None:
+            engine._attention_backends["backend_selection_requires_update"] = True
 
 
 def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:

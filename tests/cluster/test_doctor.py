@@ -99,6 +99,14 @@ def test_a_half_installed_transformer_engine_is_named(fakes):
     assert code == 0
 
 
+def test_an_engine_built_from_source_lacks_nothing(fakes):
+    package(fakes, "transformer_engine", "raise OSError('x')", "transformer-engine-2.8.0")
+    (fakes / "transformer_engine" / "transformer_engine_torch.cpython-312.so").touch()
+    _, screen = consult(fakes)
+    assert "half-installed" not in screen
+    assert "transformer-engine 2.8.0: import fails" in line(screen, "!! Transformer Engine")
+
+
 def test_a_core_that_fails_with_it_ends_with_code_1(fakes):
     package(fakes, "transformer_engine", "raise OSError('undefined symbol')")
     package(fakes, "megatron.core", "import transformer_engine")
