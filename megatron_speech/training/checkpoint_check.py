@@ -74,6 +74,13 @@ def read_tensors(state: dict[str, Any], directory: Path, each_once: bool = True)
     raise CheckpointError(f"{directory} does not hold what this model and optimizer need: {reason}")
 
 
+def stored_keys(directory: Path) -> set[str]:
+    """Keys of the tensors and objects of a checkpoint whose files are whole (`check_files`)."""
+    from torch.distributed.checkpoint import FileSystemReader
+
+    return set(FileSystemReader(directory).read_metadata().state_dict_metadata)
+
+
 def check_files(directory: Path) -> None:
     """Compare every stored tensor with the checksum it was written with; collective in a session.
 

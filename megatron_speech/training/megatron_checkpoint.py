@@ -21,9 +21,16 @@ from .checkpoint_check import (
     check_optimizer,
     read_common,
     read_tensors,
+    stored_keys,
 )
 from .megatron_optimizer import BatchConfig
-from .optimizer_state import allocate_state, padding_counted, separate_steps, steps_left_alone
+from .optimizer_state import (
+    allocate_state,
+    keep_step_zero,
+    padding_counted,
+    separate_steps,
+    steps_left_alone,
+)
 from .parallel import ParallelConfig
 
 DATA_KEY = "data"
@@ -54,6 +61,7 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
     """
     from megatron.core import dist_checkpointing
 
+    allocate_state(trainer.optimizer)
     metadata = _metadata(trainer)
     state = _state(trainer, metadata, is_loading=False)
     state["random"] = _random_state()
@@ -106,7 +114,7 @@ def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) ->
     state = _state(trainer, metadata, is_loading=True)
     if same_layout:
         state["random"] = _random_state()
-    loaded = read_tensors(state, directory)
+    loaded = _read(state, directory)
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
     # no_grad: of ungathered state, core copies into fp32 weights that want gradients
@@ -131,10 +139,30 @@ def start_from(trainer: Checkpointed, directory: Path) -> None:
 
 def _load_weights(trainer: Checkpointed, directory: Path) -> None:
     state = _state(trainer, _metadata(trainer), is_loading=True, with_optimizer=False)
-    loaded = read_tensors(state, directory)
+    loaded = _read(state, directory)
     for key, chunk in _modules(trainer):
         chunk.load_state_dict(loaded[key])
     trainer.optimizer.reload_model_params()
+
+
+def _read(state: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """Read what a state asks for; extra state that was not saved stays as it is in the modules.
+
+    Layers keep extra state (FP8 statistics) beside their weights, and which of them do differs
+    between Transformer Engine's and local ones: either reads what the other saved.
+    """
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+
+    stored, kept = stored_keys(directory), {}
+    for part, entries in state.items():
+        for name, entry in list(entries.items()) if part.startswith("model") else ():
+            is_extra = isinstance(entry, ShardedObject) and name.endswith("_extra_state")
+            if is_extra and entry.unique_key not in stored:
+                kept[part, name] = entries.pop(name).data
+    loaded = read_tensors(state, directory)
+    for (part, name), value in kept.items():
+        loaded[part][name] = value
+    return loaded
 
 
 def _adopt(trainer: Checkpointed, common: dict[str, Any], directory: Path) -> None:
@@ -159,6 +187,8 @@ def _state(
             state["optimizer"] = trainer.optimizer.sharded_state_dict(
                 state, is_loading=is_loading, metadata=metadata
             )
+        if not is_loading and SHARDING_KEY not in metadata:
+            keep_step_zero(trainer.optimizer, state["optimizer"])
         state["opt_param_scheduler"] = trainer.scheduler.state_dict()
     if not is_loading:
         state[IDENTITY_KEY] = trainer.identity

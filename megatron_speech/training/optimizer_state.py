@@ -1,4 +1,4 @@
-"""What core's distributed optimizer needs around torch's AdamW when its state is loaded."""
+"""What core's distributed optimizer needs around AdamW when its state is saved or loaded."""
 
 from __future__ import annotations
 
@@ -11,17 +11,39 @@ import torch
 
 
 def allocate_state(optimizer: Any) -> None:
-    """Give a fresh torch AdamW its state: core's distributed optimizer cannot load without it.
+    """Give an optimizer that took no step yet the state it has before its first one.
 
-    Done by a step with zero gradients; the weights it may decay are overwritten by the load.
+    Core's distributed optimizer can neither save nor load without it. Done by a step of rate 0
+    with zero gradients, which leaves weights alone and is not counted.
     """
     for one in _inner(optimizer):
-        if not getattr(one, "is_stub_optimizer", False) and not one.optimizer.state:
-            for group in one.optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.grad = torch.zeros_like(parameter)
-            one.optimizer.step()
-            one.optimizer.zero_grad()
+        if getattr(one, "is_stub_optimizer", False) or one.optimizer.state:
+            continue
+        groups = one.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = 0.0
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        one.optimizer.step()
+        one.optimizer.zero_grad()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        # torch counts steps by parameter, Transformer Engine and apex by group
+        for counted in (*groups, *one.optimizer.state.values()):
+            if "step" in counted:
+                counted["step"] = counted["step"] * 0
+
+
+def keep_step_zero(optimizer: Any, state: dict[str, Any]) -> None:
+    """Add the step to a whole optimizer's sharded state: core leaves it out while it is 0, and
+    then torch's AdamW cannot load the rest.
+    """
+    states = [one for each in _inner(optimizer) for one in each.optimizer.state.values()]
+    steps = [one["step"] for one in states if "step" in one]
+    inner = state.get("optimizer", state)
+    if steps and "common_step" not in inner["state"]:
+        inner["state"]["common_step"] = steps[0]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,11 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from megatron_speech.errors import CheckpointError
+from megatron_speech.model import layers
+from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.training import megatron_checkpoint
 from megatron_speech.training.background_save import BackgroundSave
+from megatron_speech.training.optimizer_state import allocate_state
 from megatron_speech.training.parallel import ParallelConfig, session
 from tests.training import megatron_world
 from tests.training.megatron_world import CHAINS, Run, run
@@ -176,7 +181,72 @@ def test_a_damaged_file_is_named(kind, weights, tmp_path):
         run(Run(weights=broken, last=0))
 
 
-def test_a_checkpoint_without_optimizer_state_is_said_in_a_line(weights):
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("distributed", [False, True])
+def test_a_checkpoint_from_before_the_first_step_changes_nothing(distributed, bf16, tmp_path):
+    fresh = Run(
+        parallel=ParallelConfig(use_distributed_optimizer=distributed),
+        precision=PrecisionConfig(bf16=bf16),
+        last=3,
+    )
+    expected = run(fresh)["steps"]
+    saved = tmp_path / "saved"
+    again = run(replace(fresh, last=0, save=saved, go_on=3))["again"]
+    assert run(replace(fresh, resume=saved))["steps"] == expected
+    assert again == expected
+
+
+class StepsByGroup(torch.optim.AdamW):
+    """Counts its steps in the groups, as Transformer Engine's FusedAdam does."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, StepsByGroup])
+def test_state_is_allocated_without_a_step(kind):
+    weights = torch.nn.Parameter(torch.randn(5))
+    before = weights.detach().clone()
+    adam = kind([weights], lr=0.5, weight_decay=0.3)
+    allocate_state(SimpleNamespace(optimizer=adam))
+    assert torch.equal(weights, before)
+    (state,) = adam.state.values()
+    assert int(state["step"]) == 0
+    assert not state["exp_avg"].any()
+    assert adam.param_groups[0]["lr"] == 0.5
+    assert adam.param_groups[0].get("step", 0) == 0
+
+
+class NormWithState(layers.RMSNorm):
+    """Keeps extra state, as Transformer Engine's does."""
+
+    def get_extra_state(self):
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_extra_state(self, state):
+        assert state.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("saves", "loads"), list(itertools.permutations([layers.RMSNorm, NormWithState]))
+)
+def test_layers_with_and_without_extra_state_read_each_other(saves, loads, tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "RMSNorm", saves)
+    run(Run(last=2, save=tmp_path / "saved"))
+    expected = run(Run(resume=tmp_path / "saved", first=2, last=4))["steps"]
+    monkeypatch.setattr(layers, "RMSNorm", loads)
+    assert run(Run(resume=tmp_path / "saved", first=2, last=4))["steps"] == expected
+    run(Run(weights=tmp_path / "saved", last=0))
+
+
+def test_a_checkpoint_without_optimizer_state_is_said_in_a_line(tmp_path, monkeypatch):
+    """Earlier versions saved such before the first step."""
+    weights = tmp_path / "weights"
+    monkeypatch.setattr(megatron_checkpoint, "allocate_state", lambda optimizer: None)
+    run(Run(last=0, save=weights))
+    monkeypatch.undo()
     with pytest.raises(CheckpointError, match="does not hold what this model") as said:
         run(Run(resume=weights, last=0))
     assert "\n" not in str(said.value)
