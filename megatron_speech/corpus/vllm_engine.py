@@ -21,6 +21,7 @@ from . import vllm_worker
 from .engines import EngineConfig, Generation, PromptEngine, make_batches
 
 _LAST_LINES = 12
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")  # of this environment, not of vLLM's
 
 
@@ -42,7 +43,7 @@ class VllmEngine(PromptEngine):
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=_environment(config),
+            env=environment(config),
         )
         self.version: str = self._ask(
             {
@@ -115,9 +116,10 @@ class VllmEngine(PromptEngine):
         )
 
 
-def _environment(config: EngineConfig) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name not in _OURS}
-    environment |= {
+def environment(config: EngineConfig) -> dict[str, str]:
+    """The worker's: this one without our Python, and with the GPU it is to take."""
+    found = {name: value for name, value in os.environ.items() if name not in _OURS}
+    found |= {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # scheduling then depends on the requests alone
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(config.vllm_cache_gib))),
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -125,5 +127,22 @@ def _environment(config: EngineConfig) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
     }
     if config.device.startswith("cuda:"):
-        environment["CUDA_VISIBLE_DEVICES"] = config.device.removeprefix("cuda:")
-    return environment
+        found[_VISIBLE] = _visible_device(int(config.device.removeprefix("cuda:")))
+    return found
+
+
+def _visible_device(index: int) -> str:
+    """Device `index` of those this process sees, as the variable names it: a number, or a UUID.
+
+    Raises:
+        ConfigError: the variable names fewer devices.
+    """
+    visible = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",") if name.strip()]
+    if _VISIBLE not in os.environ:
+        return str(index)
+    if index >= len(visible):
+        raise ConfigError(
+            f"--device cuda:{index} is not there: {_VISIBLE} is {os.environ[_VISIBLE]!r}; choose "
+            f"one of its {len(visible)}, counted from 0, or change it"
+        )
+    return visible[index]

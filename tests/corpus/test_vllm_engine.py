@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from megatron_speech.corpus import vllm_engine
 from megatron_speech.corpus.choose_engine import make_engine
 from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.corpus.vllm_engine import VllmEngine
@@ -69,3 +70,28 @@ def test_engine_and_environment_are_named_together():
     for bad in ({"engine": "vllm"}, {"vllm_python": Path("python")}):
         with pytest.raises(ConfigError, match="--engine vllm needs --vllm-python"):
             EngineConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [
+        (None, "cuda:1", "1"),
+        ("2,5", "cuda:1", "5"),
+        ("GPU-8932f937, GPU-d0ad2f1c", "cuda:0", "GPU-8932f937"),
+        ("MIG-GPU-1/1/0", "cuda:0", "MIG-GPU-1/1/0"),
+        ("2,5", "auto", "2,5"),
+    ],
+)
+def test_vllm_gets_a_device_of_those_this_process_sees(visible, device, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    config = EngineConfig(engine="vllm", vllm_python=Path("python"), device=device)
+    assert vllm_engine.environment(config)["CUDA_VISIBLE_DEVICES"] == expected
+
+
+def test_a_device_that_is_not_visible_is_refused(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    config = EngineConfig(engine="vllm", vllm_python=Path("python"), device="cuda:1")
+    with pytest.raises(ConfigError, match="'3'; choose one of its 1"):
+        vllm_engine.environment(config)
