@@ -167,8 +167,8 @@ class Activations:
         """
         matrix = self.padded_vocab_size * self.model.hidden_size
         matrix //= self.parallel.tensor_model_parallel_size
-        in_place = self.implementation.cross_entropy == "te" or not self.bf16
-        second = 0 if in_place else self._size * self._logits
+        copied = self.implementation.cross_entropy == "te" or self.bf16
+        second = self._size * self._logits if copied else 0
         kept = 4 if self.implementation.cross_entropy != "te" else self._size
         after = self._size * (self._logits + matrix)
         return self.head - kept * self._logits + max(kept * self._logits + second, after)

@@ -91,3 +91,21 @@ def test_estimate_is_what_autograd_keeps(shape, changes, bf16, rows):
         again = parallel.recompute_granularity
         few = angles if again == "full" else 4 * model.num_layers if again else 0
         assert expected <= found <= expected + few, (found - expected, few)
+
+
+@pytest.mark.parametrize(("bf16", "loss", "kept"), [(True, "te", 2), (True, "native", 4)])
+def test_a_loss_that_copies_the_logits_has_them_beside_what_it_keeps(bf16, loss, kept):
+    """Transformer Engine overwrites a copy of the logits; they stand until the loss is there."""
+    options = BuildOptions(padded_vocab_size=VOCAB, precision=PrecisionConfig(bf16=bf16))
+    vocab = 1_000 * MODEL.hidden_size  # so large that nothing else counts
+    estimate = Activations(
+        model=MODEL,
+        parallel=ParallelConfig(),
+        padded_vocab_size=vocab,
+        micro_batch_size=1_000,
+        seq_length=LENGTH,
+        bf16=bf16,
+        implementation=replace(options.implementation, cross_entropy=loss),
+    )
+    logits = estimate.tokens * vocab
+    assert estimate.head_peak == pytest.approx((kept + 2) * logits, rel=1e-2)

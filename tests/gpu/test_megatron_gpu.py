@@ -46,7 +46,7 @@ def test_saved_memory_changes_no_loss(parallel, weights, monkeypatch):
 
 
 def test_transformer_engine_s_loss_keeps_no_fp32_copy_of_the_logits():
-    """Peak memory of loss and gradient at 168k tokens: the logits once, in place."""
+    """Peak memory of loss and gradient at 168k tokens: one copy of the logits, overwritten."""
     from megatron.core.extensions.transformer_engine import te_parallel_cross_entropy
     from megatron.core.fusions.fused_cross_entropy import fused_vocab_parallel_cross_entropy
 
