@@ -70,12 +70,13 @@ def main() -> None:
 
 
 def _config(folder: Path, bf16: bool) -> lm.LMConfig:
-    # 1,532 words, 4 specials and 512 codes: no padding, which an export would cut off
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1_532)}
+    # 1,529 words, 7 specials and 512 codes: no padding, which an export would cut off
+    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1_529)}
     (folder / "text").mkdir()
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
     tokenizer.save(str(folder / "text" / "tokenizer.json"))
     vocab = SpeechTextVocab.extend(folder / "text", num_codes=512)
+    assert vocab.size == vocab.padded_size
     vocab.save_pretrained(folder / "vocab")
     with IndexedWriter(folder / "data", vocab) as writer:
         tokens = np.random.default_rng(0).integers(0, vocab.size, 200_000)
@@ -84,7 +85,12 @@ def _config(folder: Path, bf16: bool) -> lm.LMConfig:
     debug = lm.lm_debug()
     return replace(
         debug,
-        data=replace(debug.data, vocab=folder / "vocab", data_path=(str(folder / "data"),)),
+        data=replace(
+            debug.data,
+            vocab=folder / "vocab",
+            data_path=(str(folder / "data"),),
+            reset_attention_mask=False,  # the peers know no documents
+        ),
         batch=replace(debug.batch, lr_warmup_iters=0),
         precision=replace(debug.precision, bf16=bf16),
         loop=replace(debug.loop, save=folder / "run", tensorboard=False, eval_interval=0),
