@@ -35,6 +35,7 @@ class Gradients:
         self._members: list[tuple[str, nn.Parameter]] = []
         for chunk in chunks:
             self._members += [(_group(name), p) for name, p in _counted(chunk.module)]
+        self._device = self._members[0][1].device if self._members else torch.device("cpu")
 
     def prepare(self) -> None:
         """Hand the gradients of the last backward pass to the optimizer."""
@@ -46,12 +47,15 @@ class Gradients:
 
     def norms_by_group(self) -> Metrics:
         """Norms of the parts of the model; their squares add up to the square of `norm`."""
-        squares: dict[str, Tensor] = {name: torch.zeros(()) for name in _GROUPS}
+        places, pieces = [], []
         for group, parameter in self._members:
-            for name, square in self._squares(group, parameter):
-                squares[name] = squares[name].to(square.device) + square
-        device = self._members[0][1].device if self._members else torch.device("cpu")
-        total = torch.stack([squares[name].to(device) for name in _GROUPS])
+            for name, piece in self._pieces(group, parameter):
+                places.append(_GROUPS.index(name))
+                pieces.append(piece)
+        total = torch.zeros(len(_GROUPS), device=self._device)
+        if pieces:  # one kernel for all, instead of some for each
+            norms = torch.stack(torch._foreach_norm(pieces, dtype=torch.float32))
+            total.index_add_(0, torch.tensor(places, device=norms.device), norms.square())
         dist.all_reduce(total, group=self._parts[0].get_grad_stats_parallel_group())
         found = total.sqrt().tolist()
         return {f"grad-norm {n}": v for n, v in zip(_GROUPS, found, strict=True) if v != 0}
@@ -65,19 +69,22 @@ class Gradients:
                 clip_grad_by_total_norm_fp32(part.get_parameters(), part.config.clip_grad, norm)
         return bool(self._optimizer.step_with_ready_grads())
 
-    def _squares(self, group: str, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
+    def _pieces(self, group: str, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
         gradient, start = self._gradient(parameter)
         if gradient is None:
             return
-        square = gradient.square().sum()
         if group not in ("embedding", "head"):
-            yield group, square
+            yield group, gradient
             return
-        low, high = (bound - start for bound in self._speech_elements(parameter))
         flat = gradient.view(-1)
-        speech = flat[max(low, 0) : max(high, 0)].square().sum()
-        yield f"{group} speech", speech
-        yield f"{group} text", (square - speech).clamp_min(0)
+        low, high = (max(bound - start, 0) for bound in self._speech_elements(parameter))
+        for name, piece in (
+            ("text", flat[:low]),
+            ("speech", flat[low:high]),
+            ("text", flat[high:]),
+        ):
+            if piece.numel():
+                yield f"{group} {name}", piece
 
     def _gradient(self, parameter: nn.Parameter) -> tuple[Tensor | None, int]:
         """This process's part of the reduced gradient, and where in the parameter it begins."""

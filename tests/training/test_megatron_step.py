@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from megatron_speech.data.config import DataConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
@@ -59,6 +60,30 @@ def test_steps_are_those_of_megatron_training_to_the_bit(monkeypatch):
                 # the report averages in another precision, the weights may not differ
                 assert ours.train_step(n)["lm loss"] == pytest.approx(step(n)["lm loss"], rel=1e-6)
         assert torch.equal(weights(ours), weights(theirs))
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is computed inside it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_norms_by_group_cost_no_more_for_a_deeper_model():
+    counts = []
+    for layers in (4, 8):
+        with session(ONE, seed=7) as layout:
+            made = trainer(layout, model=replace(MODEL, num_layers=layers))
+            made.train_step(0)
+            with Operations() as operations:
+                found = made._gradients.norms_by_group()
+            whole = made._gradients.norm()
+        assert math.hypot(*found.values()) == pytest.approx(whole, rel=1e-5)
+        counts.append(operations.count)
+    assert counts[0] == counts[1] < 20, counts
 
 
 def test_a_fault_that_does_not_come_back_costs_nothing(capsys):
