@@ -47,9 +47,22 @@ cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}  # a lone task of a whole 
 gpus=${SLURM_GPUS_ON_NODE:-0}
 if ((gpus)) || [[ $SIZE == paper ]]; then device=cuda; else device=cpu; fi
 
-# Read when CUDA starts: one connection keeps kernels in the order they were issued in, which the
-# overlap of tensor and context parallel communication relies on before Blackwell.
-if ((gpus)); then export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-1}"; fi
+# What GPUs are told by the environment; export another value before you submit. None was measured.
+if ((gpus)); then
+  : "${NUMA_BINDING=node}"                # trainers stay on the CPUs beside their GPU; empty: anywhere
+  # one connection keeps kernels in the order they were issued in, which the overlap of tensor and
+  # context parallel communication relies on before Blackwell
+  export CUDA_DEVICE_MAX_CONNECTIONS="${CUDA_DEVICE_MAX_CONNECTIONS:-1}"
+  # segments that grow: micro-batches of changing shape leave no holes that add up
+  export PYTORCH_CUDA_ALLOC_CONF="${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}"
+  # communication goes before computation that waits for it
+  export TORCH_NCCL_HIGH_PRIORITY="${TORCH_NCCL_HIGH_PRIORITY:-1}"
+  # reductions in the switch take gigabytes of buffers, which the layouts of the recipes need
+  export NCCL_NVLS_ENABLE="${NCCL_NVLS_ENABLE:-0}"
+  # multiprocessors that Transformer Engine's norms leave to NCCL beside them
+  export NVTE_FWD_LAYERNORM_SM_MARGIN="${NVTE_FWD_LAYERNORM_SM_MARGIN:-16}"
+  export NVTE_BWD_LAYERNORM_SM_MARGIN="${NVTE_BWD_LAYERNORM_SM_MARGIN:-16}"
+fi
 
 # banner NAME...: say what runs where, with these settings.
 banner() {
@@ -109,6 +122,7 @@ train() {
   step --ntasks-per-node=1 -- bash -c 'trap "" USR1 TERM
     exec "$0" -m torch.distributed.run --rdzv-conf=is_host="$((SLURM_NODEID == 0))" "$@"' \
     "$PYTHON" --signals-to-handle=SIGINT --nnodes="$nodes" --nproc-per-node="$((gpus ? gpus : 1))" \
+    ${NUMA_BINDING:+"--numa-binding=$NUMA_BINDING"} \
     --rdzv-id="${SLURM_JOB_ID:-0}-${SLURM_RESTART_COUNT:-0}" --rdzv-backend=c10d \
     --rdzv-endpoint="$head:$port" "tools/$2.py" "${@:3}"
   if [[ -n $DRY_RUN ]] || is_finished "$save"; then return; fi

@@ -9,7 +9,8 @@ from ..training.parallel_config import ParallelConfig, flag
 from .config import ModelConfig
 
 _HOPPER = (9, 0)
-_FP8_UNIT = 16  # FP8 products read their operands in rows of this many numbers
+# FP8 products read their operands in rows, or blocks, of this many numbers
+_FP8_UNITS = {"delayed": 16, "tensorwise": 16, "blockwise": 128}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class PrecisionConfig:
     """Parameters and activations in bfloat16; gradients and optimizer stay fp32."""
     fp8_format: Literal["hybrid", "e4m3"] | None = None
     """Matrix products of the layers in FP8 (Transformer Engine); hybrid: e5m2 for gradients."""
-    fp8_recipe: Literal["delayed", "tensorwise", "blockwise"] = "delayed"
+    fp8_recipe: Literal["delayed", "tensorwise", "blockwise"] = "tensorwise"
     """Scales from the history of each tensor, from each tensor as it is, or from its blocks."""
     fp8_amax_history_len: int = 1024
     """Steps of history for delayed scales."""
@@ -153,6 +154,7 @@ def check_fp8(
         raise ConfigError(f"--fp8-format needs a GPU that computes in FP8; {here.gpu} does not")
     if precision.fp8_recipe == "blockwise" and here.compute_capability < _HOPPER:
         raise ConfigError(f"--fp8-recipe blockwise needs a Hopper GPU or later, not {here.gpu}")
+    unit = _FP8_UNITS[precision.fp8_recipe]
     tensor = parallel.tensor_model_parallel_size
     each = "for each tensor-parallel process"
     for name, value in (
@@ -164,10 +166,10 @@ def check_fp8(
         ),
         ("--micro-batch-size x --seq-length, for each context-parallel process,", tokens),
     ):
-        if value % _FP8_UNIT:
+        if value % unit:
             raise ConfigError(
-                f"--fp8-format needs a multiple of {_FP8_UNIT}, but {name} is {value}; change it "
-                "or use bf16"
+                f"--fp8-recipe {precision.fp8_recipe} needs a multiple of {unit}, but {name} is "
+                f"{value}; change it, the layout or the recipe, or use bf16"
             )
     if precision.first_last_layers_bf16:
         share = model.num_layers // parallel.pipeline_model_parallel_size

@@ -1,5 +1,6 @@
 """The one training loop: steps, signals, checkpoints, exact resume, health, logs."""
 
+import gc
 import signal
 import time
 from collections.abc import Iterator
@@ -42,7 +43,11 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
     config.check()
     run = _Run(trainer, config, Health(health or HealthConfig()))
     started, stopped, reason = time.monotonic(), False, None
-    with _stop_signals() as signals, _bar(trainer, config, run.iteration) as bar:
+    with (
+        _garbage_collection(config),
+        _stop_signals() as signals,
+        _bar(trainer, config, run.iteration) as bar,
+    ):
         try:
             while run.iteration < config.train_iters and not stopped:
                 went_on = run.step()
@@ -97,6 +102,9 @@ class _Run:
         elif self._bad_step(batch):
             return False
         self.iteration += 1
+        interval = self.config.manual_gc_interval
+        if interval and self.iteration % interval == 0:
+            gc.collect()
         self._interval.add(metrics)
         if self._reporter is not None:
             self._reporter.record("train", self.iteration, metrics)
@@ -106,11 +114,15 @@ class _Run:
 
     def evaluate_and_save(self, stopped: bool) -> None:
         """Do either where it is due; a run that stops early is saved, not evaluated."""
-        if self._is_due(self.config.eval_interval) and not stopped:
+        evaluates = self._is_due(self.config.eval_interval) and not stopped
+        saves = stopped or self.iteration % self.config.save_interval == 0
+        if evaluates:
             self._evaluate()
-            self._interval.restart_clock()
-        if stopped or self.iteration % self.config.save_interval == 0:
+        if saves:
             self.save()
+        if evaluates or saves:
+            if self.config.manual_gc:
+                gc.collect()
             self._interval.restart_clock()
 
     def save(self) -> None:
@@ -208,6 +220,20 @@ def _stopping(reason: str | None, iteration: int, save: Path | None) -> str:
     """What a person, or a scheduler's log, is told about a run that ends early."""
     kept = f"saved in {save}, the same command continues" if save else "nothing is saved"
     return f"stopped at step {iteration}: {reason or 'another process asked for it'}; {kept}"
+
+
+@contextmanager
+def _garbage_collection(config: LoopConfig) -> Iterator[None]:
+    """With --manual-gc only the loop collects; afterwards Python does again."""
+    automatic = gc.isenabled()
+    if config.manual_gc:
+        gc.disable()
+        gc.collect()
+    try:
+        yield
+    finally:
+        if automatic:
+            gc.enable()
 
 
 @contextmanager

@@ -35,8 +35,17 @@ class LoopConfig:
     """Save and stop after this many minutes."""
     exit_interval: int | None = None
     """Save and stop at a step that this divides."""
+    manual_gc: bool = False
+    """Collect Python's garbage at chosen steps alone, on all processes at once: whenever one
+    process pauses for it by itself, all others wait."""
+    manual_gc_interval: int = 0
+    """Steps between collections with --manual-gc; 0 collects around evaluations and saves only."""
 
     def __post_init__(self) -> None:
+        if self.manual_gc_interval < 0:
+            raise ConfigError(f"--manual-gc-interval is {self.manual_gc_interval}; give >= 0")
+        if self.manual_gc_interval and not self.manual_gc:
+            raise ConfigError("--manual-gc-interval belongs to --manual-gc; drop it or set both")
         for name in ("train_iters", "save_interval", "log_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")

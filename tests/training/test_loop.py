@@ -1,6 +1,7 @@
 """The loop with the ddp backend on a small regression: resume, signals, torn writes."""
 
 import errno
+import gc
 import os
 import signal
 from dataclasses import replace
@@ -278,3 +279,22 @@ def test_learning_rate_schedule():
     assert rates[4:11] == [1.0] * 7
     assert rates[20] == pytest.approx(0.1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize(("interval", "collections"), [(0, 1 + 4), (2, 1 + 4 + 10)])
+def test_garbage_is_collected_at_chosen_steps_alone(interval, collections, tmp_path, monkeypatch):
+    """At the start, around evaluations and saves (4 of them in 20 steps), and each interval."""
+    collected, enabled = [], []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(1))
+    objective = Regression({step: lambda: enabled.append(gc.isenabled()) for step in range(20)})
+    settings = config(tmp_path, manual_gc=True, manual_gc_interval=interval)
+    train(make(objective), settings)
+    assert enabled == [False] * 20
+    assert len(collected) == collections
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("settings", [{"manual_gc_interval": 5}, {"manual_gc_interval": -1}])
+def test_an_interval_of_collections_needs_manual_gc(settings):
+    with pytest.raises(ConfigError, match="--manual-gc-interval"):
+        LoopConfig(**settings)
