@@ -165,6 +165,7 @@ class DdpTrainer:
             lr=optimizer.lr,
             betas=(optimizer.adam_beta1, optimizer.adam_beta2),
             eps=optimizer.adam_eps,
+            fused=True,
         )
 
     def train_step(

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from .batch_config import BatchConfig
 from .batch_schedule import BatchSchedule
 from .parallel_config import ParallelConfig
@@ -31,11 +33,15 @@ def wrap_data_parallel(
 
 
 def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelConfig) -> Any:
-    """Core's AdamW; with bf16 parameters it keeps fp32 copies."""
+    """Core's AdamW; with bf16 parameters it keeps fp32 copies.
+
+    On a GPU core takes Transformer Engine's or apex's where they are; on a CPU torch's is told to
+    update a tensor in one pass instead of one for each operation.
+    """
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
     core_config = chunks[0].config
-    return get_megatron_optimizer(
+    optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
             lr=config.lr,
@@ -53,6 +59,10 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
         ),
         chunks,
     )
+    if not torch.cuda.is_available():
+        for group in optimizer.param_groups:
+            group["fused"] = True
+    return optimizer
 
 
 def build_scheduler(
