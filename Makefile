@@ -96,7 +96,8 @@ test-gpus: $(STAMP)
 test-real-speech: $(STAMP)
 	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/real_speech
 
-## bench      times against named peers, into benchmarks/results
+## bench      times against named peers, into benchmarks/results; SIZE=smoke only checks that all run
+bench: export BENCHMARK_SIZE = $(SIZE)
 bench: $(STAMP)
 	$(PYTHON) benchmarks/indexing.py
 	$(PYTHON) benchmarks/preprocessing.py
@@ -107,7 +108,7 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
-	$(PYTHON) benchmarks/table.py
+	$(if $(filter smoke,$(SIZE)),,$(PYTHON) benchmarks/table.py)
 
 ## bench-gpu  the same for what runs on an NVIDIA GPU
 bench-gpu: $(STAMP)

@@ -11,13 +11,14 @@ import gc
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from common import report
+from common import report, sized
 from indexing import vocabulary
 
 from megatron_speech.corpus.assemble import AssembleConfig, assemble
@@ -30,7 +31,8 @@ from megatron_speech.files import write_json
 from megatron_speech.parquet import write_parquet
 from megatron_speech.vocab import SpeechTextVocab
 
-DOCUMENTS, WORDS, CODES_PER_WORD, SHARD, ROUNDS = 3000, 690, 5, 20_000, 5
+DOCUMENTS, WORDS, CODES_PER_WORD, SHARD = sized(3000, 100), 690, 5, 20_000
+ROUNDS = sized(5, 1)
 INFO = CodeShardInfo(frame_rate_hz=12.5, num_codes=16_384, tokenizer_fingerprint="random")
 
 
@@ -130,8 +132,15 @@ def write_inputs(folder: Path, vocab: SpeechTextVocab) -> None:
         write_code_shard(folder / "codes" / shards[-1], part, INFO)
         asked = pa.table({"id": [record.id for record in part]})
         write_parquet(folder / "plan" / "requests" / shards[-1], asked)
-    facts = {"vocab_fingerprint": vocab.fingerprint, "tasks": 1, "not_speakable": 0}
-    write_json(folder / "plan" / "plan.json", {**facts, "request_shards": shards})
+    facts: dict[str, Any] = {"vocab_fingerprint": vocab.fingerprint, "tasks": 1, "not_speakable": 0}
+    facts |= {
+        "documents": DOCUMENTS,
+        "text_tokens": round(1.3 * int(words.sum())),
+        "requests": len(records),
+        "rejected": {},
+    }
+    facts |= {"request_shards": shards, "spans": asdict(SpanConfig())}
+    write_json(folder / "plan" / "plan.json", facts)
 
 
 if __name__ == "__main__":

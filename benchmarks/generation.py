@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, time_pair
+from common import report, sized, time_pair
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -26,7 +26,7 @@ from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.recipes.lm import RECIPES
 from megatron_speech.vocab import SpeechTextVocab
 
-TEXTS, ALONE, WORDS, CODES = 512, 8, 10, 40
+TEXTS, ALONE, WORDS, CODES = sized(512, 64), sized(8, 1), 10, sized(40, 10)
 NUM_CODES = {"t2t-debug": 512, "t2t-1.5b": 16_384}
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, time_pair
+from common import report, sized, time_pair
 from tokenizers import Tokenizer, models
 
 from megatron_speech.data.indexed import IndexedWriter, token_dtype
 from megatron_speech.vocab import SpeechTextVocab
 
-DOCUMENTS, TOKENS_PER_DOCUMENT = 20_000, 400
+DOCUMENTS, TOKENS_PER_DOCUMENT = sized(20_000, 500), 400
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import report
+from common import report, sized
 
 from megatron_speech.corpus import text_documents
 from megatron_speech.corpus.text_documents import PreprocessConfig, preprocess
@@ -28,13 +28,13 @@ from megatron_speech.corpus.vocabulary import train_bpe
 from megatron_speech.data.indexed import token_dtype
 from megatron_speech.vocab import SpeechTextVocab
 
-CHARACTERS_PER_DOCUMENT, VOCABULARY, ROUNDS = 4000, 16_000, 3
-TRAINED_ON = 1500  # documents
+CHARACTERS_PER_DOCUMENT, VOCABULARY, ROUNDS = 4000, sized(16_000, 2_000), sized(3, 1)
+TRAINED_ON = sized(1500, 200)  # documents
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--megabytes", type=float, default=40)
+    parser.add_argument("--megabytes", type=float, default=sized(40, 1))
     parser.add_argument("--texts", type=Path)
     flags = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from common import report
+from common import report, sized
 
 from megatron_speech.data.epochs import cut_epoch
 from megatron_speech.data.indexed import _write_index
 from megatron_speech.data.packing import pack_documents
 
-DOCUMENTS, CAPACITY = 5_000_000, 8192
+DOCUMENTS, CAPACITY = sized(5_000_000, 50_000), 8192
 
 
 def main() -> None:

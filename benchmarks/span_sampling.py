@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 import torch
-from common import report, time_pair
+from common import report, sized, time_pair
 
 from megatron_speech.corpus.spans import SpanConfig, document_keys, sample_word_spans
 
-DOCUMENTS, BATCH = 20_480, 1024
+DOCUMENTS, BATCH = sized(20_480, 2_048), 1024
 WORDS_PER_DOCUMENT = 690  # 900 tokens at 1.3 tokens a word
 ALONE = 256  # documents the one-at-a-time loop gets; its time is scaled up
 

@@ -11,12 +11,14 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from common import peak_extra_mib, report, time_pair
+from common import peak_extra_mib, report, sized, time_pair
 from megatron_speech.kernels.codebook_update import CodebookSums, codebook_sums
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-VECTORS, CODES, WIDTH = (1_000_000, 16_384, 1_280) if GPU else (4_096, 2_048, 256)
+VECTORS, CODES, WIDTH = (
+    (1_000_000, 16_384, 1_280) if GPU else (sized(4_096, 512), sized(2_048, 256), 256)
+)
 DTYPE = torch.bfloat16 if GPU else torch.float32
 ROWS = 8_192 if GPU else 1_024
 

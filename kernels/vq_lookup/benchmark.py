@@ -22,13 +22,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from common import peak_extra_mib, report, time_pair
+from common import peak_extra_mib, report, sized, time_pair
 from megatron_speech.kernels.codebook_update import codebook_sums
 from megatron_speech.kernels.vq_lookup import nearest_codes, vq_lookup
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
-VECTORS, CODES, WIDTH = (1_000_000, 16_384, 1_280) if GPU else (4_096, 2_048, 256)
+VECTORS, CODES, WIDTH = (
+    (1_000_000, 16_384, 1_280) if GPU else (sized(4_096, 512), sized(2_048, 256), 256)
+)
 
 
 class Case(NamedTuple):
