@@ -15,7 +15,6 @@ import torch
 from common import report, sized
 
 from megatron_speech.data.epochs import cut_epoch
-from megatron_speech.data.indexed import _write_index
 from megatron_speech.data.packing import pack_documents
 
 DOCUMENTS, CAPACITY = sized(5_000_000, 50_000), 8192
@@ -48,12 +47,12 @@ def main() -> None:
 
 def _cut(folder: Path, lengths: np.ndarray) -> dict[str, float]:
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
-    from megatron.core.datasets.indexed_dataset import IndexedDataset
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, _IndexWriter
     from megatron.core.datasets.utils import Split
 
     prefix = folder / "data"
-    with open(f"{prefix}.idx", "wb") as stream:
-        _write_index(stream, lengths, np.dtype(np.int32))
+    with _IndexWriter(f"{prefix}.idx", np.int32) as writer:
+        writer.write(lengths.tolist(), None, list(range(DOCUMENTS + 1)))
     with open(f"{prefix}.bin", "wb") as stream:  # zeros that take no room
         stream.truncate(4 * int(lengths.sum(dtype=np.int64)))
     indexed = IndexedDataset(str(prefix))
