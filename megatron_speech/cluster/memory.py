@@ -103,7 +103,7 @@ def stage_memory(
     return Memory(
         weights=shards.weight_bytes(bf16),
         fp8_weights=2 * shards.linear_elements if workload.precision.fp8_format else 0,
-        gradients=shards.gradient_bytes(),
+        gradients=shards.gradient_bytes(bf16),
         optimizer=shards.optimizer_bytes(bf16),
         activations=activations,
         head=head,
@@ -125,19 +125,22 @@ def _division(parallel: ParallelConfig) -> ParallelConfig:
         "overlap_grad_reduce",
         "overlap_param_gather",
         "ddp_bucket_size",
+        "grad_reduce_in_bf16",
     )
     return ParallelConfig(**{name: getattr(parallel, name) for name in kept})
 
 
 def _between_passes(shards: StageShards, workload: Workload, parallel: ParallelConfig) -> int:
-    """When activations are gone: an embedding's gradient, or what torch's AdamW works with.
+    """When activations are gone: an embedding's gradient, or what the optimizer works with.
 
-    Transformer Engine's Adam updates in place.
+    Gradients in bf16 are copied to fp32 for it; Transformer Engine's Adam updates in place, for
+    torch's on a GPU as much again is counted as it updates.
     """
     embedding = (2 if workload.precision.bf16 else 4) * shards.largest_elements
-    if workload.implementation.transformer_engine:
-        return embedding
-    return max(embedding, 4 * shards.optimizer_elements())
+    copies = (parallel.grad_reduce_in_bf16 and workload.precision.bf16) + (
+        not workload.implementation.transformer_engine
+    )
+    return max(embedding, copies * 4 * shards.optimizer_elements())
 
 
 def fullest_memory(

@@ -235,6 +235,7 @@ def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
     parallel, batch = run.parallel, run.batch
     count = batch.global_batch_size // (batch.micro_batch_size * replicas)
     size = 2 if run.precision.bf16 else 4
+    gradient = size if parallel.grad_reduce_in_bf16 else 4
     stages, context = parallel.pipeline_model_parallel_size, parallel.context_parallel_size
     tensor, virtual = (
         parallel.tensor_model_parallel_size,
@@ -253,8 +254,9 @@ def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
         "pipeline_bytes": 2 * virtual * stream if stages > 1 else 0.0,
         # keys and values go round the ring forward and backward, their gradients backward
         "context_parallel_bytes": 3 * (context - 1) * keys * run.model.num_layers / stages,
-        # fp32 gradients out, weights back; without the distributed optimizer gradients both ways
-        "data_parallel_bytes": sent * (4 + (size if parallel.use_distributed_optimizer else 4)),
+        # gradients out, weights back; without the distributed optimizer gradients both ways
+        "data_parallel_bytes": sent
+        * (gradient + (size if parallel.use_distributed_optimizer else gradient)),
     }
 
 

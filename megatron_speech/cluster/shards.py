@@ -102,9 +102,10 @@ class StageShards:
             return size * sum(buffer.elements for buffer in self.buffers)
         return size * self.elements
 
-    def gradient_bytes(self) -> int:
-        """Gradients: fp32, in buffers."""
-        return 4 * sum(buffer.elements for buffer in self.buffers)
+    def gradient_bytes(self, bf16: bool) -> int:
+        """Gradients, in buffers: fp32, or by choice of bf16 weights' type."""
+        size = 2 if bf16 and self.parallel.grad_reduce_in_bf16 else 4
+        return size * sum(buffer.elements for buffer in self.buffers)
 
     def optimizer_elements(self, replica: int | None = None) -> int:
         """Parameters whose optimizer state process `replica` keeps; None: of the fullest one."""

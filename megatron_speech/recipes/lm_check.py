@@ -2,6 +2,7 @@
 
 from ..data.config import parse_blend
 from ..data.indexed_files import read_facts
+from ..errors import ConfigError
 from ..model.precision import check_fp8, choose
 from ..training.installed import Installed
 from ..training.megatron import check_documents
@@ -21,6 +22,8 @@ def check_settings(
     replicas = parallel.data_parallel_size(world_size)
     config.model.check_layout(parallel, seq_length, padded_vocab_size)
     choose(config.precision, here)
+    if parallel.grad_reduce_in_bf16 and not config.precision.bf16:
+        raise ConfigError("--grad-reduce-in-bf16 belongs to --bf16; drop it or set both")
     tokens = batch.micro_batch_size * seq_length // parallel.context_parallel_size
     check_fp8(config.precision, config.model, parallel, tokens, here)
     batch.schedule(seq_length)

@@ -14,11 +14,11 @@ from .parallel_config import ParallelConfig
 def wrap_data_parallel(
     chunks: Sequence[Any], config: BatchConfig, parallel: ParallelConfig
 ) -> list[Any]:
-    """Core's DistributedDataParallel around each chunk, fp32 gradients in its buffers."""
+    """Core's DistributedDataParallel around each chunk, with the gradients in its buffers."""
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 
     ddp_config = DistributedDataParallelConfig(
-        grad_reduce_in_fp32=True,
+        grad_reduce_in_fp32=not parallel.grad_reduce_in_bf16,
         overlap_grad_reduce=parallel.overlap_grad_reduce,
         overlap_param_gather=parallel.overlap_param_gather,
         use_distributed_optimizer=parallel.use_distributed_optimizer,

@@ -31,6 +31,8 @@ class ParallelConfig:
     """Reduce gradients while the backward pass is running."""
     overlap_param_gather: bool = False
     """Gather parameters while the forward pass is running (distributed optimizer only)."""
+    grad_reduce_in_bf16: bool = False
+    """Keep and reduce the gradients of bf16 weights in bf16: half the memory, coarser sums."""
     ddp_bucket_size: int | None = None
     """Parameters in one bucket of gradients; core's choice if not given."""
     recompute_granularity: Literal["full", "selective"] | None = None

@@ -38,6 +38,7 @@ SHAPES = [
     (8, {"tensor_model_parallel_size": 2, "pipeline_model_parallel_size": 2}),
     (6, {"pipeline_model_parallel_size": 2, "num_virtual_stages_per_pipeline_rank": 2}),
     (3, OVERLAP),
+    (3, {**OVERLAP, "grad_reduce_in_bf16": True}),
     (6, {"pipeline_model_parallel_size": 2, **OVERLAP}),
 ]
 
@@ -92,7 +93,7 @@ def test_bytes_of_every_process_are_those_core_allocates(world_size, shape, shar
         shards = stage_shards(model, parallel, VOCAB, layout.pipeline_rank, replicas)
         assert found == {
             "weights": shards.weight_bytes(bf16),
-            "gradients": shards.gradient_bytes(),
+            "gradients": shards.gradient_bytes(bf16),
             "optimizer": shards.optimizer_bytes(bf16, layout.data_parallel_rank),
         }, f"rank {rank}"
 

@@ -167,6 +167,7 @@ ILLEGAL = [
                      "global_batch_size": 16}, 2, H100, "multiple of 128.*is 6848",
     ),
     ({"bf16": True, "first_last_layers_bf16": True}, 1, H100, "--fp8-format"),
+    ({"grad_reduce_in_bf16": True}, 1, H100, "--bf16"),
     (
         FP8 | {"fp8_recipe": "tensorwise", "first_last_layers_bf16": True,
                "num_layers_at_start_in_bf16": 5}, 1, H100, "--num-layers-at-start-in-bf16 5",

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from megatron_speech.data.config import DataConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.recipes.lm_recipes import LMConfig
 from megatron_speech.training.megatron import MegatronTrainer, TrainingData
 from megatron_speech.training.parallel import session
@@ -26,9 +27,10 @@ from tests.training.megatron_world import (
 )
 
 ONE = ParallelConfig()
+FP32 = PrecisionConfig()
 
 
-def trainer(layout, parallel=ONE, model=MODEL, batch=BATCH):
+def trainer(layout, parallel=ONE, model=MODEL, batch=BATCH, precision=FP32):
     torch.manual_seed(3)
     data = TrainingData(
         train=Windows(),
@@ -39,7 +41,8 @@ def trainer(layout, parallel=ONE, model=MODEL, batch=BATCH):
         separate_documents=True,
         train_flops_per_token=model.train_flops_per_token(LENGTH, VOCAB),
     )
-    chunks = build_model(model, parallel, BuildOptions(padded_vocab_size=VOCAB))
+    options = BuildOptions(padded_vocab_size=VOCAB, precision=precision)
+    chunks = build_model(model, parallel, options)
     return MegatronTrainer(chunks, data, batch, parallel, layout, 40, {})
 
 
@@ -60,6 +63,19 @@ def test_steps_are_those_of_megatron_training_to_the_bit(monkeypatch):
                 # the report averages in another precision, the weights may not differ
                 assert ours.train_step(n)["lm loss"] == pytest.approx(step(n)["lm loss"], rel=1e-6)
         assert torch.equal(weights(ours), weights(theirs))
+
+
+def test_gradients_reduced_in_bf16_train_nearly_alike():
+    losses = []
+    for parallel in (ONE, replace(ONE, grad_reduce_in_bf16=True)):
+        with session(parallel, seed=7) as layout:
+            made = trainer(layout, parallel, precision=PrecisionConfig(bf16=True))
+            losses.append([made.train_step(n)["lm loss"] for n in range(6)])
+            (buffer,) = made.chunks[0].buffers
+            dtype = torch.bfloat16 if parallel.grad_reduce_in_bf16 else torch.float32
+            assert buffer.grad_data.dtype == dtype
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
 
 
 class Operations(TorchDispatchMode):
