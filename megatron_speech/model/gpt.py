@@ -65,9 +65,21 @@ def build_model(
                 vp_stage=stage,
             )
         )
+    if options.implementation.gradient_accumulation == "Transformer Engine":
+        accumulate_in_engine(chunks)
     if torch.cuda.is_available():
         chunks = [chunk.cuda() for chunk in chunks]
     return chunks
+
+
+def accumulate_in_engine(chunks: list[Any]) -> None:
+    """Let Transformer Engine's layers add gradients to their sum themselves.
+
+    Core's setting would do it, but refuses to build its own output layer without apex then.
+    """
+    for module in (module for chunk in chunks for module in chunk.modules()):
+        if hasattr(module, "fuse_wgrad_accumulation"):
+            module.fuse_wgrad_accumulation = True
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: BuildOptions):
@@ -143,7 +155,7 @@ def _kernels(options: BuildOptions) -> dict[str, Any]:
         "apply_rope_fusion": chosen.rope_fusion,
         "cross_entropy_loss_fusion": chosen.cross_entropy is not None,
         "cross_entropy_fusion_impl": chosen.cross_entropy or "native",
-        "gradient_accumulation_fusion": chosen.gradient_accumulation_fusion,
+        "gradient_accumulation_fusion": chosen.gradient_accumulation == "apex",
         "persist_layer_norm": False,
         "attention_backend": AttnBackend[precision.attention_backend],
         "fp8": precision.fp8_format,

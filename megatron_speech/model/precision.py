@@ -77,8 +77,9 @@ class Implementation:
     swiglu_fusion: bool
     cross_entropy: Literal["native", "te"] | None
     """Fused loss; None: core's unfused vocabulary-parallel one."""
-    gradient_accumulation_fusion: bool
-    """Add weight gradients to their fp32 sum within the matrix product (apex)."""
+    gradient_accumulation: Literal["apex", "Transformer Engine"] | None
+    """Who adds weight gradients to their sum within the matrix product: apex in all layers,
+    Transformer Engine in its own alone (not the output layer)."""
 
     def describe(self) -> str:
         """One line for the log."""
@@ -87,7 +88,7 @@ class Implementation:
             "RoPE": self.rope_fusion,
             "SwiGLU": self.swiglu_fusion,
             f"cross-entropy ({self.cross_entropy})": self.cross_entropy is not None,
-            "gradient accumulation (apex)": self.gradient_accumulation_fusion,
+            f"gradient accumulation ({self.gradient_accumulation})": self.gradient_accumulation,
         }
         names = ", ".join(name for name, on in fused.items() if on) or "nothing"
         layers = "Transformer Engine" if self.transformer_engine else "local"
@@ -126,13 +127,14 @@ def choose(precision: PrecisionConfig, here: Installed) -> Implementation:
         flash = f"flash-attn {here.flash_attention}" if here.flash_attention else "no flash-attn"
         backend = precision.attention_backend
         attention = f"Transformer Engine {here.transformer_engine} ({backend}, {flash})"
+    accumulation = "apex" if here.apex else "Transformer Engine" if engine else None
     return Implementation(
         transformer_engine=engine,
         attention=attention,
         rope_fusion=engine,
         swiglu_fusion=on_gpu,
         cross_entropy=precision.cross_entropy_fusion_impl if fused_loss else None,
-        gradient_accumulation_fusion=on_gpu and precision.bf16 and here.apex,
+        gradient_accumulation=accumulation if on_gpu and precision.bf16 else None,
     )
 
 

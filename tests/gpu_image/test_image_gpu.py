@@ -18,7 +18,7 @@ def test_flash_attention_trains_like_plain_layers(weights, plain):
 
 
 def test_gradients_accumulated_by_apex(weights, plain):
-    assert choose(LOCAL, installed()).gradient_accumulation_fusion
+    assert choose(LOCAL, installed()).gradient_accumulation == "apex"
     assert_alike(run(Run(weights=weights, last=4, precision=LOCAL))["steps"], plain, 1e-2)
 
 

@@ -39,7 +39,8 @@ BF16 = PrecisionConfig(bf16=True)
             replace(BF16, attention_backend="fused", cross_entropy_fusion_impl="te"),
             replace(FULL, flash_attention=None, apex=False),
             "layers: Transformer Engine; attention: Transformer Engine 2.20.2 (fused, no "
-            "flash-attn); RMSNorm: Transformer Engine; fused: RoPE, SwiGLU, cross-entropy (te)",
+            "flash-attn); RMSNorm: Transformer Engine; fused: RoPE, SwiGLU, cross-entropy (te), "
+            "gradient accumulation (Transformer Engine)",
         ),
         (
             replace(BF16, transformer_impl="local", no_cross_entropy_loss_fusion=True), FULL,
@@ -56,7 +57,7 @@ def test_fp32_takes_no_kernel_that_rounds_gradients_to_bf16():
     chosen = choose(PrecisionConfig(), FULL)
     assert chosen.transformer_engine
     assert chosen.cross_entropy is None
-    assert not chosen.gradient_accumulation_fusion
+    assert chosen.gradient_accumulation is None
 
 
 def test_transformer_engine_without_a_gpu_is_not_taken():
