@@ -11,11 +11,21 @@ from .files import write_text
 
 @dataclass(frozen=True)
 class Rejected:
-    """An item set aside: why (a short reason to count by) and what came (`detail`)."""
+    """An item set aside: why (a short reason to count by) and what came (`detail`).
+
+    Halves of surrogate pairs in `id` and `detail` are spelled out (`\\ud800`): UTF-8 has none.
+    """
 
     id: str
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("id", "detail"):
+            text = getattr(self, name)
+            if not text.isascii():
+                written = text.encode("utf-8", "backslashreplace").decode("utf-8")
+                object.__setattr__(self, name, written)
 
 
 def count_reasons(rejected: Iterable[Rejected]) -> dict[str, int]:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..json_lines import is_unicode
 from ..rejected import Rejected
 from .list_files import Row, read_jsonl_rows
-from .manifest import is_unicode, seconds
+from .manifest import seconds
 from .recording import Recording
 
 _PLAIN = ("MonoCut", "MultiCut")

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
+from ..json_lines import parse_object
 from ..parquet import open_parquet, read_batches
 from ..rejected import Rejected
 
@@ -146,17 +146,9 @@ def _parse_lines(path: Path, text_column: str | None) -> Iterator[Row | Rejected
         if not line.strip():
             continue
         number, name = number + 1, f"line {line_number}"
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield Rejected(name, "invalid_utf8", str(error))
-            continue
-        except (json.JSONDecodeError, RecursionError) as error:
-            yield Rejected(name, "invalid_json", str(error))
-            continue
-        if not isinstance(record, dict):
-            detail = f"expected an object, got {type(record).__name__}"
-            yield Rejected(name, "invalid_json", detail)
+        record = parse_object(name, line)
+        if isinstance(record, Rejected):
+            yield record
         elif text_column is not None and text_column not in record:
             detail = f"no field {text_column!r}; it has {', '.join(sorted(record))[:200]}"
             yield Rejected(name, "no_such_field", detail)

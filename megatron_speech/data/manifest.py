@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
+from ..json_lines import is_unicode
 from ..parquet import write_parquet
 from ..rejected import Rejected, count_reasons, describe_counts
 from .list_files import Row, read_jsonl_rows, read_parquet_rows, read_tsv_rows
@@ -94,15 +95,6 @@ def seconds(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return number if 0 <= number < float("inf") else None
-
-
-def is_unicode(*texts: str) -> bool:
-    """False if a JSON escape smuggled in half a surrogate pair."""
-    try:
-        "".join(texts).encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..files import fingerprint_of, fingerprint_of_files
+from ..json_lines import is_unicode
 from ..rejected import Rejected
 from .cuts import is_list_of_cuts, read_cuts
-from .manifest import JSONL_SUFFIXES, is_unicode, manifest_rows, nothing_usable
+from .manifest import JSONL_SUFFIXES, manifest_rows, nothing_usable
 from .recording import AUDIO_SUFFIXES, Recording
 from .recording_table import RecordingTable, joined, manifest_table, recording_of, table_of
 from .tars import TarFile

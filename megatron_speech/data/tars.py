@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..json_lines import is_unicode
 from ..rejected import Rejected
-from .manifest import distinct, is_unicode
+from .manifest import distinct
 from .recording import AUDIO_SUFFIXES, Recording
 
 _TEXTS = ("txt", "json")
