@@ -29,7 +29,7 @@ $(STAMP): setup.py constraints.txt Makefile tools/find_python.sh
 ## demo       the whole chain on this machine; ends with runs/demo/report.html
 demo: $(STAMP)
 	$(PYTHON) examples/quickstart/demo.py --size $(SIZE) \
-	  --output $(RUNS)/$(SIZE)$(if $(TEXT),-text) $(if $(TEXT),--text $(TEXT))
+	  --output $(RUNS)/$(SIZE)$(if $(TEXT),-text) $(if $(TEXT),--text '$(subst ','\'',$(TEXT))')
 
 ## demo-full  adds the tokenizer without VQ and three seeds of both language models
 demo-full:

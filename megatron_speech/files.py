@@ -172,3 +172,8 @@ def fingerprint_of_files(*paths: str | os.PathLike[str]) -> str:
         with open(path, "rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def find_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """What a folder holds, sorted, without hidden entries: macOS leaves `._NAME` beside files."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))

@@ -46,10 +46,9 @@ class HuggingFaceTokenizer:
     """A folder with `tokenizer.json`, read by the tokenizers library."""
 
     def __init__(self, folder: Path):
-        from tokenizers import Tokenizer
-
         self.folder = folder
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer = _vocabulary_of(folder)
+        self._tokenizer.post_processor = None  # it may move offsets, and add tokens
         # "<|audio_3|>" written in a corpus is text, never speech
         self._tokenizer.encode_special_tokens = True
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -96,9 +95,9 @@ class HuggingFaceTokenizer:
 
     def save(self, folder: Path, added: Sequence[str]) -> None:
         """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
-        from tokenizers import AddedToken, Tokenizer
+        from tokenizers import AddedToken
 
-        extended = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        extended = _vocabulary_of(self.folder)
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
         write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
@@ -106,6 +105,23 @@ class HuggingFaceTokenizer:
                 if (self.folder / name).exists():
                     with atomic_path(folder / name) as temporary:
                         shutil.copyfile(self.folder / name, temporary)
+
+
+def _vocabulary_of(folder: Path) -> Any:
+    """The tokenizer of a `tokenizer.json`, without the truncation and padding of its last use.
+
+    transformers writes both down, and a document would be cut, or filled up, to that length.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise VocabularyError(f"{path} cannot be read: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 class SentencePieceTokenizer:

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..corpus.sources import Piece, is_parquet, parse_object, read_lines
+from ..corpus.sources import Piece, is_parquet, read_lines
 from ..corpus.speakable import Content, numbers_in_words, require_language
 from ..errors import ConfigError, DataError
+from ..json_lines import parse_object
 from ..rejected import Rejected
 
 _ROLES = ("user", "assistant")

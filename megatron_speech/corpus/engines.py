@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.templates import speak_prompt, voiced_text
 from ..errors import CheckpointError, ConfigError
-from ..files import fingerprint_of, fingerprint_of_files, read_json
+from ..files import find_in, fingerprint_of, fingerprint_of_files, read_json
 from ..vocab import SpeechTextVocab
 from .sentences import sentence_splitter, split_sentences
 from .spans import random_bits
@@ -170,7 +170,7 @@ def identify(model: Path, config: EngineConfig) -> Identity:
         CheckpointError: the folder holds no model.
         VocabularyError: the folder holds no speech-text vocabulary.
     """
-    weights = sorted(model.glob("*.safetensors"))
+    weights = find_in(model, "*.safetensors")
     if not weights or not (model / "config.json").exists():
         raise CheckpointError(
             f"{model} holds no exported model (config.json and *.safetensors); make one with "

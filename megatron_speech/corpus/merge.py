@@ -7,7 +7,7 @@ from pathlib import Path
 from ..data.indexed import IndexedWriter, dataset_path
 from ..data.indexed_files import DatasetFacts, check_datasets
 from ..errors import ConfigError, DataError
-from ..files import atomic_path
+from ..files import atomic_path, find_in
 from ..parquet import parquet_writer
 from ..progress import track
 from ..vocab import SpeechTextVocab
@@ -27,7 +27,7 @@ def find_prefixes(inputs: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(index.with_suffix("") for index in path.glob("*.idx"))
+        inside = [index.with_suffix("") for index in find_in(path, "*.idx")]
         if not inside:
             raise DataError(f"{path} holds no datasets (*.idx)")
         found += inside

@@ -8,7 +8,6 @@ that cannot be read at all is an error.
 import glob
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..files import fingerprint_of, fingerprint_of_files
+from ..files import find_in, fingerprint_of, fingerprint_of_files
+from ..json_lines import is_unicode, parse_object
 from ..parquet import open_parquet, read_batches
 from ..progress import Progress
 from ..rejected import Rejected
@@ -63,7 +63,7 @@ def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[CorpusFile]:
             files = find_remote(str(named))
             found += [file for file in files if _kind(file)] or files
         elif item.is_dir():
-            found += sorted(path for path in item.iterdir() if _kind(path))
+            found += [path for path in find_in(item) if _kind(path)]
         elif item.exists():
             found.append(item)
         else:
@@ -198,7 +198,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
     text_type = schema.field(text_key).type
     if pa.types.is_dictionary(text_type):
         text_type = text_type.value_type
-    if not (pa.types.is_string(text_type) or pa.types.is_large_string(text_type)):
+    if not _is_text(text_type):
         raise DataError(f"{piece.path}: column {text_key!r} holds {text_type}, expected text")
     columns = [text_key] + ([id_key] if id_key in schema.names else [])
     row = 0
@@ -229,9 +229,17 @@ def _parquet_rows(
         yield _usable(name, value)
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
 def _ids(column: pa.Array) -> list[Any]:
     """Ids as they are; one that is not UTF-8 gets its bytes spelled out and stays distinct."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if _is_text(column.type):
         raw = column.cast(pa.large_binary()).to_pylist()
         return [
             None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
@@ -248,6 +256,12 @@ def read_lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
                 for number, line in enumerate(_decompressed(stream, path.name)):
                     yield f"{path.name}:{number}", line
             except (EOFError, OSError, zlib.error) as error:
+                if "too much memory" in str(error):  # what zstd's library says of large windows
+                    raise DataError(
+                        f"{path} was compressed with a window above 128 MiB (zstd --long or "
+                        "--ultra), which readers refuse by default; write it again: "
+                        "zstd -dc --long=31 FILE | zstd -o NEW"
+                    ) from None
                 raise DataError(f"{path} is damaged or cut short: {error}") from None
             return
         if piece.start:
@@ -258,22 +272,9 @@ def read_lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
 
 
 def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
-    if name.endswith(".gz"):
+    if name.lower().endswith(".gz"):
         return gzip.GzipFile(fileobj=stream)
     return io.BufferedReader(pa.input_stream(stream, compression="zstd"))
-
-
-def parse_object(name: str, line: bytes) -> dict[str, Any] | Rejected:
-    """The JSON object in a line."""
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return Rejected(name, "invalid_utf8", str(error))
-    except (json.JSONDecodeError, RecursionError) as error:
-        return Rejected(name, "invalid_json", str(error))
-    if not isinstance(record, dict):
-        return Rejected(name, "invalid_json", f"expected an object, got {type(record).__name__}")
-    return record
 
 
 def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
@@ -286,6 +287,8 @@ def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document 
 
 
 def _usable(name: str, value: Any) -> Document | Rejected:
+    if not is_unicode(name):
+        return Rejected(name, "invalid_utf8", "half a surrogate pair in the id")
     if value is None:
         return Rejected(name, "null_text")
     if not isinstance(value, str | bytes):

@@ -101,6 +101,7 @@ def fast_engine(folder: Path) -> Any:
         print("gigatoken is not installed: tokenising without it, far slower", file=sys.stderr)
         return None
     settings["added_tokens"] = [t for t in settings["added_tokens"] if not t["special"]]
+    settings |= {"truncation": None, "padding": None, "post_processor": None}
     try:
         return gigatoken.Tokenizer.from_json(json.dumps(settings))
     except (RuntimeError, ValueError) as error:  # what it raises for parts it does not know

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
+from ..files import find_in
 from ..parquet import open_parquet, read_parquet, write_parquet
 
 _INFO_KEYS = ("frame_rate_hz", "num_codes", "tokenizer_fingerprint")
@@ -139,7 +140,7 @@ def find_shards(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     found: list[Path] = []
     for path in map(Path, given):
-        found += sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        found += find_in(path, "*.parquet") if path.is_dir() else [path]
     if not found:
         raise DataError(f"no code shards (*.parquet) found in {', '.join(map(str, given))}")
     return found

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..files import find_in
 from ..vocab import SpeechTextVocab
 
 
@@ -19,7 +20,7 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
     from transformers import AutoConfig
 
     folder = Path(folder)
-    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+    if not (folder / "config.json").exists() or not find_in(folder, "*.safetensors"):
         raise CheckpointError(
             f"{folder} is no exported model: expected config.json and *.safetensors; "
             "export one with tools/convert_checkpoint.py megatron-to-hf"

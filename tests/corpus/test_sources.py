@@ -115,6 +115,60 @@ def test_missing_empty_unknown_and_damaged_inputs(tmp_path):
         read_all(tmp_path / "b.jsonl.gz")
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_texts_and_ids_of_every_string_type(kind, tmp_path):
+    """string_view is what polars writes."""
+    texts = pa.array(["one", None, "drei \U0001f600"]).cast(kind)
+    ids = pa.array(["a", "b", "c"]).cast(kind)
+    pq.write_table(pa.table({"id": ids, "text": texts}), tmp_path / "a.parquet")
+    first, second, third = read_all(tmp_path)
+    assert [first, third] == [Document("a", "one"), Document("c", "drei \U0001f600")]
+    assert (second.id, second.reason) == ("b", "null_text")
+
+
+def test_what_one_line_may_hold_costs_that_line_alone(tmp_path):
+    digits = b"1" * 5000
+    lines = [
+        b'\xef\xbb\xbf{"id": "marked", "text": "after a byte-order mark"}',
+        b'{"id": "long", "text": "x", "n": ' + digits + b"}",
+        b'{"id": ' + digits + b', "text": "x"}',
+        b'{"id": "\\ud800", "text": "x"}',
+        b'{"text": "x", "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"id": "last", "text": "fine"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    records = read_all(tmp_path)
+    assert [r.id for r in records if isinstance(r, Document)] == ["marked", "last"]
+    reasons = [record.reason for record in records if isinstance(record, Rejected)]
+    assert reasons == ["invalid_json", "invalid_json", "invalid_utf8", "invalid_json"]
+    assert all(str(record.id).encode() for record in records)
+
+
+def test_names_in_capitals_and_hidden_files(tmp_path):
+    line = json.dumps({"id": "a", "text": "hello"}).encode() + b"\n"
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(line))
+    with pa.CompressedOutputStream(str(tmp_path / "B.Jsonl.Zst"), "zstd") as stream:
+        stream.write(line)
+    pq.write_table(pa.table({"id": ["c"], "text": ["hi"]}), tmp_path / "C.PARQUET")
+    for name in ("._A.JSONL.GZ", "._C.PARQUET", ".d.jsonl", "_SUCCESS"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    assert read_all(tmp_path) == [Document("a", "hello")] * 2 + [Document("c", "hi")]
+
+
+def test_a_zstd_window_that_readers_refuse_is_not_called_damage(tmp_path):
+    """A frame by hand: a window of 256 MiB, one block as it is."""
+    content = b'{"text": "hello"}\n'
+    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
+    frame = bytes.fromhex("28b52ffd") + bytes([0, 18 << 3]) + block
+    (tmp_path / "a.jsonl.zst").write_bytes(frame)
+    with pytest.raises(DataError, match=r"window above 128 MiB.*zstd -dc --long=31"):
+        read_all(tmp_path)
+    (tmp_path / "a.jsonl.zst").write_bytes(frame.replace(bytes([18 << 3]), bytes([17 << 3]), 1))
+    assert [record.text for record in read_all(tmp_path)] == ["hello"]
+
+
 def test_patterns(tmp_path):
     write_corpus(tmp_path / "a.parquet", 3)
     write_corpus(tmp_path / "b.parquet", 4)
@@ -126,6 +180,7 @@ def store(tmp_path):
     """A bucket of fsspec's that lives in memory, with a file of every kind."""
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/deep/ignored.csv", b"")
+    memory.pipe("/bucket/._2.jsonl", b"hidden")
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["one", "two"]}), tmp_path / "1.parquet")
     line = json.dumps({"id": "c", "text": "three"}).encode() + b"\n"
     with pa.CompressedOutputStream(str(tmp_path / "4.jsonl.zst"), "zstd") as stream:
