@@ -1,20 +1,44 @@
 """Word error rate of texts read back from codes, by characters where words are not spaced."""
 
-from collections.abc import Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-_WITHOUT_SPACES = ("zh", "yue", "ja", "th", "lo", "my")
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
+    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+"""A character of a script that puts no spaces between words: Thai, Lao, Burmese, Khmer, Tai
+scripts, kana, Han."""
+_WITHOUT_SPACES = ("zh", "yue", "wuu", "ja", "th", "lo", "my", "km")
+_POINTS_LEFT_OUT = ("ar", "fa", "ur", "ps", "sd", "he", "yi")
+"""Vowels are points above and below there, which hardly anybody writes."""
+_INVISIBLE = re.compile("[\u00ad\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 
 
 @cache
-def _normaliser(language: str):
+def normaliser(language: str) -> Callable[[str], str]:
+    """Whisper's normalisation of texts in a language (`de`, `pt-BR`), as words between spaces.
+
+    Where words are not spaced, each written character becomes one. Vowel signs of Indic and other
+    scripts are letters like others; optional points of Arabic and Hebrew are left out.
+    """
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
     name = language.lower().replace("_", "-").split("-")[0]
-    if name in _WITHOUT_SPACES:
-        return BasicTextNormalizer(split_letters=True, preserve_marks=True)
-    return EnglishTextNormalizer() if name == "en" else BasicTextNormalizer()
+    if name == "en":
+        return EnglishTextNormalizer()
+    basic = BasicTextNormalizer(split_letters=name in _WITHOUT_SPACES, preserve_marks=True)
+
+    def normalise(text: str) -> str:
+        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+        if name in _POINTS_LEFT_OUT:
+            text = "".join(one for one in text if unicodedata.category(one) != "Mn")
+        return basic(text).strip()
+
+    return normalise
 
 
 def word_errors(
@@ -22,12 +46,12 @@ def word_errors(
 ) -> list[tuple[int, int]]:
     """Word errors and reference words of each text, after Whisper's normalisation.
 
-    In languages written without spaces (zh, yue, ja, th, lo, my) a character is a word. Texts whose
-    reference has no words after normalisation are left out.
+    In languages written without spaces (zh, yue, wuu, ja, th, lo, my, km) a character, with its
+    marks, is a word. Texts whose reference has no words after normalisation are left out.
     """
     import jiwer
 
-    normalise = _normaliser(language)
+    normalise = normaliser(language)
     found = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
         reference, hypothesis = normalise(reference), normalise(hypothesis)

@@ -90,3 +90,49 @@ def test_reading_spoken_answers_needs_the_tokenizer(model, speech_folder, tmp_pa
     )
     with pytest.raises(ConfigError, match="give --speech-tokenizer"):
         qa.evaluate(context)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("我住在北京。", "北京"),
+        ("東京です", "東京"),
+        ("서울에 살아요", "서울"),
+        ("เมืองหลวงคือกรุงเทพ", "กรุงเทพ"),
+        ("ဒါက ရန်ကုန်မြို့ပါ", "ရန်ကုန်"),
+        ("Это Москва, да", "москва"),
+        ("यह किताब है", "किताब"),
+        ("كتب مُحَمَّد هذا", "محمد"),
+        ("The language is C++.", "C++"),
+        ("it was written in c plus plus", "C++"),
+        ("I think C sharp", "C#"),
+        ("blood type O-", "O minus"),
+        ("the U.S.A. won", "USA"),
+        ("It is -5 degrees", "-5"),
+        ("ＴＯＫＹＯ", "Tokyo"),
+        ("in the café", "café"),
+    ],
+)
+def test_right_answers_in_every_script(answer, reference):
+    assert qa.is_right(answer, ["something else", reference])
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("我住在南京。", "北京"),
+        ("부산에 살아요", "서울"),
+        ("이서울", "서울"),
+        ("यह कुताब है", "किताब"),
+        ("Это Москвич", "москва"),
+        ("C", "C++"),
+        ("C++", "C"),
+        ("C#", "C"),
+        ("type O+", "O-"),
+        ("It is -5 degrees", "5"),
+        ("Parisian", "Paris"),
+        ("anything", "?!"),
+    ],
+)
+def test_wrong_answers_in_every_script(answer, reference):
+    assert not qa.is_right(answer, [reference])
