@@ -14,6 +14,12 @@ from megatron_speech.chat.server import serve
 from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types, until
 from tests.chat.parts import make_engine, question, write_model
 
+PAGE = Path(serve.__file__).parents[1] / "page"
+
+
+def text_of_the_page(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
 
 def status(config) -> dict:
     with urllib.request.urlopen(f"{config.address}/status", timeout=10) as answer:
@@ -207,10 +213,19 @@ def test_the_page_is_served_with_its_parts_and_nothing_from_elsewhere():
     assert "https://" not in page
 
 
+def test_the_page_can_stand_below_a_path():
+    """Proxies of notebooks serve it at /user/me/proxy/8765/: every address is relative to it."""
+    for file in PAGE.iterdir():
+        text = text_of_the_page(file.name)
+        assert not re.findall(r"""(?:["'`(]|host\}|origin\})/(?=\w)""", text), file.name
+        assert not re.findall(r"location\.(?:host|origin)\b", text), file.name
+    assert 'new URL("chat", location.href)' in text_of_the_page("link.js")
+
+
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_the_words_of_the_page_stand_out_from_what_is_behind_them(scheme):
     """Contrast of at least 4.5 to 1 (WCAG 2, AA)."""
-    style = (Path(serve.__file__).parents[1] / "page" / "chat.css").read_text()
+    style = text_of_the_page("chat.css")
     colours = dict(re.findall(r"--(\S+): (#\w{6});", style.split(":root {")[1 + scheme]))
 
     def luminance(name):

@@ -12,8 +12,9 @@ export class Link {
   constructor(sampleRate, handlers) {
     this.handlers = handlers;
     this.over = false;
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}/chat`);
+    const address = new URL("chat", location.href);  // beside the page: a proxy may serve it below a path
+    address.protocol = address.protocol.replace("http", "ws");
+    this.socket = new WebSocket(address);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => {
       const token = new URLSearchParams(location.hash.slice(1)).get("token");

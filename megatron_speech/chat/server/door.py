@@ -101,7 +101,7 @@ class ChatDoor:
         if not isinstance(hello, Hello):
             raise ProtocolError("the first message must be a hello")
         if self._token is not None and not hmac.compare_digest(
-            self._token.encode(), hello.token.encode(errors="surrogatepass")
+            self._token.encode(), hello.token.encode()
         ):
             raise EndedError("token", "a token is needed, and this is not it", _REFUSED)
         return hello

@@ -24,7 +24,6 @@ Text messages are JSON objects with a `type`, binary ones are sound: 16-bit litt
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +36,8 @@ SAMPLE_BYTES = 2
 RATES_HZ = (8_000, 192_000)
 MOST_TEXT = 4_000
 """Characters of a written question."""
+MOST_HEARD_S = 86_400
+"""Of an answer: no conversation lasts a day."""
 _FULL_SCALE = 32_767
 
 Message = str | bytes
@@ -84,8 +85,12 @@ def parse(text: str) -> Request:
     """
     try:
         found = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        raise ProtocolError("a text message is not JSON") from None
+    except RecursionError:
+        raise ProtocolError("a text message is JSON of too many levels") from None
+    except ValueError:
+        raise ProtocolError(
+            "a text message is not JSON, or has a number of too many digits"
+        ) from None
     if not isinstance(found, dict):
         raise ProtocolError(f"a text message is a JSON {type(found).__name__}, not an object")
     match found.get("type"):
@@ -97,13 +102,13 @@ def parse(text: str) -> Request:
             return Discard()
         case "interrupt":
             return Interrupt(_seconds(found.get("heard_s")))
-    raise ProtocolError(f"unknown type of message: {str(found.get('type'))[:40]!r}")
+    raise ProtocolError(f"unknown type of message: {_shown(found.get('type'))}")
 
 
 def _rate(value: Any) -> int:
     if type(value) is not int or not RATES_HZ[0] <= value <= RATES_HZ[1]:
         raise ProtocolError(
-            f"sample_rate_hz is {str(value)[:40]}; expected a whole number from {RATES_HZ[0]} to "
+            f"sample_rate_hz is {_shown(value)}; expected a whole number from {RATES_HZ[0]} to "
             f"{RATES_HZ[1]}"
         )
     return value
@@ -115,6 +120,8 @@ def _text(found: dict[str, Any], name: str) -> str | None:
         raise ProtocolError(f"{name} is {type(value).__name__}; expected a string")
     if value is not None and len(value) > MOST_TEXT:
         raise ProtocolError(f"{name} has {len(value)} characters; at most {MOST_TEXT} are read")
+    if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ProtocolError(f"{name} has half of a surrogate pair; expected whole characters")
     return value
 
 
@@ -122,9 +129,18 @@ def _seconds(value: Any) -> float | None:
     if value is None:
         return None
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
-        raise ProtocolError(f"heard_s is {str(value)[:40]}; expected seconds, 0 or more")
+    if not number or not 0 <= value <= MOST_HEARD_S:
+        raise ProtocolError(
+            f"heard_s is {_shown(value)}; expected seconds from 0 to {MOST_HEARD_S}, or nothing"
+        )
     return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A value from a client, to be named to it: short, and never the depths of a list."""
+    if isinstance(value, list | dict):
+        return f"a JSON {type(value).__name__}"
+    return repr(value)[:40]
 
 
 def from_pcm(data: bytes | bytearray) -> np.ndarray:
@@ -139,8 +155,8 @@ def to_pcm(samples: np.ndarray) -> bytes:
 
 
 def say(kind: str, **fields: Any) -> str:
-    """A text message."""
-    return json.dumps({"type": kind, **fields}, ensure_ascii=False)
+    """A text message, in ASCII: what a model or an error quotes may not be encodable as it is."""
+    return json.dumps({"type": kind, **fields})
 
 
 class AnswerWriter:
