@@ -205,17 +205,23 @@ def test_foreign_pages_may_not_connect_and_are_told():
         asyncio.run(talk(config))
 
 
-def test_who_comes_when_too_many_are_connected_is_told():
+def test_an_address_has_no_more_conversations_than_it_may():
     async def talk(config):
-        url = f"ws://127.0.0.1:{config.port}/chat"
-        async with contextlib.AsyncExitStack() as strangers:
-            for _ in range(1 + 0 + 32):
-                await strangers.enter_async_context(connect(url))
-            async with connect(url) as late:
-                return json.loads(await late.recv())
+        async with Client(config) as one, Client(config) as two:
+            await one.hear("ready")
+            await two.hear("ready")
+            async with Client(config) as three:
+                ended = (await three.hear("ended"))[-1]
+            await one.socket.close()
+            await asyncio.sleep(0.2)
+            async with Client(config) as again:
+                await again.hear("ready")
+            return ended
 
-    with serving(FakeEngine(), max_sessions=1, max_waiting=0) as config:
-        assert asyncio.run(talk(config))["reason"] == "full"
+    with serving(FakeEngine(), max_sessions=4, max_per_address=2) as config:
+        ended = asyncio.run(talk(config))
+    assert ended["reason"] == "full"
+    assert "2 conversations come from your address" in ended["message"]
 
 
 def test_a_token_is_asked_for(tmp_path):

@@ -44,7 +44,11 @@ class ServerConfig:
     stall_s: float = 10.0
     """A client that takes nothing from its connection for so long is given up."""
     hello_s: float = 10.0
-    """Time a new client has to introduce itself."""
+    """Time a new connection has for its request and to take the answer, and then a client to
+    introduce itself."""
+    max_per_address: int = 64
+    """Conversations of one address, served or waiting, and as many connections that have not begun
+    one. 0: no limit, for a server behind a proxy, where all have the proxy's address."""
 
     def __post_init__(self) -> None:
         for name in ("max_sessions", "session_s", "idle_s", "question_s", "stall_s", "hello_s"):
@@ -52,8 +56,9 @@ class ServerConfig:
                 raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
         if not 0 <= self.hearing_s < float("inf"):
             raise ConfigError(f"--hearing-s is {self.hearing_s}; give seconds, or 0 for never")
-        if self.max_waiting < 0:
-            raise ConfigError(f"--max-waiting is {self.max_waiting}; give 0 or more")
+        for name in ("max_waiting", "max_per_address"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give 0 or more")
         if self.message_bytes < 1024:
             raise ConfigError(f"--message-bytes is {self.message_bytes}; give at least 1024")
         if not 1 <= self.port < 1 << 16:  # pages of a port chosen late could not connect

@@ -200,7 +200,7 @@ class Conversation:
 
     async def _in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         """What `work` returns. If the conversation ends meanwhile, so has the work."""
-        working = self._loop.run_in_executor(self._threads, work, *args)
+        working = self._loop.run_in_executor(self._threads, _contained, work, *args)
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:  # the thread takes its seat as long as it works
@@ -258,6 +258,16 @@ class Conversation:
         text = await self._in_thread(self._engine.overhear, sound, self._rate_hz)
         if question is self._question:
             await self._outbox.put(say("hearing", turn=self._turn + 1, text=text))
+
+
+def _contained[T](work: Callable[..., T], *args: Any) -> T:
+    """What `work` returns. A panic in a library, or its sys.exit, ends no event loop."""
+    try:
+        return work(*args)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"the engine raised {type(error).__name__}: {error}") from error
 
 
 def _never_begun(question: _Question) -> str:

@@ -8,13 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from fastapi import WebSocket, WebSocketDisconnect
 
 from .config import ServerConfig
+from .connections import AddressFullError, Connection
 from .conversation import Conversation, EngineLike, SessionIdleError
 from .lobby import Lobby, LobbyFullError, Ticket
 from .protocol import Hello, Message, ProtocolError, parse, say
 
 _LOG = logging.getLogger(__name__)
-_NEWCOMERS = 32
-"""Connections that may not have introduced themselves yet, beyond those served and waiting."""
 _REFUSED, _GOING_AWAY, _TRY_LATER, _FAILED = 1008, 1001, 1013, 1011  # RFC 6455
 
 
@@ -40,7 +39,6 @@ class ChatDoor:
         self.config = config
         self.lobby = Lobby(config.max_sessions, config.max_waiting)
         self._engine, self._token = engine, config.read_token()
-        self._connections = 0
         self._threads = ThreadPoolExecutor(  # an answer and a transcript for each conversation
             2 * config.max_sessions, thread_name_prefix="chat"
         )
@@ -48,16 +46,12 @@ class ChatDoor:
     async def connect(self, socket: WebSocket) -> None:
         """One WebSocket from the handshake to its end. No failure leaves it."""
         origin = socket.headers.get("origin")  # every browser says it, other programs need not
-        most = self.config.max_sessions + self.config.max_waiting + _NEWCOMERS
-        self._connections += 1
         try:
             await socket.accept()  # a page is not told why a handshake failed
             if origin is not None and origin not in self.config.origins:
-                _LOG.warning("refused a connection from a page of %s", origin)
+                _LOG.warning("refused a connection from a page of %.100r", origin)
                 foreign = "pages of this address need the server's --allow-origin"
                 raise EndedError("origin", foreign, _REFUSED)
-            if self._connections > most:
-                raise EndedError("full", "too many are connected; try again later", _TRY_LATER)
             await self._talk(socket)
         except* EndedError as ended:
             await self._bid_farewell(socket, _first(ended))
@@ -73,11 +67,18 @@ class ChatDoor:
             _LOG.exception("a conversation failed; the others go on")
             failed = EndedError("failure", "this conversation failed; start another", _FAILED)
             await self._bid_farewell(socket, failed)
-        finally:
-            self._connections -= 1
 
     async def _talk(self, socket: WebSocket) -> None:
         hello = await self._hello(socket)
+        connection: Connection = socket.scope["state"]["connection"]
+        try:
+            with connection.conversation():
+                await self._visit(socket, hello)
+        except AddressFullError:
+            many = f"{self.config.max_per_address} conversations come from your address already"
+            raise EndedError("full", many, _TRY_LATER) from None
+
+    async def _visit(self, socket: WebSocket, hello: Hello) -> None:
         try:
             ticket = self.lobby.join()
         except LobbyFullError:

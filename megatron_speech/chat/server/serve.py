@@ -1,22 +1,26 @@
 """The web server: the page, the door behind it, and uvicorn around both."""
 
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, WebSocket
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
 from ..events import AudioChunk
 from .config import ServerConfig
+from .connections import Connections
 from .conversation import EngineLike
 from .door import ChatDoor
 from .frames import BoundedWebSocket
+from .listen import BoundedServer
+from .requests import BoundedHttp
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parents[1] / "page"
@@ -27,6 +31,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
+    "Connection": "close",  # one request each, so that its time is the connection's time
 }
 
 
@@ -61,20 +66,26 @@ def make_app(door: ChatDoor) -> FastAPI:
         return {"served": lobby.served, "waiting": lobby.waiting, "max_sessions": lobby.seats}
 
     app.websocket("/chat")(door.connect)
+    app.websocket("/{path:path}")(_nowhere)
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
 
 
+async def _nowhere(socket: WebSocket) -> None:
+    await socket.close()
+
+
 def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
-    """A server to `run`.
+    """A server to `run`, which raises ConfigError if it cannot listen.
 
     Raises:
-        ConfigError: the token file cannot be read.
+        ConfigError: the token file cannot be read, or too few files may be open.
     """
     settings = uvicorn.Config(
         make_app(ChatDoor(engine, config)),
         host=config.host,
         port=config.port,
+        http=BoundedHttp,
         ws=BoundedWebSocket,  # reads no message before the last one was taken
         ws_max_size=config.message_bytes,
         ws_per_message_deflate=False,  # sound hardly shrinks; and nothing swells when unpacked
@@ -82,18 +93,18 @@ def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
         ws_ping_timeout=config.stall_s,
         ssl_certfile=config.ssl_certfile,
         ssl_keyfile=config.ssl_keyfile,
-        timeout_graceful_shutdown=5,
-        log_level="warning",
+        timeout_graceful_shutdown=3,
+        log_level="error",  # what clients do wrong is no line each
         server_header=False,
     )
-    return uvicorn.Server(settings)
+    return BoundedServer(settings, Connections(config))
 
 
 def serve(engine: EngineLike, config: ServerConfig) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        ConfigError: the token file cannot be read.
+        ConfigError: see `make_server`, or host and port cannot be listened on.
     """
     server = make_server(engine, config)
     if not config.is_local and config.token_file is None:
@@ -103,4 +114,5 @@ def serve(engine: EngineLike, config: ServerConfig) -> None:
     try:
         server.run()
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the engine's threads may yet hold us up
         print("closed", flush=True)
