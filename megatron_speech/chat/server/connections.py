@@ -119,6 +119,11 @@ class Connections:
         if silent := [one for one in self._all if not one.talking]:
             self._close_oldest(silent)
 
+    def end_all_after(self, seconds: float) -> None:
+        """Close them then: who does not take a farewell holds nobody up."""
+        for one in self._all:
+            one.end_after(seconds)
+
     def talking(self, network: str) -> int:
         """Conversations of an address, those that wait for a place included."""
         return sum(one.talking and one.network == network for one in self._all)

@@ -2,6 +2,8 @@
 
 from asyncio.transports import BaseTransport
 
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 
@@ -80,6 +82,13 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 self._fail(CloseCode.INVALID_DATA, "a text message is not UTF-8")
                 return
         super().send_receive_event_to_app()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """An answer may be on its way when a connection ends for one of these reasons."""
+        await self.writable.wait()
+        if self.close_sent:
+            raise ClientDisconnected
+        await super().send(message)
 
     def keepalive_timeout(self) -> None:
         """A ping was not answered; nor may be what else was sent."""

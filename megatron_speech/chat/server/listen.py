@@ -19,6 +19,7 @@ from .requests import BoundedHttp
 _LOG = logging.getLogger(__name__)
 _LEAVE_S = 4.0
 """From the signal to the end of the process, whatever the engine's threads do."""
+_FAREWELL_S = 1.0
 _RETRY_S = 1.0
 
 
@@ -27,6 +28,8 @@ class BoundedServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, connections: Connections):
         super().__init__(config)
+        self.greeting = ""
+        """Printed once it listens."""
         self._connections = connections
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -42,11 +45,14 @@ class BoundedServer(uvicorn.Server):
         for listener in listeners:
             self._begin(self._accept_all(listener))
         self.started = True
+        if self.greeting:
+            print(self.greeting, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen no more, and end what was begun."""
         for task in self._tasks:
             task.cancel()
+        self._connections.end_all_after(_FAREWELL_S)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -75,7 +75,7 @@ async def _nowhere(socket: WebSocket) -> None:
     await socket.close()
 
 
-def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
+def make_server(engine: EngineLike, config: ServerConfig) -> BoundedServer:
     """A server to `run`, which raises ConfigError if it cannot listen.
 
     Raises:
@@ -93,7 +93,7 @@ def make_server(engine: EngineLike, config: ServerConfig) -> uvicorn.Server:
         ws_ping_timeout=config.stall_s,
         ssl_certfile=config.ssl_certfile,
         ssl_keyfile=config.ssl_keyfile,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=2,
         log_level="error",  # what clients do wrong is no line each
         server_header=False,
     )
@@ -110,7 +110,7 @@ def serve(engine: EngineLike, config: ServerConfig) -> None:
     if not config.is_local and config.token_file is None:
         _LOG.warning("whoever reaches %s may talk: give --token-file", config.address)
     hash_ = "/#token=..." if config.token_file else ""
-    print(f"talk at {config.address}{hash_}   (Ctrl-C ends it)", flush=True)
+    server.greeting = f"talk at {config.address}{hash_}   (Ctrl-C ends it)"
     try:
         server.run()
     except KeyboardInterrupt:
