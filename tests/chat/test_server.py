@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from megatron_speech.chat.server.config import ServerConfig
+from megatron_speech.chat.server.serve import make_server
 from megatron_speech.errors import ConfigError
 from tests.chat.fake_engine import Client, FakeEngine, serving, tone, types, until
 
@@ -240,6 +241,7 @@ def test_a_token_is_asked_for(tmp_path):
 def test_settings_that_cannot_work_are_refused(tmp_path):
     for bad in (
         {"max_sessions": 0},
+        {"max_per_address": -1},
         {"session_s": float("inf")},
         {"hearing_s": -1.0},
         {"port": 70_000},
@@ -249,6 +251,10 @@ def test_settings_that_cannot_work_are_refused(tmp_path):
     ):
         with pytest.raises(ConfigError):
             ServerConfig(**bad)
+    (tmp_path / "no.pem").write_text("no certificate")
+    for path in (tmp_path / "none.pem", tmp_path / "no.pem"):
+        with pytest.raises(ConfigError, match="PEM"):
+            make_server(FakeEngine(), ServerConfig(ssl_certfile=path, ssl_keyfile=path))
     with pytest.raises(ConfigError, match="cannot be read"):
         ServerConfig(token_file=tmp_path / "none").read_token()
     (tmp_path / "empty").write_text("\n")

@@ -127,7 +127,7 @@ def test_speech_in_short_blocks_and_after_a_stop_of_the_network_is_no_flood():
 
 
 @pytest.mark.parametrize("name", ["too large", "no UTF-8", "a flood"])
-def test_an_answer_that_is_cut_off_leaves_nothing_in_the_log(name, caplog):
+def test_an_answer_that_is_cut_off_leaves_nothing_in_the_log(name, caplog, capsys):
     last = {
         "too large": frame(BINARY, length=1 << 20),
         "no UTF-8": frame(TEXT, b"\xff"),
@@ -143,6 +143,7 @@ def test_an_answer_that_is_cut_off_leaves_nothing_in_the_log(name, caplog):
                 pass
         until(lambda: not engine.working)
     assert not caplog.records
+    assert not capsys.readouterr().err
 
 
 def test_half_a_frame_is_not_waited_for():

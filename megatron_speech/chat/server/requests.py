@@ -33,8 +33,17 @@ class BoundedHttp(H11Protocol):
                 self.transport.write(_TOO_LARGE)
             self.transport.close()
             return
-        super().data_received(data)
+        if self.cycle is None:  # what follows a request is not read, nor is it parsed
+            super().data_received(data)
         self.app_state["connection"].answering = self.cycle is not None
+
+    def send_400_response(self, msg: str) -> None:
+        """It was no request, or what came with a good one spoils it."""
+        if self.cycle is None:
+            super().send_400_response(msg)
+        else:
+            self.cycle.disconnected = True  # or its answer would be sent as well
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client or the server hung up."""

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.responses import Response
 
+from ...errors import ConfigError
 from ..events import AudioChunk
 from .config import ServerConfig
 from .connections import Connections
@@ -66,20 +67,16 @@ def make_app(door: ChatDoor) -> FastAPI:
         return {"served": lobby.served, "waiting": lobby.waiting, "max_sessions": lobby.seats}
 
     app.websocket("/chat")(door.connect)
-    app.websocket("/{path:path}")(_nowhere)
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
-
-
-async def _nowhere(socket: WebSocket) -> None:
-    await socket.close()
 
 
 def make_server(engine: EngineLike, config: ServerConfig) -> BoundedServer:
     """A server to `run`, which raises ConfigError if it cannot listen.
 
     Raises:
-        ConfigError: the token file cannot be read, or too few files may be open.
+        ConfigError: the token file or the certificate cannot be read, or too few files may be
+            open.
     """
     settings = uvicorn.Config(
         make_app(ChatDoor(engine, config)),
@@ -97,6 +94,13 @@ def make_server(engine: EngineLike, config: ServerConfig) -> BoundedServer:
         log_level="error",  # what clients do wrong is no line each
         server_header=False,
     )
+    try:
+        settings.load()
+    except OSError as error:  # of TLS too
+        raise ConfigError(
+            f"--ssl-certfile {config.ssl_certfile} and --ssl-keyfile {config.ssl_keyfile} cannot "
+            f"be used: {error}; expected a certificate and its key in PEM format"
+        ) from None
     return BoundedServer(settings, Connections(config))
 
 
