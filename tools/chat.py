@@ -5,7 +5,8 @@
 
 Without --ask it reads questions from the terminal, one a line: the path of a recording, or a text.
 All of them are turns of one conversation. Answers are written as turn_000.wav, turn_001.wav, ...
-Ctrl-C stops an answer; Ctrl-C at the prompt, or an empty line, ends the conversation.
+Ctrl-C stops an answer, twice the program; at the prompt it ends the conversation, as an empty
+line does.
 """
 
 from collections.abc import Sequence

@@ -26,7 +26,7 @@ class TerminalChat:
         self.answers: list[Done] = []
 
     def ask(self, question: str) -> Done:
-        """Ask by a recording's path or a text; Ctrl-C interrupts the answer.
+        """Ask by a recording's path or a text; a first Ctrl-C interrupts the answer.
 
         Raises:
             AudioError, DataError: the recording cannot be used, or the question is too long.
@@ -96,11 +96,18 @@ def typed_questions() -> Iterator[str]:
 
 @contextmanager
 def _ctrl_c_interrupts(session: ChatSession) -> Iterator[None]:
-    """Ctrl-C stops the answer and not the program; only the main thread hears of it."""
+    """The first Ctrl-C stops the answer and not the program, the second does what it does anywhere:
+    the model may not return. Only the main thread hears of it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: session.interrupt())
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        session.interrupt()
+
+    signal.signal(signal.SIGINT, first)
     try:
         yield
     finally:

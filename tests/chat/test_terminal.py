@@ -66,3 +66,20 @@ def test_ctrl_c_ends_an_answer_and_at_the_prompt_the_conversation(
     assert session.history[-1].text == "abcdef"
     assert "[interrupted; " in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_what_the_first_could_not(model, tmp_path):
+    session = scripted(make_engine(model, mode="text"), "t" * 50 + "s")
+    before, pressed = signal.getsignal(signal.SIGINT), []
+
+    def never_returns(allowed):
+        for _ in range(2):
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still here")
+
+    session._tokens.choose = never_returns
+    with pytest.raises(KeyboardInterrupt):
+        TerminalChat(session, tmp_path).ask("hello")
+    assert len(pressed) == 2
+    assert signal.getsignal(signal.SIGINT) is before
