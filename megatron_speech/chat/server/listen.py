@@ -1,6 +1,7 @@
 """uvicorn's server, which counts a connection before its first byte and ends when it is told to."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ _LEAVE_S = 4.0
 """From the signal to the end of the process, whatever the engine's threads do."""
 _FAREWELL_S = 1.0
 _RETRY_S = 1.0
+_NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+"""Of localhost, where IPv6 is turned off."""
 
 
 class BoundedServer(uvicorn.Server):
@@ -67,15 +70,19 @@ class BoundedServer(uvicorn.Server):
     async def _bind(self) -> list[socket.socket]:
         host, port = self.config.host, self.config.port
         listeners: list[socket.socket] = []
+        failed: OSError | None = None
         try:
             loop = asyncio.get_running_loop()
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             for family, address in dict.fromkeys((family, at) for family, *_, at in found):
-                listener = socket.create_server(
-                    address[:2], family=family, backlog=self.config.backlog
-                )
-                listener.setblocking(False)
-                listeners.append(listener)
+                try:
+                    listeners.append(self._listener(family, address))
+                except OSError as error:
+                    if error.errno not in _NO_SUCH_FAMILY:
+                        raise
+                    failed = error
+            if not listeners and failed is not None:
+                raise failed
         except OSError as error:
             for listener in listeners:
                 listener.close()
@@ -84,6 +91,11 @@ class BoundedServer(uvicorn.Server):
                 "running there? Choose another --port"
             ) from None
         return listeners
+
+    def _listener(self, family: int, address: tuple) -> socket.socket:
+        found = socket.create_server(address, family=family, backlog=self.config.backlog)
+        found.setblocking(False)
+        return found
 
     async def _accept_all(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
