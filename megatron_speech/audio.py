@@ -4,22 +4,20 @@ Shapes: a waveform is (samples,) or (batch, samples) at 16 kHz, a spectrogram is
 (batch, n_mels, frames) with frames = samples // 160, that is 100 per second.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from os import PathLike
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from .audio_files import AudioFile, check_rate, open_audio
 from .errors import AudioError, ConfigError
 
 SAMPLE_RATE_HZ = 16_000
@@ -39,10 +37,6 @@ CLIP_RANGE_LOG10 = 8.0
 
 _BLOCK_FRAMES = 1 << 18
 
-# What libsndfile notes about a WAV or AIFF file that holds less than its header promises. Sizes
-# near 2 GiB and above are what a program writes that streams and does not know the length.
-_CUT_SHORT = re.compile(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_UNKNOWN_SIZE = 0x7FFF_0000
 _ROUNDING_S = 0.025  # lists of excerpts round their times
 
 DynamicRange = Literal["clip_maximum", "fixed"]
@@ -118,55 +112,41 @@ def stream_audio(
     Raises:
         AudioError: as `read_audio`, possibly after some blocks.
     """
-    if isinstance(source, str | PathLike) and not Path(source).is_file():
-        raise AudioError(f"{name} does not exist", reason="missing")
     size, peak = 0, 0.0
-    try:
-        with soundfile.SoundFile(source) as file:
-            for block in _mono_blocks(file, name, excerpt):
-                if block.size:
-                    highest = float(np.abs(block).max())
-                    if not highest <= LOUDEST:
-                        check_waveform(block, name)
-                    size, peak = size + block.size, max(peak, highest)
-                    yield block
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: headerless .raw
-        raise AudioError(
-            f"{name} cannot be read, it may be cut short: {error}", reason="unreadable"
-        ) from None
+    with open_audio(source, name) as file:
+        for block in _mono_blocks(file, name, excerpt):
+            if block.size:
+                highest = float(np.abs(block).max())
+                if not highest <= LOUDEST:
+                    check_waveform(block, name)
+                size, peak = size + block.size, max(peak, highest)
+                yield block
     check_waveform(np.full(min(size, 1), peak), name)
 
 
-def _mono_blocks(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
+def _mono_blocks(file: AudioFile, name: str, excerpt: Excerpt) -> Iterator[np.ndarray]:
     """Blocks of mono audio at `excerpt.rate_hz`: hours of many channels fit.
 
     Raises:
-        AudioError: the excerpt lies outside, or there is less audio than the header promises.
+        AudioError: the excerpt lies outside, or there is less audio than is announced.
     """
-    wanted = _select(file, name, excerpt)
+    left = _select(file, name, excerpt)
     resampler = None
-    if file.samplerate != excerpt.rate_hz:
-        resampler = soxr.ResampleStream(file.samplerate, excerpt.rate_hz, 1, dtype="float32")
+    if file.rate_hz != excerpt.rate_hz:
+        resampler = soxr.ResampleStream(file.rate_hz, excerpt.rate_hz, 1, dtype="float32")
     most = max(_BLOCK_FRAMES // file.channels, 1)
-    frames, last = 0, False
+    last = False
     while not last:
-        count = most if excerpt.duration_s is None else min(most, wanted - frames)
-        block = file.read(count, dtype="float32", always_2d=True)
-        frames += len(block)
-        last = len(block) < count or (excerpt.duration_s is not None and frames == wanted)
+        block = file.read(min(most, left))
+        left -= len(block)
+        last = left == 0
         if excerpt.channels is not None:
             block = block[:, excerpt.channels]
         mono = block.mean(axis=1) if block.shape[1] > 1 else block[:, 0]
         yield mono if resampler is None else resampler.resample_chunk(mono, last=last)
-    promised = _CUT_SHORT.search(file.extra_info)
-    if frames != wanted or (promised and _is_cut_short(*map(int, promised.groups()))):
-        raise AudioError(
-            f"{name} is cut short: it ends after {frames} samples, and its header promises more",
-            reason="unreadable",
-        )
 
 
-def _select(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> int:
+def _select(file: AudioFile, name: str, excerpt: Excerpt) -> int:
     """Go to the start of an excerpt and return its length in the file's own frames."""
     if excerpt.channels is not None and not (
         excerpt.channels and 0 <= min(excerpt.channels) <= max(excerpt.channels) < file.channels
@@ -174,13 +154,14 @@ def _select(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> int:
         raise AudioError(
             f"{name} has {file.channels} channels, not {excerpt.channels}", reason="no_channel"
         )
-    rate = file.samplerate
+    rate = file.rate_hz
     start = round(excerpt.start_s * rate)
     wanted = file.frames - start
     if excerpt.duration_s is not None:
         wanted = round(excerpt.duration_s * rate)
     beyond = start + wanted - file.frames
-    if min(start, wanted) < 0 or start >= max(file.frames, 1) or beyond > _ROUNDING_S * rate:
+    most_beyond = (_ROUNDING_S + file.rounding_s) * rate
+    if min(start, wanted) < 0 or start >= max(file.frames, 1) or beyond > most_beyond:
         raise AudioError(
             f"{name} lasts {file.frames / rate:.3f} s; the part from {excerpt.start_s:.3f} s of "
             f"{excerpt.duration_s} s lies outside",
@@ -191,14 +172,16 @@ def _select(file: soundfile.SoundFile, name: str, excerpt: Excerpt) -> int:
     return wanted - max(beyond, 0)
 
 
-def _is_cut_short(promised_bytes: int, found_bytes: int) -> bool:
-    return found_bytes < promised_bytes < _UNKNOWN_SIZE
-
-
 def resample(
     waveform: np.ndarray, rate_hz: float, to_rate_hz: float = SAMPLE_RATE_HZ
 ) -> np.ndarray:
-    """Change the sample rate of a float32 waveform (samples,) by soxr at high quality."""
+    """Change the sample rate of a float32 waveform (samples,) by soxr at high quality.
+
+    Raises:
+        AudioError: a rate that sound does not have (`sample_rate`).
+    """
+    for rate in (rate_hz, to_rate_hz):
+        check_rate(rate, "a waveform")
     if rate_hz == to_rate_hz:
         return np.ascontiguousarray(waveform, dtype=np.float32)
     return soxr.resample(waveform.astype(np.float32, copy=False), rate_hz, to_rate_hz)

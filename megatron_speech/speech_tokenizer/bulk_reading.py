@@ -5,12 +5,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from ..audio import Excerpt, stream_audio
+from ..audio_files import audio_errors
+from ..containers import Pieces
 from ..data.recording import Recording
 from ..errors import AudioError
 from .features import cut_windows
@@ -34,9 +35,7 @@ def read_windows(recording: Recording, window_samples: int) -> Iterator[np.ndarr
         yield from cut_windows(stream_audio(recording.path, name, excerpt), window_samples)
         return
     name = f"recording {recording.id}"
-    if not Path(recording.path).is_file():
-        raise AudioError(f"{name}: {recording.path} does not exist", reason="missing")
-    with open(recording.path, "rb") as tar:
+    with audio_errors(name), open(recording.path, "rb") as tar:
         source = _part_of(tar, *recording.tar_place)
         yield from cut_windows(stream_audio(source, name, excerpt), window_samples)
 
@@ -44,34 +43,9 @@ def read_windows(recording: Recording, window_samples: int) -> Iterator[np.ndarr
 def _part_of(file: BinaryIO, offset: int, size: int) -> BinaryIO:
     """A stretch of a file as a file: in memory, or if it is large by reading as it goes."""
     if size > _MOST_BYTES_AT_ONCE:
-        return io.BufferedReader(_Part(file, offset, size), _BUFFER_BYTES)
+        return io.BufferedReader(Pieces(file, [range(offset, offset + size)]), _BUFFER_BYTES)
     file.seek(offset)
     return io.BytesIO(file.read(size))
-
-
-class _Part(io.RawIOBase):
-    """Bytes offset .. offset + size of a file."""
-
-    def __init__(self, file: BinaryIO, offset: int, size: int):
-        self._file, self._offset, self._size, self._at = file, offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(start + offset, 0)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(min(len(buffer), max(self._size - self._at, 0)))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 class _Slot[Item]:

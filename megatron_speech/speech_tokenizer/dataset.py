@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import torch
 import torch.distributed as dist
 
 from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
+from ..audio_files import duration_s
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
@@ -221,7 +221,7 @@ class AsrDataset:
         return None
 
     def _with_durations(self, rows: list[ManifestRow]) -> list[ManifestRow | Rejected]:
-        """Batches of like length need durations: what a manifest does not say, file headers do.
+        """Batches of like length need durations: what a manifest does not say, the files do.
 
         Each rank reads its share of the headers.
         """
@@ -243,11 +243,9 @@ class AsrDataset:
 
     def _duration(self, row: ManifestRow) -> float | Rejected:
         try:
-            return soundfile.info(row.path).duration
-        except (soundfile.SoundFileError, OSError, TypeError) as error:
-            found = self._load(row)  # says what is wrong as reading says it
-            broken = isinstance(found, Rejected)
-            return found if broken else Rejected(row.id, "unreadable", f"no length: {error}")
+            return duration_s(row.path)
+        except AudioError as error:
+            return Rejected(row.id, error.reason, str(error))
 
     def _fill_cache(self, rows: list[ManifestRow], wanted: list[int], name: str) -> list[int]:
         kept: list[int] = []

@@ -50,11 +50,11 @@ def test_unusable_transcripts_are_set_aside(tiny_config, text_folder, words_only
 
 
 def read_as_rank(rank: int, folder: Path, text_folder: Path, config: SpeechTokenizerConfig) -> None:
-    """Note which headers this one of two ranks reads, and what it takes the recordings for."""
+    """Note which files this one of two ranks looks at, and what it takes the recordings for."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     opened: list[str] = []
-    info = soundfile.info
-    dataset.soundfile.info = lambda path: opened.append(path.name) or info(path)
+    duration_s = dataset.duration_s
+    dataset.duration_s = lambda path: opened.append(path.name) or duration_s(path)
     rows = [row(f"{n}", "the cat", path=folder / f"{n}.wav", duration_s=0.0) for n in range(7)]
     rows.insert(2, row("told", "the cat"))
     found = AsrDataset([rows], AsrText(text_folder), config, SpeechDataConfig())
@@ -63,7 +63,7 @@ def read_as_rank(rank: int, folder: Path, text_folder: Path, config: SpeechToken
     dist.destroy_process_group()
 
 
-def test_ranks_share_the_reading_of_headers(tiny_config, text_folder, tmp_path):
+def test_ranks_share_the_reading_of_lengths(tiny_config, text_folder, tmp_path):
     for n in range(6):
         soundfile.write(tmp_path / f"{n}.wav", np.zeros(1600 * (n + 1)), 16_000)
     (tmp_path / "6.wav").write_bytes(b"no audio")
