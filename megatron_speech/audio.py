@@ -37,6 +37,7 @@ CLIP_RANGE_LOG10 = 8.0
 
 _BLOCK_FRAMES = 1 << 18
 
+_LONGEST_S = 1e9
 _ROUNDING_S = 0.025  # lists of excerpts round their times
 
 DynamicRange = Literal["clip_maximum", "fixed"]
@@ -155,10 +156,10 @@ def _select(file: AudioFile, name: str, excerpt: Excerpt) -> int:
             f"{name} has {file.channels} channels, not {excerpt.channels}", reason="no_channel"
         )
     rate = file.rate_hz
-    start = round(excerpt.start_s * rate)
+    start = round(min(excerpt.start_s, _LONGEST_S) * rate)
     wanted = file.frames - start
     if excerpt.duration_s is not None:
-        wanted = round(excerpt.duration_s * rate)
+        wanted = round(min(excerpt.duration_s, _LONGEST_S) * rate)
     beyond = start + wanted - file.frames
     most_beyond = (_ROUNDING_S + file.rounding_s) * rate
     if min(start, wanted) < 0 or start >= max(file.frames, 1) or beyond > most_beyond:

@@ -5,12 +5,12 @@ or transformed first are set aside: export them with lhotse's `save_audios` and 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..json_lines import is_unicode
 from ..rejected import Rejected
-from .list_files import Row, read_jsonl_rows
+from .list_files import Row, as_text, made_of_rows, read_jsonl_rows
 from .manifest import seconds
 from .recording import Recording
 
@@ -34,20 +34,13 @@ def read_cuts(path: Path, folder: Path) -> Iterator[Recording | Rejected]:
     Raises:
         DataError: the file cannot be read.
     """
-    for row in read_jsonl_rows(path, None):
-        if isinstance(row, Rejected):
-            yield row
-            continue
-        try:
-            yield _recording(row, folder)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            name = str(row.values.get("id", f"row {row.number}"))
-            yield Rejected(name, "invalid_cut", f"{type(error).__name__}: {error}"[:200])
+    make = partial(_recording, folder=folder)
+    return made_of_rows(read_jsonl_rows(path, None), make, "invalid_cut")
 
 
 def _recording(row: Row, folder: Path) -> Recording | Rejected:
     cut = row.values
-    name = str(cut["id"])
+    name = as_text(cut["id"])
     kind = cut.get("type", "MonoCut")
     if kind not in _PLAIN:
         return Rejected(name, "unsupported_cut", f"{kind}; expected {' or '.join(_PLAIN)}")
@@ -67,11 +60,9 @@ def _recording(row: Row, folder: Path) -> Recording | Rejected:
     place = [source["channels"].index(channel) for channel in wanted]
     whole = place == list(range(len(source["channels"])))
     known = _supervised(cut.get("supervisions") or [])
-    if not is_unicode(name, source["source"], *known.values()):
-        return Rejected(f"row {row.number}", "invalid_utf8", "half a surrogate pair")
     return Recording(
         id=name,
-        path=str(folder / source["source"]),
+        path=str(folder / as_text(source["source"])),
         duration_s=length_s,
         start_s=start_s,
         length_s=length_s,
@@ -92,9 +83,9 @@ def _source_of(sources: list[dict[str, Any]], channels: list[int]) -> dict[str, 
 def _supervised(supervisions: list[dict[str, Any]]) -> dict[str, Any]:
     ordered = sorted(supervisions, key=lambda each: each.get("start", 0.0))
     known: dict[str, Any] = {
-        "text": " ".join(str(each["text"]).strip() for each in ordered if each.get("text"))
+        "text": " ".join(as_text(each["text"]).strip() for each in ordered if each.get("text"))
     }
     for name in ("speaker", "language"):
-        values = {str(each.get(name) or "") for each in ordered}
+        values = {as_text(each.get(name)) for each in ordered}
         known[name] = values.pop() if len(values) == 1 else ""
     return known

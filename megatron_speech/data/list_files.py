@@ -1,9 +1,12 @@
-"""Rows of Parquet, TSV and JSON lines, one by one: a bad row does not cost the others."""
+"""Rows of Parquet, TSV and JSON lines, one by one: a bad row does not cost the others.
 
-import csv
+What a row of any list may raise is caught in `made_of_rows`, and nowhere else.
+"""
+
+import codecs
 import gzip
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
-from ..json_lines import parse_object
+from ..json_lines import is_unicode, parse_object
 from ..parquet import open_parquet, read_batches
 from ..rejected import Rejected
 
 _ROWS_AT_A_TIME = 1 << 17
+_BAD_ROW = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,41 @@ class Row:
 
     number: int
     values: dict[str, Any]
+
+
+def made_of_rows[Made](
+    rows: Iterable[Row | Rejected], make: Callable[[Row], Made | Rejected], reason: str
+) -> Iterator[Made | Rejected]:
+    """What `make` makes of each row; one that it cannot use is set aside for `reason`."""
+    for row in rows:
+        if isinstance(row, Rejected):
+            yield row
+            continue
+        try:
+            yield make(row)
+        except _BAD_ROW as error:
+            name = row.values.get("id")
+            name = name if name and isinstance(name, str) else f"row {row.number}"
+            kind = "invalid_utf8" if isinstance(error, UnicodeError) else reason
+            yield Rejected(name, kind, f"{type(error).__name__}: {error}"[:200])
+
+
+def as_text(value: Any) -> str:
+    """A text, name or number of a row as text, "" for None.
+
+    Raises:
+        ValueError: neither, or half a surrogate pair, or bytes that are no UTF-8.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8")
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"expected text, got {type(value).__name__}: {value!r}"[:200])
+    text = str(value)
+    if not is_unicode(text):
+        raise UnicodeError(f"half a surrogate pair in {text!r}"[:200])
+    return text
 
 
 def read_parquet_rows(
@@ -69,6 +108,12 @@ def read_parquet_columns(
         yield pa.Table.from_batches([batch]).select(wanted)
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds strings, in whichever of Arrow's ways."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(kind) for test in tests)
+
+
 class _Broken:
     """Stands for a string that is no UTF-8."""
 
@@ -76,7 +121,7 @@ class _Broken:
 def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+    if not is_text(column.type):
         return column.to_pylist()
     raw = column.cast(pa.large_binary()).to_pylist()
     return [None if value is None else _decoded(value) for value in raw]
@@ -95,7 +140,7 @@ def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]
     Raises:
         DataError: the file cannot be read, its header is not UTF-8 or lacks a column.
     """
-    lines = _read_bytes(path).split(b"\n")
+    lines = _read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
     try:
         header = _fields(lines[0].decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -122,7 +167,7 @@ def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]
 
 
 def _fields(line: str) -> list[str]:
-    return next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])
+    return line.removesuffix("\r").split("\t") if line else []
 
 
 def read_jsonl_rows(path: Path, text_column: str | None) -> Iterator[Row | Rejected]:
@@ -168,10 +213,10 @@ def _require_columns(path: Path, names: Sequence[str], needed: Iterable[str]) ->
 def _read_bytes(path: Path) -> bytes:
     """The whole file, decompressed by its suffix."""
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             with gzip.open(path) as stream:
                 return stream.read()
-        if path.suffix == ".zst":
+        if path.suffix.lower() == ".zst":
             with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
                 return stream.read()
         return path.read_bytes()

@@ -11,6 +11,7 @@ or a column that is not there is an error, and so is a list without one usable r
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,14 @@ from ..errors import DataError
 from ..json_lines import is_unicode
 from ..parquet import write_parquet
 from ..rejected import Rejected, count_reasons, describe_counts
-from .list_files import Row, read_jsonl_rows, read_parquet_rows, read_tsv_rows
+from .list_files import (
+    Row,
+    as_text,
+    made_of_rows,
+    read_jsonl_rows,
+    read_parquet_rows,
+    read_tsv_rows,
+)
 
 MANIFEST_COLUMNS = ("id", "path", "text", "speaker", "language")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -61,18 +69,23 @@ def manifest_rows(path: Path) -> Iterator[ManifestRow | Rejected]:
     Raises:
         DataError: the manifest is missing, unreadable, or lacks a column.
     """
-    if path.suffix == ".tsv":
+    if path.suffix.lower() == ".tsv":
         rows = read_tsv_rows(path, MANIFEST_COLUMNS)
-    elif path.name.endswith(JSONL_SUFFIXES):
+    elif path.name.lower().endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, "path")
     else:
         rows = read_parquet_rows(path, MANIFEST_COLUMNS, ("duration_s",))
-    for row in rows:
-        yield row if isinstance(row, Rejected) else manifest_row(path.parent, row)
+    return manifest_rows_of(path.parent, rows)
 
 
-def manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
-    """A row of a manifest in `folder`, or why it cannot be used."""
+def manifest_rows_of(
+    folder: Path, rows: Iterable[Row | Rejected]
+) -> Iterator[ManifestRow | Rejected]:
+    """Rows of a manifest in `folder`, or why they cannot be used."""
+    return made_of_rows(rows, partial(_manifest_row, folder), "invalid_row")
+
+
+def _manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
     values = row.values
     name = f"row {row.number}" if values.get("id") in (None, "") else str(values["id"])
     missing = next((key for key in ("id", "path") if values.get(key) in (None, "")), None)
@@ -81,11 +94,9 @@ def manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
     duration_s = seconds(values.get("duration_s") or 0.0)
     if duration_s is None:
         return Rejected(name, "bad_duration", f"{values['duration_s']!r}, expected seconds")
-    texts = {key: str(values.get(key) or "") for key in ("text", "speaker", "language")}
-    if not is_unicode(name, str(values["path"]), *texts.values()):
-        return Rejected(f"row {row.number}", "invalid_utf8", "half a surrogate pair")
-    path = folder / str(values["path"])
-    return ManifestRow(id=name, path=path, duration_s=duration_s, **texts)
+    name, audio, *texts = (as_text(values.get(key)) for key in MANIFEST_COLUMNS)
+    known = dict(zip(("text", "speaker", "language"), texts, strict=True))
+    return ManifestRow(id=name, path=folder / audio, duration_s=duration_s, **known)
 
 
 def seconds(value: Any) -> float | None:
@@ -137,15 +148,15 @@ def read_texts(
         DataError: the file is missing, unreadable, lacks `text_column`, or has no usable row.
     """
     path = Path(path)
-    if path.name.endswith(JSONL_SUFFIXES):
+    if path.name.lower().endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, text_column)
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         rows = read_parquet_rows(path, (text_column,), ("id",))
     else:
         suffixes = ", ".join((".parquet", *JSONL_SUFFIXES))
         raise DataError(f"text list {path}: expected a name ending in {suffixes}")
     stem = path.name.split(".")[0]
-    found = (row if isinstance(row, Rejected) else _text(stem, row, text_column) for row in rows)
+    found = made_of_rows(rows, lambda row: _text(stem, row, text_column), "invalid_row")
     return [(item.id, item.text) for item in _usable(path, "text list", found, rejected)]
 
 

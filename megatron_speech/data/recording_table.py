@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..rejected import Rejected
-from .list_files import read_parquet_columns, rows_of
-from .manifest import MANIFEST_COLUMNS, ManifestRow, manifest_row
+from .list_files import is_text, read_parquet_columns, rows_of
+from .manifest import MANIFEST_COLUMNS, ManifestRow, manifest_rows_of
 from .recording import Recording
 
 _TYPES = {
@@ -150,7 +150,7 @@ def manifest_table(path: Path, root: Path | None, rejected: list[Rejected]) -> p
             rows = (row for n in bad for row in rows_of(table.slice(n, 1), first + n))
         else:
             rows = rows_of(table, first)
-        found = (row if isinstance(row, Rejected) else manifest_row(folder, row) for row in rows)
+        found = manifest_rows_of(folder, rows)
         parts.append(table_of((recording_of(row, folder, root) for row in found), rejected))
         first += table.num_rows
     return pa.concat_tables(parts)
@@ -181,7 +181,7 @@ def _is_roundabout(paths: pa.ChunkedArray) -> bool:
 
 
 def _usable(columns: Mapping[str, pa.ChunkedArray]) -> pa.ChunkedArray:
-    """Which rows `manifest_row` does not reject."""
+    """Which rows `manifest_rows_of` does not reject."""
     given = [pc.not_equal(columns[name], "") for name in ("id", "path")]
     seconds = columns.get("duration_s")
     if seconds is not None:
@@ -212,7 +212,7 @@ def _as_usual(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return pc.fill_null(column.cast(pa.float64(), safe=False), 0.0)
     if name == "id" and pa.types.is_integer(kind):
         column = column.cast(pa.string())
-    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)):
+    elif not (is_text(kind) or pa.types.is_null(kind)):
         return None
     try:
         column.validate(full=True)

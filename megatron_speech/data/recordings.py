@@ -20,6 +20,7 @@ from .manifest import JSONL_SUFFIXES, manifest_rows, nothing_usable
 from .recording import AUDIO_SUFFIXES, Recording
 from .recording_table import RecordingTable, joined, manifest_table, recording_of, table_of
 from .tars import TarFile
+from .texts import read_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +50,15 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
     tars: list[TarFile] = []
     prints: list[str] = []
     for path in inputs:
-        if path.is_dir():
+        if os.path.isdir(path):
             found, more = _scan(path)
             tables.append(table_of(found, rejected))
             tars += more
             prints += [_fingerprint(item) for item in found]
-            prints += [f"{tar.name} {os.path.getsize(tar.path)}" for tar in more]
-        elif path.name.endswith(".tar"):
-            tars.append(TarFile(path=_existing(path), name=path.stem))
-            prints.append(f"{path.stem} {os.path.getsize(path)}")
+            prints += [f"{tar.name} {_size(tar.path)}" for tar in more]
+        elif path.name.lower().endswith(".tar"):
+            tars.append(TarFile(path=_existing(path), name=_written(path.stem)))
+            prints.append(f"{_written(path.stem)} {_size(path)}")
         else:
             tables.append(_read_list(_existing(path), audio_root, rejected))
             prints.append(fingerprint_of_files(path))
@@ -72,26 +73,39 @@ def find_recordings(inputs: Sequence[Path], audio_root: Path | None = None) -> R
 
 
 def _fingerprint(item: Recording | Rejected) -> str:
-    size = os.path.getsize(item.path) if isinstance(item, Recording) else item.reason
-    return f"{item.id} {size}"
+    return f"{item.id} {_size(item.path) if isinstance(item, Recording) else item.reason}"
+
+
+def _size(path: str | Path) -> int:
+    """Bytes of a file; -1 for what its reader will find missing."""
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return -1
+
+
+def _written(name: str) -> str:
+    """A name in UTF-8, with what is none in it spelled out."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _existing(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path} does not exist")
     return path
 
 
 def _read_list(path: Path, audio_root: Path | None, rejected: list[Rejected]) -> pa.Table:
-    if path.name.endswith(JSONL_SUFFIXES) and is_list_of_cuts(path):
+    name = path.name.lower()
+    if name.endswith(JSONL_SUFFIXES) and is_list_of_cuts(path):
         return table_of(read_cuts(path, audio_root or path.parent), rejected)
-    if not path.name.endswith((".parquet", ".tsv", *JSONL_SUFFIXES)):
+    if not name.endswith((".parquet", ".tsv", *JSONL_SUFFIXES)):
         raise DataError(
             f"{path} is no list of recordings; expected a manifest (.parquet, .tsv, .jsonl), "
             "lhotse cuts (.jsonl.gz), WebDataset tars (.tar, not compressed), or a folder"
         )
     bad: list[Rejected] = []
-    if path.suffix == ".parquet":
+    if name.endswith(".parquet"):
         table = manifest_table(path, audio_root, bad)
     else:
         rows = (recording_of(row, path.parent, audio_root) for row in manifest_rows(path))
@@ -107,37 +121,60 @@ def _scan(folder: Path) -> tuple[list[Recording | Rejected], list[TarFile]]:
 
     An audio file's id is its path in the folder without suffix; a .txt beside it holds its text.
     """
-    files = sorted(_files_below(folder))
-    names = set(files)
-    recordings: list[Recording | Rejected] = []
+    items: list[Recording | Rejected] = []
+    files = sorted(_files_below(folder, items))
+    named = [(name, *os.path.splitext(name)) for name in files]
+    texts: dict[str, list[str]] = {}
+    for name, stem, suffix in named:
+        if suffix.lower() == ".txt":
+            texts.setdefault(stem, []).append(name)
+    audio = {stem for _, stem, suffix in named if suffix.lower() in AUDIO_SUFFIXES}
     tars: list[TarFile] = []
-    for name in files:
-        stem, suffix = os.path.splitext(name)
-        if suffix == ".tar":
-            tars.append(TarFile(path=folder / name, name=stem))
+    for name, stem, suffix in named:
+        if not is_unicode(name):
+            if suffix.lower() in (*AUDIO_SUFFIXES, ".tar"):
+                items.append(Rejected(stem, "invalid_utf8", "its file name is no UTF-8"))
+        elif suffix.lower() == ".tar":
+            if os.path.isfile(folder / name):
+                tars.append(TarFile(path=folder / name, name=stem))
+            else:
+                items.append(Rejected(name, "unreadable_tar", "it is no file"))
         elif suffix.lower() in AUDIO_SUFFIXES:
-            text = folder / f"{stem}.txt" if f"{stem}.txt" in names else None
-            recordings.append(_from_file(stem, folder / name, text))
-    if not recordings and not tars:
+            items.append(_from_file(stem, folder / name, [folder / t for t in texts.get(stem, ())]))
+        elif suffix.lower() == ".txt" and stem not in audio:
+            items.append(Rejected(name, "no_audio", "no recording is called like this text"))
+    if not tars and not any(isinstance(item, Recording) for item in items) and not audio:
         raise DataError(
             f"{folder} holds neither .tar files nor audio ({', '.join(sorted(AUDIO_SUFFIXES))})"
         )
-    return recordings, tars
+    return items, tars
 
 
-def _from_file(name: str, path: Path, text: Path | None) -> Recording | Rejected:
-    if not is_unicode(name):
-        return Rejected(ascii(name), "invalid_utf8", "its file name is no UTF-8")
+def _from_file(name: str, path: Path, texts: Sequence[Path]) -> Recording | Rejected:
     try:
-        said = "" if text is None else text.read_text("utf-8").strip()
-    except UnicodeDecodeError as error:
-        return Rejected(name, "bad_text", f"{text}: {error}")
+        if len(texts) > 1:
+            raise ValueError(f"two texts: {', '.join(text.name for text in texts)}")
+        said = read_text(texts[0]) if texts else ""
+    except (OSError, ValueError) as error:
+        return Rejected(name, "bad_text", f"{texts[0]}: {error}")
     return Recording(id=name, path=str(path), text=said)
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def _files_below(folder: Path, rejected: list[Recording | Rejected]) -> Iterator[str]:
+    """Names of files, hidden ones left out; folders that are not looked into go to `rejected`."""
+
+    def refuse(error: OSError) -> None:
+        place = os.path.relpath(error.filename, folder)
+        rejected.append(Rejected(place, "unreadable_folder", str(error)))
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            if os.path.islink(os.path.join(place, name)):
+                link = os.path.relpath(os.path.join(place, name), folder)
+                rejected.append(
+                    Rejected(link, "linked_folder", "links to folders are not followed; name it")
+                )
         for name in names:
             if not name.startswith("."):
                 yield os.path.relpath(os.path.join(place, name), folder)

@@ -138,6 +138,140 @@ def test_damaged_tars_cost_what_is_damaged(tmp_path):
     assert [(r.id, r.reason) for r in rejected] == [("b", "unreadable_tar")]
 
 
+def of_tar(path: Path, members: list[tuple[str, bytes]]) -> tuple[dict[str, str], dict[str, str]]:
+    """Texts of the recordings in a new tar, and reasons of what was set aside, by key."""
+    found, rejected = TarFile(write_tar(path, members), "t").read()
+    texts = {item.id.removeprefix("t:"): item.text for item in found}
+    return texts, {item.id.removeprefix("t:"): item.reason for item in rejected}
+
+
+def test_texts_in_tars_are_found_or_missed_aloud(tmp_path):
+    """Keys with dots, names in capitals, byte-order marks; what belongs to nobody is counted."""
+    members = [
+        ("s1_0.25_1.5.wav", b"x"),
+        ("s1_0.25_1.5.txt", b"dots"),
+        ("s2.0.wav", b"x"),
+        ("s2.0.txt", b"first"),
+        ("s2.5.wav", b"x"),
+        ("s2.5.json", b'\xef\xbb\xbf{"text": "second"}'),
+        ("s3.WAV", b"x"),
+        ("s3.TXT", "\ufeffin capitals\r\n".encode()),
+        ("s4.seg.flac", b"x"),
+        ("s4.txt", b"of the key"),
+        ("s5.wav", b"x"),
+        ("s5.de.txt", b"whose?"),
+        ("s6.wav", b"x"),
+        ("s6.txt", b"one"),
+        ("s6.TXT", b"other"),
+        ("s7.left.wav", b"x"),
+        ("s7.right.wav", b"x"),
+        ("s7.txt", b"of both"),
+        ("s8.wav", b"x"),
+        ("s8.json", b'{"text": ["a", "list"]}'),
+        ("s9.wav", b"x"),
+        ("s9.json", b'{"text": "a", "snr": ' + b"9" * 5000 + b"}"),
+        ("s10.wav", b"x"),
+        ("s10.txt", "\ufeffutf-16".encode("utf-16")),
+        ("s1_0.75.wav", b"x"),
+    ]
+    texts, rejected = of_tar(tmp_path / "t.tar", members)
+    assert texts == {
+        "s1_0.25_1.5": "dots",
+        "s2.0": "first",
+        "s2.5": "second",
+        "s3": "in capitals",
+        "s4.seg": "of the key",
+        "s1_0.75": "",
+    }
+    assert rejected == dict.fromkeys(("s5", "s6", "s8", "s9", "s10"), "bad_text") | {
+        "s7": "several_recordings"
+    }
+
+
+def test_odd_members_of_tars_cost_no_other(tmp_path):
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(name: str, size: int = 1, **changes) -> None:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            for key, value in changes.items():
+                setattr(member, key, value)
+            tar.addfile(member, io.BytesIO(b"x" * size))
+
+        add("a.wav")
+        add("folder.wav", 0, type=tarfile.DIRTYPE)
+        add("b.wav", 0, type=tarfile.SYMTYPE, linkname="a.wav")
+        add("c.wav")
+        add("c.txt", 0, type=tarfile.LNKTYPE, linkname="gone.txt")
+        add("d\udcff.wav")
+        add("e.wav", pax_headers={"mtime": "soon", "GNU.sparse.major": "x"})
+        add("f" * 300 + ".wav")
+    found, rejected = TarFile(path, "t").read()
+    assert [item.id for item in found] == ["t:a", "t:e", "t:" + "f" * 300]
+    assert [(item.id, item.reason) for item in rejected] == [
+        ("t:b", "not_a_file"),
+        ("t:c", "bad_text"),
+        ("t:d\\udcff", "invalid_utf8"),
+    ]
+
+
+@pytest.mark.parametrize("field", [(124, b"\xff" * 11 + b"\x00"), (124, b"\x80" + b"\x7f" * 11)])
+def test_sizes_of_members_that_cannot_be_end_the_tar_and_not_the_job(tmp_path, field):
+    """Below zero (tarfile would go back and never end) and beyond all files."""
+    path = write_tar(tmp_path / "t.tar", [("a.wav", b"x"), ("b.wav", b"x")])
+    content = bytearray(path.read_bytes())
+    at = 1024 + field[0]
+    content[at : at + 12] = field[1]
+    header = content[1024:1536]
+    header[148:156] = b" " * 8
+    content[1024 + 148 : 1024 + 156] = b"%06o\0 " % sum(header)
+    path.write_bytes(content)
+    found, rejected = TarFile(path, "t").read()
+    assert [item.id for item in found][:1] == ["t:a"]
+    assert {item.reason for item in rejected} <= {"damaged_tar"}
+    assert len(found) + len(rejected) >= 2
+
+
+def test_folders_count_what_they_leave_out(tmp_path, monkeypatch):
+    folder = tmp_path / "audio"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "named.wav").mkdir()
+    for name in ("a.wav", "b.WAV", "c.wav", "d.wav", "e.wav", "sub/f.wav", "named.wav/g.wav"):
+        (folder / name).write_bytes(b"x")
+    (folder / "b.TXT").write_bytes(b"\xef\xbb\xbfin capitals\n")
+    (folder / "c.txt").symlink_to("gone.txt")
+    os.mkfifo(folder / "d.txt")
+    (folder / "e.txt").write_bytes(b"one")
+    (folder / "e.Txt").write_bytes(b"other")
+    (folder / "lost.wav").symlink_to("gone.wav")
+    (folder / "lost.tar").symlink_to("gone.tar")
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "corpus.trans.txt").write_text("a HELLO\n")
+    os.mkfifo(folder / "pipe.tar")
+    walk = os.walk
+
+    def refusing(top, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "closed")))
+        yield from walk(top)
+
+    monkeypatch.setattr(os, "walk", refusing)
+    found = find_recordings([folder])
+    texts = {item.id: item.text for item in found.listed}
+    assert texts == {"a": "", "b": "in capitals", "lost": "", "named.wav/g": "", "sub/f": ""}
+    assert {item.id: item.reason for item in found.rejected} == {
+        "c": "bad_text",
+        "closed": "unreadable_folder",
+        "corpus.trans.txt": "no_audio",
+        "d": "bad_text",
+        "e": "bad_text",
+        "linked": "linked_folder",
+        "lost.tar": "unreadable_tar",
+        "pipe.tar": "unreadable_tar",
+    }
+    assert not found.tars
+
+
 def test_folders_hold_audio_and_tars(tmp_path):
     for name in ("s1/2.wav", "s1/1.FLAC", "b.mp3", "song.m4a", ".hidden/x.wav", ".x.wav", "n.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -155,7 +289,7 @@ def test_folders_hold_audio_and_tars(tmp_path):
     ]
     assert [(r.id, r.reason) for r in found.rejected] == [
         ("b", "bad_text"),
-        ("'caf\\udce9'", "invalid_utf8"),
+        ("caf\\udce9", "invalid_utf8"),
         ("s1/2", "duplicate_id"),
     ]
     assert [tar.name for tar in found.tars] == ["s1/t"]
@@ -208,3 +342,56 @@ def test_inputs_that_cannot_be_used_are_refused(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             find_recordings(inputs)
+
+
+BAD_ROWS = [
+    b'{"id": "n", "path": "a.wav", "snr": ' + b"7" * 5000 + b"}",
+    b'{"id": ["list"], "path": "a.wav"}',
+    b'{"id": "p", "path": {"bytes": "x"}}',
+    b'{"id": "t", "path": "a.wav", "text": ["a", "list"]}',
+    b'{"id": "y", "path": "a.wav", "text": true}',
+    b'{"id": "d", "path": "a.wav", "duration_s": 1e400}',
+    b'{"id": "s\\ud800", "path": "a.wav"}',
+    b'{"id": "u", "path": "\\udfff.wav"}',
+    b"[" * 50_000,
+]
+
+
+def test_what_one_row_holds_ends_no_list(tmp_path):
+    path = tmp_path / "M.JSONL"
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": "a", "path": "a.wav"}\n' + b"\n".join(BAD_ROWS))
+    found = find_recordings([path])
+    assert [item.id for item in found.listed] == ["a"]
+    assert len(found.rejected) == len(BAD_ROWS)
+    assert count_reasons(found.rejected) == {
+        "bad_duration": 1,
+        "invalid_json": 2,
+        "invalid_row": 4,
+        "invalid_utf8": 2,
+    }
+    good = cut("good", channel=[0, 1], type="MultiCut")
+    cuts = [
+        good,
+        cut("far", channel=float("inf")),
+        cut("no-text", supervisions=[{"text": ["a"]}]),
+        cut("later", start=1e300),
+        cut({"id": 1}),
+        cut("no-source", recording={"sources": []}),
+        cut("half", supervisions=[{"text": "\ud800"}]),
+    ]
+    found = find_recordings([write_cuts(tmp_path / "c.jsonl.gz", cuts)])
+    assert [item.id for item in found.listed] == ["good", "later"]
+    assert count_reasons(found.rejected) == {
+        "invalid_cut": 3,
+        "invalid_utf8": 1,
+        "unsupported_source": 1,
+    }
+
+
+def test_tables_of_texts_begin_behind_a_byte_order_mark(tmp_path):
+    header = "id\tpath\ttext\tspeaker\tlanguage\r\n"
+    long = "x" * 200_000
+    rows = f"a\ta.wav\tone\t\ten\r\nb\tb.wav\tto\rrn\t\ten\nc\tc.wav\t{long}\t\ten\n"
+    (tmp_path / "M.TSV").write_bytes(b"\xef\xbb\xbf" + (header + rows).encode())
+    found = find_recordings([tmp_path / "M.TSV"])
+    assert [item.text for item in found.listed] == ["one", "to\rrn", long]
