@@ -47,6 +47,12 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
     return count_reasons(items)
 
 
+def read_rejected(path: Path) -> list[Rejected]:
+    """What `write_rejected` wrote. Ids may hold line separators that JSON leaves as they are."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [Rejected(**json.loads(line)) for line in lines if line]
+
+
 def describe_counts(counts: dict[str, int]) -> str:
     """`3 empty, 1 not_text`, or `none`."""
     return ", ".join(f"{number:,} {reason}" for reason, number in counts.items()) or "none"

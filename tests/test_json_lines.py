@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from megatron_speech.json_lines import is_unicode, parse_object
-from megatron_speech.rejected import Rejected, write_rejected
+from megatron_speech.rejected import Rejected, read_rejected, write_rejected
 
 BOM = b"\xef\xbb\xbf"
 
@@ -48,3 +48,10 @@ def test_halves_of_pairs_are_seen_and_can_be_written(tmp_path: Path) -> None:
         "reason": "invalid_utf8",
         "detail": "\u00e9 a\\ud800",
     }
+
+
+def test_what_is_set_aside_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Ids with what other readers take for ends of lines."""
+    rejected = [Rejected(f"a{mark}b", "missing", f"{mark}") for mark in "\u2028\u2029\x85\x0b\r\n"]
+    write_rejected(tmp_path / "r.jsonl", rejected)
+    assert read_rejected(tmp_path / "r.jsonl") == rejected

@@ -125,7 +125,7 @@ class TarFile:
         if not member.isreg() or member.issparse():
             return Rejected(name, "not_a_file", f"{member.name} is a link, or has holes")
         try:
-            known = _known(tar, texts)
+            known: dict[str, Any] = dict(_known(tar, texts))
         except (*_BAD_HEADER, KeyError) as error:
             return Rejected(name, "bad_text", str(error)[:200])
         place = (member.offset_data, member.size)

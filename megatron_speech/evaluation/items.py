@@ -102,7 +102,7 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
     for number, line in enumerate(_lines(Path(path)), start=1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number} is not JSON: {error}") from None
         if not isinstance(record, dict) or not names <= record.keys():
             got = sorted(record) if isinstance(record, dict) else [type(record).__name__]
@@ -122,7 +122,7 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except FileNotFoundError:
         raise DataError(f"evaluation items {path} do not exist") from None
     except UnicodeDecodeError as error:

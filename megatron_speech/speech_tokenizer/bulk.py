@@ -8,7 +8,6 @@ Files in the output folder:
     .claims/                   shards in progress, while there are any
 """
 
-import json
 import os
 import time
 from collections.abc import Generator, Iterator
@@ -25,7 +24,7 @@ from ..errors import AudioError, DataError
 from ..files import is_abandoned, read_json, write_json
 from ..parquet import open_parquet
 from ..progress import SECONDS_BETWEEN_LINES, Progress
-from ..rejected import Rejected, describe_counts, write_rejected
+from ..rejected import Rejected, describe_counts, read_rejected, write_rejected
 from .bulk_encoding import SORTED_BATCHES, ShardEncoder
 from .bulk_plan import TokenizePlan
 from .bulk_reading import ReadAhead, read_windows
@@ -251,8 +250,7 @@ def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
         for number in range(len(paths)):
             part = _rejected_part(plan, number)
             if part.exists():
-                lines = part.read_text("utf-8").splitlines()
-                rejected += [Rejected(**json.loads(line)) for line in lines]
+                rejected += read_rejected(part)
         counts = write_rejected(output / "rejected.jsonl", rejected)
         _remove_leftovers(output)
         if not any(open_parquet(path).metadata.num_rows for path in paths):

@@ -1,12 +1,17 @@
 """Recordings that a training could not use: of all ranks and all its starts, in one file."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch.distributed as dist
 
-from ..rejected import Rejected, count_reasons, describe_counts, write_rejected
+from ..rejected import (
+    Rejected,
+    count_reasons,
+    describe_counts,
+    read_rejected,
+    write_rejected,
+)
 from ..training.ranks import gather_objects
 
 
@@ -22,8 +27,7 @@ class SetAside:
         self._items: dict[Rejected, None] = {}
         self._written = 0
         if goes_on and path.exists():
-            records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-            self.add(Rejected(item["id"], item["reason"], item["detail"]) for item in records)
+            self.add(read_rejected(path))
             self._written = len(self._items)
 
     def add(self, items: Iterable[Rejected]) -> None:

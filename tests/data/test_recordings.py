@@ -375,7 +375,7 @@ def test_what_one_row_holds_ends_no_list(tmp_path):
         cut("far", channel=float("inf")),
         cut("no-text", supervisions=[{"text": ["a"]}]),
         cut("later", start=1e300),
-        cut({"id": 1}),
+        cut("list") | {"id": [1]},
         cut("no-source", recording={"sources": []}),
         cut("half", supervisions=[{"text": "\ud800"}]),
     ]
