@@ -9,10 +9,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from .errors import DataError
 
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
 _ABANDONED_S = 24 * 3600.0
@@ -24,19 +26,49 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     If the block raises (a full disk included) nothing appears under `path` and the temporary
     file is removed. It ends in `.part`: one that a killed process left behind is never found by a
-    reader that looks for `*.parquet`.
+    reader that looks for `*.parquet`. Whatever wrote it, others may read it as the umask says.
+
+    Raises:
+        OSError: it cannot be written; names `path` and not the temporary file.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
+        _make_readable(temporary)
         os.replace(temporary, path)
+        _fsync_directory(path.parent)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None
+        elif error.filename is None:
+            error.add_note(f"while {path} was written")
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
-    _fsync_directory(path.parent)
+        with suppress(OSError):  # a folder that is none has been said
+            temporary.unlink(missing_ok=True)
+
+
+def _make_readable(path: Path) -> None:
+    """Give a file the permissions of a new one; safetensors, for one, makes it its owner's."""
+    wanted = 0o666 & ~_umask()
+    found = path.stat().st_mode & 0o777
+    if found | wanted != found:
+        path.chmod(found | wanted)
+
+
+def _umask() -> int:
+    """Asked of the kernel where it tells: to set it, and back, would be seen by other threads."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as stream:
+            return int(next(line for line in stream if line.startswith("Umask:")).split()[1], 8)
+    except (OSError, StopIteration):
+        umask = os.umask(0o077)
+        os.umask(umask)
+        return umask
 
 
 def temporary_beside(path: Path) -> Path:
@@ -151,8 +183,66 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        DataError: it is no JSON: cut short, damaged, or of another kind.
+        OSError: it cannot be read; names it.
+    """
+    try:
+        return json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and all of json's
+        raise _damaged(path, f"no JSON ({error})") from None
+
+
+def read_json_object(path: str | os.PathLike[str], **expected: Any) -> dict[str, Any]:
+    """Read a JSON file of settings or facts by name.
+
+    Args:
+        expected: type of each value that must be there, as `isinstance` takes it.
+
+    Raises:
+        DataError: as `read_json`; or it holds no object, lacks one of `expected`, or has another
+            type there.
+    """
+    return _checked(path, read_json(path), expected)
+
+
+def read_yaml_object(path: str | os.PathLike[str], **expected: Any) -> dict[str, Any]:
+    """Read a YAML file of settings by name; raises as `read_json_object`."""
+    import yaml
+
+    try:
+        return _checked(path, yaml.safe_load(read_bytes(path).decode("utf-8")), expected)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, f"no YAML ({' '.join(str(error).split())})") from None
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes; an OSError names it, also where the kernel does not (a failing disk)."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+
+
+def _checked(path: str | os.PathLike[str], content: Any, expected: dict[str, Any]) -> Any:
+    if not isinstance(content, dict):
+        raise _damaged(path, f"{type(content).__name__} instead of values by name")
+    for name, kind in expected.items():
+        if name not in content:
+            raise _damaged(path, f"it lacks {name!r}")
+        # JSON's true is no number, though Python's is
+        is_bool = isinstance(content[name], bool) and kind is not bool
+        if is_bool or not isinstance(content[name], kind):
+            raise _damaged(path, f"{name!r} is {str(content[name])[:80]!r}")
+    return content
+
+
+def _damaged(path: str | os.PathLike[str], what: str) -> DataError:
+    return DataError(f"{os.fspath(path)} is damaged: {what}; restore it, or make it again")
 
 
 def fingerprint_of(*parts: bytes | str) -> str:

@@ -158,7 +158,10 @@ class HifiganVocoder(Vocoder):
         return self.generator(mel.transpose(1, 2)).view(len(mel), -1)
 
     def save_pretrained(self, folder: Path) -> None:
-        self.generator.save_pretrained(folder)
+        """Weights first, config.json last; transformers reads the folder too."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder, self.generator.state_dict(), None)
+        write_json(folder / "config.json", self.settings)
 
 
 def _plain(value: Any) -> Any:
