@@ -1,11 +1,24 @@
-"""Processes that live no longer than those who started them."""
+"""Processes that live no longer than those who started them, and end with them in silence."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar
+
+from .errors import DataError
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_INTERRUPTED = 130
 
 
 def die_with(parent: int) -> bool:
@@ -22,3 +35,78 @@ def die_with(parent: int) -> bool:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
+
+
+@contextmanager
+def ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back, also in every process started meanwhile, until it calls `take_ctrl_c`.
+
+    A new interpreter takes seconds to start, and would print a traceback of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def take_ctrl_c() -> None:
+    """End the waiting of a process that was started under `ctrl_c_waits`."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def stopping_together(pool: ProcessPoolExecutor, description: str) -> Iterator[None]:
+    """Around the use of a pool whose workers began with `begin_worker` and do `task`s.
+
+    When it raises, what waits is given up; on Ctrl-C (and SIGTERM) so is what runs.
+
+    Raises:
+        DataError: a worker was killed from outside (most often for memory).
+    """
+    others = set(multiprocessing.active_children())
+    with pool:
+        try:
+            yield
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, KeyboardInterrupt):
+                for worker in set(multiprocessing.active_children()) - others:
+                    worker.terminate()
+            if isinstance(error, BrokenProcessPool):
+                raise DataError(
+                    f"a worker of '{description}' was killed, perhaps for lack of memory; "
+                    "finished tasks are kept: run again, with fewer workers if need be"
+                ) from None
+            raise
+
+
+def begin_worker() -> None:
+    """In a worker: a stop ends it without a word, since the process that started it speaks."""
+    for number in _STOPS:
+        signal.signal(number, _leave)
+    take_ctrl_c()
+
+
+def task(function: Callable[[Argument], Result], argument: Argument) -> Result:
+    """In a worker: `function(argument)`; a stop lets it clean up, and ends the worker."""
+    for number in _STOPS:
+        signal.signal(number, _interrupt_once)
+    try:
+        return function(argument)
+    except KeyboardInterrupt:
+        os._exit(_INTERRUPTED)
+    finally:
+        for number in _STOPS:
+            signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: Any) -> NoReturn:
+    os._exit(_INTERRUPTED)
+
+
+def _interrupt_once(number: int, frame: Any) -> NoReturn:
+    """Ctrl-C comes from the terminal and, as SIGTERM, from whom it reached: that is one stop."""
+    for later in _STOPS:  # no SIG_IGN: Python complains of one that is on its way
+        signal.signal(later, lambda number, frame: None)
+    raise KeyboardInterrupt

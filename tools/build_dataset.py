@@ -21,23 +21,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-import tyro
-
 from megatron_speech import cli
-from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
-from megatron_speech.corpus.assemble import AssembleConfig, assemble
-from megatron_speech.corpus.cluster import Submitted
-from megatron_speech.corpus.generate import GenerateConfig, generate
-from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
-from megatron_speech.corpus.plan import PlanConfig, plan
-from megatron_speech.corpus.speech_documents import (
-    PairsConfig,
-    SpeechConfig,
-    TextToTokenConfig,
-    build_pairs,
-    build_speech,
-    build_text_to_token,
-)
+
+with cli.starting(__name__):
+    import tyro
+
+    from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
+    from megatron_speech.corpus.assemble import AssembleConfig, assemble
+    from megatron_speech.corpus.cluster import Submitted
+    from megatron_speech.corpus.generate import GenerateConfig, generate
+    from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
+    from megatron_speech.corpus.plan import PlanConfig, plan
+    from megatron_speech.corpus.speech_documents import (
+        PairsConfig,
+        SpeechConfig,
+        TextToTokenConfig,
+        build_pairs,
+        build_speech,
+        build_text_to_token,
+    )
 
 JOBS: dict[type, Callable[[Any], Any]] = {
     SpeechConfig: build_speech,

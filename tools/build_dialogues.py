@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from megatron_speech import cli
-from megatron_speech.chat.build import build_dialogues
-from megatron_speech.chat.config import DialoguesConfig
+
+with cli.starting(__name__):
+    from megatron_speech.chat.build import build_dialogues
+    from megatron_speech.chat.config import DialoguesConfig
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

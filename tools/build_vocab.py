@@ -12,8 +12,10 @@ folder is read by every later tool, and by AutoTokenizer.
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.corpus.vocabulary import VocabConfig, build_vocab
-from megatron_speech.vocab import SpeechTextVocab
+
+with cli.starting(__name__):
+    from megatron_speech.corpus.vocabulary import VocabConfig, build_vocab
+    from megatron_speech.vocab import SpeechTextVocab
 
 
 def main(argv: Sequence[str] | None = None) -> SpeechTextVocab:

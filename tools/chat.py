@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.chat.engine import ChatEngine
-from megatron_speech.chat.session import ChatConfig
-from megatron_speech.chat.terminal import TerminalChat
+
+with cli.starting(__name__):
+    from megatron_speech.chat.engine import ChatEngine
+    from megatron_speech.chat.session import ChatConfig
+    from megatron_speech.chat.terminal import TerminalChat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,10 @@ is listed in OUTPUT/rejected.jsonl.
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.rejected import describe_counts
-from megatron_speech.speech_decoder.job import DecodeSpeechConfig, DecodeSummary, decode_files
+
+with cli.starting(__name__):
+    from megatron_speech.rejected import describe_counts
+    from megatron_speech.speech_decoder.job import DecodeSpeechConfig, DecodeSummary, decode_files
 
 
 def main(argv: Sequence[str] | None = None) -> DecodeSummary:

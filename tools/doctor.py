@@ -14,8 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works before anything is installed
 
-from megatron_speech.cluster.doctor import examine
-from megatron_speech.cluster.findings import can_work, screen
+from megatron_speech import cli
+
+with cli.starting(__name__):
+    from megatron_speech.cluster.doctor import examine
+    from megatron_speech.cluster.findings import can_work, screen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    cli.run(lambda: sys.exit(main()))

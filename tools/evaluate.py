@@ -9,8 +9,11 @@ Directions are written t2t, s2t, s2s, t2s: what the context is, then what the en
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli, files
-from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
+from megatron_speech import cli
+
+with cli.starting(__name__):
+    from megatron_speech import files
+    from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

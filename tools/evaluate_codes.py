@@ -14,8 +14,11 @@ the gates, if it is given the plan's requests:
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli, files
-from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
+from megatron_speech import cli
+
+with cli.starting(__name__):
+    from megatron_speech import files
+    from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -11,8 +11,11 @@ Word errors by the speech tokenizer's own recogniser and by pocketsphinx; --spea
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli, files
-from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
+from megatron_speech import cli
+
+with cli.starting(__name__):
+    from megatron_speech import files
+    from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

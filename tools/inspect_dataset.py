@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
-
 from megatron_speech import cli
-from megatron_speech.corpus.inspect import (
-    InspectConfig,
-    Inspection,
-    inspect,
-    print_inspection,
-    write_page,
-)
-from megatron_speech.corpus.trace import Origin, trace
-from megatron_speech.vocab import SpeechTextVocab
+
+with cli.starting(__name__):
+    import tyro
+
+    from megatron_speech.corpus.inspect import (
+        InspectConfig,
+        Inspection,
+        inspect,
+        print_inspection,
+        write_page,
+    )
+    from megatron_speech.corpus.trace import Origin, trace
+    from megatron_speech.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

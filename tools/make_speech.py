@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from megatron_speech import cli
-from megatron_speech.corpus.espeak import HELD_OUT_VOICES, NARRATORS, TRAINING_VOICES
-from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
-from megatron_speech.data.manifest import read_texts
-from megatron_speech.rejected import Rejected, describe_counts
+
+with cli.starting(__name__):
+    from megatron_speech.corpus.espeak import HELD_OUT_VOICES, NARRATORS, TRAINING_VOICES
+    from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
+    from megatron_speech.data.manifest import read_texts
+    from megatron_speech.rejected import Rejected, describe_counts
 
 VOICES = {
     "train": TRAINING_VOICES,

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
-from megatron_speech.data.mixture_report import draw_mixture, print_mixture
-from megatron_speech.files import write_text
+
+with cli.starting(__name__):
+    from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
+    from megatron_speech.data.mixture_report import draw_mixture, print_mixture
+    from megatron_speech.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True)

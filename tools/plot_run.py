@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.training.plotting import PlotConfig, draw
+
+with cli.starting(__name__):
+    from megatron_speech.training.plotting import PlotConfig, draw
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -10,9 +10,11 @@ and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.corpus.cluster import Submitted
-from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
-from megatron_speech.rejected import describe_counts
+
+with cli.starting(__name__):
+    from megatron_speech.corpus.cluster import Submitted
+    from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
+    from megatron_speech.rejected import describe_counts
 
 
 def main(argv: Sequence[str] | None = None) -> list[TextDataset]:

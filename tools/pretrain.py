@@ -12,8 +12,10 @@ resolved `run_config.yaml` and the vocabulary are written there.
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.recipes import lm
-from megatron_speech.training.loop import LoopResult
+
+with cli.starting(__name__):
+    from megatron_speech.recipes import lm
+    from megatron_speech.training.loop import LoopResult
 
 
 def main(argv: Sequence[str] | None = None) -> LoopResult:

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from megatron_speech import cli
-from megatron_speech.corpus.engines import EngineConfig
-from megatron_speech.corpus.gates import GateConfig
-from megatron_speech.corpus.generate import GenerateConfig
-from megatron_speech.corpus.regenerate import Regenerated, regenerate
-from megatron_speech.errors import DataError
-from megatron_speech.vocab import SpeechTextVocab
+
+with cli.starting(__name__):
+    import tyro
+
+    from megatron_speech.corpus.engines import EngineConfig
+    from megatron_speech.corpus.gates import GateConfig
+    from megatron_speech.corpus.generate import GenerateConfig
+    from megatron_speech.corpus.regenerate import Regenerated, regenerate
+    from megatron_speech.errors import DataError
+    from megatron_speech.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.cluster.rehearsal import Rehearsal, RehearsalConfig, rehearse
-from megatron_speech.data.config import DataConfig
-from megatron_speech.files import write_json
-from megatron_speech.recipes.lm_recipes import RECIPES, LMConfig
+
+with cli.starting(__name__):
+    from megatron_speech.cluster.rehearsal import Rehearsal, RehearsalConfig, rehearse
+    from megatron_speech.data.config import DataConfig
+    from megatron_speech.files import write_json
+    from megatron_speech.recipes.lm_recipes import RECIPES, LMConfig
 
 
 def main(argv: Sequence[str] | None = None) -> Rehearsal:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.chat.engine import ChatEngine
-from megatron_speech.chat.server.config import ServerConfig
-from megatron_speech.chat.session import ChatConfig
-from megatron_speech.errors import ConfigError
+
+with cli.starting(__name__):
+    from megatron_speech.chat.engine import ChatEngine
+    from megatron_speech.chat.server.config import ServerConfig
+    from megatron_speech.chat.session import ChatConfig
+    from megatron_speech.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)

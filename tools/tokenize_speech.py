@@ -17,8 +17,10 @@ import os
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
-from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan
+
+with cli.starting(__name__):
+    from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
+    from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan
 
 
 def main(argv: Sequence[str] | None = None) -> TokenizeResult | TokenizePlan:

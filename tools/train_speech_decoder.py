@@ -19,8 +19,10 @@ Samples to hear and see are in TensorBoard. torchrun starts one process a device
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.recipes.speech_decoder import RECIPES
-from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_decoder
+
+with cli.starting(__name__):
+    from megatron_speech.recipes.speech_decoder import RECIPES
+    from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_decoder
 
 
 def main(argv: Sequence[str] | None = None) -> DecoderResult:

@@ -17,11 +17,13 @@ torchrun every process trains on its share of each batch:
 from collections.abc import Sequence
 
 from megatron_speech import cli
-from megatron_speech.recipes.speech_tokenizer import RECIPES
-from megatron_speech.recipes.speech_tokenizer_run import (
-    SpeechTokenizerResult,
-    train_speech_tokenizer,
-)
+
+with cli.starting(__name__):
+    from megatron_speech.recipes.speech_tokenizer import RECIPES
+    from megatron_speech.recipes.speech_tokenizer_run import (
+        SpeechTokenizerResult,
+        train_speech_tokenizer,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> SpeechTokenizerResult:

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from megatron_speech import cli
-from megatron_speech.corpus.verify import Verification, verify
-from megatron_speech.errors import DataError
-from megatron_speech.vocab import SpeechTextVocab
+
+with cli.starting(__name__):
+    import tyro
+
+    from megatron_speech.corpus.verify import Verification, verify
+    from megatron_speech.errors import DataError
+    from megatron_speech.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

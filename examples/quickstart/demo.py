@@ -15,11 +15,14 @@ from typing import Any, Literal
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.quickstart.chain import chain
-from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
-from examples.quickstart.runner import Demo, run_stages
-from examples.quickstart.sizes import size_named
-from megatron_speech import cli, files
+from megatron_speech import cli
+
+with cli.starting(__name__):
+    from examples.quickstart.chain import chain
+    from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
+    from examples.quickstart.runner import Demo, run_stages
+    from examples.quickstart.sizes import size_named
+    from megatron_speech import files
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import TextIO
 
 from examples.quickstart.machine import cores, use_cores
 from megatron_speech import cli
-from megatron_speech.processes import die_with
+from megatron_speech.processes import ctrl_c_waits, die_with, take_ctrl_c
 
 AT_ONCE = 2
 """Processes at a time. Small models keep few cores busy, so that two trainings side by side end
@@ -53,7 +53,8 @@ class SideBySide:
         process = multiprocessing.get_context("spawn").Process(
             target=_in_process, args=(name, work, os.getpid()), name=name
         )
-        process.start()
+        with ctrl_c_waits():
+            process.start()
         self._running[name] = process
 
     def wait(self) -> list[str]:
@@ -90,6 +91,7 @@ def _in_process(name: str, work: Callable[[], object], parent: int) -> None:
     sys.stdout, sys.stderr = NamedLines(name, sys.stdout), NamedLines(name, sys.stderr)
     for number in _STOPS:
         signal.signal(number, _stop_once)
+    take_ctrl_c()
     cli.run(begin)
 
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megatron_speech import cli
-from megatron_speech.corpus.vocabulary import train_bpe
-from megatron_speech.data.manifest import read_texts
+
+with cli.starting(__name__):
+    from megatron_speech.corpus.vocabulary import train_bpe
+    from megatron_speech.data.manifest import read_texts
 
 TEXT_IDS = 1024
 END_OF_TEXT_ID = 0  # train_bpe numbers it so

@@ -20,22 +20,24 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.storyworld.dialogues import EXCHANGES, exchange_slots
-from examples.storyworld.encyclopedia import RELATIONS
-from examples.storyworld.outputs import write_table
-from examples.storyworld.stories import (
-    PLACE_NAMES,
-    Story,
-    all_scenarios,
-    held_out_story,
-    story_slots,
-    training_story,
-)
-from examples.storyworld.templates import Wordings, fill, pick
-from examples.storyworld.world import NAMES, Person, World, make_world
 from megatron_speech import cli
-from megatron_speech.errors import ConfigError
-from megatron_speech.files import write_text
+
+with cli.starting(__name__):
+    from examples.storyworld.dialogues import EXCHANGES, exchange_slots
+    from examples.storyworld.encyclopedia import RELATIONS
+    from examples.storyworld.outputs import write_table
+    from examples.storyworld.stories import (
+        PLACE_NAMES,
+        Story,
+        all_scenarios,
+        held_out_story,
+        story_slots,
+        training_story,
+    )
+    from examples.storyworld.templates import Wordings, fill, pick
+    from examples.storyworld.world import NAMES, Person, World, make_world
+    from megatron_speech.errors import ConfigError
+    from megatron_speech.files import write_text
 
 MOST_SENTENCES = 3
 """Of a story's beginning: the answer must follow within the window of a small model."""

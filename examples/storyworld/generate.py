@@ -12,20 +12,22 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.storyworld import outputs
-from examples.storyworld.dialogues import fact_questions, small_talk
-from examples.storyworld.encyclopedia import (
-    about_nature_and_things,
-    about_towns,
-    encyclopedia_entry,
-)
-from examples.storyworld.evaluation import cloze_items, distinct_sentences, questions
-from examples.storyworld.outputs import SpeechText, Summary
-from examples.storyworld.stories import all_scenarios, held_out_story, training_story
-from examples.storyworld.templates import pick
-from examples.storyworld.world import World, make_world
 from megatron_speech import cli
-from megatron_speech.errors import ConfigError
+
+with cli.starting(__name__):
+    from examples.storyworld import outputs
+    from examples.storyworld.dialogues import fact_questions, small_talk
+    from examples.storyworld.encyclopedia import (
+        about_nature_and_things,
+        about_towns,
+        encyclopedia_entry,
+    )
+    from examples.storyworld.evaluation import cloze_items, distinct_sentences, questions
+    from examples.storyworld.outputs import SpeechText, Summary
+    from examples.storyworld.stories import all_scenarios, held_out_story, training_story
+    from examples.storyworld.templates import pick
+    from examples.storyworld.world import World, make_world
+    from megatron_speech.errors import ConfigError
 
 STORY_SHARE = 0.80
 ENCYCLOPEDIA_SHARE = 0.11

@@ -28,6 +28,7 @@ import soundfile
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
 from ..files import fingerprint_of, read_json, temporary_beside, write_json
+from ..processes import begin_worker, ctrl_c_waits, stopping_together, task
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
@@ -239,11 +240,9 @@ def _speak_in_parallel(
     # A fork server, because this process may hold threads that must not be forked.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
-    with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-        futures = {pool.submit(speak_block, block): block for block in blocks}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    pool = ProcessPoolExecutor(workers, context, begin_worker, max_tasks_per_child=1)
+    with stopping_together(pool, "speaking"):
+        with ctrl_c_waits():
+            futures = {pool.submit(task, speak_block, block): block for block in blocks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()

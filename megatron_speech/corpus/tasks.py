@@ -5,12 +5,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import ConfigError, DataError
-from ..files import read_json, write_json
+from ..errors import ConfigError
+from ..files import read_json_object, write_json
+from ..processes import begin_worker, ctrl_c_waits, stopping_together, task
 from ..progress import Progress
 
 Argument = TypeVar("Argument")
@@ -26,7 +26,7 @@ def claim_folder(folder: Path, settings: dict[str, Any]) -> None:
     path = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
     if path.exists():
-        found = read_json(path)
+        found = read_json_object(path)
         differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
         if differing:
             raise ConfigError(
@@ -69,20 +69,12 @@ def run_tasks(
         pool = ProcessPoolExecutor(
             min(workers, len(arguments)), context, _begin_worker, (threads_per_worker, begun)
         )
-        with pool:
-            futures = [pool.submit(function, argument) for argument in arguments]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    progress.advance()
-            except BrokenProcessPool:
-                raise DataError(
-                    f"a worker of '{description}' was killed, perhaps for lack of memory; "
-                    "finished tasks are kept: run again, with fewer workers if need be"
-                ) from None
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        with stopping_together(pool, description):
+            with ctrl_c_waits():
+                futures = [pool.submit(task, function, argument) for argument in arguments]
+            for future in as_completed(futures):
+                future.result()
+                progress.advance()
             return [future.result() for future in futures]
 
 
@@ -96,6 +88,7 @@ _number = 0
 
 def _begin_worker(threads: int, begun: Any) -> None:
     global _number
+    begin_worker()
     with begun.get_lock():
         _number = begun.value
         begun.value += 1
