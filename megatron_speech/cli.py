@@ -1,57 +1,23 @@
-"""Command lines made from typed dataclasses, and how a program starts and ends.
+"""Command lines made from typed dataclasses: every field a flag, every recipe a subcommand."""
 
-Light: what every tool imports first, before what takes seconds.
-"""
-
-import errno
-import io
-import os
-import select
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from .errors import MegatronSpeechError
+import tyro
+
+from .program import INTERRUPTED, run
+
+__all__ = ["INTERRUPTED", "parse", "parse_recipe", "run"]
 
 Config = TypeVar("Config")
 
-FAILED = 2
-"""Exit status after an error that was said on one screen."""
-INTERRUPTED = 130
-"""Exit status of a tool that was stopped and can be continued, as shells have it for Ctrl-C."""
-_TERMINATED = 143  # as shells have it for SIGTERM
-_PIPE_CLOSED = 141  # and for SIGPIPE: `tool | head`
-_MOST_SAID = 2000
-_PERMISSIONS = "look at its permissions and those of the folders above it, or choose another place"
-_NO_FOLDER = "a part of that path is a file where a folder is wanted"
-_DEVICE = "the disk or network it lies on failed; see dmesg, then run the same command again"
-_ADVICE = {
-    errno.EACCES: _PERMISSIONS,
-    errno.EPERM: _PERMISSIONS,
-    errno.EROFS: "it is mounted for reading only; choose another place",
-    errno.ENOTDIR: _NO_FOLDER,
-    errno.EEXIST: _NO_FOLDER,
-    errno.EISDIR: "a folder stands where a file is wanted",
-    errno.ENOENT: "give a path that exists (a symbolic link may lead nowhere)",
-    errno.ENAMETOOLONG: "give a shorter path",
-    errno.ELOOP: "symbolic links lead in a circle",
-    errno.EMFILE: "raise the limit of this shell (ulimit -n), or use fewer workers",
-    errno.ENFILE: "too many files are open on this machine",
-    errno.EIO: _DEVICE,
-    errno.ESTALE: _DEVICE,
-    errno.EREMOTEIO: _DEVICE,
-    errno.ETIMEDOUT: _DEVICE,
-}
+_STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 
 
 def parse(config: type[Config], argv: Sequence[str] | None, description: str | None) -> Config:
     """Read a dataclass from the command line; an unknown flag exits with the nearest names."""
-    import tyro
-
-    return tyro.cli(config, args=argv, description=description, config=_style())
+    return tyro.cli(config, args=argv, description=description, config=_STYLE)
 
 
 def parse_recipe(
@@ -62,8 +28,6 @@ def parse_recipe(
     `recipes` maps each name to a function returning a full config; the function's docstring is
     the recipe's help. Returns the name chosen and its config.
     """
-    import tyro
-
     built = {name: recipe() for name, recipe in recipes.items()}
     names = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -71,160 +35,6 @@ def parse_recipe(
         {name: (names[name], built[name]) for name in recipes},
         args=arguments,
         description=description,
-        config=_style(),
+        config=_STYLE,
     )
     return next(argument for argument in arguments if argument in recipes), chosen
-
-
-def _style() -> tuple[Any, ...]:
-    import tyro
-
-    return (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
-
-
-@contextmanager
-def starting(module: str) -> Iterator[None]:
-    """Around a program's imports, which take seconds: Ctrl-C ends it with a line, as `run` does.
-
-    At once, from the signal's handler: an exception would pass through the imports of libraries,
-    some of which catch it and report something else. Nothing has been written yet.
-
-    Args:
-        module: `__name__` there; where it is no program but imported, nothing is done.
-    """
-    if module not in ("__main__", "__mp_main__") or not _takes(
-        signal.SIGINT, signal.default_int_handler
-    ):
-        yield
-        return
-    signal.signal(signal.SIGINT, _leave_main if module == "__main__" else _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def run(main: Callable[[], Any]) -> None:
-    """Call a program's `main`, and end as a person at a terminal expects it.
-
-    An error meant for people, and any error of the operating system, is said on one screen: exit
-    status 2. Ctrl-C is 130, SIGTERM 143 (what is under way cleans up), both with a line; a reader
-    that went away, as in `| head`, is 141 without one. What is left is a bug, with its traceback.
-    """
-    terminable = "WORLD_SIZE" not in os.environ  # torchrun's ranks may wait for each other in C
-    if terminable := terminable and _takes(signal.SIGTERM, signal.SIG_DFL):
-        signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with _printed_to_the_end():
-            _end_well(main)
-    finally:
-        if terminable:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _end_well(main: Callable[[], Any]) -> None:
-    try:
-        main()
-    except MegatronSpeechError as error:
-        _fail(error)
-    except Terminated:
-        _stop("terminated", _TERMINATED)
-    except KeyboardInterrupt:
-        _stop("interrupted", INTERRUPTED)
-    except io.UnsupportedOperation:
-        raise  # is an OSError, and a bug
-    except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            raise
-        _fail(describe(error))
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: whatever cleans up after Ctrl-C cleans up after it too."""
-
-
-def describe(error: OSError) -> str:
-    """Which file, what is wrong with it and what to do, as far as the error tells."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        said = f"no disk space left while writing: {error}"
-    elif error.errno is None:  # of a library, in its own words
-        said = str(error) or type(error).__name__
-    else:
-        name = error.filename
-        said = "" if name is None else f"{name if isinstance(name, int) else os.fsdecode(name)}: "
-        said += os.strerror(error.errno)
-        if advice := _ADVICE.get(error.errno):
-            said += f"; {advice}"
-    return " ".join([said, *(f"({note})" for note in getattr(error, "__notes__", ()))])
-
-
-@contextmanager
-def _printed_to_the_end() -> Iterator[None]:
-    """What was printed reaches stdout here, and not when nobody can catch an error any more."""
-    try:
-        try:
-            yield
-        finally:
-            _flush()
-    except BrokenPipeError:
-        for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        raise SystemExit(_PIPE_CLOSED) from None
-
-
-def _flush() -> None:
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        _fail(describe(error))  # a full disk under the log
-
-
-def _nobody_reads() -> bool:
-    """Whether the reader of what is printed has gone away: other pipes break too."""
-    poll = select.poll()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # no file
-            poll.register(stream.fileno(), 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
-
-
-def _takes(number: int, handler: object) -> bool:
-    """Whether a signal is handled here, and as nobody has changed it: nohup ignores some."""
-    in_main = threading.current_thread() is threading.main_thread()
-    return in_main and signal.getsignal(number) == handler
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, lambda *_: None)  # once: a second would stop the cleaning up
-    raise Terminated
-
-
-def _leave_main(number: int, frame: object) -> NoReturn:
-    _say("interrupted before it began")
-    os._exit(INTERRUPTED)
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    os._exit(INTERRUPTED)
-
-
-def _fail(error: object) -> NoReturn:
-    said = str(error)
-    if len(said) > _MOST_SAID:  # its beginning names what, its end what to do
-        said = f"{said[: _MOST_SAID // 2]} … {said[-_MOST_SAID // 2 :]}"
-    _say(f"error: {said}")
-    raise SystemExit(FAILED) from None
-
-
-def _stop(how: str, status: int) -> NoReturn:
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's ranks one speaks
-        _say(f"{how}; run the same command again to continue")
-    raise SystemExit(status) from None
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # nobody listens
-        print(text, file=sys.stderr, flush=True)

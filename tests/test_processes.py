@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
-from megatron_speech import cli
-with cli.starting(__name__):
+from megatron_speech.program import run, starting
+with starting(__name__):
     import multiprocessing, sys, time
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path
@@ -42,7 +42,7 @@ def main():
         found[0].result()
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)
 """
 
 

@@ -11,9 +11,8 @@
     python tools/build_dataset.py interleaved-aligned --codes codes/stories --vocab runs/vocab \\
         --output-prefix data/interleaved_recordings
 
-`interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one, with
-files between them. `interleaved-aligned` takes the codes of its spans from recordings instead.
-Everything can be stopped and run again.
+`interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one.
+`interleaved-aligned` has codes of recordings instead. Everything can be stopped and run again.
 """
 
 import json
@@ -21,11 +20,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
     from megatron_speech.corpus.assemble import AssembleConfig, assemble
     from megatron_speech.corpus.cluster import Submitted
@@ -66,8 +66,8 @@ Job = (
 
 def main(argv: Sequence[str] | None = None) -> Any:
     """Run one job, print its counts as JSON and return them."""
-    config = cli.parse(Job, argv, __doc__ or "")  # type: ignore[arg-type]
     try:
+        config = cli.parse(Job, argv, __doc__ or "")  # type: ignore[arg-type]
         result = JOBS[type(config)](config)
     except Submitted as submitted:
         print(submitted)

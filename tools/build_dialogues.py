@@ -14,9 +14,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.chat.build import build_dialogues
     from megatron_speech.chat.config import DialoguesConfig
 

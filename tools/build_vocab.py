@@ -11,9 +11,10 @@ folder is read by every later tool, and by AutoTokenizer.
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.corpus.vocabulary import VocabConfig, build_vocab
     from megatron_speech.vocab import SpeechTextVocab
 

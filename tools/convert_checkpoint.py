@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
     from megatron_speech.model.hf import Export, export_checkpoint

@@ -12,9 +12,10 @@ is listed in OUTPUT/rejected.jsonl.
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.rejected import describe_counts
     from megatron_speech.speech_decoder.job import DecodeSpeechConfig, DecodeSummary, decode_files
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works before anything is installed
 
-from megatron_speech import cli
+from megatron_speech.program import run, starting
 
-with cli.starting(__name__):
+with starting(__name__):
     from megatron_speech.cluster.doctor import examine
     from megatron_speech.cluster.findings import can_work, screen
 
@@ -35,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: sys.exit(main()))
+    run(lambda: sys.exit(main()))

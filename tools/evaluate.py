@@ -9,10 +9,10 @@ Directions are written t2t, s2t, s2s, t2s: what the context is, then what the en
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
-    from megatron_speech import files
+with starting(__name__):
+    from megatron_speech import cli, files
     from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 
 

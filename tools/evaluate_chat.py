@@ -10,10 +10,10 @@ With --decoder the sound is judged too, with --judge-url a language model grades
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
-    from megatron_speech import files
+with starting(__name__):
+    from megatron_speech import cli, files
     from megatron_speech.evaluation.chat import EvaluateChatConfig, evaluate_chat
     from megatron_speech.evaluation.chat_table import print_tables
 

@@ -14,10 +14,10 @@ the gates, if it is given the plan's requests:
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
-    from megatron_speech import files
+with starting(__name__):
+    from megatron_speech import cli, files
     from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
 
 

@@ -11,10 +11,10 @@ Word errors by the speech tokenizer's own recogniser and by pocketsphinx; --spea
 from collections.abc import Sequence
 from typing import Any
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
-    from megatron_speech import files
+with starting(__name__):
+    from megatron_speech import cli, files
     from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
 
 

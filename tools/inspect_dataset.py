@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.corpus.inspect import (
         InspectConfig,
         Inspection,

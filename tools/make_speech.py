@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.corpus.espeak import HELD_OUT_VOICES, NARRATORS, TRAINING_VOICES
     from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
     from megatron_speech.data.manifest import read_texts

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.corpus.merge import find_prefixes, merge
     from megatron_speech.data.indexed_files import DatasetFacts
     from megatron_speech.vocab import SpeechTextVocab

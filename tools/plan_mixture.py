@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
     from megatron_speech.data.mixture_report import draw_mixture, print_mixture
     from megatron_speech.files import write_text

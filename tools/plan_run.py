@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.cluster.plan import Plan, PlanConfig, make_plan, plan_recipes
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.files import write_json

@@ -10,9 +10,10 @@ Reads the `metrics.jsonl` of each run; lines are training, dots validation.
 from collections.abc import Sequence
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.training.plotting import PlotConfig, draw
 
 

@@ -9,9 +9,10 @@ and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.corpus.cluster import Submitted
     from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
     from megatron_speech.rejected import describe_counts

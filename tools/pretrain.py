@@ -11,9 +11,10 @@ resolved `run_config.yaml` and the vocabulary are written there.
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.recipes import lm
     from megatron_speech.training.loop import LoopResult
 

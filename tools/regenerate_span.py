@@ -3,19 +3,20 @@
     python tools/regenerate_span.py data/interleaved --vocab runs/vocab --document 3 --token 17 \\
         --plan data/interleaved.work/plan --model runs/t2t/hf --like codes/train
 
-Give the model, and the engine settings if they were no defaults, that generated it. The recorded
-request shard and batch are replayed; ends with exit code 2 if a single code differs.
+Give the model and the engine settings that generated it; the recorded request shard and batch are
+replayed. Ends with exit code 2 if a single code differs.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.corpus.engines import EngineConfig
     from megatron_speech.corpus.gates import GateConfig
     from megatron_speech.corpus.generate import GenerateConfig
@@ -63,14 +64,13 @@ def main(argv: Sequence[str] | None = None) -> Regenerated:
         gates=config.gates,
     )
     made = regenerate(config.prefix, vocab, config.document, config.token, settings)
-    origin = made.origin
-    print(f"{origin.source_id}, shard {origin.request_shard}, batch {origin.batch}: {made.text!r}")
+    at = made.origin
+    print(f"{at.source_id}, shard {at.request_shard}, batch {at.batch}: {made.text!r}")
     print(" ".join(map(str, made.codes.tolist())))
     if not made.equal:
         raise DataError(
-            f"{len(made.codes)} codes made now differ from the {len(made.recorded)} recorded: "
-            f"{' '.join(map(str, made.recorded.tolist()))}; another device or library version "
-            "rounds differently"
+            f"{len(made.codes)} codes made now differ from the {len(made.recorded)} recorded, "
+            f"{made.recorded.tolist()}; another device or library version rounds differently"
         )
     print("equal to the codes in the dataset")
     return made

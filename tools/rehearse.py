@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.cluster.rehearsal import Rehearsal, RehearsalConfig, rehearse
     from megatron_speech.data.config import DataConfig
     from megatron_speech.files import write_json

@@ -16,9 +16,10 @@ reason each. `--dry-run` says what would be done.
 import os
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
     from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan
 

@@ -18,9 +18,10 @@ Samples to hear and see are in TensorBoard. torchrun starts one process a device
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.recipes.speech_decoder import RECIPES
     from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_decoder
 

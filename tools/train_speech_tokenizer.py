@@ -16,9 +16,10 @@ torchrun every process trains on its share of each batch:
 
 from collections.abc import Sequence
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
+    from megatron_speech import cli
     from megatron_speech.recipes.speech_tokenizer import RECIPES
     from megatron_speech.recipes.speech_tokenizer_run import (
         SpeechTokenizerResult,

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.corpus.verify import Verification, verify
     from megatron_speech.errors import DataError
     from megatron_speech.vocab import SpeechTextVocab

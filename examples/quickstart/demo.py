@@ -15,14 +15,14 @@ from typing import Any, Literal
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     from examples.quickstart.chain import chain
     from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
     from examples.quickstart.runner import Demo, run_stages
     from examples.quickstart.sizes import size_named
-    from megatron_speech import files
+    from megatron_speech import cli, files
 
 
 @dataclass(frozen=True, kw_only=True)

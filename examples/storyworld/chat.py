@@ -20,9 +20,9 @@ from typing import Any
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     from examples.storyworld.dialogues import EXCHANGES, exchange_slots
     from examples.storyworld.encyclopedia import RELATIONS
     from examples.storyworld.outputs import write_table
@@ -36,6 +36,7 @@ with cli.starting(__name__):
     )
     from examples.storyworld.templates import Wordings, fill, pick
     from examples.storyworld.world import NAMES, Person, World, make_world
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.files import write_text
 

@@ -12,9 +12,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     from examples.storyworld import outputs
     from examples.storyworld.dialogues import fact_questions, small_talk
     from examples.storyworld.encyclopedia import (
@@ -27,6 +27,7 @@ with cli.starting(__name__):
     from examples.storyworld.stories import all_scenarios, held_out_story, training_story
     from examples.storyworld.templates import pick
     from examples.storyworld.world import World, make_world
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
 
 STORY_SHARE = 0.80

@@ -15,15 +15,15 @@ from typing import Any, Literal
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech import cli
+from megatron_speech.program import starting
 
-with cli.starting(__name__):
+with starting(__name__):
     from examples.quickstart.demo import print_times_and_bars
     from examples.quickstart.machine import cores, measure_machine, use_cores
     from examples.quickstart.runner import run_stages
     from examples.voice.sizes import SIZES
     from examples.voice.stages import CHAIN, VoiceDemo
-    from megatron_speech import files
+    from megatron_speech import cli, files
 
 
 @dataclass(frozen=True, kw_only=True)
