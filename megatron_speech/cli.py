@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from .program import INTERRUPTED, run
+from .program import run
+from .starting import INTERRUPTED
 
 __all__ = ["INTERRUPTED", "parse", "parse_recipe", "run"]
 

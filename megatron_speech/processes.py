@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from .errors import DataError
+from .starting import INTERRUPTED
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-_INTERRUPTED = 130
 
 
 def die_with(parent: int) -> bool:
@@ -95,14 +95,14 @@ def task(function: Callable[[Argument], Result], argument: Argument) -> Result:
     try:
         return function(argument)
     except KeyboardInterrupt:
-        os._exit(_INTERRUPTED)
+        os._exit(INTERRUPTED)
     finally:
         for number in _STOPS:
             signal.signal(number, _leave)
 
 
 def _leave(number: int, frame: Any) -> NoReturn:
-    os._exit(_INTERRUPTED)
+    os._exit(INTERRUPTED)
 
 
 def _interrupt_once(number: int, frame: Any) -> NoReturn:

@@ -1,7 +1,4 @@
-"""How a program starts and ends, as a person at a terminal expects it.
-
-Light: it is imported before what takes seconds.
-"""
+"""How a program ends, as a person at a terminal expects it."""
 
 import errno
 import io
@@ -15,11 +12,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from .errors import MegatronSpeechError
+from .starting import INTERRUPTED, say_once
 
 FAILED = 2
 """Exit status after an error that was said on one screen."""
-INTERRUPTED = 130
-"""Exit status of a tool that was stopped and can be continued, as shells have it for Ctrl-C."""
 _TERMINATED = 143  # as shells have it for SIGTERM
 _PIPE_CLOSED = 141  # and for SIGPIPE: `tool | head`
 _MOST_SAID = 2000
@@ -43,28 +39,6 @@ _ADVICE = {
     errno.EREMOTEIO: _DEVICE,
     errno.ETIMEDOUT: _DEVICE,
 }
-
-
-@contextmanager
-def starting(module: str) -> Iterator[None]:
-    """Around a program's imports, which take seconds: Ctrl-C ends it with a line, as `run` does.
-
-    At once, from the signal's handler: an exception would pass through the imports of libraries,
-    some of which catch it and report something else. Nothing has been written yet.
-
-    Args:
-        module: `__name__` there; where it is no program but imported, nothing is done.
-    """
-    if module not in ("__main__", "__mp_main__") or not _takes(
-        signal.SIGINT, signal.default_int_handler
-    ):
-        yield
-        return
-    signal.signal(signal.SIGINT, _leave_main if module == "__main__" else _leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -165,15 +139,6 @@ def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
-def _leave_main(number: int, frame: object) -> NoReturn:
-    _say_once("interrupted before it began")
-    os._exit(INTERRUPTED)
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-    os._exit(INTERRUPTED)
-
-
 def _fail(error: object) -> NoReturn:
     said = str(error)
     if len(said) > _MOST_SAID:  # its beginning names what, its end what to do
@@ -183,13 +148,8 @@ def _fail(error: object) -> NoReturn:
 
 
 def _stop(how: str, status: int) -> NoReturn:
-    _say_once(f"{how}; run the same command again to continue")
+    say_once(f"{how}; run the same command again to continue")
     raise SystemExit(status) from None
-
-
-def _say_once(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's ranks one speaks
-        _say(text)
 
 
 def _say(text: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
-from megatron_speech.program import run, starting
+from megatron_speech.starting import starting
 with starting(__name__):
+    from megatron_speech.program import run
     import multiprocessing, sys, time
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path

@@ -79,9 +79,10 @@ def test_of_many_processes_one_speaks_of_a_stop(capsys, monkeypatch):
 
 
 PROGRAM = """
-from megatron_speech import program
-with program.starting(__name__):
+from megatron_speech.starting import starting
+with starting(__name__):
     import sys, time
+    from megatron_speech import program
 def main():
     {main}
 if __name__ == "__main__":

@@ -15,14 +15,14 @@
 `interleaved-aligned` has codes of recordings instead. Everything can be stopped and run again.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Annotated, Any
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import json
+    from collections.abc import Callable, Sequence
+    from dataclasses import asdict
+    from typing import Annotated, Any
+
     import tyro
 
     from megatron_speech import cli

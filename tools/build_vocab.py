@@ -9,11 +9,11 @@ Text ids stay what the base tokenizer says; specials and codes are numbered behi
 folder is read by every later tool, and by AutoTokenizer.
 """
 
-from collections.abc import Sequence
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+
     from megatron_speech import cli
     from megatron_speech.corpus.vocabulary import VocabConfig, build_vocab
     from megatron_speech.vocab import SpeechTextVocab

@@ -9,13 +9,13 @@ Ctrl-C stops an answer, twice the program; at the prompt it ends the conversatio
 line does.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass, field
+    from pathlib import Path
+
     from megatron_speech import cli
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.session import ChatConfig

@@ -10,11 +10,11 @@ One FLAC file of 22,050 Hz an utterance. Run again, it keeps what is finished; w
 is listed in OUTPUT/rejected.jsonl.
 """
 
-from collections.abc import Sequence
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+
     from megatron_speech import cli
     from megatron_speech.rejected import describe_counts
     from megatron_speech.speech_decoder.job import DecodeSpeechConfig, DecodeSummary, decode_files

@@ -7,18 +7,20 @@ Takes less than five seconds, also where packages are half-installed or hang. En
 if the core cannot work. Needs nothing but Python.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works before anything is installed
 
-from megatron_speech.program import run, starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import argparse
+    from collections.abc import Sequence
+
     from megatron_speech.cluster.doctor import examine
     from megatron_speech.cluster.findings import can_work, screen
+    from megatron_speech.program import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

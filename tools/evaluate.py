@@ -6,12 +6,12 @@
 Directions are written t2t, s2t, s2s, t2s: what the context is, then what the ending is.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from typing import Any
+
     from megatron_speech import cli, files
     from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 

@@ -7,12 +7,12 @@
 With --decoder the sound is judged too, with --judge-url a language model grades the answers.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from typing import Any
+
     from megatron_speech import cli, files
     from megatron_speech.evaluation.chat import EvaluateChatConfig, evaluate_chat
     from megatron_speech.evaluation.chat_table import print_tables

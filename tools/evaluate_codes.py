@@ -11,12 +11,12 @@ the gates, if it is given the plan's requests:
         --codes work/codes --requests work/plan/requests --figure spans.png --output spans.json
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from typing import Any
+
     from megatron_speech import cli, files
     from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
 

@@ -8,12 +8,12 @@ Word errors by the speech tokenizer's own recogniser and by pocketsphinx; --spea
 --utmos-model take TorchScript files (docs/speech_decoder.md).
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from typing import Any
+
     from megatron_speech import cli, files
     from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
 

@@ -6,13 +6,13 @@ python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --first 7 --
     --corpus corpus.parquet        # where does this token come from?
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import asdict, dataclass
+    from pathlib import Path
+
     import tyro
 
     from megatron_speech import cli

@@ -7,15 +7,15 @@ Run again, it keeps what is finished. Texts that cannot be read or spoken go to
 rejected.jsonl.
 """
 
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import time
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import Literal
+
     from megatron_speech import cli
     from megatron_speech.corpus.espeak import HELD_OUT_VOICES, NARRATORS, TRAINING_VOICES
     from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts

@@ -8,13 +8,13 @@ Every shape, precision and layout flag of pretrain is one here too; a layout is 
 pretrain would accept it. What is neither counted nor given is listed as assumed.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Callable, Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+
     from megatron_speech import cli
     from megatron_speech.cluster.plan import Plan, PlanConfig, make_plan, plan_recipes
     from megatron_speech.cluster.plan_report import print_plan

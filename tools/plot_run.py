@@ -7,12 +7,12 @@
 Reads the `metrics.jsonl` of each run; lines are training, dots validation.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from megatron_speech import cli
     from megatron_speech.training.plotting import PlotConfig, draw
 

@@ -7,11 +7,11 @@ writes data/corpus_text_document.bin, .idx and .json (pass that prefix to pretra
 and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 """
 
-from collections.abc import Sequence
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+
     from megatron_speech import cli
     from megatron_speech.corpus.cluster import Submitted
     from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess

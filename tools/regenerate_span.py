@@ -7,13 +7,13 @@ Give the model and the engine settings that generated it; the recorded request s
 replayed. Ends with exit code 2 if a single code differs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+
     import tyro
 
     from megatron_speech import cli

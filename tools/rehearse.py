@@ -7,13 +7,13 @@ Takes pretrain's flags. Proves that every window is read once per epoch by one r
 processes agree, and counts what would wait, be sent and be written. No weights, no GPU.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Callable, Sequence
+    from dataclasses import asdict, replace
+    from pathlib import Path
+
     from megatron_speech import cli
     from megatron_speech.cluster.rehearsal import Rehearsal, RehearsalConfig, rehearse
     from megatron_speech.data.config import DataConfig

@@ -13,12 +13,12 @@ exist are not made again. Recordings that cannot be used are listed in OUTPUT/re
 reason each. `--dry-run` says what would be done.
 """
 
-import os
-from collections.abc import Sequence
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import os
+    from collections.abc import Sequence
+
     from megatron_speech import cli
     from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
     from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan

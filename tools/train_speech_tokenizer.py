@@ -14,11 +14,11 @@ torchrun every process trains on its share of each batch:
         --valid-manifest valid.parquet --save runs/large
 """
 
-from collections.abc import Sequence
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+
     from megatron_speech import cli
     from megatron_speech.recipes.speech_tokenizer import RECIPES
     from megatron_speech.recipes.speech_tokenizer_run import (

@@ -5,13 +5,13 @@ python tools/verify_dataset.py data/interleaved --vocab runs/vocab
 Ends with exit code 2 and says what is wrong if a single byte is not what was written.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+
     import tyro
 
     from megatron_speech import cli

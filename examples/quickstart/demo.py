@@ -7,17 +7,18 @@ command continues. It ends with OUTPUT/report.html, and the same figures in OUTP
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from typing import Any, Literal
+
     from examples.quickstart.chain import chain
     from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
     from examples.quickstart.runner import Demo, run_stages

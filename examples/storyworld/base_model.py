@@ -4,13 +4,13 @@
         --output runs/base_hf
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+
     from megatron_speech import cli
     from megatron_speech.corpus.vocabulary import train_bpe
     from megatron_speech.data.manifest import read_texts

@@ -9,20 +9,21 @@ asks for a fact, or makes small talk. Stories of the evaluation are held-out com
 facts are of people whom no dialogue asks about: they must come from pre-training.
 """
 
-import json
-import random
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import json
+    import random
+    from collections.abc import Callable, Sequence
+    from dataclasses import asdict, dataclass
+    from typing import Any
+
     from examples.storyworld.dialogues import EXCHANGES, exchange_slots
     from examples.storyworld.encyclopedia import RELATIONS
     from examples.storyworld.outputs import write_table

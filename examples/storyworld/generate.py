@@ -3,18 +3,19 @@
 python examples/storyworld/generate.py --output-dir runs/storyworld --documents 100000 --seed 1
 """
 
-import random
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.program import starting
+from megatron_speech.starting import starting
 
 with starting(__name__):
+    import random
+    from collections.abc import Iterator, Sequence
+    from dataclasses import dataclass
+
     from examples.storyworld import outputs
     from examples.storyworld.dialogues import fact_questions, small_talk
     from examples.storyworld.encyclopedia import (
