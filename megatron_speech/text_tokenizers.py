@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from .errors import VocabularyError
-from .files import atomic_path, fingerprint_of, read_json, write_json, write_text
+from .files import atomic_path, fingerprint_of, read_bytes, read_json_object, write_json, write_text
+from .model_folders import refuse_code
 
 _COMPANIONS = (
     "tokenizer_config.json",
@@ -46,6 +47,7 @@ class HuggingFaceTokenizer:
     """A folder with `tokenizer.json`, read by the tokenizers library."""
 
     def __init__(self, folder: Path):
+        refuse_code(folder)
         self.folder = folder
         self._tokenizer = _vocabulary_of(folder)
         self._tokenizer.post_processor = None  # it may move offsets, and add tokens
@@ -56,10 +58,10 @@ class HuggingFaceTokenizer:
 
     def _find_eod(self) -> int:
         config_path = self.folder / "tokenizer_config.json"
-        config = read_json(config_path) if config_path.exists() else {}
+        config = read_json_object(config_path) if config_path.exists() else {}
         eos = config.get("eos_token") or "<|endoftext|>"
-        token = eos["content"] if isinstance(eos, dict) else eos
-        found = self._tokenizer.token_to_id(token)
+        token = eos.get("content") if isinstance(eos, dict) else eos
+        found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
         if found is None:
             raise VocabularyError(
                 f"{self.folder}: end-of-text token {token!r} is not in tokenizer.json; "
@@ -115,10 +117,11 @@ def _vocabulary_of(folder: Path) -> Any:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
+    content = read_bytes(path)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise VocabularyError(f"{path} cannot be read: {error}") from None
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library has no kind of its own
+        raise VocabularyError(f"{path} is damaged: {error}; restore it") from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -131,7 +134,10 @@ class SentencePieceTokenizer:
         import sentencepiece
 
         self.path = path
-        self._processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=read_bytes(path))
+        except RuntimeError as error:
+            raise VocabularyError(f"{path} is no SentencePiece model: {error}") from None
         self._converted: Any = None
         self.size = self._processor.vocab_size()
         self.eod_id = self._processor.eos_id()
@@ -228,7 +234,8 @@ def open_text_tokenizer(path: str | Path) -> TextTokenizer:
     """Open a Hugging Face tokenizer folder or a SentencePiece `.model` file.
 
     Raises:
-        VocabularyError: the path holds neither.
+        VocabularyError: the path holds neither, or a damaged one.
+        CheckpointError: the tokenizer wants code of its own to be run.
     """
     path = Path(path)
     if path.is_dir() and (path / "tokenizer.json").exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError, VocabularyError
-from .files import fingerprint_of, read_json, write_json
+from .files import fingerprint_of, read_json_object, write_json
 from .text_tokenizers import TextTokenizer, open_text_tokenizer
 
 BEGIN_OF_AUDIO = "<|begin_of_audio|>"
@@ -131,6 +131,7 @@ class SpeechTextVocab:
 
         Raises:
             VocabularyError: the folder is not such a vocabulary or its parts disagree.
+            DataError: a file of it is damaged.
         """
         folder = Path(folder)
         if not (folder / _FILE_NAME).exists():
@@ -138,7 +139,14 @@ class SpeechTextVocab:
                 f"{folder} is no speech-text vocabulary: {_FILE_NAME} is missing; "
                 "make one with tools/build_vocab.py"
             )
-        facts = read_json(folder / _FILE_NAME)
+        facts = read_json_object(
+            folder / _FILE_NAME,
+            num_codes=int,
+            code_offset=int,
+            specials=dict,
+            padded_size=int,
+            added=list,
+        )
         text = open_text_tokenizer(folder)
         vocab = cls(
             text=text,
@@ -278,10 +286,15 @@ def _padded(size: int, multiple: int) -> int:
 def _speech_tokenizer_of(text_tokenizer: str | Path) -> str | None:
     """Whose codes a vocabulary holds already, if it says so."""
     facts = Path(text_tokenizer) / _FILE_NAME
-    return read_json(facts).get("speech_tokenizer") if facts.is_file() else None
+    return read_json_object(facts).get("speech_tokenizer") if facts.is_file() else None
 
 
 def _rows_of_model(text_tokenizer: str | Path) -> int:
     """Embedding rows of the model a tokenizer folder belongs to, 0 if it holds no model."""
     config = Path(text_tokenizer) / "config.json"
-    return int(read_json(config).get("vocab_size") or 0) if config.is_file() else 0
+    if not config.is_file():
+        return 0
+    rows = read_json_object(config).get("vocab_size") or 0
+    if not isinstance(rows, int):
+        raise VocabularyError(f"{config}: vocab_size is {rows!r}; expected a number")
+    return rows

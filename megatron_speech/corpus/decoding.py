@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..errors import ConfigError
+from ..model_folders import load_weights
 from .engines import EngineConfig, Generation, PromptEngine, make_batches
 from .spans import uniform
 
@@ -193,9 +194,7 @@ class TransformersEngine(PromptEngine):
         self._device = config.device
         if config.device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=getattr(torch, config.dtype)
-        )
+        loaded = load_weights(AutoModelForCausalLM, model, dtype=getattr(torch, config.dtype))
         self._decoder = Decoder(
             loaded.to(self._device).eval(),
             first_code=self.vocab.code_offset,

@@ -17,6 +17,7 @@ import numpy as np
 from ..data.templates import speak_prompt, voiced_text
 from ..errors import CheckpointError, ConfigError
 from ..files import find_in, fingerprint_of, fingerprint_of_files, read_json
+from ..model_folders import refuse_code
 from ..vocab import SpeechTextVocab
 from .sentences import sentence_splitter, split_sentences
 from .spans import random_bits
@@ -167,7 +168,7 @@ def identify(model: Path, config: EngineConfig) -> Identity:
     """The vocabulary of an exported model, and the fingerprint of the codes it makes.
 
     Raises:
-        CheckpointError: the folder holds no model.
+        CheckpointError: the folder holds no model, or one that wants code of its own to be run.
         VocabularyError: the folder holds no speech-text vocabulary.
     """
     weights = find_in(model, "*.safetensors")
@@ -176,6 +177,7 @@ def identify(model: Path, config: EngineConfig) -> Identity:
             f"{model} holds no exported model (config.json and *.safetensors); make one with "
             "tools/convert_checkpoint.py megatron-to-hf"
         )
+    refuse_code(model)
     vocab = SpeechTextVocab.from_pretrained(model)
     settings = {k: v for k, v in asdict(config).items() if k not in ("device", "vllm_python")}
     fingerprint = fingerprint_of(

@@ -35,6 +35,8 @@ def load(settings: dict[str, Any]) -> Any:
 
     return LLM(
         settings["model"],
+        trust_remote_code=False,
+        load_format="safetensors",
         dtype=settings["dtype"],
         max_num_seqs=settings["batch_size"],
         max_model_len=settings["positions"],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, DataError
 from ..files import read_json, write_json, write_text
+from ..model_folders import resolve_model
 from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
 from .sources import Document, find_texts, read_pieces, split_inputs
@@ -25,7 +26,8 @@ class VocabConfig:
     output: Path
     """Vocabulary folder to write."""
     tokenizer: Path | None = None
-    """Hugging Face tokenizer folder or SentencePiece .model to extend."""
+    """Hugging Face tokenizer folder or SentencePiece .model to extend, or a model of the Hugging
+    Face hub (OWNER/NAME, OWNER/NAME@REVISION)."""
     train_bpe: int | None = None
     """Instead: train a byte-level BPE with this many ids on --input."""
     input: tuple[str, ...] = ()
@@ -61,14 +63,16 @@ def build_vocab(config: VocabConfig) -> SpeechTextVocab:
 
     Raises:
         DataError: the corpus is missing or has no usable text.
+        CheckpointError: `tokenizer` does not exist, here or on the hub.
         VocabularyError: `tokenizer` is none, or holds another number of codes.
         ConfigError: the speech tokenizer folder does not say its codebook size.
     """
-    source = config.tokenizer
     if config.train_bpe is not None:
         train_bpe(_sample(config), config.train_bpe, config.output)
         source = config.output
-    assert source is not None
+    else:
+        assert config.tokenizer is not None
+        source = resolve_model(config.tokenizer)
     num_codes = config.num_codes or _codebook_size(config.speech_tokenizer)
     SpeechTextVocab.extend(source, num_codes).save_pretrained(config.output)
     return SpeechTextVocab.from_pretrained(config.output)

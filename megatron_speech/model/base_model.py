@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..files import replace_folder, temporary_beside, write_text
+from ..model_folders import origin, resolve_model
 from ..training import checkpoint
 from ..training.checkpoint_check import IDENTITY_KEY
 from ..training.parallel import session
@@ -44,7 +45,8 @@ class ImportConfig:
     """A Hugging Face folder to a checkpoint that training starts from."""
 
     hf: Path | None = None
-    """Folder of the base model: config.json, safetensors, tokenizer."""
+    """The base model: a folder with config.json, safetensors and tokenizer, or its id on the
+    Hugging Face hub (OWNER/NAME, OWNER/NAME@REVISION)."""
     save: Path | None = None
     """Folder to write; an earlier import found there is replaced."""
     num_codes: int | None = None
@@ -85,7 +87,7 @@ def import_base(config: ImportConfig) -> Import:
     if hf is None or save is None:
         raise ConfigError("--hf and --save are both needed")
     _require_replaceable(save)
-    base = _Base(hf, config)
+    base = _Base(resolve_model(hf), config)
     staging = temporary_beside(save)
     try:
         with session(ParallelConfig()):
@@ -120,9 +122,9 @@ def _write(folder: Path, base: "_Base", config: ImportConfig) -> None:
     write_checkpoint(directory, list(base.pieces()), _extra_states(base.model), common)
     base.vocab.save_pretrained(folder / "vocab")
     base.generation_ids.save_pretrained(folder / "vocab")
-    origin = {"hf": base.source.folder.resolve().name, "added_rows": base.added_rows}
+    came_from = {"hf": origin(base.source.folder), "added_rows": base.added_rows}
     facts: dict[str, Any] = {
-        "base": {**origin, **asdict(config.new_rows)},
+        "base": {**came_from, **asdict(config.new_rows)},
         "model": asdict(base.model),
     }
     write_text(folder / RUN_CONFIG, yaml.safe_dump(facts, sort_keys=False))

@@ -7,6 +7,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..files import find_in
+from ..model_folders import load_weights, read_settings
 from ..vocab import SpeechTextVocab
 
 
@@ -25,8 +26,8 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
             f"{folder} is no exported model: expected config.json and *.safetensors; "
             "export one with tools/convert_checkpoint.py megatron-to-hf"
         )
+    config = read_settings(AutoConfig, folder)
     vocab = SpeechTextVocab.from_pretrained(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
     if config.vocab_size < vocab.size:
         raise CheckpointError(
             f"{folder} has {config.vocab_size} embedding rows but a vocabulary of {vocab.size} "
@@ -39,7 +40,7 @@ def load_exported(
     folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[Any, SpeechTextVocab]:
     """A causal language model of transformers, in eval mode and without gradients, and its
-    vocabulary. Weights are read from safetensors only, and from this folder only.
+    vocabulary. Read as `model_folders` says: safetensors of this folder, and no code.
 
     Raises:
         CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
@@ -48,12 +49,6 @@ def load_exported(
     from transformers import AutoModelForCausalLM
 
     _, vocab = read_exported_config(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        attn_implementation="sdpa",
-    )
+    model = load_weights(AutoModelForCausalLM, folder, dtype=dtype, attn_implementation="sdpa")
     model.requires_grad_(False)
     return model.to(device).eval(), vocab

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import replace_folder, temporary_beside, write_text
+from ..files import read_json_object, replace_folder, temporary_beside, write_text
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.checkpoint_check import (
     IDENTITY_KEY,
@@ -180,17 +180,15 @@ def _write_configs(
 
 def _generation_ids(folder: Path, eod_id: int) -> dict[str, Any]:
     """The base model's ids, where it had some; the end of a document always ends generation."""
-    from transformers import GenerationConfig
-
     if not (folder / "generation_config.json").exists():
         return dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eod_id)
-    base = GenerationConfig.from_pretrained(folder)
-    eos = base.eos_token_id
+    base = read_json_object(folder / "generation_config.json")
+    eos, pad = base.get("eos_token_id"), base.get("pad_token_id")
     ends = eos if isinstance(eos, list) else [eos] if eos is not None else []
     if eod_id not in ends:
         eos = [*ends, eod_id] if ends else eod_id
     return {
-        "bos_token_id": base.bos_token_id,
+        "bos_token_id": base.get("bos_token_id"),
         "eos_token_id": eos,
-        "pad_token_id": base.pad_token_id if base.pad_token_id is not None else eod_id,
+        "pad_token_id": pad if pad is not None else eod_id,
     }

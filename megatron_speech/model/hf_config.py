@@ -1,10 +1,11 @@
 """config.json of a Hugging Face folder to and from our model's settings."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
+from ..files import read_json_object
+from ..model_folders import refuse_code
 from .config import ModelConfig
 from .families import FAMILIES, Family, get_family
 
@@ -32,7 +33,9 @@ def read_config(folder: Path) -> "PretrainedConfig":
     """config.json of a folder, as its family's class; no code of the folder is ever run.
 
     Raises:
-        CheckpointError: missing, damaged, or of a model type that is no family here.
+        CheckpointError: missing, of a model type that is no family here, with a setting of the
+            wrong kind, or with code of its own.
+        DataError: config.json is damaged.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -40,8 +43,9 @@ def read_config(folder: Path) -> "PretrainedConfig":
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
+    refuse_code(folder)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_object(path)
         model_type = content.get("model_type")
         if model_type in FAMILIES:
             return CONFIG_MAPPING[model_type].from_dict(content)
@@ -59,18 +63,14 @@ def read_generation_ids(folder: Path, config: "PretrainedConfig") -> "Generation
     """The ids by which a base begins, ends and pads; not how it was meant to be sampled from.
 
     Raises:
-        CheckpointError: generation_config.json is damaged.
+        DataError: generation_config.json is damaged.
     """
     from transformers import GenerationConfig
 
-    path, base = folder / "generation_config.json", config
-    if path.exists():
-        try:
-            base = GenerationConfig.from_pretrained(folder)
-        except (OSError, ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}") from None
+    path = folder / "generation_config.json"
+    base = read_json_object(path) if path.exists() else config.to_dict()
     ids = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return GenerationConfig(**{name: getattr(base, name) for name in ids})
+    return GenerationConfig(**{name: base.get(name) for name in ids})
 
 
 def model_from_config(config: "PretrainedConfig", source: Path) -> ModelConfig:

@@ -28,8 +28,9 @@ class SpeechTokenizerRecipe:
     loop: LoopConfig = field(default_factory=LoopConfig)
     health: HealthConfig = field(default_factory=lambda: HealthConfig(bad_step_policy="skip"))
     init_from: Path | None = None
-    """Local Whisper folder (transformers, safetensors) to start from, and whose text tokenizer to
-    use unless another is given; none starts at random."""
+    """Whisper to start from, a folder (transformers, safetensors) or a model of the Hugging Face
+    hub (openai/whisper-base), whose text tokenizer is used unless another is given; none starts at
+    random."""
     attention: str = "eager"
     """Attention of the training: eager (faster for small models on CPU) or sdpa."""
     export: Literal["last", "best"] = "last"

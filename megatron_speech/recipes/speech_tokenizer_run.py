@@ -12,6 +12,7 @@ from ..data.manifest import read_manifest
 from ..errors import ConfigError
 from ..files import write_text
 from ..model.card import RUN_CONFIG
+from ..model_folders import origin, resolve_model
 from ..rejected import Rejected
 from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
@@ -51,6 +52,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
 
     Raises:
         ConfigError: no manifest or no --save folder.
+        CheckpointError: the Whisper to start from does not exist, here or on the hub.
         DataError: no usable recordings.
     """
     save = recipe.loop.save
@@ -59,6 +61,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
     if latest_iteration(save) == recipe.loop.train_iters and (save / _EXPORT_MARK).exists():
         return _result(save, finished=True)
     settings = plain(recipe)
+    recipe, settings["came_from"] = _fetched(recipe)
     note = check_resume(save, settings)
     with process_group() as device:
         if _rank() == 0:
@@ -87,6 +90,15 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         if result.finished and trainer.is_main_rank:
             _export(recipe.export, model, text, save)
     return _result(save, result.finished)
+
+
+def _fetched(recipe: SpeechTokenizerRecipe) -> tuple[SpeechTokenizerRecipe, dict[str, str]]:
+    """The recipe with folders in place of hub ids, and what to note of where they came from."""
+    given = {"init_from": recipe.init_from, "tokenizer": recipe.data.tokenizer}
+    folders = {name: resolve_model(path) for name, path in given.items() if path is not None}
+    data = replace(recipe.data, tokenizer=folders.get("tokenizer"))
+    recipe = replace(recipe, init_from=folders.get("init_from"), data=data)
+    return recipe, {name: origin(folder) for name, folder in folders.items()}
 
 
 def _export(which: str, model: SpeechTokenizerModel, text: AsrText, save: Path) -> None:

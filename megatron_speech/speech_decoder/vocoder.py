@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import CheckpointError, ConfigError
 from ..files import read_json, write_json
+from ..model_folders import load_weights
 from ..speech_tokenizer.weights import read_tensors, write_tensors
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, N_FFT, NUM_MELS, SAMPLE_RATE_HZ, overlap_add
 
@@ -224,5 +225,5 @@ def _load_hifigan(folder: Path, values: dict[str, Any]) -> Vocoder:
             f"{folder} makes {found[0]} Hz from {found[1]} bands with {found[2]} samples a frame; "
             f"expected {SAMPLE_RATE_HZ} Hz, {NUM_MELS} bands, {HOP_SAMPLES} samples"
         )
-    model = SpeechT5HifiGan.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    model = load_weights(SpeechT5HifiGan, folder)
     return HifiganVocoder(model).eval()

@@ -38,7 +38,8 @@ class SpeechDataConfig:
     valid_manifest: tuple[Path, ...] = ()
     """Manifests of held-out recordings; each gets its own figures under its file or folder name."""
     tokenizer: Path | None = None
-    """Text tokenizer of the targets (a Hugging Face folder); none trains one on the transcripts."""
+    """Text tokenizer of the targets, a folder or a model of the Hugging Face hub; none trains one
+    on the transcripts."""
     asr_vocab_size: int = 1024
     """Size of the text tokenizer trained when none is given."""
     words_only: bool = False

@@ -10,6 +10,8 @@ FIRST_CODE, NUM_CODES, END = 407, 64, 401
 class LLM:
     def __init__(self, model, **settings):
         assert settings["enable_prefix_caching"] is False
+        assert settings["trust_remote_code"] is False
+        assert settings["load_format"] == "safetensors"
         print("noise that must not reach the answers", flush=True)
 
     def generate(self, prompts, parameters, use_tqdm):
