@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .files import write_text
+from .errors import DataError
+from .files import read_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,19 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
 
 
 def read_rejected(path: Path) -> list[Rejected]:
-    """What `write_rejected` wrote. Ids may hold line separators that JSON leaves as they are."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [Rejected(**json.loads(line)) for line in lines if line]
+    """What `write_rejected` wrote. Ids may hold line separators that JSON leaves as they are.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    try:
+        lines = read_bytes(path).decode("utf-8").split("\n")
+        return [Rejected(**json.loads(line)) for line in lines if line]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error!r}); remove it, and only what is set aside from now on is "
+            "listed"
+        ) from None
 
 
 def describe_counts(counts: dict[str, int]) -> str:

@@ -27,7 +27,7 @@ from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
 from ..corpus.spans import document_keys, random_bits
 from ..corpus.tasks import claim_folder
 from ..errors import DataError
-from ..files import atomic_path, fingerprint_of, read_json, write_json
+from ..files import atomic_path, fingerprint_of, read_json, read_json_object, write_json
 from ..parquet import parquet_writer
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
@@ -61,7 +61,8 @@ def build_dialogues(config: DialoguesConfig, engine: Engine | None = None) -> di
     counts = plan_dialogues(config, codes)
     generated = {}
     for role in config.generated_roles:
-        if read_json(config.work_folder / role / "plan.json")["request_shards"]:
+        plan = config.work_folder / role / "plan.json"
+        if read_json_object(plan, request_shards=list)["request_shards"]:
             generation = _generation(config, role)
             generated[role] = generate(generation, engine)
             codes[role].read([generation.output])

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, read_json, write_json
+from ..files import atomic_path, fingerprint_of, read_json_object, write_json
 from ..parquet import parquet_writer
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
@@ -73,7 +73,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
     started = time.monotonic()
     vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)
-    planned = read_json(config.plan / "plan.json")
+    planned = read_json_object(config.plan / "plan.json", vocab_fingerprint=str, not_speakable=int)
     if planned["vocab_fingerprint"] != vocab.fingerprint:
         raise VocabularyError(
             f"{config.plan} was made with vocabulary {planned['vocab_fingerprint']}, not "
@@ -81,7 +81,10 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         )
     info = _check_codes(config, [path.name for path in requests], vocab)
     settings = config.codes / "settings.json"
-    generator = read_json(settings)["generator_fingerprint"] if settings.exists() else ""
+    generator = ""
+    if settings.exists():
+        found = read_json_object(settings, generator_fingerprint=str)
+        generator = found["generator_fingerprint"]
     folder = dataset_path(config.output_prefix, ".parts")
     tasks = []
     for number in range(planned["tasks"]):
@@ -96,7 +99,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
     write_report(
         dataset_path(config.output_prefix, ".report.html"),
         facts,
-        read_json(counts) if counts.exists() else {},
+        read_json_object(counts) if counts.exists() else {},
         config.plan,
         {"assemble": time.monotonic() - started},
         config.workers,
@@ -136,7 +139,7 @@ def _assemble_task(task: _Task) -> None:
     inputs = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in [plan_file, *task.shards]]
     key = fingerprint_of(repr(inputs), task.generator)
     report_path = dataset_path(task.part, ".report.json")
-    if report_path.exists() and read_json(report_path)["key"] == key:
+    if report_path.exists() and read_json_object(report_path).get("key") == key:
         return
     report_path.unlink(missing_ok=True)
     vocab = open_vocab(config.vocab)
@@ -178,7 +181,8 @@ def _join_parts(
     info: CodeShardInfo | None,
     planned: dict[str, Any],
 ) -> dict[str, Any]:
-    reports = [read_json(dataset_path(part, ".report.json")) for part in parts]
+    needed = {**dict.fromkeys(_COUNTS, int), "rejected": list}
+    reports = [read_json_object(dataset_path(part, ".report.json"), **needed) for part in parts]
     rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
     counts: dict[str, Any] = {key: sum(report[key] for report in reports) for key in _COUNTS}
     prefix = config.output_prefix
@@ -195,4 +199,4 @@ def _join_parts(
     counts["rejected"] = write_rejected(dataset_path(prefix, ".rejected.jsonl"), rejected)
     counts["not_speakable"] = planned["not_speakable"]
     writer.write_facts("interleaved", info.tokenizer_fingerprint if info else None, counts)
-    return read_json(dataset_path(prefix, ".json"))
+    return read_json_object(dataset_path(prefix, ".json"))

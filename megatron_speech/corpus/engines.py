@@ -16,7 +16,7 @@ import numpy as np
 
 from ..data.templates import speak_prompt, voiced_text
 from ..errors import CheckpointError, ConfigError
-from ..files import find_in, fingerprint_of, fingerprint_of_files, read_json
+from ..files import find_in, fingerprint_of, fingerprint_of_files, read_json_object
 from ..model_folders import refuse_code
 from ..vocab import SpeechTextVocab
 from .sentences import sentence_splitter, split_sentences
@@ -203,7 +203,7 @@ class PromptEngine(ABC):
         self.config = config
         self.num_codes = self.vocab.num_codes
         self.speech_tokenizer = self.vocab.speech_tokenizer
-        shape = read_json(model / "config.json")
+        shape = read_json_object(model / "config.json", vocab_size=int)
         if shape["vocab_size"] < self.vocab.size:
             raise CheckpointError(
                 f"{model}: the model has {shape['vocab_size']} rows, its vocabulary "

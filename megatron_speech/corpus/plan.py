@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_path, read_json, write_json
+from ..files import atomic_path, read_json_object, write_json
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
@@ -127,12 +127,15 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     }
     claim_folder(config.output, settings)
     if (config.output / "plan.json").exists():
-        return read_json(config.output / "plan.json")
+        return read_json_object(config.output / "plan.json", request_shards=list)
     shares = split_inputs(paths, config.tasks)
     tasks = [_Task(number, pieces, config) for number, pieces in enumerate(shares)]
     place = Place.of(plan, config, config.output / "logs")
     place.run(_plan_task, tasks, workers=config.workers, description="plan")
-    reports = [read_json(_report_path(config.output, task.number)) for task in tasks]
+    needed = {**dict.fromkeys(_COUNTS, int), "rejected": list}
+    reports = [
+        read_json_object(_report_path(config.output, task.number), **needed) for task in tasks
+    ]
     rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
     counts: dict[str, Any] = {key: sum(report[key] for report in reports) for key in _COUNTS}
     counts["rejected"] = write_rejected(config.output / "rejected.jsonl", rejected)
@@ -162,9 +165,8 @@ def request_paths(folder: Path) -> list[Path]:
     """
     if not (folder / "plan.json").exists():
         raise DataError(f"{folder} holds no finished plan; run tools/build_dataset.py plan first")
-    paths = [
-        folder / "requests" / name for name in read_json(folder / "plan.json")["request_shards"]
-    ]
+    planned = read_json_object(folder / "plan.json", request_shards=list)
+    paths = [folder / "requests" / str(name) for name in planned["request_shards"]]
     for path in paths:
         if not path.exists():
             raise DataError(f"request shard {path} is gone; remove {folder} and plan again")

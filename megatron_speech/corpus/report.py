@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_json, write_text
+from ..files import read_json_object, write_text
 from ..parquet import open_parquet, read_batches
 
 _ROWS_AT_A_TIME = 1 << 14
@@ -39,7 +39,7 @@ def write_report(
         seconds: wall time of each job in this run (a job found done takes next to none).
         workers: processes of each job.
     """
-    planned = read_json(plan / "plan.json")
+    planned = read_json_object(plan / "plan.json", spans=dict)
     lengths = span_lengths(plan)
     sections = [
         "<h2>Tokens</h2>",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, DataError
-from ..files import read_json, write_json, write_text
+from ..files import read_json_object, write_json, write_text
 from ..model_folders import resolve_model
 from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
@@ -154,7 +154,7 @@ def _codebook_size(folder: Path | None) -> int:
     path = Path(folder or "") / "config.json"
     if not path.exists():
         raise ConfigError(f"{path} does not exist; give a speech tokenizer folder")
-    size = read_json(path).get("quantize_vocab_size")
+    size = read_json_object(path).get("quantize_vocab_size")
     if not isinstance(size, int):
         raise ConfigError(f"{path} names no quantize_vocab_size; give --num-codes")
     return size

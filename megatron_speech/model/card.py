@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..files import read_json
+from ..files import read_json_object, read_yaml_object
 from ..vocab import SpeechTextVocab, code_token
 from .config import ModelConfig
 
@@ -59,8 +57,7 @@ def _origin_lines(base: dict[str, Any]) -> list[str]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    return content if isinstance(content, dict) else {}
+    return read_yaml_object(path) if path.exists() else {}
 
 
 def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, parameters: int) -> list[str]:
@@ -104,7 +101,7 @@ def _data_lines(data_path: list[str]) -> list[str]:
     for index, prefix in enumerate(prefixes):
         share = f"{weights[index] / sum(weights):.1%}" if weights else "by size"
         path = Path(f"{prefix}.json")
-        facts = read_json(path) if path.is_file() else {}
+        facts = read_json_object(path) if path.is_file() else {}
         counts = (facts.get(key) for key in ("documents", "text_tokens", "speech_tokens"))
         shown = " | ".join(f"{n:,}" if isinstance(n, int) else "" for n in counts)
         lines.append(f"| {share} | {Path(prefix).name} | {facts.get('kind') or ''} | {shown} |")

@@ -16,7 +16,7 @@ from ..audio import read_audio
 from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, fingerprint_of_files, read_json, write_json
+from ..files import atomic_path, fingerprint_of, fingerprint_of_files, read_json_object, write_json
 from ..progress import Progress
 from ..rejected import Rejected, describe_counts, write_rejected
 from ..vocab import SpeechTextVocab
@@ -257,7 +257,7 @@ def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
     if not path.exists() or not any(config.output.glob("*.flac")):
         write_json(path, job)
         return
-    begun = read_json(path)
+    begun = read_json_object(path)
     for name, value in job.items():
         if begun.get(name) != value:
             raise ConfigError(

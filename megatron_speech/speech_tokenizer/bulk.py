@@ -21,7 +21,7 @@ from ..audio import SAMPLE_RATE_HZ
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ..data.recording import Recording
 from ..errors import AudioError, DataError
-from ..files import is_abandoned, read_json, write_json
+from ..files import is_abandoned, read_json_object, write_json
 from ..parquet import open_parquet
 from ..progress import SECONDS_BETWEEN_LINES, Progress
 from ..rejected import Rejected, describe_counts, read_rejected, write_rejected
@@ -231,7 +231,7 @@ def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
             raise DataError(f"{shards[0]} does not belong to this job; choose an empty --output")
         write_json(path, job)
         return
-    begun = read_json(path)
+    begun = read_json_object(path)
     for name, value in job.items():
         if begun.get(name) != value:
             raise DataError(

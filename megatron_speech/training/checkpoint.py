@@ -1,12 +1,11 @@
 """A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import CheckpointError
-from ..files import sync_folder, write_json, write_text
+from ..files import read_json_object, sync_folder, write_json, write_text
 
 MARKER = "latest_checkpointed_iteration.txt"
 _NOTES = "loop.json"
@@ -33,7 +32,7 @@ def latest_iteration(run: Path) -> int | None:
         if len(folders) > 1:
             raise CheckpointError(f"{run} has checkpoints but no {MARKER}; {advice}")
         return None
-    content = marker.read_text().strip()
+    content = marker.read_text(errors="replace").strip()
     if not content.isdigit():
         raise CheckpointError(f"{marker} holds {content[:40]!r}, not a step number; {advice}")
     if not iteration_directory(run, int(content)).is_dir():
@@ -91,7 +90,7 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
 def read_notes(directory: Path) -> dict[str, Any]:
     """What the loop noted beside a checkpoint; nothing in one that was made without it."""
     path = directory / _NOTES
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json_object(path) if path.exists() else {}
 
 
 class PendingSave(Protocol):

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from ..errors import ConfigError, DataError
-from ..files import atomic_path
+from ..files import atomic_path, read_yaml_object
 from .reporting import read_metrics
 
 
@@ -96,9 +94,10 @@ def _read(run: Path, x: str) -> dict[str, Any]:
     place = {row["iteration"]: row["iteration"] for row in train + valid}
     if x == "tokens":
         config = run / "run_config.yaml"
-        saved = yaml.safe_load(config.read_text(encoding="utf-8")) if config.exists() else {}
-        length = saved.get("data", {}).get("seq_length")
-        if length is None:
+        saved = read_yaml_object(config) if config.exists() else {}
+        data = saved.get("data")
+        length = data.get("seq_length") if isinstance(data, dict) else None
+        if not isinstance(length, int):
             raise DataError(f"{run} does not say how long its windows are; give --x iteration")
         for row in train:
             place[row["iteration"]] = row["consumed samples"] * length

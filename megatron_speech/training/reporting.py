@@ -1,13 +1,17 @@
 """What a run tells: Megatron's log line, metrics.jsonl for plots, TensorBoard and W&B."""
 
+import io
 import json
 import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
+from ..files import read_bytes
 from .loop_config import LoopConfig
 from .task import Metrics
 
@@ -145,9 +149,31 @@ class Interval:
 
 
 def read_metrics(run: Path, kind: str = "train") -> list[dict]:
-    """The recorded metrics of a run, in order of iteration."""
-    with open(run / _METRICS_FILE, encoding="utf-8") as stream:
-        return [record for line in stream if (record := json.loads(line))["kind"] == kind]
+    """The recorded metrics of a run, in order of iteration.
+
+    Raises:
+        DataError: a line is damaged.
+    """
+    lines = _whole_lines(run / _METRICS_FILE)
+    return [record for _, record in lines if record["kind"] == kind]
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[str, dict]]:
+    """Lines and what they record, without a torn last one: the run may have been killed."""
+    text = read_bytes(path).decode("utf-8", "replace")
+    for number, line in enumerate(io.StringIO(text), start=1):
+        if not line.endswith("\n"):
+            return
+        try:
+            record = json.loads(line)
+            whole = isinstance(record["kind"], str) and isinstance(record["iteration"], int)
+            if not whole:
+                raise TypeError(line.strip())
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path} is damaged in line {number} ({error!r}); remove that line"
+            ) from None
+        yield line, record
 
 
 def _wandb_id(run: Path, wandb: Any) -> str:
@@ -162,10 +188,7 @@ def _drop_after(path: Path, iteration: int) -> None:
     """Keep only lines up to `iteration`, and only whole ones: a killed run may tear the last."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n") and json.loads(line)["iteration"] <= iteration:
-            kept.append(line)
+    kept = [line for line, record in _whole_lines(path) if record["iteration"] <= iteration]
     temporary = path.with_suffix(".part")
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)
