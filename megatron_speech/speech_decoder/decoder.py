@@ -1,15 +1,13 @@
 """`SpeechDecoder`: codes -> audio, whole or as a stream."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
-from ..files import read_json, write_json
+from ..files import read_json_object, write_json
 from ..speech_tokenizer.weights import read_tensors, write_tensors
 from .config import SamplingConfig, SpeechDecoderConfig
 from .flow import FlowModel
@@ -152,13 +150,7 @@ def load_flow(folder: Path) -> FlowModel:
             f"{path} does not exist; give the folder of a speech decoder, such as the `export` "
             "folder that tools/train_speech_decoder.py writes"
         )
-    try:
-        values: Any = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds {type(values).__name__}, not settings by name")
-    flow = FlowModel(SpeechDecoderConfig.from_dict(values))
+    flow = FlowModel(SpeechDecoderConfig.from_dict(read_json_object(path)))
     try:
         flow.load_state_dict(read_tensors(folder))
     except RuntimeError as error:

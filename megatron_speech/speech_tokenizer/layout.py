@@ -1,13 +1,12 @@
 """The released tokenizer's folder: safetensors whose names are Whisper's, plus the codebook's."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ..errors import CheckpointError
-from ..files import read_json, write_json
+from ..files import read_json, read_json_object, write_json
 from .characters import PREFIX
 from .config import SpeechTokenizerConfig
 from .model import SpeechTokenizerModel
@@ -168,7 +167,8 @@ def read_config(folder: Path) -> SpeechTokenizerConfig:
     """The folder's config.
 
     Raises:
-        CheckpointError: the folder or its config.json is missing or no JSON.
+        CheckpointError: the folder or its config.json is missing.
+        DataError: config.json is damaged.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -176,10 +176,4 @@ def read_config(folder: Path) -> SpeechTokenizerConfig:
             f"{path} does not exist; give the folder of a speech tokenizer, such as the `export` "
             "folder that tools/train_speech_tokenizer.py writes"
         )
-    try:
-        values = read_json(path)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds {type(values).__name__}, not settings by name")
-    return SpeechTokenizerConfig.from_dict(values)
+    return SpeechTokenizerConfig.from_dict(read_json_object(path))
