@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..model_folders import load_weights
 from .engines import EngineConfig, Generation, PromptEngine, make_batches
 from .spans import uniform
@@ -107,6 +107,9 @@ class Decoder:
 
         A prompt that reaches its `most_codes` is cut there. `seeds` (n,) uint64 matter only when
         sampling; a row's samples depend on its seed and not on its neighbours.
+
+        Raises:
+            CheckpointError: the model's logits are NaN or infinite.
         """
         ids, pad = self._left_padded(prompts)
         limits = torch.tensor(list(most_codes), device=self._device)
@@ -116,8 +119,10 @@ class Decoder:
         rows = torch.arange(len(prompts), device=self._device)
         running = torch.ones(len(prompts), dtype=torch.bool, device=self._device)
         hidden = self._forward(ids, pad, cache)
+        sound = torch.ones((), dtype=torch.bool, device=self._device)
         for step in range(longest):
-            chosen = self._choose(hidden, seeds, step)
+            chosen, finite = self._choose(hidden, seeds, step)
+            sound &= finite.all()
             codes[rows, step] = torch.where(running, chosen, codes[rows, step])
             running &= (chosen != self._end) & (step + 1 < limits)
             if (step + 1) % self._steps_between_checks == 0:
@@ -133,6 +138,11 @@ class Decoder:
                     seeds = seeds[kept.cpu().numpy()]
             tokens = torch.where(chosen == self._end, self._end_token, chosen + self._first_code)
             hidden = self._forward(tokens[:, None], pad, cache)
+        if not sound:  # asked once: each question would make a GPU wait
+            raise CheckpointError(
+                "the model's logits are NaN or infinite, so its codes mean nothing; its weights "
+                "are damaged or overflow in this --dtype: try float32, or an older checkpoint"
+            )
         return self._collect(codes.cpu().numpy(), most_codes)
 
     def _collect(
@@ -172,16 +182,20 @@ class Decoder:
         )
         return output.last_hidden_state[:, -1]
 
-    def _choose(self, hidden: Tensor, seeds: np.ndarray, step: int) -> Tensor:
-        """The next code of every row, (rows,); num_codes means end of audio."""
+    def _choose(self, hidden: Tensor, seeds: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
+        """The next code of every row, (rows,), and whether it is finite numbers that chose it.
+
+        num_codes means end of audio.
+        """
         logits = hidden @ self._head
         if self._temperature == 0:
-            return logits.argmax(dim=-1)
+            highest, chosen = logits.max(dim=-1)  # NaN if any of them is
+            return chosen, highest.isfinite()
         total = (logits.float() / self._temperature).softmax(dim=-1).cumsum(dim=-1)
         numbers = uniform(seeds, _SAMPLE_PURPOSE, np.full(len(seeds), step))
         threshold = torch.from_numpy(numbers).to(self._device, torch.float32)[:, None]
         chosen = torch.searchsorted(total, threshold * total[:, -1:], right=True)[:, 0]
-        return chosen.clamp(max=self._end)
+        return chosen.clamp(max=self._end), total[:, -1].isfinite()
 
 
 class TransformersEngine(PromptEngine):

@@ -1,6 +1,7 @@
 """Datasets made readable: documents as runs of text and speech, on a terminal or as a page."""
 
 import html
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..data.indexed import dataset_path, open_tokens
-from ..data.indexed_files import DatasetFacts, read_facts
+from ..data.indexed import dataset_path, map_tokens
+from ..data.indexed_files import DatasetFacts, without_checksum
+from ..data.soundness import sound_dataset
 from ..errors import ConfigError, DataError, VocabularyError
 from ..files import write_text
 from ..parquet import named_in_errors
@@ -76,13 +78,16 @@ def inspect(prefix: Path, config: InspectConfig) -> Inspection:
         DataError: files missing, unfinished or cut short, or no such documents.
         VocabularyError: the dataset was made with another vocabulary.
     """
-    vocab, facts = SpeechTextVocab.from_pretrained(config.vocab), read_facts(prefix)
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    facts, index = sound_dataset(prefix)
     if facts.vocab_fingerprint != vocab.fingerprint:
         raise VocabularyError(
             f"{prefix} was made with vocabulary {facts.vocab_fingerprint}, {config.vocab} is "
             f"{vocab.fingerprint}; give the vocabulary it was made with"
         )
-    index, tokens = open_tokens(prefix)
+    if line := without_checksum({prefix: facts}):
+        print(line, file=sys.stderr)
+    tokens = map_tokens(prefix, index)
     if config.first >= len(index.lengths):
         raise DataError(f"{prefix} has {len(index.lengths)} documents, none number {config.first}")
     stop = min(config.first + config.documents, len(index.lengths))

@@ -1,11 +1,13 @@
 """Several datasets of one kind made one, by copying bytes: nothing is tokenised again."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from ..data.indexed import IndexedWriter, dataset_path
-from ..data.indexed_files import DatasetFacts, check_datasets
+from ..data.indexed_files import DatasetFacts, without_checksum
+from ..data.soundness import check_datasets
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, find_in
 from ..parquet import parquet_writer
@@ -48,6 +50,8 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
     if output.resolve() in [prefix.resolve() for prefix in prefixes]:
         raise ConfigError(f"{output} is also an input; choose another --output-prefix")
     facts = check_datasets([str(prefix) for prefix in prefixes], vocab)
+    if line := without_checksum(facts):
+        print(line, file=sys.stderr)
     first = facts[str(prefixes[0])]
     for prefix in prefixes:
         for name in _MUST_AGREE:

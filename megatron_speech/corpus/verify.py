@@ -1,5 +1,6 @@
 """A finished dataset checked from end to end: structure, checksums, ids, counts, provenance."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ..data.indexed import Index, dataset_path, file_checksum, open_tokens
-from ..data.indexed_files import COMPANIONS, DatasetFacts, read_facts
+from ..data.indexed import dataset_path, map_tokens
+from ..data.indexed_files import DatasetFacts, read_facts, without_checksum
+from ..data.soundness import Index, changed_files, sound_dataset
 from ..errors import DataError
 from ..files import read_json
 from ..parquet import open_parquet, read_batches
@@ -35,16 +37,23 @@ def verify(prefix: Path, vocab: SpeechTextVocab) -> Verification:
     """Check every byte of a dataset; what cannot even be opened is a problem like any other."""
     try:
         facts = read_facts(prefix)
-        index, tokens = open_tokens(prefix)
-    except (DataError, ValueError) as error:
+    except DataError as error:
         return Verification([str(error)])
-    problems = [*_checksums(prefix, facts), *_structure(prefix, index)]
+    problems = [] if facts.checksums else [f"{prefix}.json holds no checksums; build it again"]
+    try:
+        _, index = sound_dataset(prefix)
+    except DataError as error:
+        return Verification([str(error), *changed_files(prefix, facts), *problems])
+    problems += changed_files(prefix, facts)
     if facts.vocab_fingerprint != vocab.fingerprint:
         problems.append(
             f"{prefix} was made with vocabulary {facts.vocab_fingerprint}, not {vocab.fingerprint}"
         )
     if problems:  # positions may be wrong: what follows would only repeat it in other words
         return Verification(problems, len(index.lengths))
+    if line := without_checksum({prefix: facts}):
+        print(line, file=sys.stderr)
+    tokens = map_tokens(prefix, index)
     counts = _count(tokens, vocab)
     problems += _tokens(prefix, index, tokens, facts, vocab, counts)
     spans = 0
@@ -57,29 +66,6 @@ def verify(prefix: Path, vocab: SpeechTextVocab) -> Verification:
         problems.append(str(error))
     text = len(tokens) - counts.speech
     return Verification(problems, len(index.lengths), text, counts.speech, spans)
-
-
-def _checksums(prefix: Path, facts: DatasetFacts) -> Iterator[str]:
-    if not facts.checksums:
-        yield f"{prefix}.json holds no checksums (an older version wrote it); build it again"
-    for suffix, expected in facts.checksums.items():
-        path = dataset_path(prefix, suffix)
-        if not path.exists():
-            yield f"{path} is missing"
-        elif file_checksum(path) != expected:
-            yield f"{path} is not the file that was written: its checksum differs"
-    for suffix in COMPANIONS:
-        if suffix not in facts.checksums and dataset_path(prefix, suffix).exists():
-            yield f"{dataset_path(prefix, suffix)} belongs to another dataset; remove it"
-
-
-def _structure(prefix: Path, index: Index) -> Iterator[str]:
-    starts = np.cumsum(index.lengths, dtype=np.int64) - index.lengths
-    if (index.lengths < 1).any():
-        yield f"{prefix}.idx: document {int(np.argmax(index.lengths < 1))} is empty"
-    if not np.array_equal(starts, index.starts):
-        first = int(np.argmax(starts != index.starts))
-        yield f"{prefix}.idx: document {first} does not begin where the one before it ends"
 
 
 @dataclass(frozen=True)

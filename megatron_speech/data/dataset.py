@@ -17,9 +17,10 @@ from ..vocab import SpeechTextVocab
 from .blend import Blend, BlendPosition
 from .config import DataConfig, parse_blend
 from .epochs import on_first_rank_then_all
-from .indexed_files import DatasetFacts, check_datasets, contents_fingerprint
+from .indexed_files import DatasetFacts, contents_fingerprint, without_checksum
 from .loss_rules import TokenKinds
 from .mock import MockWindows
+from .soundness import check_datasets
 from .windows import SpeechTextDataset
 
 
@@ -64,7 +65,7 @@ def build_datasets(
 
     Raises:
         ConfigError, DataError, VocabularyError: the settings or the files do not work; see
-            `indexed_files.check_datasets`.
+            `soundness.check_datasets`.
     """
     config = config.resolve()
     config.check()
@@ -83,7 +84,9 @@ def build_datasets(
     }
     prefixes = [prefix for blend, _ in blends.values() for prefix in blend]
     facts = check_datasets(prefixes, vocab)
-    maker = _Maker(config, facts, kinds, seed)
+    if (line := without_checksum(facts)) and _is_first_rank():
+        print(line, file=sys.stderr)
+    maker = _Maker(config, facts, kinds, vocab.padded_size, seed)
     train = maker.blend(*blends["train"], samples[0], continuation=continuation or Continuation())
     valid: dict[str, Blend] = {}
     if "valid" in blends:
@@ -105,9 +108,15 @@ class _Maker:
     """Builds the blends of one run."""
 
     def __init__(
-        self, config: DataConfig, facts: dict[str, DatasetFacts], kinds: TokenKinds, seed: int
+        self,
+        config: DataConfig,
+        facts: dict[str, DatasetFacts],
+        kinds: TokenKinds,
+        vocabulary_size: int,
+        seed: int,
     ):
         self._config, self._facts, self._kinds, self._seed = config, facts, kinds, seed
+        self._vocabulary_size = vocabulary_size
         self._cache = Path(str(config.data_cache_path))
 
     def validation(
@@ -140,6 +149,7 @@ class _Maker:
                 self._facts[prefix],
                 self._kinds,
                 config.seq_length,
+                vocabulary_size=self._vocabulary_size,
                 share=share,
                 separate=config.reset_attention_mask,
             )
@@ -182,8 +192,12 @@ def _short_names(prefixes: list[str]) -> list[str]:
     return names if len(set(names)) == len(names) else prefixes
 
 
+def _is_first_rank() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
 def _report_left_out(datasets: Sequence[SpeechTextDataset], seq_length: int) -> None:
-    if torch.distributed.is_initialized() and torch.distributed.get_rank():
+    if not _is_first_rank():
         return
     for dataset in datasets:
         if dataset.left_out:

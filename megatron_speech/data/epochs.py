@@ -2,10 +2,12 @@
 
 An epoch depends on the dataset, the window length, the seed and its number, on nothing else: a
 run that becomes longer, or comes back to a dataset later, reads on in the same order. Indices are
-cached as whole `.npy` files, so a build that was killed leaves nothing that could be read.
+cached as whole `.npy` files with checksums, so neither a build that was killed nor a damaged disk
+changes what is read.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from ..errors import MegatronSpeechError
+from ..checked_json import read_checked_json, write_checked_json
+from ..errors import DataError, MegatronSpeechError
 from ..files import atomic_path, fingerprint_of
 from .packing import pack_documents
+from .soundness import file_checksum
 
 
 @dataclass(frozen=True)
@@ -63,16 +67,38 @@ def _shuffled(windows: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def cached(cache: Path, name: str, parts: list[str], build: Callable[[], list[np.ndarray]]) -> Any:
-    """Memory-mapped arrays `<name>-<part>.npy` of a folder, built and stored where one is missing.
+    """Memory-mapped arrays `<name>-<part>.npy` of a folder, built and stored where one is missing
+    or not the one that was written.
 
-    Only the process that builds may call this before the files are there.
+    Only the process that builds may call this before the files are there. It alone compares them
+    with their checksums, in `<name>.json`; processes that come after it read what it found sound.
     """
     paths = [cache / f"{name}-{part}.npy" for part in parts]
-    if not all(path.exists() for path in paths):
+    whole = all(path.exists() for path in paths)
+    if whole and (not dist.is_initialized() or dist.get_rank() == 0):
+        whole = _unchanged(cache / f"{name}.json", paths)
+    if not whole:
         for path, array in zip(paths, build(), strict=True):
             with atomic_path(path) as temporary, open(temporary, "wb") as stream:
                 np.save(stream, array)
+        checksums = {path.name: file_checksum(path) for path in paths}
+        write_checked_json(cache / f"{name}.json", {"checksums": checksums})
     return [np.load(path, mmap_mode="r") for path in paths]
+
+
+def _unchanged(record: Path, paths: list[Path]) -> bool:
+    """Whether cached arrays are those that were written; says so in a line if they are not."""
+    if not record.exists():  # an older version wrote them, or was killed before the end
+        return False
+    try:
+        checksums = read_checked_json(record).content.get("checksums")
+        if checksums == {path.name: file_checksum(path) for path in paths}:
+            return True
+        problem = f"the arrays of {record} are not those that were written"
+    except DataError as error:
+        problem = str(error)
+    print(f"{problem}: built again", file=sys.stderr)
+    return False
 
 
 def on_first_rank_then_all(work: Callable[[], object]) -> None:

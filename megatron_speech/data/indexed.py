@@ -11,18 +11,27 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from ..checked_json import write_checked_json
 from ..errors import DataError
-from ..files import atomic_path, write_json
+from ..files import atomic_path
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..vocab import SpeechTextVocab
-from .indexed_files import COMPANIONS, DatasetFacts, check_files, read_facts
+from .indexed_files import COMPANIONS, DatasetFacts, contents_fingerprint
+from .soundness import (
+    Index,
+    changed_files,
+    file_checksum,
+    is_changed,
+    read_index,
+    sound_dataset,
+)
 from .templates import KINDS
 
 if TYPE_CHECKING:
@@ -97,12 +106,7 @@ class IndexedWriter:
             raise DataError(f"lengths sum to {lengths.sum()} but there are {len(tokens)} tokens")
         if not len(tokens):
             return
-        lowest, highest = tokens.min(), tokens.max()
-        if lowest < 0 or highest >= self._vocab.padded_size:
-            raise DataError(
-                f"token ids {lowest}..{highest} do not fit a vocabulary of "
-                f"{self._vocab.padded_size}; were they made with another vocabulary?"
-            )
+        self._require_ids(tokens)
         self._write_tokens(np.ascontiguousarray(tokens, dtype=self._dtype).data)
         self._lengths.append(lengths)
         self._add_sources(list(sources or ()))
@@ -175,28 +179,61 @@ class IndexedWriter:
             text_tokens=self.tokens - self.speech_tokens,
             speech_tokens=self.speech_tokens,
             checksums=checksums,
+            contents_fingerprint=contents_fingerprint(self.prefix),
+            has_checksum=True,
         )
-        write_json(dataset_path(self.prefix, ".json"), {**asdict(facts), **(extra or {})})
+        content = {**asdict(facts), **(extra or {})}
+        del content["has_checksum"]
+        write_checked_json(dataset_path(self.prefix, ".json"), content)
         return facts
 
     def add_indexed(self, prefix: str | Path) -> None:
-        """Append a finished dataset of the same vocabulary by copying its bytes."""
-        facts = read_facts(prefix)
-        if not facts.documents:
+        """Append a finished dataset of the same vocabulary by copying its bytes.
+
+        Raises:
+            DataError: it is not sound (`sound_dataset`), a file is not the one that was written, or
+                it is of another vocabulary.
+        """
+        facts, index = sound_dataset(prefix, allow_empty=True)
+        for problem in changed_files(prefix, facts, (".idx", *COMPANIONS)):
+            raise DataError(problem)
+        if not len(index.lengths):
             return
-        index = read_index(prefix)
         if index.dtype != self._dtype or facts.vocab_fingerprint != self._vocab.fingerprint:
             raise DataError(f"{prefix} was made with another vocabulary; build it again")
-        with open(dataset_path(prefix, ".bin"), "rb") as part:
-            while data := part.read(_COPY_BYTES):
-                self._write_tokens(data)
+        self._copy_tokens(dataset_path(prefix, ".bin"), facts)
         sources = dataset_path(prefix, ".sources.parquet")
         if sources.exists():
             for batch in read_batches(open_parquet(sources), sources, _ROWS_AT_A_TIME):
                 self._add_sources(batch["source_id"].to_pylist())
         self._lengths.append(index.lengths)
-        self.tokens += int(index.lengths.sum(dtype=np.int64))
-        self.speech_tokens += facts.speech_tokens
+
+    def _copy_tokens(self, path: Path, facts: DatasetFacts) -> None:
+        """Append a .bin file, comparing what passes through with its checksum."""
+        is_first, digest = not self.tokens, hashlib.sha256()
+        with open(path, "rb") as part:
+            while data := part.read(_COPY_BYTES):
+                tokens = np.frombuffer(data, self._dtype)
+                self._write_tokens(data)
+                self.tokens += len(tokens)
+                if not facts.has_checksum:
+                    self._require_ids(tokens)
+                    self.speech_tokens += int(self._vocab.is_speech(tokens).sum())
+                if not is_first:  # else the digest of what is written is that of the part
+                    digest.update(data)
+        if facts.has_checksum:
+            self.speech_tokens += facts.speech_tokens
+        found = self._digests[".bin"] if is_first else digest
+        if facts.checksums and facts.checksums.get(".bin") != found.hexdigest():
+            raise DataError(is_changed(path))
+
+    def _require_ids(self, tokens: np.ndarray) -> None:
+        lowest, highest = tokens.min(), tokens.max()
+        if lowest < 0 or highest >= self._vocab.padded_size:
+            raise DataError(
+                f"token ids {lowest}..{highest} do not fit a vocabulary of "
+                f"{self._vocab.padded_size}; were they made with another vocabulary?"
+            )
 
 
 def _index_parts(lengths: np.ndarray, dtype: np.dtype) -> list[Any]:
@@ -209,42 +246,15 @@ def _index_parts(lengths: np.ndarray, dtype: np.dtype) -> list[Any]:
     return [header, lengths.data, pointers.data, np.arange(len(lengths) + 1, dtype=np.int64).data]
 
 
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal digits."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Index:
-    """An .idx file. `lengths` and `starts` have shape (documents,), counted in tokens."""
-
-    dtype: np.dtype
-    lengths: np.ndarray
-    starts: np.ndarray
-
-
-def read_index(prefix: str | Path) -> Index:
-    """Read `<prefix>.idx` after checking that it and `<prefix>.bin` are complete.
-
-    Raises:
-        DataError: a file is missing, cut short, empty or no indexed dataset.
-    """
-    check_files(prefix)
-    data = dataset_path(prefix, ".idx").read_bytes()
-    code, sequences, _ = struct.unpack_from("<BQQ", data, 17)
-    if code not in _DTYPE_CODES:
-        raise DataError(f"{prefix}.idx holds type code {code}; expected 4 (int32) or 8 (uint16)")
-    dtype = np.dtype(_DTYPE_CODES[code])
-    lengths = np.frombuffer(data, np.int32, sequences, 34)
-    starts = np.frombuffer(data, np.int64, sequences, 34 + 4 * sequences) // dtype.itemsize
-    return Index(dtype, lengths, starts)
-
-
 def open_tokens(prefix: str | Path) -> tuple[Index, np.ndarray]:
     """The checked index and the memory-mapped token ids (n,) of a dataset."""
     index = read_index(prefix)
-    return index, np.memmap(dataset_path(prefix, ".bin"), dtype=index.dtype, mode="r")
+    return index, map_tokens(prefix, index)
+
+
+def map_tokens(prefix: str | Path, index: Index) -> np.ndarray:
+    """The token ids (n,) of a dataset that `index` was read of, mapped into memory."""
+    return np.memmap(dataset_path(prefix, ".bin"), dtype=index.dtype, mode="r")
 
 
 def open_indexed(prefix: str | Path) -> "IndexedDataset":
@@ -253,7 +263,7 @@ def open_indexed(prefix: str | Path) -> "IndexedDataset":
     Raises:
         DataError: a file is missing, cut short, or no indexed dataset.
     """
-    check_files(prefix)
+    read_index(prefix)
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     return IndexedDataset(os.fspath(prefix))

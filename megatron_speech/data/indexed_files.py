@@ -1,7 +1,7 @@
-"""What stands beside an indexed dataset, and checks before training starts on it."""
+"""The files of an indexed dataset, and what the .json among them says."""
 
 import os
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, VocabularyError
-from ..files import fingerprint_of, read_json
-from ..vocab import SpeechTextVocab
+from ..checked_json import read_checked_json
+from ..errors import DataError
+from ..files import fingerprint_of
 from .loss_rules import LOSS_RULES
 
-_MAGIC = b"MMIDIDX\x00\x00"
-_HEADER = struct.Struct("<9sQBQQ")
-_ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
 _SAMPLE_BYTES = 1 << 16
 PACKINGS = ("cut", "whole")
 COMPANIONS = (".sources.parquet", ".spans.parquet")
@@ -35,14 +32,22 @@ class DatasetFacts:
     text_tokens: int = 0
     speech_tokens: int = 0
     checksums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 by suffix of every file of the dataset."""
+    """SHA-256 by suffix of every other file of the dataset."""
+    contents_fingerprint: str = ""
+    """`contents_fingerprint` of the files this was written for; not in older files."""
+    has_checksum: bool = False
+    """Whether the .json carries a checksum of itself; not among its keys."""
+
+
+_MANDATORY = ("loss_rule", "packing", "vocab_fingerprint")
+_NEWER = {"contents_fingerprint", "has_checksum"}
 
 
 def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
     """Read `<prefix>.json`.
 
     Raises:
-        DataError: the file is missing, or a value is not one of those that exist.
+        DataError: the file is missing, damaged or was edited, or a value cannot be.
     """
     path = Path(f"{prefix}.json")
     if not path.exists():
@@ -50,12 +55,27 @@ def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
             f"{path} is missing: it says which loss rule and packing the dataset wants; "
             "tools/preprocess_data.py and tools/build_dataset.py write it"
         )
-    content: dict[str, Any] = read_json(path)
-    missing = {"loss_rule", "packing", "vocab_fingerprint"} - content.keys()
-    if missing:
+    found = read_checked_json(path)
+    content: dict[str, Any] = found.content
+    fields = DatasetFacts.__dataclass_fields__
+    # A file of ours has all of them; one written by hand may have the first three alone.
+    expected = fields.keys() - _NEWER if "checksums" in content else set(_MANDATORY)
+    if missing := expected - content.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; build the dataset again")
-    known = DatasetFacts.__dataclass_fields__
-    facts = DatasetFacts(**{key: value for key, value in content.items() if key in known})
+    values = {key: value for key, value in content.items() if key in fields}
+    for key, value in values.items():
+        kind: Any = fields[key].type
+        kind = kind.__name__ if isinstance(kind, type) else str(kind)
+        if not _fits(value, kind):
+            raise DataError(
+                f"{path} is damaged: {key} is {str(value)[:80]!r}, expected {kind}; build the "
+                "dataset again"
+            )
+    facts = DatasetFacts(**values | {"has_checksum": found.has_checksum})
+    if (
+        facts.contents_fingerprint and not facts.has_checksum
+    ):  # one is not written without the other
+        raise DataError(f"{path} lost its checksum: it was edited; restore it, or build it again")
     for name, value, allowed in (
         ("loss_rule", facts.loss_rule, tuple(LOSS_RULES)),
         ("packing", facts.packing, PACKINGS),
@@ -65,11 +85,31 @@ def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
     return facts
 
 
-def check_files(prefix: str | os.PathLike[str]) -> None:
-    """Compare the sizes of `<prefix>.idx` and `<prefix>.bin` with what the index says.
+def _fits(value: Any, kind: str) -> bool:
+    """Whether a JSON value can be that of a field of DatasetFacts."""
+    if kind.startswith("str"):
+        return isinstance(value, str) or (value is None and "None" in kind)
+    if kind.startswith("dict"):
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def without_checksum(facts: Mapping[Any, DatasetFacts]) -> str | None:
+    """One line about datasets whose .json nothing vouches for; None if there are none."""
+    older = [str(prefix) for prefix, found in facts.items() if not found.has_checksum]
+    if not older:
+        return None
+    return (
+        f"the .json of {', '.join(older)} has no checksum (it was written by an older version or "
+        "by hand): what it says is taken as it is"
+    )
+
+
+def require_files(prefix: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The paths of `<prefix>.idx` and `<prefix>.bin`.
 
     Raises:
-        DataError: a file is missing, is no index, or is cut short.
+        DataError: one of them does not exist.
     """
     index, binary = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
     for path in (index, binary):
@@ -78,19 +118,7 @@ def check_files(prefix: str | os.PathLike[str]) -> None:
                 f"dataset {prefix}: {path} does not exist; give --data-path the path without "
                 f".bin or .idx{_near_matches(index)}"
             )
-    with open(index, "rb") as stream:
-        header = stream.read(_HEADER.size)
-    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-        raise DataError(f"{index} is no Megatron index; build the dataset again")
-    _, _, code, sequences, documents = _HEADER.unpack(header)
-    expected = _HEADER.size + 12 * sequences + 8 * documents
-    _require_size(index, expected)
-    if not sequences:
-        raise DataError(f"dataset {prefix} is empty; leave it out or build it again")
-    lengths = np.memmap(index, np.int32, "r", offset=_HEADER.size, shape=(sequences,))
-    if code not in _ITEM_SIZES:
-        raise DataError(f"{index} holds the unknown type code {code}; build the dataset again")
-    _require_size(binary, int(np.sum(lengths, dtype=np.int64)) * _ITEM_SIZES[code])
+    return index, binary
 
 
 def _near_matches(index: Path) -> str:
@@ -117,47 +145,3 @@ def contents_fingerprint(prefix: str | os.PathLike[str]) -> str:
                 stream.seek(place)
                 parts.append(stream.read(_SAMPLE_BYTES))
     return fingerprint_of(*parts)
-
-
-def _require_size(path: Path, expected: int) -> None:
-    size = path.stat().st_size
-    if size != expected:
-        raise DataError(
-            f"{path} has {size:,} bytes, but its index says {expected:,}: the file was cut short "
-            "or belongs to another dataset; build the dataset again"
-        )
-
-
-def check_datasets(prefixes: list[str], vocab: SpeechTextVocab) -> dict[str, DatasetFacts]:
-    """Check the files of every dataset and that all were made for this vocabulary.
-
-    Raises:
-        DataError: damaged files, or speech of different speech tokenizers.
-        VocabularyError: a dataset numbers tokens in another way than `vocab`.
-    """
-    facts: dict[str, DatasetFacts] = {}
-    speech: dict[str, str] = {}
-    for prefix in dict.fromkeys(prefixes):
-        check_files(prefix)
-        facts[prefix] = read_facts(prefix)
-    foreign = {p: f.vocab_fingerprint for p, f in facts.items()}
-    foreign = {p: made for p, made in foreign.items() if made != vocab.fingerprint}
-    if foreign:
-        listed = "; ".join(f"dataset {p} was made with vocabulary {m}" for p, m in foreign.items())
-        raise VocabularyError(
-            f"{listed}; but --vocab is {vocab.fingerprint}, with which {len(facts) - len(foreign)} "
-            f"of {len(facts)} datasets were made; build all of them with one vocabulary"
-        )
-    for prefix, found in facts.items():
-        vocab.require_speech_tokenizer(
-            found.tokenizer_fingerprint, f"dataset {prefix}", "the model that --vocab comes from"
-        )
-        if found.tokenizer_fingerprint is not None:
-            speech[found.tokenizer_fingerprint] = prefix
-    if len(speech) > 1:
-        listed = ", ".join(f"{prefix} ({fingerprint})" for fingerprint, prefix in speech.items())
-        raise DataError(
-            f"the blend mixes codes of different speech tokenizers: {listed}; tokenize all audio "
-            "with one speech tokenizer"
-        )
-    return facts

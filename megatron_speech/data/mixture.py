@@ -19,9 +19,9 @@ from typing import Literal
 import numpy as np
 
 from ..errors import ConfigError
-from .indexed import dataset_path, read_index
-from .indexed_files import read_facts
+from .indexed import dataset_path
 from .packing import pack_documents
+from .soundness import sound_dataset
 
 _SCALES = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([KMBT]?)")
@@ -107,7 +107,7 @@ def read_holding(given: str, seq_length: int) -> Holding:
                 )
             tokens[match[2]] += parse_count(match[1])
         return Holding(name=name, text_tokens=tokens["text"], speech_tokens=tokens["speech"])
-    facts, index = read_facts(given), read_index(given)
+    facts, index = sound_dataset(given)
     windows = None
     if facts.packing == "whole":
         slots = index.lengths.astype(np.int64) - 1  # the last token is only a label

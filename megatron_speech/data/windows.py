@@ -29,6 +29,7 @@ class SpeechTextDataset:
         facts: contents of `<prefix>.json`.
         kinds: the token ids that loss rules look at.
         seq_length: tokens in a window.
+        vocabulary_size: rows of the model's embedding; a window with other ids is refused.
         share: which part of the documents, from 0 to 1.
         separate: keep documents apart in cut windows too.
     """
@@ -40,6 +41,7 @@ class SpeechTextDataset:
         kinds: TokenKinds,
         seq_length: int,
         *,
+        vocabulary_size: int,
         share: tuple[float, float] = (0.0, 1.0),
         separate: bool = False,
     ):
@@ -47,6 +49,7 @@ class SpeechTextDataset:
 
         self.prefix, self.facts, self.share = prefix, facts, share
         self._kinds, self._size, self._separate = kinds, seq_length, separate
+        self._vocabulary_size = vocabulary_size
         self._tokens: Any = IndexedDataset(prefix)
         self._lengths: np.ndarray = self._tokens.sequence_lengths
         first, last = (round(part * len(self._lengths)) for part in share)
@@ -102,6 +105,8 @@ class SpeechTextDataset:
         window = int(epoch.order[index - (self._ends[number - 1] if number else 0)])
         read = self._packed if self.facts.packing == "whole" else self._cut
         inputs, labels, documents, mask = read(epoch, window)
+        self._require_ids(inputs)
+        self._require_ids(labels)
         return {
             "tokens": torch.from_numpy(inputs),
             "labels": torch.from_numpy(labels),
@@ -109,6 +114,16 @@ class SpeechTextDataset:
             "position_ids": torch.from_numpy(_positions(documents)),
             "documents": torch.from_numpy(documents),
         }
+
+    def _require_ids(self, ids: np.ndarray) -> None:
+        """Refuse ids (n,) without an embedding row; on a GPU they would end in a device assertion
+        or, where the embedding is split over processes, be taken for zeros."""
+        if ids.view(np.uint64).max() >= self._vocabulary_size:  # negative ids are huge ones here
+            raise DataError(
+                f"dataset {self.prefix} holds token ids {ids.min()}..{ids.max()}, the vocabulary "
+                f"has 0..{self._vocabulary_size - 1}: {self.prefix}.bin is damaged or of another "
+                "vocabulary; build the dataset again"
+            )
 
     def _cut(self, epoch: Epoch, window: int) -> tuple[np.ndarray, ...]:
         (first, begin), (last, end) = epoch.starts[window : window + 2].tolist()

@@ -1,6 +1,7 @@
 """Folders of safetensors shards, read and written one tensor at a time."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -135,16 +136,23 @@ class SafetensorsFolder:
         The shard is mapped for this read alone, so its pages do not stay.
 
         Raises:
-            CheckpointError: the shard cannot be read any more.
+            CheckpointError: the shard cannot be read any more, or weights are NaN or infinite.
         """
         path = self.entries[name].file
         try:
             with safe_open(path, framework="pt") as shard:
-                if rows is None:
-                    return shard.get_tensor(name).clone()
-                return shard.get_slice(name)[rows].clone()
+                whole = rows is None
+                tensor = shard.get_tensor(name) if whole else shard.get_slice(name)[rows]
+                tensor = tensor.clone()
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from None
+        # the extremes of a tensor with NaN are NaN: no second tensor is made to find one
+        if tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
+            raise CheckpointError(
+                f"{path}: {name} holds NaN or infinite weights; take an older save of the model, "
+                "or download the file again"
+            )
+        return tensor
 
 
 def _read_index(path: Path) -> dict[str, str]:

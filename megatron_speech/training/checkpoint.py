@@ -1,14 +1,17 @@
 """A run's folder: `iter_0000123/` checkpoints and the marker that says which one is whole."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import CheckpointError
-from ..files import read_json_object, sync_folder, write_json, write_text
+from ..checked_json import read_checked_json, write_checked_json
+from ..errors import CheckpointError, DataError
+from ..files import sync_folder, write_text
 
 MARKER = "latest_checkpointed_iteration.txt"
 _NOTES = "loop.json"
+_ADVICE = f"go on from an older checkpoint by writing its number into {MARKER}"
 
 
 def iteration_directory(run: Path, iteration: int) -> Path:
@@ -88,9 +91,32 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
 
 
 def read_notes(directory: Path) -> dict[str, Any]:
-    """What the loop noted beside a checkpoint; nothing in one that was made without it."""
+    """What the loop noted beside a checkpoint; nothing in one that was made without it.
+
+    Raises:
+        CheckpointError: it is damaged or was edited.
+    """
     path = directory / _NOTES
-    return read_json_object(path) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        notes = read_checked_json(path).content
+    except DataError as error:
+        raise CheckpointError(f"{error}. It decides which batch comes next; {_ADVICE}") from None
+    left_out, losses = notes.get("batches_left_out", 0), notes.get("losses", [])
+    if type(left_out) is not int or left_out < 0 or not _are_numbers(losses):
+        raise CheckpointError(
+            f"{path} is damaged: batches_left_out is {str(left_out)[:40]!r} and losses are "
+            f"{str(losses)[:40]!r}; expected a count and a list of numbers; {_ADVICE}"
+        )
+    return notes
+
+
+def _are_numbers(losses: Any) -> bool:
+    """Whether the losses of older notes, which have no checksum, can be losses."""
+    return isinstance(losses, list) and all(
+        type(loss) in (int, float) and math.isfinite(loss) for loss in losses
+    )
 
 
 class PendingSave(Protocol):
@@ -131,7 +157,7 @@ class Checkpoints:
             return
         self.finish()
         if self._trainer.is_main_rank:
-            write_json(begin(self._run, iteration) / _NOTES, notes)
+            write_checked_json(begin(self._run, iteration) / _NOTES, notes)
         self._trainer.any_rank(False)  # a barrier: the folder exists before any rank writes
         self._newest = iteration
         self._pending = self._trainer.save(iteration_directory(self._run, iteration))

@@ -9,11 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from megatron_speech.checked_json import read_checked_json, write_checked_json
 from megatron_speech.corpus.provenance import SPAN_SCHEMA
 from megatron_speech.corpus.speech_documents import SpeechConfig, build_speech
 from megatron_speech.corpus.text_documents import PreprocessConfig, preprocess
 from megatron_speech.corpus.verify import verify
-from megatron_speech.data.indexed import IndexedWriter, file_checksum
+from megatron_speech.data.indexed import IndexedWriter
+from megatron_speech.data.soundness import file_checksum
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
 from megatron_speech.vocab import SpeechTextVocab
 from tests.corpus.jobs import documents_of
@@ -138,10 +140,12 @@ def test_any_flipped_byte_is_found(world, done, tmp_path):
         verify_dataset.main([str(prefix), "--vocab", str(tmp_path / "other" / "vocab")])
 
 
-def rewrite_checksums(prefix: Path) -> None:
-    facts = json.loads(Path(f"{prefix}.json").read_text())
+def rewrite_checksums(prefix: Path, **changes: object) -> None:
+    """Give the .json of a dataset other values, and right checksums of all files."""
+    path = Path(f"{prefix}.json")
+    facts = read_checked_json(path).content | changes
     facts["checksums"] = {s: file_checksum(Path(f"{prefix}{s}")) for s in facts["checksums"]}
-    Path(f"{prefix}.json").write_text(json.dumps(facts))
+    write_checked_json(path, facts)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +176,9 @@ def test_tokens_that_cannot_be(world, tmp_path):
     problems = "; ".join(verify(tmp_path / "x", vocab).problems)
     assert f"holds ids 0..{vocab.padded_size - 1}" in problems
     assert "document 1 has no end mark" in problems
-    facts = json.loads((tmp_path / "x.json").read_text())
-    (tmp_path / "x.json").write_text(json.dumps(facts | {"text_tokens": 3}))
+    rewrite_checksums(tmp_path / "x", text_tokens=3)
+    assert "counts 2 documents and 3 tokens" in verify(tmp_path / "x", vocab).problems[0]
+    rewrite_checksums(tmp_path / "x", text_tokens=3, speech_tokens=1)
     assert "there are (2, 4, 0)" in "; ".join(verify(tmp_path / "x", vocab).problems)
     (tmp_path / "x.bin").unlink()
     assert "does not exist" in verify(tmp_path / "x", vocab).problems[0]
