@@ -170,5 +170,5 @@ def test_blend_files_that_cannot_be_read(tmp_path):
         DataConfig(data_args_path=path).resolve()
     with pytest.raises(ConfigError, match="all say what to train on"):
         DataConfig(data_args_path=path, data_path=("a",)).resolve()
-    with pytest.raises(DataError, match="is missing"):
+    with pytest.raises(DataError, match="does not exist"):
         parse_groups(["1epoch", str(tmp_path / "none")], 8)
