@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..vocab import SpeechTextVocab
 from .languages import in_language
 from .rhythm import Kind, Kinds
@@ -187,7 +187,16 @@ class GrowingSequence:
 
 
 def choose(logits: Tensor, forbidden: Tensor, config: SamplingConfig, random: Any) -> int:
-    """One token that is not forbidden, by temperature and top p. `random` is a torch.Generator."""
+    """One token that is not forbidden, by temperature and top p. `random` is a torch.Generator.
+
+    Raises:
+        CheckpointError: logits are NaN or infinite.
+    """
+    if not logits.isfinite().all():
+        raise CheckpointError(
+            "the model's logits are NaN or infinite, so nothing it says means anything; its "
+            "weights are damaged or overflow in their type: load another checkpoint"
+        )
     logits = logits.masked_fill(forbidden.to(logits.device), -torch.inf)
     if config.temperature == 0:
         return int(logits.argmax())

@@ -126,6 +126,12 @@ class LanguageModel:
         )
         needed = logits[rows, at].float()
         chosen = needed.gather(1, targets[:, None])[:, 0] - needed.logsumexp(dim=1)
+        if not chosen.isfinite().all():
+            raise CheckpointError(
+                "the model's log-likelihoods are NaN or infinite, so no ending is likelier than "
+                "another; its weights are damaged or overflow in their type: load another "
+                "checkpoint, or float32"
+            )
         sums = np.bincount(
             batch.ending, weights=chosen.double().cpu().numpy(), minlength=batch.ending[-1] + 1
         )

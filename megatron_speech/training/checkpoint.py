@@ -106,8 +106,8 @@ def read_notes(directory: Path) -> dict[str, Any]:
     left_out, losses = notes.get("batches_left_out", 0), notes.get("losses", [])
     if type(left_out) is not int or left_out < 0 or not _are_numbers(losses):
         raise CheckpointError(
-            f"{path} is damaged: batches_left_out is {str(left_out)[:40]!r} and losses are "
-            f"{str(losses)[:40]!r}; expected a count and a list of numbers; {_ADVICE}"
+            f"{path} is damaged: batches_left_out is {str(left_out)[:40]} and losses are "
+            f"{str(losses)[:40]}; expected a count and a list of numbers; {_ADVICE}"
         )
     return notes
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from megatron_speech.chat.decoding import SamplingConfig, choose
 from megatron_speech.chat.engine import ChatEngine
 from megatron_speech.chat.events import (
     AudioChunk,
@@ -335,3 +336,13 @@ def test_a_decoder_of_other_codes_is_refused(model):
         facts = {"num_codes": NUM_CODES, "tokenizer_fingerprint": FINGERPRINT, **changes}
         with pytest.raises(ConfigError, match="this speech decoder was trained on"):
             make_engine(model, tiny_decoder(**facts))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_no_numbers_choose_no_token(value, temperature):
+    logits = torch.zeros(8)
+    logits[5] = value
+    forbidden = torch.zeros(8, dtype=torch.bool)
+    with pytest.raises(CheckpointError, match="logits are NaN or infinite"):
+        choose(logits, forbidden, SamplingConfig(temperature=temperature), torch.Generator())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from megatron_speech.corpus import decoding
@@ -225,3 +226,16 @@ def test_rows_that_have_ended_may_be_asked_for_seldom(model_folder, monkeypatch)
     found = seldom.generate(TEXTS, SEEDS, limit_of)
     for one, other in zip(expected, found, strict=True):
         assert (one.codes.tolist(), one.ended) == (other.codes.tolist(), other.ended)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("weight", ["lm_head.weight", "model.layers.1.mlp.down_proj.weight"])
+def test_a_model_whose_logits_are_nan_makes_no_codes(
+    weight, temperature, model_folder, vocab, tmp_path
+):
+    shutil.copytree(model_folder, tmp_path / "model")
+    tensors = load_file(tmp_path / "model" / "model.safetensors")
+    tensors[weight][vocab.code_offset % len(tensors[weight])] = torch.nan
+    save_file(tensors, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="logits are NaN"):
+        run(tmp_path / "model", temperature=temperature)

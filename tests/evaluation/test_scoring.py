@@ -81,3 +81,12 @@ def test_a_folder_without_weights_is_refused(tmp_path, vocab_folder, model_folde
         (tmp_path / name).write_bytes((model_folder / name).read_bytes())
     with pytest.raises(VocabularyError, match="no speech-text vocabulary"):
         LanguageModel.from_pretrained(tmp_path)
+
+
+def test_a_model_whose_logits_are_nan_scores_nothing(model_folder):
+    """An argmax over NaN would answer every question, with the first choice."""
+    damaged = LanguageModel.from_pretrained(model_folder)
+    damaged.model.get_input_embeddings().weight.data[7, 0] = torch.nan
+    query = Query(context=np.array([5, 7, 9]), endings=(np.array([1]), np.array([2, 3])))
+    with pytest.raises(CheckpointError, match="log-likelihoods are NaN"):
+        damaged.score([query])

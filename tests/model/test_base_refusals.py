@@ -111,6 +111,22 @@ def mix_types(folder: Path) -> None:
     edit_shard(folder, to_bf16)
 
 
+def value_in_a_weight(value: float):
+    def put(tensors, name):
+        tensors[name][17, 3] = value
+
+    return lambda folder: edit_shard(folder, put)
+
+
+def nan_in_the_embedding(folder: Path) -> None:
+    name = "model.embed_tokens.weight"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    path = folder / index["weight_map"][name]
+    tensors = load_file(path)
+    tensors[name][-1, -1] = torch.nan
+    save_file(tensors, path)
+
+
 def reshape(folder: Path) -> None:
     def halve(tensors, name):
         tensors[name] = tensors[name][:64].contiguous()
@@ -152,6 +168,9 @@ DAMAGE = [
     (no_weights, "holds no weights"),
     (quantize, "q_proj.weight is I8, expected one of F32, BF16, F16; quantized"),
     (mix_types, "mixes types: .* is F32, .* is BF16|mixes types: .* is BF16, .* is F32"),
+    (value_in_a_weight(torch.nan), "q_proj.weight holds NaN or infinite weights"),
+    (value_in_a_weight(-torch.inf), "q_proj.weight holds NaN or infinite weights"),
+    (nan_in_the_embedding, "embed_tokens.weight holds NaN or infinite weights"),
     (reshape, r"q_proj.weight has shape \(64, 64\), but by its config.json it has \(128, 64\)"),
     (other_names, r"it lacks model.embed_tokens.weight, .* and \d+ more and holds transformer"),
     (fewer_rows, "the tokenizer has 317 tokens, but the model's embedding only 300 rows"),

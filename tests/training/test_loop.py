@@ -298,3 +298,31 @@ def test_garbage_is_collected_at_chosen_steps_alone(interval, collections, tmp_p
 def test_an_interval_of_collections_needs_manual_gc(settings):
     with pytest.raises(ConfigError, match="--manual-gc-interval"):
         LoopConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda notes: notes.replace('"batches_left_out": 0', '"batches_left_out": 3'), "checksum"),
+        (lambda notes: notes.replace('"batches_left_out"', '"batches_lfet_out"'), "checksum"),
+        (lambda notes: notes[:30], "no JSON"),
+        (lambda notes: "[1]", "list instead of values by name"),
+        # older notes have no checksum: what cannot be is refused
+        (lambda notes: '{"batches_left_out": -2, "losses": []}', "batches_left_out is -2"),
+        (lambda notes: '{"batches_left_out": 0, "losses": [NaN]}', "a list of numbers"),
+    ],
+)
+def test_damaged_or_edited_notes_of_the_loop_are_refused(change, message, tmp_path):
+    train(make(), config(tmp_path, train_iters=5))
+    path = checkpoint.iteration_directory(tmp_path, 5) / "loop.json"
+    path.write_text(change(path.read_text()))
+    with pytest.raises(CheckpointError, match=message):
+        train(make(), config(tmp_path))
+
+
+def test_notes_without_a_checksum_are_read(tmp_path):
+    train(make(), config(tmp_path, train_iters=5))
+    path = checkpoint.iteration_directory(tmp_path, 5) / "loop.json"
+    path.write_text('{"batches_left_out": 1, "losses": [2.5]}')
+    assert checkpoint.read_notes(path.parent) == {"batches_left_out": 1, "losses": [2.5]}
+    assert train(make(), config(tmp_path)).finished
