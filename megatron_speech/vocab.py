@@ -27,7 +27,7 @@ ASSISTANT = "<|assistant|>"
 ROLES = (SYSTEM, USER, ASSISTANT)
 DEFAULT_SPECIALS = (BEGIN_OF_AUDIO, END_OF_AUDIO, SPEAK, TRANSCRIBE, *ROLES)
 PADDING_MULTIPLE = 1024
-_FILE_NAME = "speech_text_vocab.json"
+FACTS_FILE = "speech_text_vocab.json"
 
 
 def code_token(code: int) -> str:
@@ -106,7 +106,7 @@ class SpeechTextVocab:
     @classmethod
     def as_it_is(cls, text_tokenizer: str | Path) -> "SpeechTextVocab":
         """A tokenizer with nothing added: the codes it holds already, or none at all."""
-        if (Path(text_tokenizer) / _FILE_NAME).exists():
+        if (Path(text_tokenizer) / FACTS_FILE).exists():
             return cls.from_pretrained(text_tokenizer)
         text = open_text_tokenizer(text_tokenizer)
         num_codes = 0
@@ -134,13 +134,13 @@ class SpeechTextVocab:
             DataError: a file of it is damaged.
         """
         folder = Path(folder)
-        if not (folder / _FILE_NAME).exists():
+        if not (folder / FACTS_FILE).exists():
             raise VocabularyError(
-                f"{folder} is no speech-text vocabulary: {_FILE_NAME} is missing; "
+                f"{folder} is no speech-text vocabulary: {FACTS_FILE} is missing; "
                 "make one with tools/build_vocab.py"
             )
         facts = read_json_object(
-            folder / _FILE_NAME,
+            folder / FACTS_FILE,
             num_codes=int,
             code_offset=int,
             specials=dict,
@@ -164,7 +164,7 @@ class SpeechTextVocab:
             if text.id_of(token) != expected:
                 raise VocabularyError(
                     f"{folder}: {token} has id {text.id_of(token)} in the tokenizer but "
-                    f"{expected} in {_FILE_NAME}; the folder was changed after it was written"
+                    f"{expected} in {FACTS_FILE}; the folder was changed after it was written"
                 )
         return vocab
 
@@ -173,7 +173,7 @@ class SpeechTextVocab:
         folder = Path(folder)
         self.text.save(folder, self.added)
         write_json(
-            folder / _FILE_NAME,
+            folder / FACTS_FILE,
             {
                 "num_codes": self.num_codes,
                 "code_offset": self.code_offset,
@@ -285,7 +285,7 @@ def _padded(size: int, multiple: int) -> int:
 
 def _speech_tokenizer_of(text_tokenizer: str | Path) -> str | None:
     """Whose codes a vocabulary holds already, if it says so."""
-    facts = Path(text_tokenizer) / _FILE_NAME
+    facts = Path(text_tokenizer) / FACTS_FILE
     return read_json_object(facts).get("speech_tokenizer") if facts.is_file() else None
 
 

@@ -1,6 +1,5 @@
 """Stages, each done once: a second run continues where the first was stopped."""
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from examples.quickstart.side_by_side import AT_ONCE, SideBySide
 from examples.quickstart.sizes import DemoSize
 from megatron_speech.corpus.sources import find_texts, fingerprint_inputs
 from megatron_speech.files import fingerprint_of, read_json, write_json
+from megatron_speech.folders import remove_folder
 
 Figures = dict[str, Any]
 
@@ -147,8 +147,9 @@ def _run(stage: Stage, demo: Demo, done: Done, key: str, started: float) -> dict
     marker = _marker(demo, stage.name)
     state = _read(marker)
     if state.get("begun") != key:
+        marker.unlink(missing_ok=True)  # first: it must not outlive what it speaks of
         for folder in stage.folders:
-            shutil.rmtree(demo.path(folder), ignore_errors=True)
+            remove_folder(demo.path(folder))
         state = {"begun": key, "spans": []}
         write_json(marker, state)
     try:

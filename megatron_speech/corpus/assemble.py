@@ -8,7 +8,6 @@
 A span whose codes were rejected stays text. A code shard that is missing is an error.
 """
 
-import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 import pyarrow as pa
 
 from ..data.code_shards import CodeShardInfo, read_shard_info
-from ..data.indexed import IndexedWriter, dataset_path
+from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, read_json_object, write_json
-from ..parquet import parquet_writer
+from ..files import fingerprint_of, read_json_object, write_json
+from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .cluster import ClusterConfig, Place
@@ -94,7 +93,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
     place = Place.of(assemble, config, dataset_path(config.output_prefix, ".logs"))
     place.run(_assemble_task, tasks, workers=config.workers, description="assemble")
     facts = _join_parts(config, vocab, [task.part for task in tasks], info, planned)
-    shutil.rmtree(folder)
+    remove_folder(folder)
     counts = config.codes / "generation.json"  # real speech has none
     write_report(
         dataset_path(config.output_prefix, ".report.html"),
@@ -139,18 +138,16 @@ def _assemble_task(task: _Task) -> None:
     inputs = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in [plan_file, *task.shards]]
     key = fingerprint_of(repr(inputs), task.generator)
     report_path = dataset_path(task.part, ".report.json")
-    if report_path.exists() and read_json_object(report_path).get("key") == key:
+    known = is_written(task.part) and report_path.exists()
+    if known and read_json_object(report_path).get("key") == key:
         return
     report_path.unlink(missing_ok=True)
     vocab = open_vocab(config.vocab)
     report: dict[str, Any] = {"key": key, **dict.fromkeys(_COUNTS, 0)}
     rejected: list[Rejected] = []
     codes = CodeStream(task.shards, config.codes)
-    with (
-        IndexedWriter(task.part, vocab) as writer,
-        atomic_path(dataset_path(task.part, ".spans.parquet")) as spans_path,
-        parquet_writer(spans_path, SPAN_SCHEMA) as spans_writer,
-    ):
+    with IndexedWriter(task.part, vocab) as writer:
+        spans_writer = writer.companion(".spans.parquet", SPAN_SCHEMA)
         for batch in read_plan(plan_file):
             tables = []
             for first in range(0, batch.num_rows, _WOVEN_AT_A_TIME):
@@ -186,11 +183,8 @@ def _join_parts(
     rejected = [Rejected(*item) for report in reports for item in report["rejected"]]
     counts: dict[str, Any] = {key: sum(report[key] for report in reports) for key in _COUNTS}
     prefix = config.output_prefix
-    with (
-        IndexedWriter(prefix, vocab) as writer,
-        atomic_path(dataset_path(prefix, ".spans.parquet")) as temporary,
-        parquet_writer(temporary, SPAN_SCHEMA) as spans_writer,
-    ):
+    with IndexedWriter(prefix, vocab) as writer:
+        spans_writer = writer.companion(".spans.parquet", SPAN_SCHEMA)
         for part in parts:
             for table in shifted_spans(part, writer.documents):
                 spans_writer.write_table(table)

@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from ..data.indexed import IndexedWriter, dataset_path
 from ..data.indexed_files import DatasetFacts, without_checksum
 from ..data.soundness import check_datasets
 from ..errors import ConfigError, DataError
-from ..files import atomic_path, find_in
-from ..parquet import parquet_writer
+from ..files import find_in
 from ..progress import track
 from ..vocab import SpeechTextVocab
 from .provenance import SPAN_SCHEMA, shifted_spans
@@ -64,12 +62,8 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
     spans = [dataset_path(prefix, ".spans.parquet").exists() for prefix in prefixes]
     if any(spans) and not all(spans):
         raise DataError(f"{prefixes[spans.index(False)]} has no .spans.parquet, others have one")
-    with ExitStack() as stack:
-        writer = stack.enter_context(IndexedWriter(output, vocab))
-        span_writer = None
-        if all(spans):
-            path = stack.enter_context(atomic_path(dataset_path(output, ".spans.parquet")))
-            span_writer = stack.enter_context(parquet_writer(path, SPAN_SCHEMA))
+    with IndexedWriter(output, vocab) as writer:
+        span_writer = writer.companion(".spans.parquet", SPAN_SCHEMA) if all(spans) else None
         for prefix in track(prefixes, "merge", unit="datasets"):
             if span_writer is not None:
                 for table in shifted_spans(prefix, writer.documents):

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..data.indexed import IndexedWriter, dataset_path
+from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
 from ..files import read_json, write_json
+from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .cluster import ClusterConfig, Place
@@ -122,7 +122,7 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
             parts = [replace(part, fast=False) for part in parts]
             rejected = _tokenise(parts, settings, folder)
         datasets.append(_join(prefix, vocab, parts, rejected, config))
-        shutil.rmtree(folder)
+        remove_folder(folder)
     return datasets
 
 
@@ -145,7 +145,7 @@ def _keep_parts_of(settings: dict[str, Any], folder: Path) -> None:
     except (OSError, ValueError):
         same = False
     if not same:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
         write_json(path, settings)
 
 
@@ -156,7 +156,7 @@ def _engine(model: Path, vocab_fingerprint: str) -> Any:
 
 def _tokenise_part(part: _Part) -> list[Rejected]:
     report = dataset_path(part.prefix, ".rejected.json")  # written last
-    if report.exists():
+    if is_written(part.prefix) and report.exists():
         return [Rejected(*item) for item in read_json(report)]
     model = part.config.tokenizer_model
     vocab = open_vocab(model)

@@ -11,7 +11,7 @@ from ..errors import ConfigError, DataError
 from ..files import read_json_object, write_json, write_text
 from ..model_folders import resolve_model
 from ..rejected import Rejected, describe_counts, write_rejected
-from ..vocab import SpeechTextVocab
+from ..vocab import FACTS_FILE, SpeechTextVocab
 from .sources import Document, find_texts, read_pieces, split_inputs
 
 END_OF_TEXT = "<|endoftext|>"
@@ -67,14 +67,20 @@ def build_vocab(config: VocabConfig) -> SpeechTextVocab:
         VocabularyError: `tokenizer` is none, or holds another number of codes.
         ConfigError: the speech tokenizer folder does not say its codebook size.
     """
+    facts = config.output / FACTS_FILE
+    num_codes = config.num_codes or _codebook_size(config.speech_tokenizer)
     if config.train_bpe is not None:
-        train_bpe(_sample(config), config.train_bpe, config.output)
+        texts = _sample(config)
+        facts.unlink(missing_ok=True)  # they come last, and are of another tokenizer until then
+        train_bpe(texts, config.train_bpe, config.output)
         source = config.output
     else:
         assert config.tokenizer is not None
         source = resolve_model(config.tokenizer)
-    num_codes = config.num_codes or _codebook_size(config.speech_tokenizer)
-    SpeechTextVocab.extend(source, num_codes).save_pretrained(config.output)
+    vocab = SpeechTextVocab.extend(source, num_codes)
+    if source.resolve() != config.output.resolve():
+        facts.unlink(missing_ok=True)
+    vocab.save_pretrained(config.output)
     return SpeechTextVocab.from_pretrained(config.output)
 
 

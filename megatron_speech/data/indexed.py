@@ -21,6 +21,7 @@ import pyarrow as pa
 from ..checked_json import write_checked_json
 from ..errors import DataError
 from ..files import atomic_path
+from ..folders import remove_abandoned
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..vocab import SpeechTextVocab
 from .indexed_files import COMPANIONS, DatasetFacts, contents_fingerprint
@@ -55,8 +56,15 @@ def token_dtype(vocabulary_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocabulary_size < 65500 else np.int32)
 
 
+def is_written(prefix: str | Path) -> bool:
+    """Whether a dataset was written to its end and none of its files was removed since."""
+    return all(dataset_path(prefix, suffix).exists() for suffix in (".json", ".bin", ".idx"))
+
+
 class IndexedWriter:
     """Writes documents in batches of flat arrays; .bin and .idx appear when the block ends well.
+
+    A dataset found there stays whole until then.
 
     Args:
         prefix: files are `<prefix>.bin` and `<prefix>.idx`.
@@ -74,14 +82,15 @@ class IndexedWriter:
         self._dtype = token_dtype(vocab.padded_size)
         self._lengths: list[np.ndarray] = []
         self._sources: Any = None
+        self._companions: set[str] = set()
         self._unwritten: list[str] = []
         self._named = 0
         self._digests = {suffix: hashlib.sha256() for suffix in (".bin", ".idx")}
         self._stack = ExitStack()
 
     def __enter__(self) -> "IndexedWriter":
-        for suffix in (".json", *COMPANIONS):
-            dataset_path(self.prefix, suffix).unlink(missing_ok=True)
+        for suffix in (".bin", ".idx", *COMPANIONS):
+            remove_abandoned(dataset_path(self.prefix, suffix))
         self._index_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".idx")))
         bin_path = self._stack.enter_context(atomic_path(dataset_path(self.prefix, ".bin")))
         self._bin = self._stack.enter_context(open(bin_path, "wb"))
@@ -132,11 +141,15 @@ class IndexedWriter:
             self._write_sources(self._unwritten[:_ROWS_AT_A_TIME])
             del self._unwritten[:_ROWS_AT_A_TIME]
 
+    def companion(self, suffix: str, schema: pa.Schema) -> Any:
+        """A Parquet writer of a file beside the dataset, which appears when .bin and .idx do."""
+        temporary = self._stack.enter_context(atomic_path(dataset_path(self.prefix, suffix)))
+        self._companions.add(suffix)
+        return self._stack.enter_context(parquet_writer(temporary, schema))
+
     def _write_sources(self, sources: list[str]) -> None:
         if self._sources is None:
-            path = dataset_path(self.prefix, ".sources.parquet")
-            temporary = self._stack.enter_context(atomic_path(path))
-            self._sources = self._stack.enter_context(parquet_writer(temporary, SOURCE_SCHEMA))
+            self._sources = self.companion(".sources.parquet", SOURCE_SCHEMA)
         self._sources.write_table(pa.table([pa.array(sources, pa.string())], SOURCE_SCHEMA))
 
     def _write_index(self) -> None:
@@ -156,10 +169,17 @@ class IndexedWriter:
         if kind is None:
             try:
                 self._write_index()
+                self._give_up_the_old()
             except (OSError, DataError) as failure:
                 self._stack.__exit__(type(failure), failure, failure.__traceback__)
                 raise
         self._stack.__exit__(kind, error, traceback)
+
+    def _give_up_the_old(self) -> None:
+        """Remove a dataset found there, what says that it is finished before all else."""
+        unwritten = sorted(set(COMPANIONS) - self._companions)
+        for suffix in (".json", *unwritten):
+            dataset_path(self.prefix, suffix).unlink(missing_ok=True)
 
     def write_facts(
         self, kind: str, tokenizer_fingerprint: str | None, extra: dict[str, Any] | None = None

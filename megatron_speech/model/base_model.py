@@ -1,6 +1,5 @@
 """Import of a Hugging Face base model as a torch_dist checkpoint to start from."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -12,7 +11,8 @@ import yaml
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..files import replace_folder, temporary_beside, write_text
+from ..files import write_text
+from ..folders import atomic_folder
 from ..model_folders import origin, resolve_model
 from ..training import checkpoint
 from ..training.checkpoint_check import IDENTITY_KEY
@@ -88,13 +88,8 @@ def import_base(config: ImportConfig) -> Import:
         raise ConfigError("--hf and --save are both needed")
     _require_replaceable(save)
     base = _Base(resolve_model(hf), config)
-    staging = temporary_beside(save)
-    try:
-        with session(ParallelConfig()):
-            _write(staging, base, config)
-            replace_folder(staging, save)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with session(ParallelConfig()), atomic_folder(save) as staging:
+        _write(staging, base, config)
     return Import(
         folder=save,
         model=base.model,

@@ -1,6 +1,5 @@
 """Export of a training checkpoint to a Hugging Face folder, one tensor of a layer at a time."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import read_json_object, replace_folder, temporary_beside, write_text
+from ..files import read_json_object, write_text
+from ..folders import atomic_folder
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.checkpoint_check import (
     IDENTITY_KEY,
@@ -78,9 +78,7 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
         get_family(model)
-        staging = temporary_beside(hf)
-        staging.mkdir(parents=True)
-        try:
+        with atomic_folder(hf) as staging:
             dtype = _dtype(directory)
             outputs = checkpoint_tensors(directory, model, vocab)
             parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
@@ -89,9 +87,6 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
             facts = Facts(hf.name, iteration, windows, parameters)
             card = model_card(facts, load / RUN_CONFIG, model, vocab)
             write_text(staging / "README.md", card)
-            replace_folder(staging, hf)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
 from ..files import write_text
+from ..folders import atomic_folder
 from ..model.card import RUN_CONFIG
 from ..speech_decoder.config import SpeechDecoderConfig
 from ..speech_decoder.dataset import Codes, DecoderDataConfig, Utterances, speakers_of
@@ -88,9 +89,10 @@ def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -
         )
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
-        if vocoder is not None:
-            vocoder.save_pretrained(save / "export" / VOCODER)
-        save_flow(model, save / "export")
+        with atomic_folder(save / "export") as staging:
+            if vocoder is not None:
+                vocoder.save_pretrained(staging / VOCODER)
+            save_flow(model, staging)
     return finished
 
 
@@ -102,7 +104,8 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
         objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
-        vocoder.save_pretrained(save / "export")
+        with atomic_folder(save / "export") as staging:
+            vocoder.save_pretrained(staging)
     return finished
 
 

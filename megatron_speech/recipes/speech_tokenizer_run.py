@@ -3,6 +3,7 @@
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,8 @@ import yaml
 
 from ..data.manifest import read_manifest
 from ..errors import ConfigError
-from ..files import write_text
+from ..files import read_json, write_json, write_text
+from ..folders import atomic_folder
 from ..model.card import RUN_CONFIG
 from ..model_folders import origin, resolve_model
 from ..rejected import Rejected
@@ -31,7 +33,7 @@ from ..training.reporting import read_metrics
 from .resume import check_resume, plain
 from .speech_tokenizer import SpeechTokenizerRecipe
 
-_EXPORT_MARK = "export/config.json"  # the export's last file
+_EXPORTED = "exported.json"  # of which step; written after the export
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
     save = recipe.loop.save
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
-    if latest_iteration(save) == recipe.loop.train_iters and (save / _EXPORT_MARK).exists():
+    if latest_iteration(save) == recipe.loop.train_iters and _is_exported(recipe, save):
         return _result(save, finished=True)
     settings = plain(recipe)
     recipe, settings["came_from"] = _fetched(recipe)
@@ -88,7 +90,7 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         with closing(objective), closing(trainer):
             result = train(trainer, recipe.loop, recipe.health)
         if result.finished and trainer.is_main_rank:
-            _export(recipe.export, model, text, save)
+            _export(recipe, model, text, save)
     return _result(save, result.finished)
 
 
@@ -101,11 +103,26 @@ def _fetched(recipe: SpeechTokenizerRecipe) -> tuple[SpeechTokenizerRecipe, dict
     return recipe, {name: origin(folder) for name, folder in folders.items()}
 
 
-def _export(which: str, model: SpeechTokenizerModel, text: AsrText, save: Path) -> None:
+def _export(
+    recipe: SpeechTokenizerRecipe, model: SpeechTokenizerModel, text: AsrText, save: Path
+) -> None:
     tokenizer = SpeechTokenizer(model, text)
-    if which == "best":
+    if recipe.export == "best":
         tokenizer = SpeechTokenizer.from_pretrained(save / "best")
-    tokenizer.save_pretrained(save / "export")
+    with atomic_folder(save / "export") as staging:
+        tokenizer.save_pretrained(staging)
+    write_json(save / _EXPORTED, _exported(recipe))
+
+
+def _exported(recipe: SpeechTokenizerRecipe) -> dict[str, Any]:
+    return {"iteration": recipe.loop.train_iters, "model": recipe.export}
+
+
+def _is_exported(recipe: SpeechTokenizerRecipe, save: Path) -> bool:
+    """Whether the export is there, and not one of fewer steps: the run may have been prolonged."""
+    known = save / _EXPORTED
+    there = known.exists() and (save / "export" / "config.json").exists()
+    return there and read_json(known) == _exported(recipe)
 
 
 def _result(save: Path, finished: bool) -> SpeechTokenizerResult:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..files import read_json, write_json
+from ..folders import atomic_folder
 from .model import SpeechTokenizerModel
 from .text import AsrText
 from .tokenizer import SpeechTokenizer
@@ -33,10 +34,10 @@ class BestModel:
         if not wer < self._wer:
             return
         self._wer = wer
-        SpeechTokenizer(model, self._text).save_pretrained(self.folder)
-        write_json(
-            self.folder / _RECORD, {"iteration": iteration, "wer": wer, "set": self.set_name}
-        )
+        with atomic_folder(self.folder) as staging:
+            SpeechTokenizer(model, self._text).save_pretrained(staging)
+            record = {"iteration": iteration, "wer": wer, "set": self.set_name}
+            write_json(staging / _RECORD, record)
 
 
 def _read_wer(path: Path) -> float:

@@ -106,9 +106,9 @@ def train_text_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator((spoken_words(text) for text in texts), trainer)
-    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _EOS},
     )
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))  # last: it is looked for
     open_text_tokenizer(folder)  # reads back what was written, or raises

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ..checked_json import read_checked_json, write_checked_json
 from ..errors import CheckpointError, DataError
 from ..files import sync_folder, write_text
+from ..folders import remove_folder
 
 MARKER = "latest_checkpointed_iteration.txt"
 _NOTES = "loop.json"
@@ -66,10 +67,15 @@ def unwritable(directory: Path, error: BaseException) -> CheckpointError:
 
 
 def begin(run: Path, iteration: int) -> Path:
-    """An empty folder for the checkpoint of `iteration`; a half-written one is removed."""
+    """An empty folder for the checkpoint of `iteration`; a half-written one is removed.
+
+    So are those of all other steps in a run without a marker: of none the writing was ended, and
+    two of them would look like a run that lost its marker.
+    """
     directory = iteration_directory(run, iteration)
-    if directory.exists():
-        shutil.rmtree(directory)
+    unfinished = [directory] if (run / MARKER).exists() else [directory, *run.glob("iter_*")]
+    for folder in unfinished:
+        remove_folder(folder)
     directory.mkdir(parents=True)
     return directory
 
@@ -87,7 +93,7 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
     newest = iteration_directory(run, iteration).name
     whole = sorted(folder for folder in run.glob("iter_*") if folder.name <= newest)
     for old in whole[: max(len(whole) - keep_last, 0)]:
-        shutil.rmtree(old)
+        remove_folder(old)
 
 
 def read_notes(directory: Path) -> dict[str, Any]:

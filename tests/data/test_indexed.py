@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +122,30 @@ def test_a_full_disk_leaves_no_half_written_dataset(vocab, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rewriting_withdraws_the_old_facts_first(vocab, tmp_path):
-    write(tmp_path / "x", vocab, random_documents(0, 1024))
+def test_a_dataset_stays_until_another_is_written_in_its_place(vocab, tmp_path):
+    documents = random_documents(0, 1024)
+    write(tmp_path / "x", vocab, documents)
     with pytest.raises(RuntimeError), IndexedWriter(tmp_path / "x", vocab):
         raise RuntimeError
+    assert read_facts(tmp_path / "x").documents == len(documents)
+    read_index(tmp_path / "x")
+
+
+def test_the_old_facts_go_before_the_old_files(vocab, tmp_path, monkeypatch):
+    write(tmp_path / "x", vocab, random_documents(0, 1024))
+    (tmp_path / "x.spans.parquet").write_text("of the old dataset")
+    replaced, replace = [], os.replace
+
+    def check_then_replace(source, target):
+        assert not (tmp_path / "x.json").exists()
+        assert not (tmp_path / "x.spans.parquet").exists()
+        replaced.append(target.suffix)
+        replace(source, target)
+
+    with IndexedWriter(tmp_path / "x", vocab) as writer:
+        writer.add_documents(random_documents(1, 1024))
+        assert (tmp_path / "x.json").exists()
+        monkeypatch.setattr(os, "replace", check_then_replace)
+    assert sorted(replaced) == [".bin", ".idx"]
     with pytest.raises(DataError, match="missing"):
         read_facts(tmp_path / "x")

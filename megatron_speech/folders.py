@@ -1,0 +1,50 @@
+"""Folders that appear whole and go whole, however the process that works on them ends."""
+
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .files import is_abandoned, replace_folder, temporary_beside
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it is synced and takes the place of `path`.
+
+    If the block raises, what was there stays. What killed processes left beside is removed first.
+    """
+    remove_abandoned(path)
+    staging = temporary_beside(path)
+    try:
+        staging.mkdir(parents=True)
+        yield staging
+        replace_folder(staging, path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, if it is there, in one step for all who look for it by name.
+
+    It is renamed first. A kill while files are removed one by one would leave some of them, and
+    those that say what is finished may outlive what they speak of.
+    """
+    leaving = temporary_beside(path)
+    with suppress(FileNotFoundError):
+        os.rename(path, leaving)
+        shutil.rmtree(leaving)
+    remove_abandoned(path)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of making or removing `path`, a file or a folder."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        if not is_abandoned(leftover):
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
