@@ -38,3 +38,7 @@ class ServiceError(MegatronSpeechError):
 
 class TrainingError(MegatronSpeechError):
     """A run that must not go on: its numbers are unsound and its policy is to stop."""
+
+
+class InUseError(MegatronSpeechError):
+    """An output that another process is writing."""

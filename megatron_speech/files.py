@@ -109,9 +109,13 @@ def _place() -> str:
 
 
 def _began(pid: str) -> str:
-    """When a process began, in clock ticks since boot; "" if there is none. Numbers return."""
+    """When a process began, in clock ticks since boot; "" if there is none. Numbers return.
+
+    One that has ended and waits for its parent to ask (a zombie) is none.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        facts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if facts[0] in "ZX" else facts[19]
     except (OSError, IndexError):
         return ""
 

@@ -3,11 +3,12 @@
 import glob
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import is_abandoned, replace_folder, temporary_beside
+from .files import is_abandoned, replace_folder, temporary_beside, this_process
 
 
 @contextmanager
@@ -32,11 +33,16 @@ def remove_folder(path: Path) -> None:
     It is renamed first. A kill while files are removed one by one would leave some of them, and
     those that say what is finished may outlive what they speak of.
     """
-    leaving = temporary_beside(path)
+    leaving = new_name_beside(path)
     with suppress(FileNotFoundError):
         os.rename(path, leaving)
         shutil.rmtree(leaving)
     remove_abandoned(path)
+
+
+def new_name_beside(path: Path) -> Path:
+    """A name that `remove_abandoned` knows, another one each time; for renames and claims."""
+    return path.with_name(f".{path.name}.{this_process()}.{uuid.uuid4().hex[:8]}.part")
 
 
 def remove_abandoned(path: Path) -> None:

@@ -20,6 +20,7 @@ with starting(__name__):
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.session import ChatConfig
     from megatron_speech.chat.terminal import TerminalChat
+    from megatron_speech.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +46,13 @@ def main(argv: Sequence[str] | None = None) -> TerminalChat:
     engine = ChatEngine.from_folders(
         config.model, config.speech_tokenizer, config.decoder, config.chat
     )
-    talk = TerminalChat(engine.session(), config.output_dir)
-    for question in config.ask:
-        print(f"> {question}")
-        talk.ask(question)
-    if not config.ask:
-        talk.talk()
+    with exclusive(config.output_dir, inside=True):
+        talk = TerminalChat(engine.session(), config.output_dir)
+        for question in config.ask:
+            print(f"> {question}")
+            talk.ask(question)
+        if not config.ask:
+            talk.talk()
     return talk
 
 

@@ -13,14 +13,16 @@ with starting(__name__):
     from typing import Any
 
     from megatron_speech import cli, files
+    from megatron_speech.claims import exclusive
     from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the tasks, print the table, write and return the results."""
     config = cli.parse(EvaluateConfig, argv, __doc__)
-    results = evaluate_model(config)
-    files.write_json(config.output, results)
+    with exclusive(config.output):
+        results = evaluate_model(config)
+        files.write_json(config.output, results)
     print(f"results in {config.output}", flush=True)
     return results
 

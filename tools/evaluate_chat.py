@@ -14,6 +14,7 @@ with starting(__name__):
     from typing import Any
 
     from megatron_speech import cli, files
+    from megatron_speech.claims import exclusive
     from megatron_speech.evaluation.chat import EvaluateChatConfig, evaluate_chat
     from megatron_speech.evaluation.chat_table import print_tables
 
@@ -21,8 +22,9 @@ with starting(__name__):
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Ask, print the tables, write and return the results."""
     config = cli.parse(EvaluateChatConfig, argv, __doc__)
-    results = evaluate_chat(config)
-    files.write_json(config.output, results)
+    with exclusive(config.output):
+        results = evaluate_chat(config)
+        files.write_json(config.output, results)
     print_tables(results)
     print(f"results in {config.output}", flush=True)
     return results

@@ -24,6 +24,7 @@ with starting(__name__):
     from examples.quickstart.runner import Demo, run_stages
     from examples.quickstart.sizes import size_named
     from megatron_speech import cli, files
+    from megatron_speech.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,12 @@ class DemoConfig:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(DemoConfig, argv, __doc__ or "")
+    with exclusive(config.output, inside=True):
+        return _run(config)
+
+
+def _run(config: DemoConfig) -> dict[str, Any]:
     size = size_named(config.size)
-    config.output.mkdir(parents=True, exist_ok=True)
     machine = measure_machine(config.output / "machine.json")
     demo = Demo(size=size, output=config.output, machine=machine, text=config.text)
     _announce(demo)

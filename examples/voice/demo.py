@@ -25,6 +25,7 @@ with starting(__name__):
     from examples.voice.sizes import SIZES
     from examples.voice.stages import CHAIN, VoiceDemo
     from megatron_speech import cli, files
+    from megatron_speech.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,11 @@ class VoiceConfig:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(VoiceConfig, argv, __doc__ or "")
+    with exclusive(config.output, inside=True):
+        return _run(config)
+
+
+def _run(config: VoiceConfig) -> dict[str, Any]:
     size = SIZES[config.size]
     demo = VoiceDemo(
         size=size,
@@ -50,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         base=config.demo,
     )
     demo.require_base()
-    config.output.mkdir(parents=True, exist_ok=True)
     use_cores(cores())
     done, times = run_stages(CHAIN, demo)
 

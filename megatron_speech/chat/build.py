@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..claims import exclusive
 from ..corpus.engines import Engine
 from ..corpus.generate import GenerateConfig, generate
 from ..corpus.requests import RequestWriter
@@ -52,7 +53,13 @@ def build_dialogues(config: DialoguesConfig, engine: Engine | None = None) -> di
             vocabulary's.
         VocabularyError: a vocabulary without marks of turns or without codes.
         ConfigError: a mode that the template does not know, or a folder begun otherwise.
+        InUseError: another process works there.
     """
+    with exclusive(config.work_folder, inside=True), exclusive(config.output_prefix):
+        return _build(config, engine)
+
+
+def _build(config: DialoguesConfig, engine: Engine | None) -> dict[str, Any]:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     template = ChatTemplate(vocab, config.template)
     for mode in config.modes:

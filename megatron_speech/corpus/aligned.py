@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..claims import exclusive
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards, write_code_shard
 from ..data.indexed import dataset_path
 from ..errors import ConfigError, DataError
@@ -99,6 +100,11 @@ def build_aligned(config: AlignedConfig) -> dict[str, Any]:
         What plan and assemble raise.
     """
     work = config.work or dataset_path(config.output_prefix, ".work")
+    with exclusive(work, inside=True):
+        return _build(config, work)
+
+
+def _build(config: AlignedConfig, work: Path) -> dict[str, Any]:
     info, _ = read_code_shards(config.codes)
     alignments = Alignments(config.alignments) if config.alignments else None
     with (

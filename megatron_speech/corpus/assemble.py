@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..claims import exclusive
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import DataError, VocabularyError
@@ -67,8 +68,14 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         DataError: the plan is unfinished, a code shard is missing, damaged, of another speech
             tokenizer or of other requests.
         VocabularyError: the plan or the codes belong to another vocabulary.
+        InUseError: another process makes this dataset.
         Submitted: Slurm has it now.
     """
+    with exclusive(config.output_prefix):
+        return _assemble(config)
+
+
+def _assemble(config: AssembleConfig) -> dict[str, Any]:
     started = time.monotonic()
     vocab = open_vocab(config.vocab)
     requests = request_paths(config.plan)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ..claims import exclusive
 from ..errors import ConfigError
 from .tasks import run_tasks
 
@@ -72,13 +73,19 @@ class Place:
 
     cluster: ClusterConfig
     logs: Path
+    claims: Path
+    """Folder beside the job's output: one process at a time does a task."""
     finish: Callable[[], Any] = field(repr=False)
 
     @classmethod
     def of(cls, job: Callable[[Any], Any], config: Any, logs: Path) -> "Place":
-        """The place `config.cluster` names for a job that is called with `config`."""
+        """The place `config.cluster` names for a job that is called with `config`.
+
+        `logs` lies beside the job's output, or in it.
+        """
         here = replace(config, cluster=ClusterConfig())
-        return cls(config.cluster, config.cluster.logs or logs, functools.partial(job, here))
+        finish = functools.partial(job, here)
+        return cls(config.cluster, config.cluster.logs or logs, logs / "claims", finish)
 
     def run(
         self,
@@ -104,7 +111,7 @@ class Place:
                 description=description,
                 threads_per_worker=threads_per_worker,
             )
-        step = _Step(function, list(arguments))
+        step = _Step(function, list(arguments), self.claims / description)
         if self.cluster.executor == "ray":
             _run_on_ray(self, step, workers, description)
             return [function(argument) for argument in arguments]  # done: each finds that out
@@ -113,13 +120,19 @@ class Place:
 
 @dataclass
 class _Step:
-    """What datatrove calls in every task: one argument of many."""
+    """What datatrove calls in every task: one argument of many.
+
+    Raises:
+        InUseError: the job was submitted twice, and another process does this task.
+    """
 
     function: Callable[[Any], Any]
     arguments: list[Any]
+    claims: Path
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
-        self.function(self.arguments[rank])
+        with exclusive(self.claims / f"task {rank}"):
+            self.function(self.arguments[rank])
 
 
 @dataclass

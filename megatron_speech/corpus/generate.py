@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..claims import exclusive
 from ..data.code_shards import (
     CodeRecord,
     CodeShardInfo,
@@ -97,7 +98,14 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
             than the model's.
         VocabularyError: model and code shards have different codebooks.
         ConfigError: the output folder was begun with other settings.
+        InUseError: another process takes the same shards.
     """
+    share = f"shards-{config.shard_offset}-of-{config.shard_step}"
+    with exclusive(config.output / share):
+        return _generate(config, engine)
+
+
+def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     shards = request_paths(config.plan)
     info = read_shard_info(find_shards(config.like)[0])
     mine = shards[config.shard_offset :: config.shard_step]

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..claims import exclusive
 from ..data.indexed import IndexedWriter, dataset_path
 from ..data.indexed_files import DatasetFacts, without_checksum
 from ..data.soundness import check_datasets
@@ -42,6 +43,7 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
             or speech tokenizer.
         VocabularyError: a dataset was made with another vocabulary.
         ConfigError: nothing to merge, or the output is one of the inputs.
+        InUseError: another process makes the output.
     """
     if not prefixes:
         raise ConfigError("nothing to merge: give datasets, or a folder of them")
@@ -62,14 +64,15 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
     spans = [dataset_path(prefix, ".spans.parquet").exists() for prefix in prefixes]
     if any(spans) and not all(spans):
         raise DataError(f"{prefixes[spans.index(False)]} has no .spans.parquet, others have one")
-    with IndexedWriter(output, vocab) as writer:
-        span_writer = writer.companion(".spans.parquet", SPAN_SCHEMA) if all(spans) else None
-        for prefix in track(prefixes, "merge", unit="datasets"):
-            if span_writer is not None:
-                for table in shifted_spans(prefix, writer.documents):
-                    span_writer.write_table(table)
-            writer.add_indexed(prefix)
-    tokenizers = {found.tokenizer_fingerprint for found in facts.values()}
-    parts = {str(prefix): facts[str(prefix)].documents for prefix in prefixes}
-    speech = max(filter(None, tokenizers), default=None)  # they agree: check_datasets
-    return writer.write_facts(first.kind, speech, {"merged_documents": parts})
+    with exclusive(output):
+        with IndexedWriter(output, vocab) as writer:
+            span_writer = writer.companion(".spans.parquet", SPAN_SCHEMA) if all(spans) else None
+            for prefix in track(prefixes, "merge", unit="datasets"):
+                if span_writer is not None:
+                    for table in shifted_spans(prefix, writer.documents):
+                        span_writer.write_table(table)
+                writer.add_indexed(prefix)
+        tokenizers = {found.tokenizer_fingerprint for found in facts.values()}
+        parts = {str(prefix): facts[str(prefix)].documents for prefix in prefixes}
+        speech = max(filter(None, tokenizers), default=None)  # they agree: check_datasets
+        return writer.write_facts(first.kind, speech, {"merged_documents": parts})

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..claims import exclusive
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, read_json_object, write_json
 from ..parquet import open_parquet, parquet_writer, read_batches
@@ -108,8 +109,14 @@ def plan(config: PlanConfig) -> dict[str, Any]:
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         ConfigError: the output folder was begun with other settings or another corpus.
+        InUseError: another process plans into the folder.
         Submitted: Slurm has it now.
     """
+    with exclusive(config.output, inside=True):
+        return _plan(config)
+
+
+def _plan(config: PlanConfig) -> dict[str, Any]:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     paths = find_texts(config.input)
     settings = {

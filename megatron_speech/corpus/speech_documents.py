@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..claims import exclusive
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards
 from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
 from ..data.templates import asr_document, speech_document, tts_document, voiced_text
@@ -91,18 +92,20 @@ def build_speech(config: SpeechConfig) -> DatasetFacts:
     Raises:
         DataError: no shards, damaged ones, ones of several speech tokenizers, or no codes at all.
         VocabularyError: the shards' codebook is not the vocabulary's.
+        InUseError: another process makes the dataset.
     """
     vocab, info, records = _open(config)
     rejected: list[Rejected] = []
     records = _with_codes(records, rejected, needs_text=False)
     if config.join_segments:
         records = join_segments(records)
-    with IndexedWriter(config.output_prefix, vocab) as writer:
-        for batch in _batches(records):
-            documents = [speech_document(vocab, record.codes) for record in batch]
-            writer.add_documents(documents, [record.id for record in batch])
-        _require_some(writer, config, rejected)
-    return _finish(writer, "speech", info, rejected)
+    with exclusive(config.output_prefix):
+        with IndexedWriter(config.output_prefix, vocab) as writer:
+            for batch in _batches(records):
+                documents = [speech_document(vocab, record.codes) for record in batch]
+                writer.add_documents(documents, [record.id for record in batch])
+            _require_some(writer, config, rejected)
+        return _finish(writer, "speech", info, rejected)
 
 
 def build_pairs(config: PairsConfig) -> dict[str, DatasetFacts]:
@@ -111,19 +114,20 @@ def build_pairs(config: PairsConfig) -> dict[str, DatasetFacts]:
     rejected: list[Rejected] = []
     asr = IndexedWriter(dataset_path(config.output_prefix, "-asr"), vocab)
     tts = IndexedWriter(dataset_path(config.output_prefix, "-tts"), vocab)
-    with asr, tts:
-        for batch in _batches(_with_codes(records, rejected, needs_text=True)):
-            texts = _encode(vocab, batch)
-            pairs, names = list(zip(batch, texts, strict=True)), [record.id for record in batch]
-            heard = [asr_document(vocab, record.codes, ids) for record, ids in pairs]
-            said = [tts_document(vocab, ids, record.codes) for record, ids in pairs]
-            asr.add_documents(heard, names)
-            tts.add_documents(said, names)
-        _require_some(asr, config, rejected)
-    return {
-        "asr": _finish(asr, "asr", info, rejected),
-        "tts": _finish(tts, "tts", info, rejected),
-    }
+    with exclusive(config.output_prefix):
+        with asr, tts:
+            for batch in _batches(_with_codes(records, rejected, needs_text=True)):
+                texts = _encode(vocab, batch)
+                pairs, names = list(zip(batch, texts, strict=True)), [record.id for record in batch]
+                heard = [asr_document(vocab, record.codes, ids) for record, ids in pairs]
+                said = [tts_document(vocab, ids, record.codes) for record, ids in pairs]
+                asr.add_documents(heard, names)
+                tts.add_documents(said, names)
+            _require_some(asr, config, rejected)
+        return {
+            "asr": _finish(asr, "asr", info, rejected),
+            "tts": _finish(tts, "tts", info, rejected),
+        }
 
 
 def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
@@ -134,19 +138,20 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
     if config.alignments is not None:
         records = _fragments(records, Alignments(config.alignments), info, config)
         records = _with_codes(records, rejected, needs_text=True)
-    with IndexedWriter(config.output_prefix, vocab) as writer:
-        for batch in _batches(records):
-            voiced = [voiced_text((r.text or "").strip(), _voice(r, config)) for r in batch]
-            texts = vocab.text.encode_batch(voiced)
-            writer.add_documents(
-                [
-                    tts_document(vocab, ids, record.codes)
-                    for record, ids in zip(batch, texts, strict=True)
-                ],
-                [record.id for record in batch],
-            )
-        _require_some(writer, config, rejected)
-    return _finish(writer, "text_to_token", info, rejected)
+    with exclusive(config.output_prefix):
+        with IndexedWriter(config.output_prefix, vocab) as writer:
+            for batch in _batches(records):
+                voiced = [voiced_text((r.text or "").strip(), _voice(r, config)) for r in batch]
+                texts = vocab.text.encode_batch(voiced)
+                writer.add_documents(
+                    [
+                        tts_document(vocab, ids, record.codes)
+                        for record, ids in zip(batch, texts, strict=True)
+                    ],
+                    [record.id for record in batch],
+                )
+            _require_some(writer, config, rejected)
+        return _finish(writer, "text_to_token", info, rejected)
 
 
 def _voice(record: CodeRecord, config: TextToTokenConfig) -> str | None:

@@ -25,9 +25,11 @@ from urllib.parse import quote
 
 import soundfile
 
+from ..claims import exclusive
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
-from ..files import fingerprint_of, read_json, temporary_beside, write_json
+from ..files import fingerprint_of, is_abandoned, read_json, temporary_beside, write_json
+from ..folders import remove_folder
 from ..processes import begin_worker, ctrl_c_waits, stopping_together, task
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
@@ -114,7 +116,7 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
             )
         record = {"spoken": list(map(asdict, spoken)), "rejected": list(map(asdict, rejected))}
         write_json(temporary / "block.json", record)
-        shutil.rmtree(block.folder, ignore_errors=True)
+        remove_folder(block.folder)
         os.replace(temporary, block.folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -148,14 +150,27 @@ def speak_texts(
     Raises:
         ConfigError: the folder holds speech of another list, seed or set of voices; bad workers.
         DataError: the list is empty, or not one text could be spoken.
+        InUseError: another process speaks into the folder.
     """
     if not texts:
         raise DataError("the list of texts is empty; there is nothing to speak")
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise ConfigError(f"workers is {workers}; it must be at least 1")
+    with exclusive(output_dir, inside=True):
+        return _speak_texts(texts, output_dir, voices, seed, workers, unusable)
+
+
+def _speak_texts(
+    texts: Sequence[tuple[str, str]],
+    output_dir: Path,
+    voices: tuple[Voice, ...],
+    seed: int,
+    workers: int,
+    unusable: Sequence[Rejected],
+) -> SpeechSummary:
     _claim_folder(output_dir, texts, voices, seed)
-    for stopped in (output_dir / "audio").glob(".*.part"):
+    for stopped in filter(is_abandoned, (output_dir / "audio").glob(".*.part")):
         shutil.rmtree(stopped, ignore_errors=True)
     blocks = _blocks(texts, output_dir, voices, seed)
     done = {block.folder: found for block in blocks if (found := finished_block(block))}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from ..errors import ConfigError
 from ..files import read_json_object, write_json
-from ..processes import begin_worker, ctrl_c_waits, stopping_together, task
+from ..processes import begin_worker, ctrl_c_waits, die_with, stopping_together, task
 from ..progress import Progress
 
 Argument = TypeVar("Argument")
@@ -67,7 +67,10 @@ def run_tasks(
         context = multiprocessing.get_context("spawn")
         begun = context.Value("i", 0)
         pool = ProcessPoolExecutor(
-            min(workers, len(arguments)), context, _begin_worker, (threads_per_worker, begun)
+            min(workers, len(arguments)),
+            context,
+            _begin_worker,
+            (threads_per_worker, begun, os.getpid()),
         )
         with stopping_together(pool, description):
             with ctrl_c_waits():
@@ -86,9 +89,10 @@ def worker_number() -> int:
 _number = 0
 
 
-def _begin_worker(threads: int, begun: Any) -> None:
+def _begin_worker(threads: int, begun: Any, parent: int) -> None:
     global _number
     begin_worker()
+    die_with(parent)  # else it would go on with its task beside the run that continues this one
     with begun.get_lock():
         _number = begun.value
         begun.value += 1

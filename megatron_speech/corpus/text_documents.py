@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..claims import exclusive
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
 from ..files import read_json, write_json
@@ -92,6 +93,7 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
     Raises:
         DataError: no corpus there, a column missing, or not one usable document.
         VocabularyError: `tokenizer_model` is no vocabulary folder.
+        InUseError: another process makes one of the datasets.
         Submitted: Slurm has it now.
     """
     vocab = open_vocab(config.tokenizer_model)
@@ -114,15 +116,16 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
             _Part(folder / f"{number:05d}", pieces, key, config, fast)
             for number, pieces in enumerate(shares)
         ]
-        try:
-            rejected = _tokenise(parts, settings, folder)
-        except IdsDiffer as difference:
-            print(f"{difference}: starting again without it", file=sys.stderr)
-            fast = False
-            parts = [replace(part, fast=False) for part in parts]
-            rejected = _tokenise(parts, settings, folder)
-        datasets.append(_join(prefix, vocab, parts, rejected, config))
-        remove_folder(folder)
+        with exclusive(prefix):
+            try:
+                rejected = _tokenise(parts, settings, folder)
+            except IdsDiffer as difference:
+                print(f"{difference}: starting again without it", file=sys.stderr)
+                fast = False
+                parts = [replace(part, fast=False) for part in parts]
+                rejected = _tokenise(parts, settings, folder)
+            datasets.append(_join(prefix, vocab, parts, rejected, config))
+            remove_folder(folder)
     return datasets
 
 

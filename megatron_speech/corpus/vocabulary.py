@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..claims import exclusive
 from ..errors import ConfigError, DataError
 from ..files import read_json_object, write_json, write_text
 from ..model_folders import resolve_model
@@ -66,7 +67,13 @@ def build_vocab(config: VocabConfig) -> SpeechTextVocab:
         CheckpointError: `tokenizer` does not exist, here or on the hub.
         VocabularyError: `tokenizer` is none, or holds another number of codes.
         ConfigError: the speech tokenizer folder does not say its codebook size.
+        InUseError: another process writes the folder.
     """
+    with exclusive(config.output, inside=True):
+        return _build(config)
+
+
+def _build(config: VocabConfig) -> SpeechTextVocab:
     facts = config.output / FACTS_FILE
     num_codes = config.num_codes or _codebook_size(config.speech_tokenizer)
     if config.train_bpe is not None:

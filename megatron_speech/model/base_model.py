@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from ..claims import exclusive
 from ..errors import CheckpointError, ConfigError
 from ..files import write_text
 from ..folders import atomic_folder
@@ -82,14 +83,16 @@ def import_base(config: ImportConfig) -> Import:
             `save` holds something else than an import.
         VocabularyError: its tokenizer is missing or holds another number of codes.
         ConfigError: --hf or --save is missing, or the layout does not divide the model.
+        InUseError: another process writes the folder.
     """
     hf, save = config.hf, config.save
     if hf is None or save is None:
         raise ConfigError("--hf and --save are both needed")
-    _require_replaceable(save)
-    base = _Base(resolve_model(hf), config)
-    with session(ParallelConfig()), atomic_folder(save) as staging:
-        _write(staging, base, config)
+    with exclusive(save):
+        _require_replaceable(save)
+        base = _Base(resolve_model(hf), config)
+        with session(ParallelConfig()), atomic_folder(save) as staging:
+            _write(staging, base, config)
     return Import(
         folder=save,
         model=base.model,

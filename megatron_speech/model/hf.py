@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..claims import exclusive
 from ..errors import CheckpointError
 from ..files import read_json_object, write_text
 from ..folders import atomic_folder
@@ -63,7 +64,13 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         CheckpointError: no checkpoint, one that is damaged or of another vocabulary, or `hf` holds
             something else than an export.
         ConfigError: the model's family cannot express it.
+        InUseError: another process writes the folder.
     """
+    with exclusive(hf):
+        return _export(load, hf, vocab_folder)
+
+
+def _export(load: Path, hf: Path, vocab_folder: Path | None) -> Export:
     _require_replaceable(hf)
     iteration = latest_iteration(load)
     if iteration is None:

@@ -24,7 +24,7 @@ from ..vocab import SpeechTextVocab
 from .base_model import shape_of
 from .lm_check import check_packing, check_settings
 from .lm_recipes import RECIPES, LMConfig, lm_debug
-from .resume import check_resume, continuation, plain
+from .resume import check_resume, continuation, plain, sole_trainer
 
 __all__ = ["RECIPES", "LMConfig", "build", "check", "lm_debug", "pretrain"]
 
@@ -119,12 +119,14 @@ def resolve(config: LMConfig) -> LMConfig:
 def pretrain(config: LMConfig, recipe: str | None = None) -> LoopResult:
     """Train or continue a run; the resolved config and the vocabulary are kept in its folder.
 
-    `recipe` is the name the config was made by, for the model card.
+    `recipe` is the name the config was made by, for the model card. Raises what `check` does, and
+    `InUseError` where another process trains into the folder.
     """
     config = resolve(config)
-    with kernels_in_order(config.parallel), build(config) as trainer:
-        save = config.loop.save
-        assert save is not None
+    save = config.loop.save
+    if save is None:
+        raise ConfigError("--save is missing: give the folder of the run")
+    with kernels_in_order(config.parallel), sole_trainer(save), build(config) as trainer:
         assert config.data.vocab is not None
         config.base.load_weights(trainer, save)
         if trainer.is_main_rank:

@@ -1,12 +1,15 @@
 """A run that is continued: what changed since it was saved, said or refused before it starts."""
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ..claims import exclusive
 from ..errors import ConfigError
 from ..model.card import RUN_CONFIG
 from ..training.checkpoint import find, latest_iteration, read_notes
@@ -24,6 +27,19 @@ _OF_THIS_CALL = (
     "base.pretrained_checkpoint",
     "data.vocab",  # a path; the checkpoint's identity knows what it holds
 )
+
+
+@contextmanager
+def sole_trainer(save: Path) -> Iterator[None]:
+    """Let no other run train into `save`; the first rank holds it for all.
+
+    Raises:
+        InUseError: on the first rank, before any rank waits for another. What started the ranks
+            ends the others.
+    """
+    first = int(os.environ.get("RANK", "0")) == 0
+    with exclusive(save, inside=True) if first else nullcontext():
+        yield
 
 
 def check_resume(save: Path, config: dict[str, Any]) -> str | None:

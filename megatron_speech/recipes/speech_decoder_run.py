@@ -29,7 +29,7 @@ from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, Objective, process_group
 from ..training.loop import train
 from ..training.reporting import read_metrics
-from .resume import check_resume, flat, plain
+from .resume import check_resume, flat, plain, sole_trainer
 from .speech_decoder import RECIPES, SpeechDecoderRecipe, VocoderRecipe
 
 
@@ -53,11 +53,22 @@ def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> Dec
     Raises:
         ConfigError: no manifest, no codes, no --save folder, or another model than --init-from.
         DataError: no usable recordings, or codes of several speech tokenizers.
+        InUseError: another process trains into the folder.
     """
     save = recipe.loop.save
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with recordings and --save with a folder")
     _refuse_another_model(recipe, RECIPES[name]())
+    with sole_trainer(save):
+        finished = _train(recipe, save)
+    records = read_metrics(save, "valid")
+    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
+    return DecoderResult(
+        export=save / "export" if finished else None, finished=finished, metrics=figures
+    )
+
+
+def _train(recipe: SpeechDecoderRecipe | VocoderRecipe, save: Path) -> bool:
     settings = plain(recipe)
     note = check_resume(save, settings)
     with process_group() as device:
@@ -66,14 +77,8 @@ def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> Dec
             write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
         torch.manual_seed(recipe.data.seed)
         if isinstance(recipe, SpeechDecoderRecipe):
-            finished = _train_flow(recipe, save, device)
-        else:
-            finished = _train_vocoder(recipe, save, device)
-    records = read_metrics(save, "valid")
-    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
-    return DecoderResult(
-        export=save / "export" if finished else None, finished=finished, metrics=figures
-    )
+            return _train_flow(recipe, save, device)
+        return _train_vocoder(recipe, save, device)
 
 
 def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -> bool:

@@ -30,7 +30,7 @@ from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, process_group
 from ..training.loop import train
 from ..training.reporting import read_metrics
-from .resume import check_resume, plain
+from .resume import check_resume, plain, sole_trainer
 from .speech_tokenizer import SpeechTokenizerRecipe
 
 _EXPORTED = "exported.json"  # of which step; written after the export
@@ -56,12 +56,18 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         ConfigError: no manifest or no --save folder.
         CheckpointError: the Whisper to start from does not exist, here or on the hub.
         DataError: no usable recordings.
+        InUseError: another process trains into the folder.
     """
     save = recipe.loop.save
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
     if latest_iteration(save) == recipe.loop.train_iters and _is_exported(recipe, save):
         return _result(save, finished=True)
+    with sole_trainer(save):
+        return _train(recipe, save)
+
+
+def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
     settings = plain(recipe)
     recipe, settings["came_from"] = _fetched(recipe)
     note = check_resume(save, settings)

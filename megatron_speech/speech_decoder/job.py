@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 
 from ..audio import read_audio
+from ..claims import exclusive
 from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
@@ -101,7 +102,13 @@ def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
         ConfigError: codes of another speech tokenizer or frame rate than the decoder's, or an
             output folder begun with another decoder, other settings or another input.
         DataError: nothing to speak, or not one usable utterance.
+        InUseError: another process speaks into the folder.
     """
+    with exclusive(config.output, inside=True):
+        return _decode_files(config)
+
+
+def _decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
     decoder = open_decoder(config)
     items = _items(config, decoder)
     _check_same_job(config, decoder)

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..audio import SAMPLE_RATE_HZ
+from ..claims import Claims
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ..data.recording import Recording
 from ..errors import AudioError, DataError
@@ -28,7 +29,7 @@ from ..rejected import Rejected, describe_counts, read_rejected, write_rejected
 from .bulk_encoding import SORTED_BATCHES, ShardEncoder
 from .bulk_plan import TokenizePlan
 from .bulk_reading import ReadAhead, read_windows
-from .bulk_workers import Claims, shards_to_do
+from .bulk_workers import shards_to_do
 from .tokenizer import SpeechTokenizer
 
 
@@ -273,7 +274,7 @@ def _remove_leftovers(output: Path) -> None:
     for pattern in (".shard_*.part", ".rejected/.shard_*.part"):
         for stopped in filter(is_abandoned, output.glob(pattern)):
             stopped.unlink(missing_ok=True)
-    for claim in (output / ".claims").glob("shard_*"):
+    for claim in (output / ".claims").glob("*"):
         claim.unlink(missing_ok=True)
     with suppress(OSError):  # another worker has done it, or is about to
         os.rmdir(output / ".claims")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from megatron_speech.corpus.cluster import ClusterConfig, Place, Submitted
+from megatron_speech.claims import exclusive
+from megatron_speech.corpus.cluster import ClusterConfig, Place, Submitted, _Step
 from megatron_speech.corpus.plan import plan
-from megatron_speech.errors import ConfigError
+from megatron_speech.errors import ConfigError, InUseError
 from tests.corpus.jobs import files_of, plan_config
 from tools import build_dataset
 
@@ -81,7 +82,7 @@ def double(number):
 
 
 def test_places(tmp_path, monkeypatch):
-    here = Place(ClusterConfig(), tmp_path, lambda: None)
+    here = Place(ClusterConfig(), tmp_path, tmp_path, lambda: None)
     assert here.run(double, [1, 2, 3], workers=1, description="double") == [2, 4, 6]
     with pytest.raises(ConfigError, match="needs --partition"):
         ClusterConfig(executor="slurm")
@@ -92,13 +93,29 @@ def test_places(tmp_path, monkeypatch):
     there = ClusterConfig(executor="slurm", partition="cpu")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="sbatch is not on the PATH"):
-        Place(there, tmp_path / "a", lambda: None).run(double, [1], workers=1, description="d")
+        Place(there, tmp_path / "a", tmp_path, lambda: None).run(
+            double, [1], workers=1, description="d"
+        )
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match="--executor ray needs ray"):
-        Place(ClusterConfig(executor="ray"), tmp_path / "b", lambda: None).run(
+        Place(ClusterConfig(executor="ray"), tmp_path / "b", tmp_path, lambda: None).run(
             double, [1], workers=1, description="d"
         )
     monkeypatch.setitem(sys.modules, "datatrove.executor.slurm", None)
     with pytest.raises(ConfigError, match="needs datatrove"):
-        Place(there, tmp_path / "c", lambda: None).run(double, [1], workers=1, description="d")
+        Place(there, tmp_path / "c", tmp_path, lambda: None).run(
+            double, [1], workers=1, description="d"
+        )
     assert str(Submitted("plan", "5")) == "plan: submitted; the last Slurm job is 5"
+
+
+def test_a_task_that_was_submitted_twice_is_done_by_one(tmp_path):
+    done = []
+    step = _Step(done.append, ["a", "b"], tmp_path / "plan")
+    with exclusive(tmp_path / "plan" / "task 0"):
+        with pytest.raises(InUseError, match="task 0 is in use by process"):
+            step(None, rank=0, world_size=2)
+        step(None, rank=1, world_size=2)
+    step(None, rank=0, world_size=2)
+    assert done == ["b", "a"]
+    assert list(tmp_path.iterdir()) == []

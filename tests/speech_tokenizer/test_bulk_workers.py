@@ -1,24 +1,15 @@
 """Who makes which shard."""
 
-import json
-import os
-import platform
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from megatron_speech.claims import Claims
 from megatron_speech.errors import ConfigError
 from megatron_speech.speech_tokenizer import bulk_workers
-from megatron_speech.speech_tokenizer.bulk_workers import (
-    Claims,
-    Worker,
-    find_worker,
-    shards_to_do,
-)
+from megatron_speech.speech_tokenizer.bulk_workers import Worker, find_worker, shards_to_do
 
 
 def slurm(task: int, least: int, most: int, step: int = 1) -> dict[str, str]:
@@ -49,56 +40,6 @@ def test_workers_find_their_number(environment, expected):
 def test_half_a_number_is_refused(task, tasks):
     with pytest.raises(ConfigError, match="--task"):
         find_worker(task, tasks, {})
-
-
-def test_a_claim_is_one_workers(tmp_path):
-    with Claims(tmp_path) as ours, Claims(tmp_path) as theirs:
-        assert ours.take("a")
-        assert not theirs.take("a")
-        assert theirs.take("b")
-        ours.release("a")
-        assert theirs.take("a")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_claims_of_the_dead_and_the_silent_are_taken_over(tmp_path):
-    code = (
-        "import os, signal, sys; from pathlib import Path;"
-        "from megatron_speech.speech_tokenizer.bulk_workers import Claims;"
-        "claims = Claims(Path(sys.argv[1])).__enter__(); claims.take('a');"
-        "os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert (tmp_path / "a").exists()
-    # Of a container with our host's name: its process numbers say nothing here.
-    elsewhere = {"host": platform.node(), "pid": 9_999_999, "began": "1", "token": "x"}
-    elsewhere["process"] = "0123456789abcdef-9999999-1"
-    (tmp_path / "b").write_text(json.dumps(elsewhere))
-    (tmp_path / "c").write_text("")  # killed between two lines
-    with Claims(tmp_path, stale_s=100) as claims:
-        assert claims.take("a")
-        assert not claims.take("b")
-        assert not claims.take("c")
-        for name in "bc":
-            long_ago = time.time() - 101
-            os.utime(tmp_path / name, (long_ago, long_ago))
-            assert claims.take(name)
-
-
-def test_claims_are_taken_where_others_have_removed_the_folder(tmp_path):
-    with Claims(tmp_path / "claims") as claims:
-        (tmp_path / "claims").rmdir()
-        assert claims.take("a")
-
-
-def test_claims_stay_fresh_and_lost_ones_are_left_alone(tmp_path):
-    with Claims(tmp_path, stale_s=0.2) as claims:
-        claims.take("a")
-        claims.take("b")
-        (tmp_path / "b").write_text('{"token": "of another"}')
-        time.sleep(0.5)
-        assert time.time() - (tmp_path / "a").stat().st_mtime < 0.15
-    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize("tasks", [1, 3, 20])
