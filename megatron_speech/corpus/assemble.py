@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..claims import exclusive
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import DataError, VocabularyError
@@ -23,7 +22,7 @@ from ..files import fingerprint_of, read_json_object, write_json
 from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place
+from .cluster import ClusterConfig, Place, sole_job
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
@@ -71,7 +70,7 @@ def assemble(config: AssembleConfig) -> dict[str, Any]:
         InUseError: another process makes this dataset.
         Submitted: Slurm has it now.
     """
-    with exclusive(config.output_prefix):
+    with sole_job(config.output_prefix, config.cluster):
         return _assemble(config)
 
 

@@ -11,7 +11,8 @@ import functools
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -65,6 +66,23 @@ class ClusterConfig:
             raise ConfigError("--after is a Slurm job: it needs --executor slurm")
         if any("=" not in option for option in self.sbatch_args):
             raise ConfigError(f"--sbatch-args are name=value, got {' '.join(self.sbatch_args)}")
+
+
+@contextmanager
+def sole_job(output: Path, cluster: ClusterConfig, *, inside: bool = False) -> Iterator[None]:
+    """Let one job at a time make `output` (see `claims.exclusive`).
+
+    Who submits to Slurm only makes sure that nobody does: the tasks are claimed one by one, and
+    the output by the last job, which joins them.
+
+    Raises:
+        InUseError: another process makes it.
+    """
+    with exclusive(output, inside=inside):
+        if cluster.executor != "slurm":
+            yield
+            return
+    yield
 
 
 @dataclass(frozen=True)

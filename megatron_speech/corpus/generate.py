@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..claims import exclusive
 from ..data.code_shards import (
     CodeRecord,
     CodeShardInfo,
@@ -35,7 +34,7 @@ from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from .choose_engine import make_engine
-from .cluster import ClusterConfig, Place
+from .cluster import ClusterConfig, Place, sole_job
 from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths
@@ -101,7 +100,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
         InUseError: another process takes the same shards.
     """
     share = f"shards-{config.shard_offset}-of-{config.shard_step}"
-    with exclusive(config.output / share):
+    with sole_job(config.output / share, config.cluster):
         return _generate(config, engine)
 
 

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..claims import exclusive
 from ..errors import ConfigError, DataError
 from ..files import atomic_path, read_json_object, write_json
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place
+from .cluster import ClusterConfig, Place, sole_job
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
 from .requests import RequestWriter
 from .sentences import sentence_splitter
@@ -112,7 +111,7 @@ def plan(config: PlanConfig) -> dict[str, Any]:
         InUseError: another process plans into the folder.
         Submitted: Slurm has it now.
     """
-    with exclusive(config.output, inside=True):
+    with sole_job(config.output, config.cluster, inside=True):
         return _plan(config)
 
 

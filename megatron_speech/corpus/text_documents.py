@@ -10,14 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..claims import exclusive
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
 from ..files import read_json, write_json
 from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place
+from .cluster import ClusterConfig, Place, sole_job
 from .sources import (
     Document,
     Piece,
@@ -116,7 +115,7 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
             _Part(folder / f"{number:05d}", pieces, key, config, fast)
             for number, pieces in enumerate(shares)
         ]
-        with exclusive(prefix):
+        with sole_job(prefix, config.cluster):
             try:
                 rejected = _tokenise(parts, settings, folder)
             except IdsDiffer as difference:
