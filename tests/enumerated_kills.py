@@ -13,6 +13,7 @@ count once.
     python -m tests.enumerated_kills JOB FOLDER [again] [quick]    # prints the counts as JSON
 """
 
+import importlib
 import json
 import mmap
 import os
@@ -20,6 +21,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ class Job:
 
     run: Run
     finished: tuple[str, ...]
-    """Files of the output folder that say it is finished: all of them there, all is done."""
+    """Files of the output folder that say it is finished, if any: all there, all is done."""
     same: Callable[[str, bytes], bytes | None] = lambda name, data: data
     """What must be equal of a file in all runs; None for one that does not count."""
     begin: Run = lambda work: None
@@ -182,6 +184,7 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
     With `again` it begins with the finished output, as when a finished command is given again.
     """
     work, kept, log = folder / "work", folder / "kept", folder / "log.txt"
+    modules = folder / "modules.txt"
     counts, tally = Counts(), mmap.mmap(-1, 64)
 
     def start(place: int | None = None, counted: bool = False) -> int:
@@ -189,6 +192,7 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
             if counted:
                 sys.addaudithook(_Killer(work, place, tally, thorough))
             job.run(work)
+            modules.write_text("\n".join(sys.modules))
 
         tally[:64] = bytes(64)
         return in_fork(run, log)
@@ -204,6 +208,9 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         shutil.copytree(work, kept, dirs_exist_ok=True)
     assert start(counted=not again) == 0, log.read_text()
     places = int.from_bytes(tally[:8], "little")
+    for name in modules.read_text().splitlines():  # once, and not in each fork
+        with suppress(Exception):
+            importlib.import_module(name)
     expected = contents(work, job)
     assert all((work / name).exists() for name in job.finished), sorted(expected)
     if again:
@@ -220,7 +227,7 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         operation = tally[8:40].decode().strip()
         counts.kills += 1
         counts.by_operation[operation] = counts.by_operation.get(operation, 0) + 1
-        if all((work / name).exists() for name in job.finished):
+        if job.finished and all((work / name).exists() for name in job.finished):
             counts.looked_finished += 1
             found = {n: data for n, data in contents(work, job).items() if n in expected}
             if differing := _differing(found, expected):

@@ -1,5 +1,6 @@
 """The tools that write, each as a small job to be killed (enumerated_kills.py)."""
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def _planned(inputs: Path) -> None:
     from tests.corpus.samples import LookUpEngine
 
     _corpus(inputs)
-    plan(plan_config(inputs, inputs / "plan", tasks=2))
+    plan(plan_config(inputs, inputs / "plan", tasks=1))
     generate(generate_config(inputs, inputs), LookUpEngine())
 
 
@@ -95,9 +96,13 @@ def generate_codes(inputs: Path) -> Job:
 
 @_job("assemble", _planned)
 def assemble_documents(inputs: Path) -> Job:
+    from megatron_speech.corpus import assemble as module
     from megatron_speech.corpus.assemble import AssembleConfig, assemble
+    from megatron_speech.files import write_text
 
     def run(work: Path) -> None:
+        # drawing takes longer than all else; the page tells times and does not count
+        module.write_report = lambda path, *facts: write_text(path, "a page")
         config = AssembleConfig(
             plan=inputs / "plan",
             codes=inputs / "codes",
@@ -155,3 +160,290 @@ def train_vocabulary(inputs: Path) -> Job:
         build_vocab.main(list(map(str, [*flags, "--output", work / "vocab"])))
 
     return Job(run=run, finished=("vocab/speech_text_vocab.json",))
+
+
+@_job("dialogues", _corpus)
+def build_dialogues(inputs: Path) -> Job:
+    from megatron_speech.chat.build import build_dialogues
+    from tests.chat.test_build import DIALOGUES, config_of, write_dialogues
+    from tests.corpus.samples import LookUpEngine
+
+    def run(work: Path) -> None:
+        config = config_of(inputs, work, modes=("streaming", "text"))
+        build_dialogues(config, LookUpEngine())
+
+    def begin(work: Path) -> None:
+        write_dialogues(inputs / "in.jsonl", DIALOGUES)
+
+    return Job(run=run, finished=("set-streaming.json", "set-text.json"), begin=begin)
+
+
+def _spoken_texts(inputs: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    inputs.mkdir(parents=True)
+    texts = {"a": "A cat.", "b": "A dog ran.", "c": "... !"}
+    table = pa.table({"id": list(texts), "text": list(texts.values())})
+    pq.write_table(table, inputs / "texts.parquet")
+
+
+@_job("make speech", _spoken_texts)
+def make_speech(inputs: Path) -> Job:
+    from megatron_speech.corpus import speech_source
+    from tools import make_speech
+
+    def forked(blocks, workers):
+        for block in blocks:
+            child = os.fork()
+            if not child:
+                speech_source.speak_block(block)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            yield block, speech_source.finished_block(block)
+
+    def run(work: Path) -> None:
+        speech_source.BLOCK_UTTERANCES = 2
+        speech_source._speak_in_parallel = forked  # a fork server's processes have no hook
+        flags = ["--texts", inputs / "texts.parquet", "--output-dir", work / "speech"]
+        make_speech.main(list(map(str, flags)))
+
+    return Job(run=run, finished=("speech/manifest.parquet",))
+
+
+def _recordings(inputs: Path) -> None:
+    import numpy as np
+    import soundfile
+
+    from megatron_speech.data.manifest import ManifestRow, write_manifest
+    from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+
+    save_tiny_tokenizer(inputs / "tokenizer")
+    rows = []
+    for number in range(4):
+        path = inputs / f"{number}.wav"
+        sound = 0.2 * np.random.default_rng(number).standard_normal(8000)
+        soundfile.write(path, sound if number else np.zeros(8000), 16000)
+        rows.append(ManifestRow(id=str(number), path=path, text="hello"))
+    write_manifest(inputs / "manifest.parquet", rows)
+
+
+@_job("tokenize speech", _recordings)
+def tokenize_speech(inputs: Path) -> Job:
+    from tools import tokenize_speech
+
+    def run(work: Path) -> None:
+        flags = ["--input", inputs / "manifest.parquet", "--speech-tokenizer", inputs / "tokenizer"]
+        flags += ["--output", work / "codes", "--shard-size", 2, "--num-workers", 1]
+        tokenize_speech.main(list(map(str, flags)))
+
+    return Job(run=run, finished=("codes/shard_000000.parquet", "codes/shard_000001.parquet",
+                                  "codes/rejected.jsonl"))  # fmt: skip
+
+
+def _decoder(inputs: Path) -> None:
+    from tests.speech_decoder.tiny_decoder import tiny_decoder
+    from tests.tools.test_decode_speech import write_codes
+
+    tiny_decoder().save_pretrained(inputs / "decoder")
+    write_codes(inputs, {"talk/000": 12, "b": 5, "empty": 0})
+
+
+@_job("decode speech", _decoder)
+def decode_speech(inputs: Path) -> Job:
+    from tests.speech_decoder import tiny_decoder  # noqa: F401 (imported before the forks)
+    from tests.tools import test_decode_speech  # noqa: F401
+    from tools import decode_speech
+
+    def run(work: Path) -> None:
+        flags = ["--decoder", inputs / "decoder", "--codes", inputs / "codes.parquet"]
+        decode_speech.main(list(map(str, [*flags, "--output", work / "spoken"])))
+
+    return Job(run=run, finished=("spoken/talk%2F000.flac", "spoken/b.flac",
+                                  "spoken/rejected.jsonl"))  # fmt: skip
+
+
+def of_training(name: str, data: bytes) -> bytes | None:
+    """Without speeds, and tensors without the name of the file they were written to."""
+    import io
+    import json
+
+    import torch
+
+    if name.endswith("metrics.jsonl"):
+        records = [json.loads(line) for line in data.splitlines() if line.endswith(b"}")]
+        kept = [r for r in records if r["kind"] != "interval"]
+        timed = ("time", "slowest", "fetch")
+        steps = [{k: v for k, v in r.items() if not any(t in k for t in timed)} for r in kept]
+        return repr(steps).encode()
+    if name.endswith(".pt"):
+        return repr(_listed(torch.load(io.BytesIO(data), weights_only=True))).encode()
+    return None if name.startswith("tensorboard/") else data
+
+
+def _listed(value):
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.flatten().tolist()
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _language_data(inputs: Path) -> None:
+    from tests.tools.pretraining import write_data
+
+    inputs.mkdir(parents=True)
+    write_data(inputs)
+
+
+_FEW_STEPS = "--train-iters 3 --save-interval 1 --keep-last 1".split()
+
+
+@_job("pretrain", _language_data)
+def pretrain(inputs: Path) -> Job:
+    from megatron_speech.data import dataset  # noqa: F401
+    from megatron_speech.model import gpt  # noqa: F401
+    from tests.tools.pretraining import TINY
+    from tools import pretrain
+
+    def run(work: Path) -> None:
+        flags = ["--vocab", inputs / "vocab", "--data-path", inputs / "cut"]
+        flags += ["--valid-data-path", inputs / "cut", "--lr-warmup-iters", 1]
+        save = ["--save", work / "run"]
+        pretrain.main([*TINY, *_FEW_STEPS, *map(str, [*flags, *save])])
+
+    return Job(run=run, finished=("run/iter_0000003/metadata.json",
+                                  "run/latest_checkpointed_iteration.txt"),
+               same=of_training)  # fmt: skip
+
+
+@_job("train speech tokenizer", lambda inputs: _speech(inputs))
+def train_speech_tokenizer(inputs: Path) -> Job:
+    from tests.tools.speech_training import arguments
+    from tools import train_speech_tokenizer
+
+    def run(work: Path) -> None:
+        flags = arguments(inputs / "manifest.parquet", work / "run", *_FEW_STEPS)
+        train_speech_tokenizer.main([*flags, "--eval-interval", "1"])
+
+    return Job(run=run, finished=("run/exported.json",), same=of_training)
+
+
+def _speech(inputs: Path) -> None:
+    from tests.tools.speech_training import write_speech
+
+    write_speech(inputs, 6)
+
+
+def _decoder_material(inputs: Path) -> None:
+    from tests.speech_decoder.tiny_decoder import write_material
+
+    write_material(inputs, 6)
+
+
+@_job("train flow model", _decoder_material)
+def train_flow(inputs: Path) -> Job:
+    from tests.tools.decoder_training import flow_arguments
+    from tools import train_speech_decoder
+
+    def run(work: Path) -> None:
+        train_speech_decoder.main(flow_arguments(inputs, work / "run", *_FEW_STEPS))
+
+    return Job(run=run, finished=("run/export/config.json",), same=of_training)
+
+
+@_job("train vocoder", _decoder_material)
+def train_vocoder(inputs: Path) -> Job:
+    from tests.tools.decoder_training import vocoder_arguments
+    from tools import train_speech_decoder
+
+    def run(work: Path) -> None:
+        train_speech_decoder.main(vocoder_arguments(inputs, work / "run", *_FEW_STEPS))
+
+    return Job(run=run, finished=("run/export/config.json",), same=of_training)
+
+
+def _base(inputs: Path) -> None:
+    import torch
+
+    from tests.model.base_folders import write_base
+    from tools import convert_checkpoint
+
+    write_base(inputs / "hf", "qwen3", True, torch.bfloat16)
+    flags = ["hf-to-megatron", "--hf", inputs / "hf", "--save", inputs / "base", "--num-codes", 16]
+    convert_checkpoint.main(list(map(str, flags)))
+
+
+@_job("convert hf-to-megatron", _base)
+def import_base(inputs: Path) -> Job:
+    from tests.model import base_folders  # noqa: F401
+    from tools import convert_checkpoint
+
+    def run(work: Path) -> None:
+        flags = ["hf-to-megatron", "--hf", inputs / "hf", "--save", work / "base"]
+        convert_checkpoint.main(list(map(str, [*flags, "--num-codes", 16])))
+
+    return Job(run=run, finished=("base/latest_checkpointed_iteration.txt",))
+
+
+@_job("convert megatron-to-hf", _base)
+def export_model(inputs: Path) -> Job:
+    from tests.model import base_folders  # noqa: F401
+    from tools import convert_checkpoint
+
+    def run(work: Path) -> None:
+        flags = ["megatron-to-hf", "--load", inputs / "base", "--hf", work / "hf"]
+        convert_checkpoint.main(list(map(str, flags)))
+
+    return Job(run=run, finished=("hf/config.json",))
+
+
+def _nothing(inputs: Path) -> None:
+    inputs.mkdir(parents=True)
+
+
+@_job("stages of the demo", _nothing)
+def demo_stages(inputs: Path) -> Job:
+    """Two stages, begun with other settings: what those made is removed first."""
+    from examples.quickstart.runner import Demo, Stage, run_stages
+    from examples.quickstart.sizes import size_named
+    from megatron_speech.files import write_text
+
+    def stage(name: str) -> Stage:
+        def work(demo, done):
+            for number in range(2):
+                path = demo.path(name, f"{number}.txt")
+                if not path.exists():
+                    write_text(path, demo.machine["precision"])
+            return {"read": [path.read_text() for path in sorted(demo.path(name).glob("*.txt"))]}
+
+        return Stage(name=name, title=name, run=work, folders=(name,))
+
+    def run(work: Path, precision: str = "fp32") -> None:
+        demo = Demo(size=size_named("smoke"), output=work, machine={"precision": precision})
+        run_stages([stage("a"), stage("b")], demo)
+
+    def of_markers(name: str, data: bytes) -> bytes:
+        if not name.startswith("stages/"):
+            return data
+        import json
+
+        marker = json.loads(data)
+        return repr([marker.get(key) for key in ("begun", "done", "figures")]).encode()
+
+    begin = functools.partial(run, precision="bf16")
+    return Job(run=run, begin=begin, finished=(), same=of_markers)
+
+
+@_job("careless", _nothing)
+def be_careless(inputs: Path) -> Job:
+    """What the campaign has to find: done is said too early, and what is there is believed."""
+
+    def run(work: Path) -> None:
+        (work / "done").write_text("yes")
+        if not (work / "data").exists():
+            (work / "data").write_text("some data")
+
+    return Job(run=run, finished=("done",))

@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_speech import folders
 from megatron_speech.errors import CheckpointError, ConfigError, DataError, VocabularyError
 from megatron_speech.model import hf
 from megatron_speech.model.gpt import BuildOptions, build_model
@@ -295,7 +296,7 @@ def test_export_with_another_vocabulary_is_refused(tmp_path, run):
 
 
 def test_export_is_on_the_disk_before_it_has_its_name(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(hf, "replace_folder", lambda new, target: names.extend(new.iterdir()))
+    monkeypatch.setattr(folders, "replace_folder", lambda new, target: names.extend(new.iterdir()))
     names: list[Path] = []
     convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1]), "--hf", str(tmp_path / "hf")])
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in names}
