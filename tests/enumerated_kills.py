@@ -7,8 +7,8 @@ opened last cut to half, as a kill while it was written leaves it. Files that li
 C++ (Parquet, tensors) appear under temporary names, and their renaming is seen.
 
 The same command then has to end with the bytes of an undisturbed run, and nothing that was there
-before it may look finished and be something else. A tool starts in a fork, so that its imports
-count once.
+before it may look finished and be something else. Beside another process that has its output the
+tool must stop and change nothing. It starts in a fork, so that its imports count once.
 
     python -m tests.enumerated_kills JOB FOLDER [again] [quick]    # prints the counts as JSON
 """
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from megatron_speech import cli
+from megatron_speech.claims import Claims
 
 Run = Callable[[Path], object]
 """Runs a tool that writes into the folder it is given."""
@@ -45,6 +46,8 @@ class Job:
     """Files of the output folder that say it is finished, if any: all there, all is done."""
     same: Callable[[str, bytes], bytes | None] = lambda name, data: data
     """What must be equal of a file in all runs; None for one that does not count."""
+    alone: bool = True
+    """Whether it refuses to work beside another process."""
     begin: Run = lambda work: None
     """Makes what lies in the folder before the tool starts; what it makes may be replaced."""
 
@@ -197,6 +200,10 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         tally[:64] = bytes(64)
         return in_fork(run, log)
 
+    def beside_another() -> None:
+        Claims.take = lambda self, name: False
+        job.run(work)
+
     def reset() -> None:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(kept, work)
@@ -218,6 +225,13 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         assert start(counted=True) == 0, log.read_text()
         places = int.from_bytes(tally[:8], "little")
         assert contents(work, job) == expected
+    if job.alone:
+        reset()
+        before = contents(work, job)
+        status, found = in_fork(beside_another, log), contents(work, job)
+        if status != 2 or found != before:
+            differing = _differing(found, before)
+            counts.faults.append(f"beside another process: exit status {status}, {differing}")
     for place in range(places):
         reset()
         log.write_text("")

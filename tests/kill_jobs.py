@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -237,8 +238,8 @@ def tokenize_speech(inputs: Path) -> Job:
         flags += ["--output", work / "codes", "--shard-size", 2, "--num-workers", 1]
         tokenize_speech.main(list(map(str, flags)))
 
-    return Job(run=run, finished=("codes/shard_000000.parquet", "codes/shard_000001.parquet",
-                                  "codes/rejected.jsonl"))  # fmt: skip
+    done = [f"codes/{name}" for name in ("shard_000000.parquet", "shard_000001.parquet")]
+    return Job(run=run, finished=(*done, "codes/rejected.jsonl"), alone=False)
 
 
 def _decoder(inputs: Path) -> None:
@@ -276,6 +277,9 @@ def of_training(name: str, data: bytes) -> bytes | None:
         timed = ("time", "slowest", "fetch")
         steps = [{k: v for k, v in r.items() if not any(t in k for t in timed)} for r in kept]
         return repr(steps).encode()
+    if name.endswith("/.metadata"):  # without the id of the save
+        found = pickle.loads(data)
+        return repr((found.state_dict_metadata, found.storage_data)).encode()
     if name.endswith(".pt"):
         return repr(_listed(torch.load(io.BytesIO(data), weights_only=True))).encode()
     return None if name.startswith("tensorboard/") else data
@@ -385,7 +389,8 @@ def import_base(inputs: Path) -> Job:
         flags = ["hf-to-megatron", "--hf", inputs / "hf", "--save", work / "base"]
         convert_checkpoint.main(list(map(str, [*flags, "--num-codes", 16])))
 
-    return Job(run=run, finished=("base/latest_checkpointed_iteration.txt",))
+    finished = ("base/latest_checkpointed_iteration.txt",)
+    return Job(run=run, finished=finished, same=of_training)
 
 
 @_job("convert megatron-to-hf", _base)
@@ -434,7 +439,7 @@ def demo_stages(inputs: Path) -> Job:
         return repr([marker.get(key) for key in ("begun", "done", "figures")]).encode()
 
     begin = functools.partial(run, precision="bf16")
-    return Job(run=run, begin=begin, finished=(), same=of_markers)
+    return Job(run=run, begin=begin, finished=(), same=of_markers, alone=False)
 
 
 @_job("careless", _nothing)
@@ -446,4 +451,4 @@ def be_careless(inputs: Path) -> Job:
         if not (work / "data").exists():
             (work / "data").write_text("some data")
 
-    return Job(run=run, finished=("done",))
+    return Job(run=run, finished=("done",), alone=False)

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from examples.quickstart import demo as quickstart
+from examples.quickstart import runner
 from examples.quickstart.chain import chain
 from examples.quickstart.demo import DemoConfig
 from examples.quickstart.machine import expected_seconds, measure_machine
 from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
 from examples.quickstart.sizes import BLENDS, SIZES, size_named
-from megatron_speech.errors import ConfigError, DataError
+from examples.voice import demo as voice
+from megatron_speech.claims import exclusive
+from megatron_speech.errors import ConfigError, DataError, InUseError
 from megatron_speech.files import fingerprint_of, read_json, write_json
 from megatron_speech.recipes import lm, speech_tokenizer
 
@@ -98,6 +102,33 @@ def test_a_run_of_an_earlier_version_is_continued(demo):
     assert 60 <= times.stages["b"] < 90
     assert times.stages["a"] == 60
     assert times.whole >= times.stages["b"]
+
+
+def test_a_stage_whose_removal_was_cut_off_is_not_done(demo, monkeypatch):
+    """Its marker goes before its files: else the old settings, given again, would believe it."""
+    calls = []
+    stages = [recorded("a", calls)]
+    run_stages(stages, demo)
+
+    def cut_off(folder):
+        (folder / "piece-0").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "remove_folder", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run_stages(stages, replace(demo, machine={"precision": "bf16"}))
+    done, _ = run_stages(stages, demo)
+    assert calls == ["a", "a"]
+    assert done["a"]["pieces"] == 1
+
+
+@pytest.mark.parametrize(
+    ("main", "more"), [(quickstart.main, []), (voice.main, ["--demo", "runs/none"])]
+)
+def test_a_second_demo_in_one_folder_is_told_so(main, more, tmp_path):
+    with exclusive(tmp_path, inside=True), pytest.raises(InUseError, match="in use by process"):
+        main(["--size", "smoke", "--output", str(tmp_path), *more])
 
 
 def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):

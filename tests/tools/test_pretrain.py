@@ -12,7 +12,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from megatron_speech import folders
-from megatron_speech.errors import CheckpointError, ConfigError, DataError, VocabularyError
+from megatron_speech.claims import exclusive
+from megatron_speech.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    InUseError,
+    VocabularyError,
+)
 from megatron_speech.model import hf
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.training.parallel import ParallelConfig, session
@@ -293,6 +300,15 @@ def test_export_with_another_vocabulary_is_refused(tmp_path, run):
     with pytest.raises(CheckpointError, match="--vocab"):
         convert_checkpoint.main(["megatron-to-hf", *map(str, arguments)])
     assert not (tmp_path / "hf").exists()
+
+
+def test_a_second_run_into_a_folder_is_told_who_has_it(run, tmp_path):
+    save, hf = tmp_path / "run", tmp_path / "hf"
+    with exclusive(save, inside=True), pytest.raises(InUseError, match=r"process .* since"):
+        train("--save", save)
+    with exclusive(hf), pytest.raises(InUseError, match=r"process .* since"):
+        convert_checkpoint.main(["megatron-to-hf", "--load", str(run[1]), "--hf", str(hf)])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_export_is_on_the_disk_before_it_has_its_name(run, tmp_path, monkeypatch):

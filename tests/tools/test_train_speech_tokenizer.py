@@ -14,6 +14,7 @@ from transformers import WhisperForConditionalGeneration
 from megatron_speech.data.manifest import read_manifest, write_manifest
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.files import read_json
+from megatron_speech.recipes import speech_tokenizer_run
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.encoder import whisper_config
 from megatron_speech.training.reporting import read_metrics
@@ -50,6 +51,24 @@ def test_trains_exports_and_resumes_bit_exactly(manifest, tmp_path):
     assert (resumed.export / weights).read_bytes() == (whole.export / weights).read_bytes()
     assert resumed.metrics == whole.metrics
     assert train_speech_tokenizer.main(arguments(manifest, tmp_path / "whole")) == whole
+
+
+def test_the_export_of_a_prolonged_run_is_not_that_of_fewer_steps(manifest, tmp_path, monkeypatch):
+    train_speech_tokenizer.main(arguments(manifest, tmp_path, "--train-iters", "1"))
+    longer = arguments(manifest, tmp_path, "--train-iters", "2")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(speech_tokenizer_run, "_export", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_speech_tokenizer.main(longer)
+    result = train_speech_tokenizer.main(longer)
+    assert result.export is not None
+    state = torch.load(tmp_path / "iter_0000002" / "state.pt")["model"]
+    weight = "model.encoder.conv1.weight"
+    assert torch.equal(load_file(result.export / "model.safetensors")[weight], state[weight])
 
 
 def test_without_quantizer(manifest, tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -119,6 +120,24 @@ def test_a_torn_later_checkpoint_does_not_cost_the_whole_one(tmp_path):
     checkpoint.begin(tmp_path, 30)
     checkpoint.commit(tmp_path, 30, keep_last=1)
     assert checkpoint.latest_iteration(tmp_path) == 30
+
+
+def test_first_checkpoints_that_were_cut_off_do_not_end_a_run(tmp_path):
+    """One at step 5; then, stopped earlier, one at step 3: neither was whole, none had a marker."""
+    for step in (5, 3, 4):
+        (checkpoint.begin(tmp_path, step) / "state.pt").write_bytes(b"half")
+        assert checkpoint.latest_iteration(tmp_path) is None
+    assert train(make(), config(tmp_path)).finished
+
+
+def test_an_old_checkpoint_loses_its_name_before_its_files(tmp_path, monkeypatch):
+    for step in (5, 10):
+        (checkpoint.begin(tmp_path, step) / "state.pt").write_bytes(b"whole")
+        checkpoint.commit(tmp_path, step, keep_last=None)
+    named = []
+    monkeypatch.setattr(shutil, "rmtree", lambda path: named.extend(tmp_path.glob("iter_*")))
+    checkpoint.commit(tmp_path, 10, keep_last=1)
+    assert [path.name for path in named] == ["iter_0000010"]
 
 
 def test_a_signal_in_the_last_step_does_not_cost_the_last_evaluation(tmp_path):
