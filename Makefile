@@ -1,10 +1,11 @@
 # `make help` lists the commands. `install` runs by itself when needed.
-# SIZE=smoke|demo|full and TEXT=path/*.parquet are settings of `make demo`.
+# SIZE=smoke|demo|full and TEXT='path/*.parquet' (one path or pattern) are settings of `make demo`.
 SHELL := /bin/bash
 SIZE ?= demo
 TEXT ?=
 RUNS ?= runs
 VOICE = $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
+quoted = '$(subst ','\'',$(1))'
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -29,7 +30,7 @@ $(STAMP): setup.py constraints.txt Makefile tools/find_python.sh
 ## demo       the whole chain on this machine; ends with runs/demo/report.html
 demo: $(STAMP)
 	$(PYTHON) examples/quickstart/demo.py --size $(SIZE) \
-	  --output $(RUNS)/$(SIZE)$(if $(TEXT),-text) $(if $(TEXT),--text '$(subst ','\'',$(TEXT))')
+	  --output $(RUNS)/$(SIZE)$(if $(TEXT),-text) $(if $(TEXT),--text $(call quoted,$(TEXT)))
 
 ## demo-full  adds the tokenizer without VQ and three seeds of both language models
 demo-full:

@@ -30,3 +30,15 @@ def is_unicode(*texts: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def record_id(name: str, record: dict[str, Any], id_key: str = "id") -> str | Rejected:
+    """The id that a JSON object gives itself, or else `name`."""
+    given = record.get(id_key)
+    if given is None:
+        return name
+    try:
+        given = str(given)
+    except RecursionError as error:
+        return Rejected(name, "invalid_json", f"{id_key!r}: {error}")
+    return given if is_unicode(given) else Rejected(given, "invalid_utf8", "in the id")

@@ -7,7 +7,7 @@ does not become another text or another code.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,6 +78,38 @@ def read_batches(
         if batch is None:
             return
         yield batch
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type may hold text: any string, and bytes, as Impala marks it."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view,
+        pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+    )  # fmt: skip
+    return any(test(kind) for test in tests)
+
+
+def text_as_bytes(column: pa.Array) -> list[bytes | None]:
+    """Values of a column that `is_text`, undecoded: one bad value must not lose the rest."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.binary_view())
+    return column.cast(pa.large_binary()).to_pylist()
+
+
+def ids_of(column: pa.Array) -> list[Any]:
+    """Ids as they are; one that is not UTF-8 gets its bytes spelled out and stays distinct."""
+    if is_text(column.type):
+        raw = text_as_bytes(column)
+        return [
+            None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
+        ]
+    try:
+        return column.to_pylist()
+    except (ValueError, OverflowError):  # nanoseconds and years that Python's dates do not have
+        return column.cast(pa.string()).to_pylist()
 
 
 def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:

@@ -49,8 +49,7 @@ class HuggingFaceTokenizer:
     def __init__(self, folder: Path):
         refuse_code(folder)
         self.folder = folder
-        self._tokenizer = _vocabulary_of(folder)
-        self._tokenizer.post_processor = None  # it may move offsets, and add tokens
+        self._tokenizer = _read_tokenizer(folder / "tokenizer.json")
         # "<|audio_3|>" written in a corpus is text, never speech
         self._tokenizer.encode_special_tokens = True
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
@@ -99,7 +98,7 @@ class HuggingFaceTokenizer:
         """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
         from tokenizers import AddedToken
 
-        extended = _vocabulary_of(self.folder)
+        extended = _read_tokenizer(self.folder / "tokenizer.json")
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
         write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
@@ -107,24 +106,6 @@ class HuggingFaceTokenizer:
                 if (self.folder / name).exists():
                     with atomic_path(folder / name) as temporary:
                         shutil.copyfile(self.folder / name, temporary)
-
-
-def _vocabulary_of(folder: Path) -> Any:
-    """The tokenizer of a `tokenizer.json`, without the truncation and padding of its last use.
-
-    transformers writes both down, and a document would be cut, or filled up, to that length.
-    """
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    content = read_bytes(path)
-    try:
-        tokenizer = Tokenizer.from_buffer(content)
-    except Exception as error:  # the library has no kind of its own
-        raise VocabularyError(f"{path} is damaged: {error}; restore it") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 class SentencePieceTokenizer:
@@ -205,6 +186,27 @@ class SentencePieceTokenizer:
                     "tools and give the folder with tokenizer.json"
                 )
         return converted
+
+
+def _read_tokenizer(path: Path) -> Any:
+    """A `tokenizer.json` without what its last use left in it.
+
+    Truncation, padding and BPE dropout are written to the file with the vocabulary and would cut,
+    fill up or garble every document. What its post-processor adds (a first or last token) is left
+    out where texts are encoded, by `add_special_tokens=False`.
+    """
+    from tokenizers import Tokenizer
+
+    content = read_bytes(path)
+    try:
+        tokenizer = Tokenizer.from_buffer(content)
+    except Exception as error:  # the library has no kind of its own
+        raise VocabularyError(f"{path} is damaged: {error}; restore it") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if getattr(tokenizer.model, "dropout", None) is not None:
+        tokenizer.model.dropout = None
+    return tokenizer
 
 
 def _digest(tokenizer: Any, without: Set[str]) -> str:

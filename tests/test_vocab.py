@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_speech.corpus.text_encoder import fast_engine
 from megatron_speech.corpus.vocabulary import train_bpe
 from megatron_speech.errors import DataError, VocabularyError
 from megatron_speech.files import read_json, write_json
@@ -206,59 +205,6 @@ def edited(folder: Path, into: Path, change) -> SpeechTextVocab:
     change(content)
     write_json(into / "tokenizer.json", content)
     return SpeechTextVocab.from_pretrained(into)
-
-
-LEFT_BY_OTHERS = {
-    "truncation": {
-        "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0
-    },
-    "padding": {
-        "strategy": {"Fixed": 64}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 1,
-        "pad_type_id": 0, "pad_token": "<|endoftext|>",
-    },
-    "post_processor": {
-        "type": "Sequence",
-        "processors": [
-            {
-                "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True,
-                "use_regex": True
-            },
-            {
-                "type": "TemplateProcessing",
-                "single": [
-                    {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
-                    {"Sequence": {"id": "A", "type_id": 0}},
-                ],
-                "pair": [{"Sequence": {"id": "A", "type_id": 0}}],
-                "special_tokens": {
-                    "<|endoftext|>": {
-                        "id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]
-                    }
-                },
-            },
-        ],
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LEFT_BY_OTHERS)
-def test_state_that_others_left_in_tokenizer_json_is_not_obeyed(bpe, name, tmp_path):
-    """transformers writes down truncation and padding of the last use: documents were cut."""
-    bpe.save_pretrained(tmp_path / "vocab")
-    content = read_json(tmp_path / "vocab" / "tokenizer.json")
-    write_json(tmp_path / "vocab" / "tokenizer.json", content | {name: LEFT_BY_OTHERS[name]})
-    found = SpeechTextVocab.from_pretrained(tmp_path / "vocab")
-    texts = [*TEXTS, "The cat saw Mira. " * 50]
-    assert found.text.encode_batch(texts) == bpe.text.encode_batch(texts)
-    engine = fast_engine(tmp_path / "vocab")
-    for text in texts:
-        assert found.text.encode(text) == bpe.text.encode(text)
-        assert found.text.offsets(text) == bpe.text.offsets(text)
-        assert engine.encode_batch([text]).to_list() == [bpe.text.encode(text)]
-    assert found.fingerprint == bpe.fingerprint
-    found.save_pretrained(tmp_path / "again")
-    again = read_json(tmp_path / "again" / "tokenizer.json")
-    assert again["truncation"] is again["padding"] is None
 
 
 def swap_two_rare_tokens(content: dict) -> None:

@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..corpus.numbers import numbers_in_words, require_language
 from ..corpus.sources import Piece, is_parquet, read_lines
-from ..corpus.speakable import Content, numbers_in_words, require_language
+from ..corpus.speakable import Content
 from ..errors import ConfigError, DataError
-from ..json_lines import parse_object
+from ..json_lines import is_unicode, parse_object, record_id
 from ..rejected import Rejected
 
 _ROLES = ("user", "assistant")
@@ -76,9 +77,9 @@ def read_records(pieces: Sequence[Piece]) -> Iterator[tuple[str, dict[str, Any]]
             record = parse_object(name, line)
             if isinstance(record, Rejected):
                 yield record
-            else:
-                given = record.get("id")
-                yield name if given is None else str(given), record
+                continue
+            given = record_id(name, record)
+            yield given if isinstance(given, Rejected) else (given, record)
 
 
 def speakable_dialogue(
@@ -90,7 +91,7 @@ def speakable_dialogue(
     """
     contents, reason = _contents(record.get("messages"), config)
     if reason:
-        yield Rejected(name, reason, str(record)[:200])
+        yield Rejected(name, reason, f"keys: {list(record)[:8]}")
         return
     kept: list[str] = []
     for first in range(0, len(contents), 2):
@@ -119,12 +120,14 @@ def _contents(messages: Any, config: SpokenTurnsConfig) -> tuple[list[str], str 
         return [], "no_messages"
     if not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
         return [], "not_text"
+    if not is_unicode(*(message["content"] for message in messages)):
+        return [], "invalid_utf8"
     roles = [message.get("role") for message in messages]
     if roles[0] == "system":
         if not config.drop_system_prompts:
             return [], "system_prompt"
         messages, roles = messages[1:], roles[1:]
-    if not set(roles) <= set(_ROLES):
+    if not all(role in _ROLES for role in roles):
         return [], "unknown_role"
     if roles[:1] == ["assistant"]:
         return [], "starts_with_assistant"

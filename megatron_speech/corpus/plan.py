@@ -25,6 +25,7 @@ from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .cluster import ClusterConfig, Place, sole_job
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
+from .numbers import numbers_in_words, require_language
 from .requests import RequestWriter
 from .sentences import sentence_splitter
 from .sources import (
@@ -36,7 +37,7 @@ from .sources import (
     split_inputs,
 )
 from .spans import SpanConfig, document_keys, random_bits
-from .speakable import SpeakableConfig, numbers_in_words, require_language
+from .speakable import SpeakableConfig
 from .tasks import claim_folder
 
 _DOCUMENTS_AT_A_TIME = 1024

@@ -61,8 +61,7 @@ def find_remote(url: str) -> list[RemoteFile]:
     files = []
     for name in sorted(found):
         entry = found[name]
-        hidden = len(found) > 1 and name.rpartition("/")[2].startswith(".")
-        if entry["type"] == "file" and not hidden:
+        if entry["type"] == "file":
             known = [f"{key}={entry[key]}" for key in _VERSION_KEYS if entry.get(key) is not None]
             location = filesystem.unstrip_protocol(name)
             files.append(RemoteFile(location, int(entry["size"]), " ".join(known)))

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DataError
-from ..files import find_in, fingerprint_of, fingerprint_of_files
-from ..json_lines import is_unicode, parse_object
-from ..parquet import open_parquet, read_batches
+from ..files import fingerprint_of, fingerprint_of_files
+from ..json_lines import parse_object, record_id
+from ..parquet import ids_of, is_text, open_parquet, read_batches, text_as_bytes
 from ..progress import Progress
 from ..rejected import Rejected
 from .remote import RemoteFile, find_remote, is_remote
@@ -60,17 +60,17 @@ def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[CorpusFile]:
     for named in given:
         item = Path(named)
         if is_remote(named):
-            files = find_remote(str(named))
+            files = [file for file in find_remote(str(named)) if not _is_hidden(file.name)]
             found += [file for file in files if _kind(file)] or files
         elif item.is_dir():
-            found += [path for path in find_in(item) if _kind(path)]
+            found += _inside(item)
         elif item.exists():
             found.append(item)
         else:
             matches = sorted(map(Path, glob.glob(str(item))))
             if not matches:
                 raise DataError(f"corpus {item} does not exist")
-            found += matches
+            found += [path for path in matches if not _is_hidden(path.name)]
     if not found:
         raise DataError(f"no .parquet or .jsonl(.gz, .zst) files in {', '.join(map(str, given))}")
     for path in found:
@@ -80,6 +80,18 @@ def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[CorpusFile]:
                 ".jsonl.zst"
             )
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    """Made by a system and no corpus: `._a.parquet`, `.a.parquet.crc`, `_SUCCESS`."""
+    return name.startswith(".") or name in ("_SUCCESS", "_metadata", "_common_metadata")
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Corpus files of a folder, sorted; of `a.parquet/` as well, which Spark writes."""
+    for path in sorted(folder.iterdir()):
+        if _kind(path) and not _is_hidden(path.name):
+            yield from _inside(path) if path.is_dir() else [path]
 
 
 def _kind(path: CorpusFile) -> str | None:
@@ -196,9 +208,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
             f"{piece.path} has no column {text_key!r}; it has {', '.join(schema.names)}"
         )
     text_type = schema.field(text_key).type
-    if pa.types.is_dictionary(text_type):
-        text_type = text_type.value_type
-    if not _is_text(text_type):
+    if not is_text(text_type):
         raise DataError(f"{piece.path}: column {text_key!r} holds {text_type}, expected text")
     columns = [text_key] + ([id_key] if id_key in schema.names else [])
     row = 0
@@ -218,33 +228,11 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
 def _parquet_rows(
     path: CorpusFile, batch: pa.RecordBatch, row: int
 ) -> Iterator[Document | Rejected]:
-    # as bytes: a column may hold invalid UTF-8, and one such value must not lose the batch
-    texts = batch.column(0)
-    if pa.types.is_dictionary(texts.type):
-        texts = texts.dictionary_decode()
-    raw = texts.cast(pa.large_binary()).to_pylist()
-    ids = _ids(batch.column(1)) if batch.num_columns > 1 else [None] * len(raw)
+    raw = text_as_bytes(batch.column(0))
+    ids = ids_of(batch.column(1)) if batch.num_columns > 1 else [None] * len(raw)
     for offset, (value, given) in enumerate(zip(raw, ids, strict=True)):
         name = f"{path.name}:{row + offset}" if given is None else str(given)
         yield _usable(name, value)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
-def _ids(column: pa.Array) -> list[Any]:
-    """Ids as they are; one that is not UTF-8 gets its bytes spelled out and stays distinct."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if _is_text(column.type):
-        raw = column.cast(pa.large_binary()).to_pylist()
-        return [
-            None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
-        ]
-    return column.to_pylist()
 
 
 def read_lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
@@ -256,11 +244,10 @@ def read_lines(piece: Piece) -> Iterator[tuple[str, bytes]]:
                 for number, line in enumerate(_decompressed(stream, path.name)):
                     yield f"{path.name}:{number}", line
             except (EOFError, OSError, zlib.error) as error:
-                if "too much memory" in str(error):  # what zstd's library says of large windows
+                if "too much memory" in str(error):
                     raise DataError(
-                        f"{path} was compressed with a window above 128 MiB (zstd --long or "
-                        "--ultra), which readers refuse by default; write it again: "
-                        "zstd -dc --long=31 FILE | zstd -o NEW"
+                        f"{path} was compressed with a window of more than 128 MiB (zstd --long); "
+                        "write it anew: zstd -dc --long=31 OLD | zstd -o NEW"
                     ) from None
                 raise DataError(f"{path} is damaged or cut short: {error}") from None
             return
@@ -280,19 +267,19 @@ def _decompressed(stream: BinaryIO, name: str) -> Iterable[bytes]:
 def _parse_line(name: str, line: bytes, text_key: str, id_key: str) -> Document | Rejected:
     if isinstance(record := parse_object(name, line), Rejected):
         return record
-    name = str(record.get(id_key) if record.get(id_key) is not None else name)
+    named = record_id(name, record, id_key)
+    if isinstance(named, Rejected):
+        return named
     if text_key not in record:
-        return Rejected(name, "no_such_key", f"{text_key!r} is missing; keys: {list(record)[:8]}")
-    return _usable(name, record[text_key])
+        return Rejected(named, "no_such_key", f"{text_key!r} is missing; keys: {list(record)[:8]}")
+    return _usable(named, record[text_key])
 
 
 def _usable(name: str, value: Any) -> Document | Rejected:
-    if not is_unicode(name):
-        return Rejected(name, "invalid_utf8", "half a surrogate pair in the id")
     if value is None:
         return Rejected(name, "null_text")
     if not isinstance(value, str | bytes):
-        return Rejected(name, "not_text", f"{type(value).__name__}: {value!r}"[:200])
+        return Rejected(name, "not_text", _shown(value))
     try:
         # a JSON escape can smuggle in half a surrogate pair, which no tokenizer accepts
         text = value.decode("utf-8") if isinstance(value, bytes) else value
@@ -300,3 +287,9 @@ def _usable(name: str, value: Any) -> Document | Rejected:
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         return Rejected(name, "invalid_utf8", str(error))
     return Document(name, text) if text.strip() else Rejected(name, "empty_text")
+
+
+def _shown(value: Any) -> str:
+    kind = type(value).__name__
+    # what is nested may be deeper than repr can go
+    return kind if isinstance(value, list | dict) else f"{kind}: {value!r}"[:200]

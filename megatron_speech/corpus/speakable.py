@@ -1,15 +1,13 @@
-"""What of a text can be said: stretches that cannot, the kind of content, numbers in words."""
+"""What of a text can be said: stretches that cannot, and the kind of content."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import partial
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..scripts import WITHOUT_SPACES
+from .numbers import num2words
 
 # Most prose is told by this one search; all patterns here take time linear in the text
 _SUSPECT = re.compile(
@@ -54,42 +52,6 @@ CONTENT_CLASSES = (
     "prose", "dialogue", "numbers", "lists", "code", "maths", "tables", "addresses",
 )  # fmt: skip
 
-# A number that stands alone: no version, date, time, range, phone number, part of a name
-_BEFORE = r"(?<![\w.,:/$€£#№+–-])(?<!\d )"
-_AFTER = r"(?![\w:/$€£–-]|[.,]\d| \d| ?[$€£])"
-_NUMBER = re.compile(
-    rf"{_BEFORE}(?P<currency>[$€£])?(?P<sign>[-−](?=\d))?(?P<whole>[1-9]\d{{0,2}}(?:,\d{{3}})++|0|[1-9]\d*+)"
-    rf"(?P<part>\.\d++)?(?P<scale> (?:thousand|[mbtr]+illion))?(?P<after>st|nd|rd|th|%)?{_AFTER}"
-)
-# elsewhere a point may divide thousands, or make the number an ordinal
-_WHOLE_NUMBER = re.compile(rf"{_BEFORE}(?P<whole>0|[1-9]\d*+)(?![.,%°]| %){_AFTER}")
-_MONEY = {
-    "$": ("dollar", "dollars", "cent", "cents"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"),
-}
-_WORDS_OF_SYMBOLS = {"&": "and", "+": "plus", "=": "equals", "%": "percent"}
-_YEARS = range(1100, 2100)
-_YEARS_ARE_NUMBERS = ("fr", "es", "it", "pt", "ro")
-_TWO_AGREES = (
-    "ru",
-    "uk",
-    "be",
-    "pl",
-    "cs",
-    "sk",
-    "sl",
-    "sr",
-    "hr",
-    "lt",
-    "lv",
-    "ar",
-    "he",
-    "pt",
-    "ro",
-)
-_LONGEST_NUMBER = 15
-
 
 @dataclass(frozen=True, kw_only=True)
 class SpeakableConfig:
@@ -103,7 +65,7 @@ class SpeakableConfig:
 
     def __post_init__(self) -> None:
         if self.spoken_numbers:
-            _num2words()
+            num2words()
 
 
 class Content:
@@ -202,106 +164,11 @@ def _words(line: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _word_kind(word: str) -> str | None:
-    if len(word) > _LONGEST_WORD and not word.startswith("http") and not _is_written(word):
-        return "code"
+    if len(word) > _LONGEST_WORD and not word.startswith("http"):
+        return None if WITHOUT_SPACES.search(word) else "code"
     if _ADDRESS.search(word):
         return "addresses"
     if _MATHS_WORD.search(word):
         return "maths"
     mixed = len(word) > 11 and word.isalnum() and not word.isalpha() and not word.isdigit()
     return "code" if mixed or _IDENTIFIER.search(word) else None
-
-
-def _is_written(word: str) -> bool:
-    """Whether most of a very long word are letters and marks beyond ASCII: a phrase, in one of the
-    scripts that put no spaces between words. What machines write is ASCII.
-    """
-    letters = sum(unicodedata.category(one)[0] in "LM" for one in word if not one.isascii())
-    return 2 * letters > len(word)
-
-
-def require_language(language: str) -> None:
-    """Refuse a language whose numbers num2words cannot say.
-
-    Raises:
-        ConfigError: it cannot, or num2words is not installed.
-    """
-    try:
-        _num2words()(1, lang=language)
-    except NotImplementedError:
-        raise ConfigError(
-            f"--spoken-numbers: num2words does not know language {language!r}; give another "
-            "--language or leave numbers as they are"
-        ) from None
-
-
-def numbers_in_words(text: str, language: str) -> str:
-    """`text` with its numbers, and in English & + = %, as words of `language`.
-
-    A number that could be read in several ways is left as it is.
-    """
-
-    say = _english if language == "en" else partial(_of_language, language=language)
-    text = (_NUMBER if language == "en" else _WHOLE_NUMBER).sub(say, text)
-    if language == "en":
-        for symbol, word in _WORDS_OF_SYMBOLS.items():
-            text = text.replace(symbol, f" {word} ")
-    return " ".join(text.split())
-
-
-def _english(match: re.Match[str]) -> str:
-    num2words, parts = _num2words(), match.groupdict(default="")
-    digits, part, after = parts["whole"].replace(",", ""), parts["part"], parts["after"]
-    scale, is_ordinal = parts["scale"], after in ("st", "nd", "rd", "th")
-    if len(digits) > _LONGEST_NUMBER or (after and scale) or (is_ordinal and part):
-        return match.group()
-    value = Decimal(digits + part)
-    sign = "minus " if parts["sign"] else ""
-    if parts["currency"]:
-        return _money(match, value, sign)
-    if parts["whole"] == digits and value in _YEARS and not (part or after or scale or sign):
-        return num2words(int(value), to="year")
-    if is_ordinal:
-        return match.group() if sign else num2words(int(value), to="ordinal")
-    return sign + num2words(value) + scale + (" percent" if after else "")
-
-
-def _money(match: re.Match[str], value: Decimal, sign: str) -> str:
-    num2words, parts = _num2words(), match.groupdict(default="")
-    one, many, cent, cents = _MONEY[parts["currency"]]
-    if parts["after"]:
-        return match.group()
-    if parts["scale"]:
-        return f"{sign}{num2words(value)}{parts['scale']} {many}"
-    if parts["part"] and len(parts["part"]) != 3:  # no whole cents
-        return match.group()
-    whole, rest = int(value), int(100 * (value % 1))
-    amounts = [(whole, one, many)] if whole or not rest else []
-    amounts += [(rest, cent, cents)] if rest else []
-    said = [f"{num2words(n)} {single if n == 1 else several}" for n, single, several in amounts]
-    return sign + ", ".join(said)
-
-
-def _of_language(match: re.Match[str], language: str) -> str:
-    """Whole numbers whose words depend on nothing around them; others stay digits.
-
-    Numbers that end in one (in some languages, two) agree with what is counted, and years are
-    read in ways of their own.
-    """
-    digits, name = match["whole"], language.lower().replace("_", "-").split("-")[0]
-    agrees = "12" if name in _TWO_AGREES else "1"
-    if len(digits) > _LONGEST_NUMBER or (digits[-1] in agrees and digits[-2:] not in ("11", "12")):
-        return match.group()
-    if int(digits) in _YEARS and name not in _YEARS_ARE_NUMBERS:
-        return match.group()
-    return _num2words()(int(digits), lang=language)
-
-
-def _num2words():
-    try:
-        from num2words import num2words
-    except ImportError:
-        raise ConfigError(
-            "--spoken-numbers needs the package num2words: pip install 'megatron_speech[numbers]'"
-        ) from None
-    return num2words

@@ -87,7 +87,8 @@ def can_be_fast(tokenizer: TextTokenizer, folder: Path) -> bool:
 def fast_engine(folder: Path) -> Any:
     """A gigatoken tokenizer of a vocabulary folder, or None: not byte-level BPE, not installed.
 
-    Special tokens are left out: written in a corpus they are text.
+    Special tokens are left out: written in a corpus they are text. So are truncation, padding,
+    dropout and the post-processor: ids depend on nothing but the vocabulary.
     """
     path = folder / "tokenizer.json"
     if not path.exists():
@@ -102,6 +103,7 @@ def fast_engine(folder: Path) -> Any:
         return None
     settings["added_tokens"] = [t for t in settings["added_tokens"] if not t["special"]]
     settings |= {"truncation": None, "padding": None, "post_processor": None}
+    settings["model"]["dropout"] = None
     try:
         return gigatoken.Tokenizer.from_json(json.dumps(settings))
     except (RuntimeError, ValueError) as error:  # what it raises for parts it does not know

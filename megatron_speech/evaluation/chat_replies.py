@@ -10,6 +10,7 @@ from ..chat.events import AudioChunk, Done, SpokenCodes, Timing
 from ..chat.template import Mode
 from ..errors import DataError
 from ..progress import track
+from ..scripts import WITHOUT_SPACES
 from .context import Transcriber, Utterances
 from .items import ChatItem
 from .qa import MAX_SPEECH_TOKENS, MAX_TEXT_TOKENS, generate, is_right
@@ -113,6 +114,7 @@ def _distances(answer: str, references: Sequence[str]) -> list[float]:
 
     if not references:
         raise DataError("an item without answers; expected at least one")
-    counted = word_errors(references, [answer] * len(references))
-    said = len(answer.split())
+    unspaced = any(map(WITHOUT_SPACES.search, references))
+    counted = word_errors(references, [answer] * len(references), "zh" if unspaced else "en")
+    said = len(answer if unspaced else answer.split())
     return [errors / max(words, said, 1) for errors, words in counted]

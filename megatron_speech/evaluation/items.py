@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DataError
+from ..json_lines import is_unicode, parse_object
+from ..rejected import Rejected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +102,14 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
     names = {field.name for field in fields(kind)}
     items = []
     for number, line in enumerate(_lines(Path(path)), start=1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}") from None
-        if not isinstance(record, dict) or not names <= record.keys():
-            got = sorted(record) if isinstance(record, dict) else [type(record).__name__]
+        record = parse_object(f"line {number}", line)
+        if isinstance(record, Rejected):
+            expected = "UTF-8" if record.reason == "invalid_utf8" else "JSON"
+            raise DataError(f"{path}, line {number} is not {expected}: {record.detail}")
+        if not is_unicode(json.dumps(record, ensure_ascii=False)):
+            raise DataError(f"{path}, line {number} holds half a surrogate pair (\\ud800...)")
+        if not names <= record.keys():
+            got = sorted(record)
             raise DataError(
                 f"{path}, line {number} needs the fields {', '.join(sorted(names))}; "
                 f"got {', '.join(got)}"
@@ -120,10 +124,8 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
     return items
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path) -> list[bytes]:
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+        return [line for line in path.read_bytes().splitlines() if line.strip()]
     except FileNotFoundError:
         raise DataError(f"evaluation items {path} do not exist") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: {error}") from None

@@ -8,13 +8,11 @@ training document, and greedy generation goes on from there:
     s2s   begin codes of the question | codes, up to end
 
 As in cloze, spoken continuation stays inside the question's begin/end pair. Only tokens of the
-asked modality may be generated. An answer counts if one of the reference answers occurs in it, both
-normalised as Whisper does (`is_right`); spoken answers are read by the speech tokenizer's own ASR.
-(Paper section 7: closed-book; its matching rule is not stated.)
+asked modality may be generated. An answer counts if one of the reference answers occurs in it as
+whole words, both normalised (`matching.py`); spoken answers are read by the speech tokenizer's own
+ASR. (Paper section 7: closed-book; its matching rule is not stated.)
 """
 
-import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,26 +20,18 @@ import torch
 
 from ..errors import ConfigError
 from ..progress import Progress
-from ..speech_tokenizer.transcription import UNSPACED, normaliser
 from .context import EvaluationContext, Figure, Result
 from .items import QuestionItem, read_questions
+from .matching import is_right
 from .scoring import LanguageModel
+
+__all__ = ["DIRECTIONS", "evaluate", "generate", "is_right"]
 
 DIRECTIONS = ("t2t", "s2t", "s2s")
 MAX_TEXT_TOKENS = 24
 MAX_SPEECH_TOKENS = 64
 BATCH_SIZE = 64
 SAMPLES_KEPT = 50
-_SIGNS = (
-    (re.compile(r"\b([A-Za-z]) plus plus\b"), r"\1plusplus"),
-    (re.compile(r"\b([A-Za-z]) (plus|minus|sharp)\b"), r"\1\2"),
-    (re.compile(r"(?<=\w)\+\+"), "plusplus"),
-    (re.compile(r"(?<=\w)\+(?!\w)"), "plus"),
-    (re.compile(r"(?<=\w)[#♯](?!\w)"), "sharp"),
-    (re.compile(r"(?<=\b[A-Z])[-−](?!\w)"), "minus"),
-    (re.compile(r"(?<![\w)])[-−](?=\d)"), "minus "),
-)
-_ABBREVIATION = re.compile(r"\b(?:[A-Za-z]\.){2,}")
 
 
 def evaluate(context: EvaluationContext) -> list[Result]:
@@ -71,46 +61,6 @@ def evaluate(context: EvaluationContext) -> list[Result]:
             )
         )
     return results
-
-
-def is_right(answer: str, references: Sequence[str]) -> bool:
-    """Whether a reference occurs in the answer, both normalised as the reference's script asks.
-
-    As whole words; from the beginning of a word in Korean, whose endings join the word; anywhere
-    in scripts that put no spaces between words.
-    """
-    return any(_occurs(reference, answer) for reference in references)
-
-
-def _occurs(reference: str, answer: str) -> bool:
-    language = _language_of_script(reference)
-    wanted, said = (normaliser(language)(_spelled(text)) for text in (reference, answer))
-    if not wanted.strip():
-        return False
-    if language == "zh":
-        return wanted.replace(" ", "") in said.replace(" ", "")
-    end = "" if language == "ko" else " "
-    return f" {wanted}{end}" in f" {said} "
-
-
-def _language_of_script(text: str) -> str:
-    """A language whose rules fit the script of a reference answer."""
-    if UNSPACED.search(text):
-        return "zh"
-    scripts = {unicodedata.name(letter, "").split()[0] for letter in text if letter.isalpha()}
-    for script, language in (("HANGUL", "ko"), ("ARABIC", "ar"), ("HEBREW", "he")):
-        if script in scripts:
-            return language
-    return "en" if scripts <= {"LATIN", "FULLWIDTH", "MASCULINE", "FEMININE"} else "und"
-
-
-def _spelled(text: str) -> str:
-    """What tells names apart and normalisation drops, as letters: C++ is not C, -5 not 5; and
-    U.S.A. in one piece.
-    """
-    for pattern, letters in _SIGNS:
-        text = pattern.sub(letters, text)
-    return _ABBREVIATION.sub(lambda match: match.group().replace(".", ""), text)
 
 
 def _answer(context: EvaluationContext, items: Sequence[QuestionItem], direction: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Text side of the ASR objective: targets and prompts."""
 
-import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,14 +11,25 @@ from ..files import write_json, write_text
 from ..vocab import open_text_tokenizer
 from .model import SpeechTokenizerModel
 
-_WORD = re.compile(r"[\w']+")
 _EOS = "<|endoftext|>"
 _START = "<|startoftranscript|>"
 
 
 def spoken_words(text: str) -> str:
     """Lower-case words without punctuation, each led by a space: what can be heard."""
-    return "".join(" " + word for word in _WORD.findall(text.lower()))
+    if text.isascii():
+        heard = [c if c.isalnum() or c in "'_" else " " for c in text.lower()]
+    else:  # vowels of Hindi or Thai are marks, and joiners stand inside words
+        heard = [c if _is_of_a_word(c) else " " for c in text.lower()]
+    return "".join(" " + word for word in "".join(heard).split())
+
+
+def _is_of_a_word(character: str) -> bool:
+    return (
+        character.isalnum()
+        or character in "'_\u200c\u200d"
+        or unicodedata.category(character).startswith("M")
+    )
 
 
 class AsrText:

@@ -5,38 +5,30 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1950-\u19df\u1a20-\u1aaf\ua9e0-\ua9ff\uaa60-\uaadf"
-    "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-"""A character of a script that puts no spaces between words: Thai, Lao, Burmese, Khmer, Tai
-scripts, kana, Han."""
-_WITHOUT_SPACES = ("zh", "yue", "wuu", "ja", "th", "lo", "my", "km")
-_POINTS_LEFT_OUT = ("ar", "fa", "ur", "ps", "sd", "he", "yi")
-"""Vowels are points above and below there, which hardly anybody writes."""
-_INVISIBLE = re.compile("[\u00ad\u0640\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+from ..scripts import LANGUAGES_WITHOUT_SPACES, base_language
+
+_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")
+"""Vowel points of Hebrew and Arabic (and the Arabic stroke that widens words): left out at will."""
 
 
 @cache
 def normaliser(language: str) -> Callable[[str], str]:
-    """Whisper's normalisation of texts in a language (`de`, `pt-BR`), as words between spaces.
+    """Whisper's normalisation for a language: English spelling, or case and punctuation alone.
 
-    Where words are not spaced, each written character becomes one. Vowel signs of Indic and other
-    scripts are letters like others; optional points of Arabic and Hebrew are left out.
+    Vowels written as marks are kept, which Whisper drops. Hebrew's and Arabic's vowel points, which
+    most texts do without, and invisible characters are not.
     """
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    name = language.lower().replace("_", "-").split("-")[0]
+    name = base_language(language)
     if name == "en":
         return EnglishTextNormalizer()
-    basic = BasicTextNormalizer(split_letters=name in _WITHOUT_SPACES, preserve_marks=True)
+    basic = BasicTextNormalizer(split_letters=name in LANGUAGES_WITHOUT_SPACES, preserve_marks=True)
 
     def normalise(text: str) -> str:
-        text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-        if name in _POINTS_LEFT_OUT:
-            text = "".join(one for one in text if unicodedata.category(one) != "Mn")
-        return basic(text).strip()
+        text = _POINTS.sub("", unicodedata.normalize("NFC", text))
+        return basic("".join(c for c in text if unicodedata.category(c) != "Cf"))
 
     return normalise
 
@@ -46,8 +38,8 @@ def word_errors(
 ) -> list[tuple[int, int]]:
     """Word errors and reference words of each text, after Whisper's normalisation.
 
-    In languages written without spaces (zh, yue, wuu, ja, th, lo, my, km) a character, with its
-    marks, is a word. Texts whose reference has no words after normalisation are left out.
+    In `LANGUAGES_WITHOUT_SPACES` (Chinese, Japanese, Thai, Lao, Burmese, Khmer, Tibetan) a
+    character is a word. Texts whose reference has no words after normalisation are left out.
     """
     import jiwer
 

@@ -81,6 +81,85 @@ def test_unusable_lines_are_set_aside_and_the_rest_unharmed(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "x", "n": ' + b"7" * 6000 + b"}", "invalid_json"),
+        (b'{"text": "x", "id": -' + b"7" * 6000 + b"}", "invalid_json"),
+        (b'{"text": "x", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json"),
+        (b'{"text": "x", "id": "\\udc80"}', "invalid_utf8"),
+        (b'{"text": ["\\ud800"]}', "not_text"),
+        (b"\0\0\0", "invalid_json"),
+        (b'{"text": "\0"', "invalid_json"),
+    ],
+)
+def test_whatever_a_line_holds_it_costs_no_other(tmp_path, line, reason):
+    good = b'{"id": "good", "text": "fine"}'
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join([good, line, good]))
+    first, bad, last = read_all(tmp_path)
+    assert first == last == Document("good", "fine")
+    assert isinstance(bad, Rejected)
+    assert bad.reason == reason
+
+
+def test_a_byte_order_mark_belongs_to_no_text(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"id": "a", "text": "first"}\r\n')
+    assert read_all(tmp_path) == [Document("a", "first")]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(),
+        pa.binary_view(), pa.dictionary(pa.int8(), pa.string()),
+        pa.dictionary(pa.int32(), pa.large_string()),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_kind_of_string_is_text(tmp_path, kind):
+    values = ["été", None, "so long that it lies in another buffer"]
+    if "binary" in str(kind):
+        values = [value and value.encode() for value in values]
+    column = pa.array(values, kind)
+    pq.write_table(pa.table({"text": column, "id": column}), tmp_path / "a.parquet")
+    found = read_all(tmp_path)
+    assert found[0] == Document("été", "été")
+    assert found[1] == Rejected("a.parquet:1", "null_text")
+    assert found[2].id == "so long that it lies in another buffer"
+
+
+def test_dates_that_python_does_not_have_are_ids_too(tmp_path):
+    ids = pa.array([1_700_000_000_123_456_789, 1], pa.timestamp("ns"))
+    pq.write_table(pa.table({"text": ["one", "two"], "id": ids}), tmp_path / "a.parquet")
+    found = read_all(tmp_path)
+    assert found[0].id.endswith(".123456789")
+    assert found[0].id != found[1].id
+
+
+def test_suffixes_in_capitals_and_files_that_systems_leave(tmp_path):
+    line = json.dumps({"id": "a", "text": "hello"}).encode() + b"\n"
+    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(line))
+    with pa.CompressedOutputStream(str(tmp_path / "B.Jsonl.ZST"), "zstd") as stream:
+        stream.write(line)
+    (tmp_path / "C.NDJSON").write_bytes(line)
+    (tmp_path / "D.parquet").mkdir()  # as Spark writes it
+    pq.write_table(
+        pa.table({"id": ["a"], "text": ["hello"]}), tmp_path / "D.parquet/part-0.PARQUET"
+    )
+    for name in (
+        "._A.JSONL.GZ",
+        ".b.parquet",
+        "D.parquet/.part-0.PARQUET.crc",
+        "D.parquet/._p.jsonl",
+    ):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7Mac OS X")
+    for name in ("_SUCCESS", "D.parquet/_SUCCESS", "D.parquet/_metadata"):
+        (tmp_path / name).touch()
+    assert read_all(tmp_path) == [Document("a", "hello")] * 4
+    assert read_all(f"file://{tmp_path}") == [Document("a", "hello")] * 3
+    assert read_all(f"{tmp_path}/D.parquet/*") == [Document("a", "hello")]
+
+
 def test_unusable_rows_are_set_aside(tmp_path):
     raw = pa.array([b"fine", b"\xff\xfe", None, b" "], pa.binary())
     strings = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
@@ -88,6 +167,16 @@ def test_unusable_rows_are_set_aside(tmp_path):
     records = read_all(tmp_path)
     assert records[0] == Document("a.parquet:0", "fine")
     assert [r.reason for r in records[1:]] == ["invalid_utf8", "null_text", "empty_text"]
+
+
+def test_a_window_that_zstd_refuses_is_named_as_such(tmp_path):
+    """A frame by hand: its header asks for 256 MiB, its one block is stored as it is."""
+    line = b'{"text": "hello"}\n'
+    block = (len(line) << 3 | 1).to_bytes(3, "little") + line
+    frame = b"\x28\xb5\x2f\xfd" + b"\0" + bytes([(28 - 10) << 3]) + block
+    (tmp_path / "a.jsonl.zst").write_bytes(frame)
+    with pytest.raises(DataError, match=r"window of more than 128 MiB .* zstd -dc --long=31"):
+        read_all(tmp_path)
 
 
 def test_a_missing_column_and_a_column_of_numbers_are_refused(tmp_path):
@@ -115,60 +204,6 @@ def test_missing_empty_unknown_and_damaged_inputs(tmp_path):
         read_all(tmp_path / "b.jsonl.gz")
 
 
-@pytest.mark.parametrize(
-    "kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]
-)
-def test_texts_and_ids_of_every_string_type(kind, tmp_path):
-    """string_view is what polars writes."""
-    texts = pa.array(["one", None, "drei \U0001f600"]).cast(kind)
-    ids = pa.array(["a", "b", "c"]).cast(kind)
-    pq.write_table(pa.table({"id": ids, "text": texts}), tmp_path / "a.parquet")
-    first, second, third = read_all(tmp_path)
-    assert [first, third] == [Document("a", "one"), Document("c", "drei \U0001f600")]
-    assert (second.id, second.reason) == ("b", "null_text")
-
-
-def test_what_one_line_may_hold_costs_that_line_alone(tmp_path):
-    digits = b"1" * 5000
-    lines = [
-        b'\xef\xbb\xbf{"id": "marked", "text": "after a byte-order mark"}',
-        b'{"id": "long", "text": "x", "n": ' + digits + b"}",
-        b'{"id": ' + digits + b', "text": "x"}',
-        b'{"id": "\\ud800", "text": "x"}',
-        b'{"text": "x", "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        b'{"id": "last", "text": "fine"}',
-    ]
-    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    records = read_all(tmp_path)
-    assert [r.id for r in records if isinstance(r, Document)] == ["marked", "last"]
-    reasons = [record.reason for record in records if isinstance(record, Rejected)]
-    assert reasons == ["invalid_json", "invalid_json", "invalid_utf8", "invalid_json"]
-    assert all(str(record.id).encode() for record in records)
-
-
-def test_names_in_capitals_and_hidden_files(tmp_path):
-    line = json.dumps({"id": "a", "text": "hello"}).encode() + b"\n"
-    (tmp_path / "A.JSONL.GZ").write_bytes(gzip.compress(line))
-    with pa.CompressedOutputStream(str(tmp_path / "B.Jsonl.Zst"), "zstd") as stream:
-        stream.write(line)
-    pq.write_table(pa.table({"id": ["c"], "text": ["hi"]}), tmp_path / "C.PARQUET")
-    for name in ("._A.JSONL.GZ", "._C.PARQUET", ".d.jsonl", "_SUCCESS"):
-        (tmp_path / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
-    assert read_all(tmp_path) == [Document("a", "hello")] * 2 + [Document("c", "hi")]
-
-
-def test_a_zstd_window_that_readers_refuse_is_not_called_damage(tmp_path):
-    """A frame by hand: a window of 256 MiB, one block as it is."""
-    content = b'{"text": "hello"}\n'
-    block = (len(content) << 3 | 1).to_bytes(3, "little") + content
-    frame = bytes.fromhex("28b52ffd") + bytes([0, 18 << 3]) + block
-    (tmp_path / "a.jsonl.zst").write_bytes(frame)
-    with pytest.raises(DataError, match=r"window above 128 MiB.*zstd -dc --long=31"):
-        read_all(tmp_path)
-    (tmp_path / "a.jsonl.zst").write_bytes(frame.replace(bytes([18 << 3]), bytes([17 << 3]), 1))
-    assert [record.text for record in read_all(tmp_path)] == ["hello"]
-
-
 def test_patterns(tmp_path):
     write_corpus(tmp_path / "a.parquet", 3)
     write_corpus(tmp_path / "b.parquet", 4)
@@ -180,7 +215,6 @@ def store(tmp_path):
     """A bucket of fsspec's that lives in memory, with a file of every kind."""
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/deep/ignored.csv", b"")
-    memory.pipe("/bucket/._2.jsonl", b"hidden")
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["one", "two"]}), tmp_path / "1.parquet")
     line = json.dumps({"id": "c", "text": "three"}).encode() + b"\n"
     with pa.CompressedOutputStream(str(tmp_path / "4.jsonl.zst"), "zstd") as stream:

@@ -1,9 +1,6 @@
 """Stages are done once, continue where they were stopped, and start afresh if settings changed."""
 
-import shlex
-import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -24,20 +21,6 @@ from megatron_speech.recipes import lm, speech_tokenizer
 @pytest.fixture
 def demo(tmp_path):
     return Demo(size=size_named("smoke"), output=tmp_path, machine={"precision": "fp32"})
-
-
-@pytest.mark.parametrize("text", ["my texts/*.parquet", "it's.jsonl", "plain.jsonl"])
-def test_make_hands_on_a_path_as_one_argument(text):
-    makefile = Path(__file__).resolve().parents[2] / "Makefile"
-    done = subprocess.run(
-        ["make", "-n", "-f", makefile, "demo", "SIZE=smoke", f"TEXT={text}"],
-        cwd=makefile.parent,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    arguments = shlex.split(done.stdout.replace("\\\n", " ").splitlines()[-1])
-    assert arguments[-2:] == ["--text", text]
 
 
 def recorded(name, calls, **options):
