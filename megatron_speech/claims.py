@@ -3,7 +3,7 @@
 A claim is a file. It names its process, which touches it every half minute while it lives. It is a
 file and not a lock of the system (flock): on many clusters' NFS and Lustre mounts such locks are
 missing, or known to one node only, and nothing says so, while a file that must not exist yet is
-made by one process alone everywhere. A claim is given back at the end. One that a
+made by one process alone everywhere. A claim is given back at the end, and on SIGTERM. One that a
 killed process left behind is recognised:
 
 - on the same machine by its process, which is gone or began at another time;
@@ -14,12 +14,14 @@ killed process left behind is recognised:
 import json
 import os
 import platform
+import signal
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +130,57 @@ def exclusive(output: Path, *, inside: bool = False) -> Iterator[None]:
         with Claims(path.parent) as claims:
             if not claims.take(path.name):
                 raise InUseError(_in_use(output, path))
-            yield
+            with _given_back_on_sigterm(path):
+                yield
     finally:
         with suppress(OSError):  # work was put there, as it should
             for folder in missing:
                 folder.rmdir()
 
 
-def read_claim(path: Path) -> dict[str, Any]:
-    """What a claim says of its process; nothing if it is gone, or its writing was cut off."""
+@contextmanager
+def _given_back_on_sigterm(path: Path) -> Iterator[None]:
+    """Remove the claim when a scheduler ends this process, then die of the signal as without it.
+
+    The job may be submitted again to another machine, which cannot see that this process is gone.
+    Who has a handler of its own, as trainings have, ends in order.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before is signal.SIG_DFL or isinstance(before, _GiveBack)
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    give_back = _GiveBack(path, before)
+    signal.signal(signal.SIGTERM, give_back)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is give_back:
+            signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class _GiveBack:
+    """A signal handler that removes a claim and hands the signal on to the handler `before`."""
+
+    path: Path
+    before: Any
+    owner: int = field(default_factory=os.getpid)
+
+    def __call__(self, number: int, frame: object) -> None:
+        if os.getpid() == self.owner:  # a forked child inherits the handler
+            self.path.unlink(missing_ok=True)
+        signal.signal(number, self.before)
+        os.kill(os.getpid(), number)
+
+
+def read_claim(path: Path) -> dict[str, Any]:
+    """What a claim says of its process; nothing if it is gone, unreadable or no claim."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _create(path: Path, text: str) -> bool:
@@ -170,23 +210,27 @@ def _this_owner(token: str) -> dict[str, Any]:
         "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": " ".join(sys.argv)[:_COMMAND_CHARACTERS],
         "process": this_process(),
-        "slurm": _slurm_run(),
         "token": token,
+        **(_slurm_run() or {}),
     }
 
 
-def _slurm_run() -> list[Any] | None:
-    """Number of this Slurm job, and how often it was requeued."""
+def _slurm_run() -> dict[str, Any] | None:
+    """Number of this Slurm job, and how often it was requeued; None outside of any."""
     job = os.environ.get("SLURM_JOB_ID")
-    restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return [job, int(restarts) if restarts.isdigit() else 0] if job else None
+    restarts = os.environ.get("SLURM_RESTART_COUNT", "")
+    known = int(restarts) if restarts.isdigit() else 0
+    return {"slurm_job": job, "slurm_restarts": known} if job else None
 
 
 def _is_gone(owner: dict[str, Any]) -> bool:
     """Whether the owner has ended for certain."""
-    run, ours = owner.get("slurm"), _slurm_run()
-    requeued = bool(run and ours) and run[0] == ours[0] and run[1] < ours[1]
-    return requeued or has_ended(str(owner.get("process")))
+    ours = _slurm_run()
+    if ours is not None and owner.get("slurm_job") == ours["slurm_job"]:
+        restarts = owner.get("slurm_restarts")
+        if isinstance(restarts, int) and restarts < ours["slurm_restarts"]:
+            return True
+    return has_ended(str(owner.get("process")))
 
 
 def _now_of(folder: Path) -> float:

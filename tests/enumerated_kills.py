@@ -20,6 +20,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -161,7 +162,7 @@ def in_fork(work: Callable[[], object], log: Path) -> int:
         except SystemExit as stop:
             status = int(stop.code or 0)
         except BaseException:
-            sys.excepthook(*sys.exc_info())
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

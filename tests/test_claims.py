@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -120,7 +121,7 @@ def test_clocks_that_differ_take_nothing_over(tmp_path, monkeypatch):
     ("job", "restarts", "gone"), [("7", "1", True), ("7", "0", False), ("8", "1", False)]
 )
 def test_a_requeued_job_takes_over_from_itself(tmp_path, monkeypatch, job, restarts, gone):
-    claim_of(tmp_path / ".out.claim", slurm=["7", 0])
+    claim_of(tmp_path / ".out.claim", slurm_job="7", slurm_restarts=0)
     monkeypatch.setenv("SLURM_JOB_ID", job)
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     if gone:
@@ -159,4 +160,21 @@ def test_of_two_that_see_a_dead_claim_one_gets_it(tmp_path, monkeypatch):
         monkeypatch.setattr(claims, "read_claim", the_first_is_quicker)
         assert not second.take("a")
         assert read(path)["pid"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("nested", ["", ", exclusive(Path(sys.argv[1] + '-too'))"])
+def test_a_scheduler_that_ends_the_process_frees_its_output(tmp_path, nested):
+    code = (
+        "import sys, time; from pathlib import Path; from megatron_speech.claims import exclusive\n"
+        f"with exclusive(Path(sys.argv[1])){nested}:\n    print(flush=True); time.sleep(100)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    assert (tmp_path / ".out.claim").exists()
+    child.terminate()
+    child.communicate()
+    assert child.returncode == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []

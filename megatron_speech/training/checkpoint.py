@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..checked_json import read_checked_json, write_checked_json
 from ..errors import CheckpointError, DataError
-from ..files import sync_folder, write_text
+from ..files import is_abandoned, sync_folder, write_text
 from ..folders import remove_folder
 
 MARKER = "latest_checkpointed_iteration.txt"
@@ -88,6 +88,8 @@ def commit(run: Path, iteration: int, keep_last: int | None) -> None:
     """
     sync_folder(iteration_directory(run, iteration))
     write_text(run / MARKER, f"{iteration}\n")
+    for leftover in filter(is_abandoned, run.glob(".iter_*.part")):
+        shutil.rmtree(leftover, ignore_errors=True)  # a removal that was cut off
     if keep_last is None:
         return
     newest = iteration_directory(run, iteration).name

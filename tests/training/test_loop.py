@@ -138,6 +138,13 @@ def test_an_old_checkpoint_loses_its_name_before_its_files(tmp_path, monkeypatch
     monkeypatch.setattr(shutil, "rmtree", lambda path: named.extend(tmp_path.glob("iter_*")))
     checkpoint.commit(tmp_path, 10, keep_last=1)
     assert [path.name for path in named] == ["iter_0000010"]
+    monkeypatch.undo()
+    left = next(tmp_path.glob(".iter_0000005.*.part"))
+    process = left.name.split(".")[2]
+    place, pid, began = process.split("-")
+    left.rename(left.with_name(left.name.replace(process, f"{place}-{pid}-{int(began) + 1}")))
+    checkpoint.commit(tmp_path, 10, keep_last=1)
+    assert not list(tmp_path.glob(".iter_*"))
 
 
 def test_a_signal_in_the_last_step_does_not_cost_the_last_evaluation(tmp_path):
