@@ -45,7 +45,7 @@ class Job:
     run: Run
     finished: tuple[str, ...]
     """Files of the output folder that say it is finished, if any: all there, all is done."""
-    same: Callable[[str, bytes], bytes | None] = lambda name, data: data
+    same: Callable[[str, Path], bytes | None] = lambda name, path: path.read_bytes()
     """What must be equal of a file in all runs; None for one that does not count."""
     alone: bool = True
     """Whether it refuses to work beside another process."""
@@ -176,7 +176,7 @@ def contents(work: Path, job: Job) -> dict[str, bytes]:
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
         if path.is_file() and not any(p.endswith(".part") for p in name.split("/")):
-            data = job.same(name, path.read_bytes())
+            data = job.same(name, path)
             if data is not None:
                 found[name] = data
     return found

@@ -23,4 +23,4 @@ def test_every_kill_is_survived(job, begun, tmp_path):
     results.setdefault(job, {})[begun] = counts
     write_json(RESULT, dict(sorted(results.items())))
     assert counts["faults"] == []
-    assert counts["kills"] > 0
+    assert counts["kills"] > 0 or begun == "a finished output"  # then there may be nothing to do
