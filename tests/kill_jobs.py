@@ -270,6 +270,7 @@ def of_training(name: str, path: Path) -> bytes | None:
 
     import torch
 
+    data = path.read_bytes()
     if name.endswith("metrics.jsonl"):
         records = [json.loads(line) for line in data.splitlines() if line.endswith(b"}")]
         kept = [r for r in records if r["kind"] != "interval"]
@@ -284,7 +285,6 @@ def of_training(name: str, path: Path) -> bytes | None:
         return repr(_listed(dict(sorted(stored(path.parent).items())))).encode()
     if name.endswith(".distcp"):
         return None
-    data = path.read_bytes()
     if name.endswith(".pt"):
         return repr(_listed(torch.load(io.BytesIO(data), weights_only=True))).encode()
     return None if name.startswith("tensorboard/") else data
