@@ -62,7 +62,9 @@ def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
     expected = fields.keys() - _NEWER if "checksums" in content else set(_MANDATORY)
     if missing := expected - content.keys():
         raise DataError(f"{path} lacks {', '.join(sorted(missing))}; build the dataset again")
-    values = {key: value for key, value in content.items() if key in fields}
+    values: dict[str, Any] = {
+        key: value for key, value in content.items() if key in fields and key != "has_checksum"
+    }
     for key, value in values.items():
         kind: Any = fields[key].type
         kind = kind.__name__ if isinstance(kind, type) else str(kind)
@@ -71,10 +73,9 @@ def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
                 f"{path} is damaged: {key} is {str(value)[:80]!r}, expected {kind}; build the "
                 "dataset again"
             )
-    facts = DatasetFacts(**values | {"has_checksum": found.has_checksum})
-    if (
-        facts.contents_fingerprint and not facts.has_checksum
-    ):  # one is not written without the other
+    facts = DatasetFacts(**values, has_checksum=found.has_checksum)
+    # one is not written without the other
+    if facts.contents_fingerprint and not facts.has_checksum:
         raise DataError(f"{path} lost its checksum: it was edited; restore it, or build it again")
     for name, value, allowed in (
         ("loss_rule", facts.loss_rule, tuple(LOSS_RULES)),
