@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,7 @@ class IndexedWriter:
         """Append documents: `tokens` (n,) is their concatenation, `lengths` (m,) sums to n.
 
         `sources` (m,) names where each comes from; it is given for all documents or for none.
+        Documents without tokens are left out: there is nothing to train on.
         """
         lengths = np.asarray(lengths, dtype=np.int32)
         if lengths.sum() != len(tokens) or (lengths < 0).any():
@@ -117,8 +119,10 @@ class IndexedWriter:
             return
         self._require_ids(tokens)
         self._write_tokens(np.ascontiguousarray(tokens, dtype=self._dtype).data)
-        self._lengths.append(lengths)
-        self._add_sources(list(sources or ()))
+        filled = lengths > 0
+        self._lengths.append(lengths[filled])
+        sources = list(sources or ())
+        self._add_sources(sources if filled.all() else list(compress(sources, filled)))
         self.tokens += len(tokens)
         self.speech_tokens += int(self._vocab.is_speech(tokens).sum())
 

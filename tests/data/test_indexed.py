@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -149,3 +150,11 @@ def test_the_old_facts_go_before_the_old_files(vocab, tmp_path, monkeypatch):
     assert sorted(replaced) == [".bin", ".idx"]
     with pytest.raises(DataError, match="missing"):
         read_facts(tmp_path / "x")
+
+
+def test_documents_without_tokens_are_left_out_with_their_sources(vocab, tmp_path):
+    with IndexedWriter(tmp_path / "x", vocab) as writer:
+        writer.add(np.arange(5), [2, 0, 3, 0], ["a", "b", "c", "d"])
+    writer.write_facts("text", None)
+    assert read_index(tmp_path / "x").lengths.tolist() == [2, 3]
+    assert pq.read_table(tmp_path / "x.sources.parquet")["source_id"].to_pylist() == ["a", "c"]
