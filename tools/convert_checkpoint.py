@@ -58,6 +58,11 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
             f"{done.added_rows:,} tokens added, vocabulary padded to "
             f"{done.vocab.padded_size:,}"
         )
+        if (loss := done.text_loss) is not None:
+            print(
+                f"text loss of {loss.tokens:,} tokens: {loss.before:.3f} before, {loss.after:.3f} "
+                f"with the new rows (scale {loss.scale:g})"
+            )
         return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")

@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
@@ -34,8 +33,9 @@ from .families import (
     tensor_parallel_axis,
 )
 from .hf_config import model_from_config, read_config, read_generation_ids
-from .new_rows import NewRowsConfig, draw_rows
+from .new_rows import ExtendedTable, NewRowsConfig, TextLoss
 from .safetensors_folder import SafetensorsFolder
+from .text_check import check_base, cut_into_windows, read_check_text
 from .torch_dist import Piece, write_checkpoint
 
 _ROWS_PER_PIECE = 8192
@@ -55,6 +55,9 @@ class ImportConfig:
     tensor_model_parallel_size: int = 1
     """Store tensors in as many pieces, so that each rank of such a layout reads its own alone.
     Any layout can load the result."""
+    check_text: Path | None = None
+    """Text file on which the loss is measured before and after new rows are added (the first 4,096
+    tokens); some English sentences if not given."""
     new_rows: NewRowsConfig = field(default_factory=NewRowsConfig)
 
 
@@ -69,6 +72,8 @@ class Import:
     """Of the base model."""
     added_rows: int
     """Tokens added to its vocabulary."""
+    text_loss: TextLoss | None
+    """What their rows do to the base, None where nothing is added."""
 
 
 def import_base(config: ImportConfig) -> Import:
@@ -99,6 +104,7 @@ def import_base(config: ImportConfig) -> Import:
         vocab=base.vocab,
         parameters=base.model.num_parameters(base.rows),
         added_rows=base.added_rows,
+        text_loss=base.text_loss,
     )
 
 
@@ -121,10 +127,10 @@ def _write(folder: Path, base: "_Base", config: ImportConfig) -> None:
     base.vocab.save_pretrained(folder / "vocab")
     base.generation_ids.save_pretrained(folder / "vocab")
     came_from = {"hf": origin(base.source.folder), "added_rows": base.added_rows}
-    facts: dict[str, Any] = {
-        "base": {**came_from, **asdict(config.new_rows)},
-        "model": asdict(base.model),
-    }
+    came_from |= asdict(config.new_rows)
+    if base.text_loss is not None:
+        came_from |= {"new_rows_scale": base.text_loss.scale, "text_loss": asdict(base.text_loss)}
+    facts: dict[str, Any] = {"base": came_from, "model": asdict(base.model)}
     write_text(folder / RUN_CONFIG, yaml.safe_dump(facts, sort_keys=False))
     checkpoint.commit(folder, 0, None)
 
@@ -165,10 +171,17 @@ class _Base:
         self._require_vocabulary(hf)
         layout = ParallelConfig(tensor_model_parallel_size=self._ranks)
         self.model.check_layout(layout, 1, self.vocab.padded_size)
-        self._new_rows = config.new_rows
         # one tensor is asked for once per piece, piece after piece
         self._merged = lru_cache(maxsize=1)(self._merge)
-        self._drawn = lru_cache(maxsize=1)(self._draw)
+        names = {EMBEDDING: self.family.embedding}
+        if self.model.untie_embeddings_and_output_weights:
+            names[OUTPUT] = self.family.output
+        sizes = (self.vocab.text.size, self.vocab.size, self.rows)
+        self._tables = {
+            key: ExtendedTable(self.source, name, number, sizes, config.new_rows)
+            for number, (key, name) in enumerate(names.items())
+        }
+        self.text_loss = self._measure(config.check_text) if self.added_rows else None
 
     def _require_tensors(self) -> None:
         family, model = self.family, self.model
@@ -199,7 +212,7 @@ class _Base:
 
     def pieces(self) -> Iterator[Piece]:
         """All tensors, in the order they are best written."""
-        yield from self._table(EMBEDDING, self.family.embedding, 0)
+        yield from self._table_pieces(EMBEDDING, self._tables[EMBEDDING])
         for index in range(self.model.num_layers):
             for rule in self.family.layer:
                 yield from self._layer_pieces(index, rule)
@@ -213,7 +226,7 @@ class _Base:
             read=lambda: self.source.read(norm),
         )
         if self.model.untie_embeddings_and_output_weights:
-            yield from self._table(OUTPUT, self.family.output, 1)
+            yield from self._table_pieces(OUTPUT, self._tables[OUTPUT])
 
     def _layer_pieces(self, index: int, rule: Rule) -> Iterator[Piece]:
         """One tensor of one layer, cut as the ranks of the layout will ask for it."""
@@ -245,15 +258,12 @@ class _Base:
         parts = [self.source.read(prefix + name) for name in rule.huggingface]
         return merge(rule, parts, self.model)
 
-    def _table(self, key: str, name: str, number: int) -> Iterator[Piece]:
+    def _table_pieces(self, key: str, table: ExtendedTable) -> Iterator[Piece]:
         """An embedding or output layer, in blocks of rows that no two ranks share."""
         width, of_rank = self.model.hidden_size, self.vocab.padded_size // self._ranks
         for first in range(0, self.vocab.padded_size, of_rank):
             for start in range(first, first + of_rank, _ROWS_PER_PIECE):
                 stop = min(start + _ROWS_PER_PIECE, first + of_rank)
-
-                def read(start: int = start, stop: int = stop) -> Tensor:
-                    return self._rows(name, number, start, stop)
 
                 yield Piece(
                     key=key,
@@ -261,23 +271,16 @@ class _Base:
                     offsets=(start, 0),
                     shape=(stop - start, width),
                     dtype=self.dtype,
-                    read=read,
+                    read=partial(table.rows, start, stop),
                 )
 
-    def _rows(self, name: str, number: int, start: int, stop: int) -> Tensor:
-        """Rows of a table: the base's where it has a token or nothing is added, drawn, or zero."""
-        text, used, base = self.vocab.text.size, self.vocab.size, self.rows
-        rows = torch.zeros((stop - start, self.model.hidden_size), dtype=self.dtype)
-        for low, high, is_new in ((0, text, False), (text, used, True), (used, base, False)):
-            low, high = max(low, start), min(high, stop)
-            if low < high and is_new:
-                rows[low - start : high - start] = self._drawn(name, number)[
-                    low - text : high - text
-                ]
-            elif low < high:
-                rows[low - start : high - start] = self.source.read(name, slice(low, high))
-        return rows
-
-    def _draw(self, name: str, number: int) -> Tensor:
-        read, text = partial(self.source.read, name), self.vocab.text.size
-        return draw_rows(self._new_rows, read, text, self.added_rows, number)
+    def _measure(self, path: Path | None) -> TextLoss:
+        """Settle the scale of new rows by what they do to the loss of a text."""
+        ids = self.vocab.text.encode(read_check_text(path))
+        windows = cut_into_windows(ids, self.model.max_position_embeddings)
+        check = check_base(self.source, self._config, self.family, windows)
+        *others, output = self._tables.values()
+        loss = output.settle_scale(check)
+        for table in others:
+            table.scale = loss.scale
+        return loss

@@ -53,6 +53,11 @@ def _origin_lines(base: dict[str, Any]) -> list[str]:
             f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
             f"{base['new_rows_seed']}); text rows are the base's."
         ]
+    if loss := base.get("text_loss"):
+        lines += [
+            f"Loss of a text of {loss['tokens']:,} tokens: {loss['before']:.3f} before and "
+            f"{loss['after']:.3f} after they were added."
+        ]
     return lines
 
 

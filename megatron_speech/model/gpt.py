@@ -18,6 +18,9 @@ class BuildOptions:
 
     padded_vocab_size: int
     """Rows of the embedding."""
+    vocab_rows: int | None = None
+    """How many of them the model has a token for or had in its base; the rest pads and gets no
+    share of the softmax. None if all are."""
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     """Precision, and which layers to take."""
 
@@ -67,6 +70,10 @@ def build_model(
         )
     if options.implementation.gradient_accumulation == "Transformer Engine":
         accumulate_in_engine(chunks)
+    if options.vocab_rows is not None:
+        for chunk in chunks:
+            if chunk.post_process:
+                _mask_padding(chunk.output_layer, options.padded_vocab_size, options.vocab_rows)
     if torch.cuda.is_available():
         chunks = [chunk.cuda() for chunk in chunks]
     return chunks
@@ -80,6 +87,24 @@ def accumulate_in_engine(chunks: list[Any]) -> None:
     for module in (module for chunk in chunks for module in chunk.modules()):
         if hasattr(module, "fuse_wgrad_accumulation"):
             module.fuse_wgrad_accumulation = True
+
+
+def _mask_padding(output_layer: torch.nn.Module, padded_vocab_size: int, vocab_rows: int) -> None:
+    """Give rows from `vocab_rows` on the lowest of all logits: no softmax sees them, and no
+    gradient reaches them."""
+    from megatron.core import parallel_state
+
+    rank = parallel_state.get_tensor_model_parallel_rank()
+
+    def mask(module: torch.nn.Module, inputs: Any, outputs: tuple[torch.Tensor, Any]) -> None:
+        logits = outputs[0]
+        size = logits.size(-1)
+        first = max(vocab_rows - (rank * size if size < padded_vocab_size else 0), 0)
+        if first < size:
+            with torch.no_grad():  # cross-entropy's own gradient of them is zero
+                logits[..., first:] = torch.finfo(logits.dtype).min
+
+    output_layer.register_forward_hook(mask)
 
 
 def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: BuildOptions):

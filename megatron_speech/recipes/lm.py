@@ -75,7 +75,11 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
 
         going_on = continuation(config)
         datasets = build_datasets(data, vocab, samples, config.batch.seed, going_on)
-        options = BuildOptions(padded_vocab_size=vocab.padded_size, precision=config.precision)
+        options = BuildOptions(
+            padded_vocab_size=vocab.padded_size,
+            vocab_rows=vocab.embedding_rows,
+            precision=config.precision,
+        )
         if layout.is_main_rank:
             print(options.implementation.describe(), flush=True)
         yield MegatronTrainer(

@@ -28,7 +28,7 @@ def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor | None:
     directory = run / "iter_0000000"
     with session(parallel) as layout, torch.no_grad():
         stored = read_common(directory)[IDENTITY_KEY]
-        options = BuildOptions(padded_vocab_size=stored["padded_vocab_size"])
+        options = BuildOptions(padded_vocab_size=stored["padded_vocab_size"], vocab_rows=ROWS)
         chunk = build_model(ModelConfig.from_mapping(stored), parallel, options)[0].eval()
         group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         metadata = {"dp_cp_group": group, "singleton_local_shards": False}

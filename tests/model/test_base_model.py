@@ -22,6 +22,8 @@ from tests.model.base_world import ROWS, TOKENS, Group, megatron_logits
 CASES = [(family, tied) for family in FAMILIES for tied in (False, True)]
 CODES = 64
 """More than the unused rows of the base: the extended vocabulary outgrows its embedding."""
+LOWEST = torch.finfo(torch.float32).min
+"""The logit of rows that pad."""
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +73,9 @@ def logits_of_ranks(folder, runs):
 
 @pytest.mark.parametrize(("family", "tied"), CASES)
 def test_logits_are_those_of_transformers(family, tied, bases, runs):
-    logits = megatron_logits(runs[family, tied], ParallelConfig())[..., :ROWS]
-    assert (logits - bases[family, tied]).abs().max() <= 1e-4
+    logits = megatron_logits(runs[family, tied], ParallelConfig())
+    assert (logits[..., :ROWS] - bases[family, tied]).abs().max() <= 1e-4
+    assert (logits[..., ROWS:] == LOWEST).all()
     assert bases[family, tied].std() > 0.3  # and they say something
 
 
@@ -87,6 +90,7 @@ def test_logits_in_other_layouts_are_those_of_transformers(
 ):
     logits = torch.load(f"{runs[family, tied]}-{layout}.pt", weights_only=True)
     assert (logits[..., :ROWS] - bases[family, tied]).abs().max() <= 1e-4
+    assert (logits[..., ROWS:] == LOWEST).all()
 
 
 @pytest.mark.parametrize(("family", "tied"), CASES)
@@ -180,7 +184,7 @@ def new_rows(folder, tmp_path, name, **settings):
 
 def test_new_rows_have_mean_and_covariance_of_the_old(folder, bases, tmp_path):
     tensors = load_file(folder / "llama-False" / "model.safetensors")
-    drawn = new_rows(folder, tmp_path, "a")
+    drawn = new_rows(folder, tmp_path, "a", new_rows=NewRowsConfig(new_rows_scale=1.0))
     for name, rows in zip(("model.embed_tokens.weight", "lm_head.weight"), drawn, strict=True):
         old = tensors[name][:257].double()
         wanted, found = torch.cov(old.T), torch.cov(rows.double().T)

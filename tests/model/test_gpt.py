@@ -61,6 +61,32 @@ def test_parameter_count(untied):
     assert sum(p.numel() for p in model.parameters()) == config.num_parameters(64)
 
 
+@pytest.mark.parametrize("untied", [False, True])
+def test_rows_that_pad_take_no_part(untied):
+    """As if they were not there: in the losses, in every gradient, and they get none."""
+    config = replace(MODEL, untie_embeddings_and_output_weights=untied)
+    tokens, labels = torch.randint(0, 50, (2, 2, 16), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(16).expand_as(tokens)
+    weights, found = {}, []
+    with session(ParallelConfig(), seed=3):
+        for padded in (72, 50):
+            options = BuildOptions(padded_vocab_size=padded, vocab_rows=50)
+            model = build_model(config, ParallelConfig(), options)[0]
+            for name, parameter in model.named_parameters():
+                if padded == 72:
+                    weights[name] = parameter.detach().clone()
+                parameter.data.copy_(weights[name][: len(parameter)])
+            losses = model(tokens, positions, None, labels=labels)
+            losses.sum().backward()
+            found.append((losses, {name: p.grad for name, p in model.named_parameters()}))
+    (losses, gradients), (expected, wanted) = found
+    assert torch.allclose(losses, expected, atol=1e-6)
+    for name, gradient in gradients.items():
+        rows = len(wanted[name])
+        assert torch.allclose(gradient[:rows], wanted[name], atol=1e-6), name
+        assert not gradient[rows:].any()
+
+
 def test_session_leaves_nothing_behind():
     import torch.cuda as cuda
 

@@ -5,9 +5,13 @@ import shutil
 import pytest
 import torch
 import yaml
+from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_speech import cli
 from megatron_speech.errors import CheckpointError, ConfigError
+from megatron_speech.recipes import lm
+from megatron_speech.training.batch import read_batch
 from megatron_speech.vocab import SpeechTextVocab
 from tests.data.language_data import NUM_CODES, random_documents, write_dataset
 from tests.model.base_folders import write_base
@@ -63,6 +67,25 @@ def test_a_run_starts_from_the_weights_of_the_base(folder, base):
     assert config["model"]["family"] == "qwen3"
     assert config["model"]["hidden_size"] == 64
     assert config["recipe"] == "lm-smoke"
+
+
+def test_the_loss_of_the_base_is_that_of_the_export(folder, base):
+    """The export has no rows that pad the vocabulary, the model in training has."""
+    flags = ["--pretrained-checkpoint", base, "--train-iters", "2", "--lr", "0", "--min-lr", "0"]
+    second = train(folder, "one", *flags).metrics["lm loss"]
+    convert_checkpoint.main(["megatron-to-hf", "--load", str(base), "--hf", f"{folder}/u"])
+    exported = AutoModelForCausalLM.from_pretrained(folder / "u", dtype=torch.float32)
+    arguments = [*SHORT, "--save", folder / "other", "--data-path", "1.0", folder / "data", *flags]
+    _, config = cli.parse_recipe(lm.RECIPES, list(map(str, arguments)), None)
+    with lm.build(lm.resolve(config)) as trainer, torch.no_grad():
+        batch = read_batch(trainer.data.train, range(4, 8), torch.device("cpu"), False)
+        seen = None if batch.attention_mask is None else ~batch.attention_mask
+        logits = exported(
+            batch.tokens, attention_mask=seen, position_ids=batch.position_ids
+        ).logits.flatten(0, 1)
+        losses = cross_entropy(logits, batch.labels.flatten(), reduction="none")
+    mask = batch.loss_mask.flatten()
+    assert second == pytest.approx(((losses * mask).sum() / mask.sum()).item(), abs=1e-4)
 
 
 def test_export_generates_speech(folder, run):

@@ -1,0 +1,154 @@
+"""New rows of a base: its text says what it said, and the import tells by how much it does not."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from megatron_speech.errors import ConfigError
+from megatron_speech.model.base_model import ImportConfig, import_base
+from megatron_speech.model.hf import export_checkpoint
+from megatron_speech.model.new_rows import NewRowsConfig
+from megatron_speech.model.text_check import CHECK_TEXT
+from megatron_speech.vocab import SpeechTextVocab
+from tests.model.base_folders import FAMILIES, write_base
+from tools import convert_checkpoint
+
+CASES = [(family, tied) for family in FAMILIES for tied in (False, True)]
+TOKENS, CODES = 257, 600
+"""Many more than the base has rows: what they take of the softmax is seen."""
+
+
+def write_sure_base(folder, family, tied, sureness=4.0):
+    """A base whose logits differ as much as those of a trained one, all rows with a token."""
+    model = write_base(folder, family, tied, vocab_size=TOKENS)
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.norm.weight"] *= sureness
+    save_file(tensors, path, {"format": "pt"})
+    return type(model).from_pretrained(folder)
+
+
+def extend(base, folder, **settings):
+    """The import, and its export opened by transformers."""
+    done = import_base(ImportConfig(hf=base, save=folder / "run", num_codes=CODES, **settings))
+    export_checkpoint(folder / "run", folder / "hf")
+    return done, AutoModelForCausalLM.from_pretrained(folder / "hf")
+
+
+@torch.no_grad()
+def loss_of(model, ids):
+    """Windows of 128, the most that these models have positions for."""
+    windows = ids.split(128)
+    sums = [cross_entropy(model(w[None]).logits[0, :-1], w[1:], reduction="sum") for w in windows]
+    return (sum(sums) / (len(ids) - len(windows))).item()
+
+
+def continued(model, prompt):
+    return model.generate(prompt[None], max_new_tokens=24, do_sample=False, eos_token_id=TOKENS - 1)
+
+
+@pytest.mark.parametrize(("family", "tied"), CASES)
+def test_an_untrained_export_says_what_its_base_says(family, tied, tmp_path):
+    base = write_sure_base(tmp_path / "base", family, tied)
+    done, exported = extend(tmp_path / "base", tmp_path)
+    ids = torch.tensor(done.vocab.text.encode(CHECK_TEXT))
+    before, after = loss_of(base, ids), loss_of(exported, ids)
+    assert done.text_loss.tokens == len(ids) - len(ids.split(128))
+    assert done.text_loss.before == pytest.approx(before, abs=1e-4)
+    assert done.text_loss.after == pytest.approx(after, abs=1e-4)
+    _, spoiled = extend(
+        tmp_path / "base", tmp_path / "one", new_rows=NewRowsConfig(new_rows_scale=1.0)
+    )
+    assert after - before < 0.01 < 1.0 < loss_of(spoiled, ids) - before
+    prompts = ids[: 8 * 16].view(8, 16)
+    texts = [continued(base, prompt) for prompt in prompts]
+    told = [torch.equal(continued(exported, p), t) for p, t in zip(prompts, texts, strict=True)]
+    lost = [torch.equal(continued(spoiled, p), t) for p, t in zip(prompts, texts, strict=True)]
+    assert all(told)
+    assert not any(lost)
+
+
+@pytest.mark.parametrize("sureness", [0.02, 2.5, 4.0, 8.0])
+def test_the_scale_is_the_largest_that_the_text_bears(sureness, tmp_path):
+    write_sure_base(tmp_path / "base", "llama", True, sureness)
+
+    def measured(scale):
+        config = NewRowsConfig(new_rows_scale=scale)
+        save = tmp_path / f"{scale}"
+        return import_base(
+            ImportConfig(hf=tmp_path / "base", save=save, num_codes=CODES, new_rows=config)
+        ).text_loss
+
+    chosen, at_mean = measured(None), measured(0.0)
+    assert chosen == measured(chosen.scale)
+    if chosen.scale > 0.125:  # else the least there is
+        assert chosen.after <= at_mean.after + 0.005 + 1e-5
+    if chosen.scale < 1.0:
+        assert measured(2 * chosen.scale).after > at_mean.after + 0.005
+    assert (chosen.scale == 1.0) == (sureness == 0.02)
+
+
+def test_the_text_may_be_given(tmp_path):
+    base = write_sure_base(tmp_path / "base", "qwen2", True)
+    (tmp_path / "text").write_text("Ein Satz auf Deutsch. Noch einer. " * 300, encoding="utf-8")
+    done, exported = extend(tmp_path / "base", tmp_path, check_text=tmp_path / "text")
+    ids = done.vocab.text.encode((tmp_path / "text").read_text())[: 8 * 128]
+    assert done.text_loss.before == pytest.approx(loss_of(base, torch.tensor(ids)), abs=1e-4)
+    assert done.text_loss.after == pytest.approx(loss_of(exported, torch.tensor(ids)), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\xff\xfe", "cannot be read"),
+        (b" \n", "is empty"),
+        (b"a", "has 1 tokens"),
+    ],
+)
+def test_texts_that_tell_nothing(content, message, tmp_path):
+    write_base(tmp_path / "base", "llama", True)
+    if content is not None:
+        (tmp_path / "text").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        extend(tmp_path / "base", tmp_path, check_text=tmp_path / "text")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_tool_and_the_card_tell_scale_and_loss(tmp_path, capsys):
+    write_sure_base(tmp_path / "base", "glm", False)
+    flags = f"--hf {tmp_path / 'base'} --save {tmp_path / 'run'} --num-codes {CODES}"
+    loss = convert_checkpoint.main(["hf-to-megatron", *flags.split()]).text_loss
+    told = capsys.readouterr().out
+    assert f"{loss.before:.3f} before, {loss.after:.3f} with the new rows (scale 0.25)" in told
+    export_checkpoint(tmp_path / "run", tmp_path / "hf")
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "(covariance, scale 0.25, seed 1234)" in card
+    assert f"{loss.before:.3f} before and {loss.after:.3f} after" in card
+
+
+def test_nothing_is_measured_where_nothing_is_added(tmp_path):
+    write_base(tmp_path / "base", "llama", True)
+    config = ImportConfig(
+        hf=tmp_path / "base", save=tmp_path / "run", check_text=tmp_path / "no such file"
+    )
+    assert import_base(config).text_loss is None
+
+
+def test_chat_template_and_marks_of_the_base_stay(tmp_path):
+    write_sure_base(tmp_path / "base", "llama", True)
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
+    GenerationConfig(bos_token_id=7, eos_token_id=[3, 0], pad_token_id=5).save_pretrained(
+        tmp_path / "base"
+    )
+    done, exported = extend(tmp_path / "base", tmp_path)
+    before, after = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("base", "hf"))
+    chat = [{"role": "user", "content": "What is left?"}]
+    assert after.apply_chat_template(chat) == before.apply_chat_template(chat)
+    assert after.special_tokens_map == before.special_tokens_map
+    ids = exported.generation_config
+    assert (ids.bos_token_id, ids.eos_token_id, ids.pad_token_id) == (7, [3, 0], 5)
+    assert SpeechTextVocab.from_pretrained(tmp_path / "hf").eod_id == done.vocab.eod_id
