@@ -73,6 +73,27 @@ def sentence_ends(
     return ends | (inside > 0)
 
 
+def sentence_spans(text: str, language: str = "en") -> np.ndarray:
+    """Characters start..stop of the sentences of `text`, (n, 2), without the space around them.
+
+    No sentence goes beyond its paragraph. Paragraphs are separated by empty lines or, where a text
+    has none, by the ends of its lines.
+    """
+    border = re.compile(r"\n\s*\n" if re.search(r"\S\s*\n\s*\n\s*\S", text) else r"\n")
+    spans: list[tuple[int, int]] = []
+    edges = [0, *(edge for match in border.finditer(text) for edge in match.span()), len(text)]
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        start = 0
+        paragraph = text[first:last]
+        for stop in _stops(paragraph, language).tolist() if paragraph.strip() else ():
+            piece = paragraph[start:stop]
+            if piece.strip():
+                low = first + start + len(piece) - len(piece.lstrip())
+                spans.append((low, low + len(piece.strip())))
+            start = stop
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
 def split_sentences(text: str, at_most: int, language: str = "en") -> list[str]:
     """Split `text` at sentence ends into parts of at most `at_most` characters where it can.
 

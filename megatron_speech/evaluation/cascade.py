@@ -14,14 +14,14 @@ import numpy as np
 from ..errors import ConfigError
 from .cloze import score_items, spoken_sentences
 from .context import EvaluationContext, Result
-from .items import ClozeItem, by_task, read_cloze
+from .items import ClozeItem, by_task, read_cloze_sets
 
 
 def evaluate(context: EvaluationContext) -> list[Result]:
     """Accuracy of s2t as transcription followed by t2t, for every task in the item file."""
-    if context.cloze_path is None:
+    if not context.cloze_paths:
         raise ConfigError("task cascade needs cloze items: give --cloze FILE.jsonl")
-    grouped = by_task(read_cloze(context.cloze_path), context.limit)
+    grouped = by_task(read_cloze_sets(context.cloze_paths), context.limit)
     heard = _transcribe(context, [item for items in grouped.values() for item in items])
     results = []
     for task, items in grouped.items():
@@ -44,8 +44,9 @@ def evaluate(context: EvaluationContext) -> list[Result]:
 
 def _transcribe(context: EvaluationContext, items: list[ClozeItem]) -> dict[str, str]:
     sentences = sorted(set(spoken_sentences(items, ["s2t"])))
-    context.utterances.require(sentences)
-    codes = [context.utterances.codes(sentence) for sentence in sentences]
+    utterances = context.spoken()
+    utterances.require(sentences)
+    codes = [utterances.codes(sentence) for sentence in sentences]
     texts = context.transcriber("cascade").decode_text(codes)
     if all(text == text.lower() for text in texts):
         texts = restore_spelling(texts, sentences)

@@ -27,7 +27,7 @@ import numpy as np
 from ..errors import ConfigError
 from ..vocab import SpeechTextVocab
 from .context import EvaluationContext, Figure, Result, Utterances
-from .items import ClozeItem, by_task, read_cloze
+from .items import ClozeItem, by_task, read_cloze_sets
 from .scoring import LanguageModel, Query
 
 DIRECTIONS = ("t2t", "s2t", "s2s", "t2s")
@@ -37,11 +37,12 @@ HEADLINE_RULE = {"t2t": "total", "s2t": "total", "s2s": "pmi", "t2s": "pmi"}
 
 def evaluate(context: EvaluationContext) -> list[Result]:
     """Accuracy of every task in the item file, in every direction asked for."""
-    if context.cloze_path is None:
+    if not context.cloze_paths:
         raise ConfigError("task cloze needs items: give --cloze FILE.jsonl")
     results = []
-    for task, items in by_task(read_cloze(context.cloze_path), context.limit).items():
-        context.utterances.require(spoken_sentences(items, context.directions))
+    for task, items in by_task(read_cloze_sets(context.cloze_paths), context.limit).items():
+        if spoken := spoken_sentences(items, context.directions):
+            context.spoken().require(spoken)
         for direction in context.directions:
             rules = score_items(
                 context.model, context.utterances, items, direction, f"cloze {task} {direction}"
@@ -73,7 +74,7 @@ def spoken_sentences(items: Sequence[ClozeItem], directions: Sequence[str]) -> l
 
 def score_items(
     model: LanguageModel,
-    utterances: Utterances,
+    utterances: Utterances | None,
     items: Sequence[ClozeItem],
     direction: str,
     description: str = "cloze",
@@ -111,9 +112,10 @@ class Layout:
 
 
 def lay_out(
-    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances
+    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances | None
 ) -> Layout:
-    """Token ids of one item in one direction, as drawn at the top of this file."""
+    """Token ids of one item in one direction, as drawn at the top of this file; t2t needs no
+    utterances."""
     if direction not in DIRECTIONS:
         raise ConfigError(f"no direction {direction!r}; there are {', '.join(DIRECTIONS)}")
     start = [vocab.eod_id]
@@ -122,11 +124,13 @@ def lay_out(
         endings = tuple(ending for _, ending in splits)
         prior = np.array(start)
         if direction == "s2t":
+            assert utterances is not None
             begin = [*start, *vocab.speech_segment(context_codes(item, utterances))]
             contexts = [np.array(begin)] * 2
         else:
             contexts = [np.concatenate([start, context]) for context, _ in splits]
     else:
+        assert utterances is not None
         tail = [vocab.end_of_audio_id]
         endings = tuple(
             np.concatenate([vocab.codes_to_tokens(utterances.codes(sentence)), tail])

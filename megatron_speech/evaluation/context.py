@@ -110,16 +110,28 @@ class EvaluationContext:
     """What a task may use."""
 
     model: LanguageModel
-    utterances: Utterances
+    utterances: Utterances | None
+    """None where nothing that is asked for needs speech."""
     speech_tokenizer: Transcriber | None = None
-    cloze_path: Path | None = None
+    cloze_paths: tuple[Path, ...] = ()
     qa_path: Path | None = None
     directions: tuple[str, ...] = ("t2t", "s2t", "s2s", "t2s")
     limit: int | None = None
     """Items of each part, from the start of the file; None takes all."""
 
     def __post_init__(self) -> None:
-        check_same_codes(self.model, self.utterances, self.speech_tokenizer)
+        if self.utterances is not None:
+            check_same_codes(self.model, self.utterances, self.speech_tokenizer)
+
+    def spoken(self) -> Utterances:
+        """Codes of the spoken sentences.
+
+        Raises:
+            ConfigError: there are none.
+        """
+        if self.utterances is None:
+            raise ConfigError("codes of the spoken sentences are needed: give --speech")
+        return self.utterances
 
     def transcriber(self, task: str) -> Transcriber:
         """The speech tokenizer, which `task` cannot do without."""

@@ -69,6 +69,27 @@ def read_cloze(path: str | Path) -> list[ClozeItem]:
     return _read(path, ClozeItem)
 
 
+def read_cloze_sets(paths: Sequence[str | Path]) -> list[ClozeItem]:
+    """The items of several files, whose tasks must have different names.
+
+    Raises:
+        DataError: as `read_cloze`, or two files hold a task of one name.
+    """
+    items: list[ClozeItem] = []
+    held: dict[str, str | Path] = {}
+    for path in paths:
+        found = read_cloze(path)
+        for task in dict.fromkeys(item.task for item in found):
+            if task in held:
+                raise DataError(
+                    f"{held[task]} and {path} both hold a task called {task!r}, and their results "
+                    "would be one; name them apart (tools/make_cloze.py --name)"
+                )
+            held[task] = path
+        items += found
+    return items
+
+
 def read_questions(path: str | Path) -> list[QuestionItem]:
     """Read questions: one JSON object a line with the fields of `QuestionItem`.
 

@@ -41,7 +41,7 @@ def evaluate(context: EvaluationContext) -> list[Result]:
     items = read_questions(context.qa_path)[: context.limit]
     directions = [direction for direction in DIRECTIONS if direction in context.directions]
     if any(direction.startswith("s") for direction in directions):
-        context.utterances.require([item.question for item in items])
+        context.spoken().require([item.question for item in items])
     results = []
     for direction in directions:
         answers = _answer(context, items, direction)
@@ -70,7 +70,7 @@ def _answer(context: EvaluationContext, items: Sequence[QuestionItem], direction
         if direction == "t2t":
             body = np.array(vocab.text.encode(item.question))
         else:
-            body = vocab.speech_segment(context.utterances.codes(item.question))
+            body = vocab.speech_segment(context.spoken().codes(item.question))
             body = body[:-1] if direction == "s2s" else body
         prompts.append(np.concatenate([[vocab.eod_id], body]))
     generated = generate(

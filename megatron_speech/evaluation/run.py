@@ -18,15 +18,18 @@ class EvaluateConfig:
     """What to evaluate, on which items."""
 
     model: Path
-    """Exported Hugging Face folder with its speech-text vocabulary."""
-    speech: tuple[Path, ...]
-    """Code shards (or folders of them) of the spoken sentences and questions."""
+    """Exported Hugging Face folder with its speech-text vocabulary; without --speech, a base model
+    will do."""
     output: Path
     """JSON file for the results."""
+    speech: tuple[Path, ...] = ()
+    """Code shards (or folders of them) of the spoken sentences and questions; --directions t2t
+    needs none."""
     speech_tokenizer: Path | None = None
     """Speech tokenizer folder; needed to read codes as text (qa s2s, cascade)."""
-    cloze: Path | None = None
-    """Cloze items: id, task, context, right, wrong; one JSON object a line."""
+    cloze: tuple[Path, ...] = ()
+    """Cloze items: id, task, context, right, wrong; one JSON object a line. The tasks of several
+    files have names of their own."""
     qa: Path | None = None
     """Questions: id, question, answers; one JSON object a line."""
     tasks: tuple[str, ...] = ()
@@ -43,8 +46,14 @@ class EvaluateConfig:
     """Padded tokens of one forward pass."""
 
     def __post_init__(self) -> None:
-        if self.cloze is None and self.qa is None:
+        if not self.cloze and self.qa is None:
             raise ConfigError("nothing to evaluate: give --cloze FILE.jsonl or --qa FILE.jsonl")
+        spoken = [direction for direction in self.directions if "s" in direction]
+        if spoken and not self.speech:
+            raise ConfigError(
+                f"directions {', '.join(spoken)} need codes of the spoken sentences: give "
+                "--speech, or --directions t2t alone"
+            )
         for name in ("limit", "batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; give >= 1")
@@ -52,9 +61,9 @@ class EvaluateConfig:
     def chosen_tasks(self) -> tuple[str, ...]:
         """The tasks named, or those that the files given allow."""
         possible = {
-            "cloze": self.cloze is not None,
+            "cloze": bool(self.cloze),
             "qa": self.qa is not None,
-            "cascade": self.cloze is not None and self.speech_tokenizer is not None,
+            "cascade": bool(self.cloze and self.speech and self.speech_tokenizer),
         }
         return self.tasks or tuple(name for name, can in possible.items() if can)
 
@@ -75,13 +84,18 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         from ..speech_tokenizer import SpeechTokenizer
 
         tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer)
+    utterances = Utterances(config.speech) if config.speech else None
     context = EvaluationContext(
         model=LanguageModel.from_pretrained(
-            config.model, config.precision, config.device, config.batch_tokens
+            config.model,
+            config.precision,
+            config.device,
+            config.batch_tokens,
+            text_only=not config.speech,
         ),
-        utterances=Utterances(config.speech),
+        utterances=utterances,
         speech_tokenizer=tokenizer,
-        cloze_path=config.cloze,
+        cloze_paths=config.cloze,
         qa_path=config.qa,
         directions=tuple(config.directions),
         limit=config.limit,
@@ -91,7 +105,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
     return {
         "model": str(config.model),
         "vocab_fingerprint": context.model.vocab.fingerprint,
-        "tokenizer_fingerprint": context.utterances.info.tokenizer_fingerprint,
+        "tokenizer_fingerprint": utterances and utterances.info.tokenizer_fingerprint,
         "precision": config.precision,
         **results_to_json(results),
     }

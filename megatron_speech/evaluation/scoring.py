@@ -56,15 +56,17 @@ class LanguageModel:
         precision: Precision = "fp32",
         device: str = "cpu",
         batch_tokens: int = 8192,
+        text_only: bool = False,
     ) -> "LanguageModel":
-        """Load an exported folder; weights are read from safetensors only.
+        """Load an exported folder; weights are read from safetensors only. With `text_only`, a base
+        model that has no codes will do.
 
         Raises:
             CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
             VocabularyError: the folder's vocabulary is missing or damaged.
         """
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        model, vocab = load_exported(folder, dtype, device)
+        model, vocab = load_exported(folder, dtype, device, text_only)
         return cls(model=model, vocab=vocab, batch_tokens=batch_tokens)
 
     @property

@@ -11,8 +11,12 @@ from ..model_folders import load_weights, read_settings
 from ..vocab import SpeechTextVocab
 
 
-def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
+def read_exported_config(
+    folder: str | Path, text_only: bool = False
+) -> tuple[Any, SpeechTextVocab]:
     """The model's config of transformers, and its vocabulary; no weights are read.
+
+    With `text_only`, a base model that has no codes will do.
 
     Raises:
         CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
@@ -27,7 +31,8 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
             "export one with tools/convert_checkpoint.py megatron-to-hf"
         )
     config = read_settings(AutoConfig, folder)
-    vocab = SpeechTextVocab.from_pretrained(folder)
+    read = SpeechTextVocab.as_it_is if text_only else SpeechTextVocab.from_pretrained
+    vocab = read(folder)
     if config.vocab_size < vocab.size:
         raise CheckpointError(
             f"{folder} has {config.vocab_size} embedding rows but a vocabulary of {vocab.size} "
@@ -37,10 +42,14 @@ def read_exported_config(folder: str | Path) -> tuple[Any, SpeechTextVocab]:
 
 
 def load_exported(
-    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    text_only: bool = False,
 ) -> tuple[Any, SpeechTextVocab]:
     """A causal language model of transformers, in eval mode and without gradients, and its
-    vocabulary. Read as `model_folders` says: safetensors of this folder, and no code.
+    vocabulary. Read as `model_folders` says: safetensors of this folder, and no code. With
+    `text_only`, a base model that has no codes will do.
 
     Raises:
         CheckpointError: the folder holds no such model, or one smaller than its vocabulary.
@@ -48,7 +57,7 @@ def load_exported(
     """
     from transformers import AutoModelForCausalLM
 
-    _, vocab = read_exported_config(folder)
+    _, vocab = read_exported_config(folder, text_only)
     model = load_weights(AutoModelForCausalLM, folder, dtype=dtype, attn_implementation="sdpa")
     model.requires_grad_(False)
     return model.to(device).eval(), vocab

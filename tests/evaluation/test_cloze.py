@@ -115,7 +115,9 @@ def test_standard_error_of_a_proportion():
 
 
 def test_evaluate_reports_every_part_and_direction(model, utterances, item_file):
-    context = EvaluationContext(model=model, utterances=utterances, cloze_path=item_file, limit=1)
+    context = EvaluationContext(
+        model=model, utterances=utterances, cloze_paths=(item_file,), limit=1
+    )
     results = cloze.evaluate(context)
     found = {(result.part, result.direction): result for result in results}
     assert set(found) == {(p, d) for p in ("topic", "story") for d in cloze.DIRECTIONS}
@@ -125,7 +127,7 @@ def test_evaluate_reports_every_part_and_direction(model, utterances, item_file)
 def test_a_sentence_that_was_not_spoken_is_an_error(model, tmp_path, item_file):
     write_speech(tmp_path / "part.parquet", SENTENCES[:2])
     context = EvaluationContext(
-        model=model, utterances=Utterances(tmp_path / "part.parquet"), cloze_path=item_file
+        model=model, utterances=Utterances(tmp_path / "part.parquet"), cloze_paths=(item_file,)
     )
     with pytest.raises(DataError, match=r"2 of 4 sentences have no codes.*'He baked a cake\.'"):
         cloze.evaluate(context)
@@ -136,7 +138,7 @@ def test_text_directions_need_no_speech_of_endings(model, tmp_path, item_file):
     context = EvaluationContext(
         model=model,
         utterances=Utterances(tmp_path / "part.parquet"),
-        cloze_path=item_file,
+        cloze_paths=(item_file,),
         directions=("s2t",),
     )
     assert {result.part for result in cloze.evaluate(context)} == {"topic", "story"}
@@ -147,7 +149,7 @@ def test_cascade_of_a_perfect_asr_equals_text(model, utterances, item_file):
         model=model,
         utterances=utterances,
         speech_tokenizer=TableTranscriber(),
-        cloze_path=item_file,
+        cloze_paths=(item_file,),
         directions=("t2t",),
     )
     text = {result.part: result.rules for result in cloze.evaluate(context)}

@@ -74,6 +74,27 @@ def test_without_a_tokenizer_only_cloze_runs(folder):
     assert "cascade" not in results
 
 
+def test_a_base_model_does_the_items_as_text(folder, tmp_path):
+    """Without speech there need be no codes in the model, nor a vocabulary of ours."""
+    shutil.copytree(folder / "model", tmp_path / "base")
+    (tmp_path / "base" / "speech_text_vocab.json").unlink()
+    flags = ["--cloze", str(folder / "cloze.jsonl"), "--output", str(tmp_path / "out.json")]
+    flags += ["--model", str(tmp_path / "base"), "--directions", "t2t"]
+    results = evaluate.main(flags)
+    assert results["cloze"] == evaluate.main(arguments(folder, "--directions", "t2t"))["cloze"]
+    assert results["tokenizer_fingerprint"] is None
+
+
+def test_spoken_directions_need_speech(folder, tmp_path, capsys):
+    flags = ["--cloze", str(folder / "cloze.jsonl"), "--output", str(tmp_path / "out.json")]
+    with pytest.raises(SystemExit):
+        evaluate.main([*flags, "--model", str(folder / "model")])
+    assert "directions s2t, s2s, t2s need codes" in capsys.readouterr().err
+    flags += ["--model", str(folder / "model"), "--directions", "t2t", "--tasks", "cascade"]
+    with pytest.raises(ConfigError, match="give --speech"):
+        evaluate.main(flags)
+
+
 def test_another_speech_tokenizer_is_refused(folder, monkeypatch):
     with_tokenizer(monkeypatch, "0" * 16)
     with pytest.raises(DataError, match="tokenize the sentences again"):
