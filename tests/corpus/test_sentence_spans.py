@@ -19,7 +19,7 @@ def test_lines_are_paragraphs_where_none_is_empty():
     assert told("\n\nA title\nIt rained.") == [
         "A title",
         "It rained.",
-    ]  # empty, but between nothing
+    ]
 
 
 @pytest.mark.parametrize(
