@@ -28,7 +28,7 @@ class NewRowsConfig:
     new_rows_scale: float | None = None
     """Standard deviations of the draw, in those of the old rows; 0 gives the mean. If not given,
     the largest of 1, 1/2, 1/4 and 1/8 with which a text's loss is at most 0.005 nats above that
-    with new rows at the mean."""
+    with new rows at the mean. An embedding that is no output layer too then has 1."""
     new_rows_seed: int = 1234
     """Seed of the draw."""
 
@@ -137,7 +137,7 @@ class ExtendedTable:
         self._sizes, self._number, self._config = sizes, number, config
         self._draw = lru_cache(maxsize=1)(self._open_draw)
         self._drawn = lru_cache(maxsize=1)(lambda: self._draw().rows(self.scale))
-        self.scale = config.new_rows_scale or 0.0
+        self.scale = 1.0 if config.new_rows_scale is None else config.new_rows_scale
 
     def _open_draw(self) -> RowDraw:
         text, used, _ = self._sizes

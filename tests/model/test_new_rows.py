@@ -90,6 +90,18 @@ def test_the_scale_is_the_largest_that_the_text_bears(sureness, tmp_path):
     assert (chosen.scale == 1.0) == (sureness == 0.02)
 
 
+def test_an_embedding_of_its_own_is_drawn_at_full_scale(tmp_path):
+    """No text has its new rows."""
+    write_sure_base(tmp_path / "base", "llama", False)
+    extend(tmp_path / "base", tmp_path)
+    one = NewRowsConfig(new_rows_scale=1.0)
+    extend(tmp_path / "base", tmp_path / "one", new_rows=one)
+    found, full = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "one/hf"))
+    name = "model.embed_tokens.weight"
+    assert torch.equal(found[name], full[name])
+    assert not torch.equal(found["lm_head.weight"], full["lm_head.weight"])
+
+
 def test_the_text_may_be_given(tmp_path):
     base = write_sure_base(tmp_path / "base", "qwen2", True)
     (tmp_path / "text").write_text("Ein Satz auf Deutsch. Noch einer. " * 300, encoding="utf-8")
