@@ -57,8 +57,6 @@ setup(
         # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
         "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
         "numbers": ["num2words>=0.5.13"],
-        # reads decoded speech independently of our codes; 5.0.4 has wheels, later ones none yet
-        "recogniser": ["pocketsphinx>=5.0.4,<6"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
         "dev": [
@@ -66,7 +64,6 @@ setup(
             "hypothesis>=6.120",
             "num2words>=0.5.13",
             "datatrove>=0.10,<0.11",
-            "pocketsphinx>=5.0.4,<6",
             "fastapi>=0.115",
             "uvicorn[standard]>=0.35",
             "ruff>=0.14",

@@ -3,6 +3,11 @@
     python tools/evaluate_codes.py --speech-tokenizer runs/demo/speech_tokenizer/export \\
         --codes runs/demo/codes/sentences runs/demo/text_to_token/sentences --output wer.json
 
+Recordings are read through their codes, past the codebook, and by a released Whisper as it is:
+
+    python tools/evaluate_codes.py --speech-tokenizer runs/large/export --whisper whisper-base \\
+        --manifest librivox/manifest.tsv prompts/manifest.tsv --output wer.json
+
 Works on codes of real speech and on generated ones; both are code shards with text. What the
 generate job made is told by content class, span length and place in the document, before and after
 the gates, if it is given the plan's requests:
@@ -26,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     config = cli.parse(EvaluateCodesConfig, argv, __doc__ or "")
     results = evaluate_codes(config)
     for name, figures in results.items():
+        if "by_language" in figures:
+            _print_recordings(name, figures)
+            continue
         print(
             f"{name}: word errors {100 * figures['wer']:.1f}% on {figures['records']:,} texts "
             f"({figures['without_codes']} without codes), codebook use "
@@ -36,6 +44,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
     if config.output is not None:
         files.write_json(config.output, results)
     return results
+
+
+def _print_recordings(name: str, figures: dict[str, Any]) -> None:
+    for label, row in {name: figures, **figures["by_language"]}.items():
+        rates = ", ".join(f"{k[4:]} {v:.1%}" for k, v in row.items() if k.startswith("wer_"))
+        print(f"{label}: word errors {rates} on {row['words']:,} words")
+    if "codebook_usage" in figures:
+        print(
+            f"{name}: {figures['codes']:,} codes, codebook use {figures['codebook_usage']:.1%}, "
+            f"perplexity {figures['perplexity']:.0f}"
+        )
 
 
 def _print_spans(figures: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@
         --speech-tokenizer runs/speech_tokenizer/export --manifest speech/test/manifest.parquet \\
         --output decoder.json --audio samples
 
-Word errors by the speech tokenizer's own recogniser and by pocketsphinx; --speaker-model and
+Word errors by the speech tokenizer's own recogniser, and with `--recognisers tokenizer whisper
+--whisper FOLDER` by a released Whisper, which knows nothing of codes; --speaker-model and
 --utmos-model take TorchScript files (docs/speech_decoder.md).
 """
 

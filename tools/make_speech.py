@@ -17,7 +17,12 @@ with starting(__name__):
     from typing import Literal
 
     from megatron_speech import cli
-    from megatron_speech.corpus.espeak import HELD_OUT_VOICES, NARRATORS, TRAINING_VOICES
+    from megatron_speech.corpus.espeak import (
+        HELD_OUT_VOICES,
+        MANY_VOICES,
+        NARRATORS,
+        TRAINING_VOICES,
+    )
     from megatron_speech.corpus.speech_source import SpeechSummary, speak_texts
     from megatron_speech.data.manifest import read_texts
     from megatron_speech.rejected import Rejected, describe_counts
@@ -26,6 +31,7 @@ VOICES = {
     "train": TRAINING_VOICES,
     "held-out": HELD_OUT_VOICES,
     "all": (*TRAINING_VOICES, *HELD_OUT_VOICES),
+    "many": MANY_VOICES,
     "narrator": NARRATORS,
 }
 
@@ -40,8 +46,9 @@ class MakeSpeechConfig:
     """Folder for audio/ and manifest.parquet."""
     text_column: str = "text"
     """Column that holds the text."""
-    voices: Literal["train", "held-out", "all", "narrator"] = "train"
-    """Which voices speak; `held-out` is for tests alone, `narrator` for a speech decoder."""
+    voices: Literal["train", "held-out", "all", "many", "narrator"] = "train"
+    """Which voices speak: `many` are sixty of several accents, `held-out` is for tests alone,
+    `narrator` for a speech decoder."""
     seed: int = 1
     """With the id, decides voice, pitch and rate of an utterance."""
     workers: int | None = None

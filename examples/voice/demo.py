@@ -38,6 +38,8 @@ class VoiceConfig:
     """smoke: every stage for some twenty steps."""
     output: Path = Path("runs/voice")
     """Folder of the run; a run found there is continued."""
+    whisper: Path | None = None
+    """Folder of a released Whisper that reads the decoded speech, beside the demo's recogniser."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -54,6 +56,7 @@ def _run(config: VoiceConfig) -> dict[str, Any]:
         output=config.output,
         machine=measure_machine(config.demo / "machine.json"),
         base=config.demo,
+        whisper=config.whisper,
     )
     demo.require_base()
     use_cores(cores())

@@ -108,9 +108,9 @@ def _decoder(demo: VoiceDemo, report: Mapping[str, Any]) -> str:
     ]
     return (
         "<p>A flow model makes spectrograms of codes, 0.8 s at a time, and a vocoder sound of "
-        "those. Read back by the speech tokenizer's own recogniser and by one that knows nothing "
-        f"of it, pocketsphinx (the first {report['decoder']['read_by_pocketsphinx']} of "
-        f'{report["decoder"]["recordings"]}).</p><div class="scroll">{table(head, body)}</div>'
+        f"those. {report['decoder']['recordings']} sentences, read back by the speech tokenizer's "
+        "own recogniser and, if one was given, by a Whisper that knows nothing of codes.</p>"
+        f'<div class="scroll">{table(head, body)}</div>'
         f'<div class="figures">{"".join(facts)}</div>{_samples(demo)}'
     )
 

@@ -30,7 +30,6 @@ def build_report(demo: VoiceDemo, done: Mapping[str, Any], times: Times) -> dict
             "wer_offline": rows["offline"]["wer_tokenizer"],
             "wer_streaming": rows["streaming"]["wer_tokenizer"],
             "recordings": quality["recordings"],
-            "read_by_pocketsphinx": quality["recordings_read_by_pocketsphinx"],
             "rows": rows,
             "streaming": streaming,
         },

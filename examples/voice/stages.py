@@ -14,7 +14,6 @@ from examples.voice.sizes import MODES, SHARES, VoiceSize
 from megatron_speech.errors import DataError
 from megatron_speech.files import atomic_path, fingerprint_of, read_json, write_json
 
-_READ_BY_POCKETSPHINX = 20
 _LONGEST_SPOKEN_CHARACTERS = 60
 """Text-to-token has learned sentences and short windows: a told story is spoken by sentences."""
 
@@ -26,6 +25,8 @@ class VoiceDemo(Demo):
     size: VoiceSize
     base: Path
     """Folder of that run."""
+    whisper: Path | None = None
+    """Folder of a Whisper that reads the decoded speech too."""
 
     def identity(self) -> str:
         """The quickstart's own, and what that run came to."""
@@ -138,15 +139,18 @@ def _train(demo: VoiceDemo, recipe: str, folder: str, **settings: Any) -> Figure
 
 
 def quality(demo: VoiceDemo, done: Done) -> Figures:
-    """Held-out sentences, decoded at once and as a stream, read back by two recognisers."""
+    """Held-out sentences, decoded at once and as a stream, read back by recognisers."""
     from tools import evaluate_decoder
 
+    readers = {}
+    if demo.whisper is not None:
+        readers = {"recognisers": ("tokenizer", "whisper"), "whisper": demo.whisper}
     return evaluate_decoder.main(
         to_flags(
+            **readers,
             decoder=demo.path("voice", "export"),
             speech_tokenizer=demo.speech_tokenizer,
             manifest=demo.path("speech", "test", "manifest.parquet"),
-            pocketsphinx_limit=_READ_BY_POCKETSPHINX,
             audio=demo.path("quality", "audio"),
             output=demo.path("quality", "decoder.json"),
         )

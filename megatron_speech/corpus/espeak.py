@@ -62,6 +62,13 @@ TRAINING_VOICES = (
 HELD_OUT_VOICES = (Voice(name="en-us+f5", pitch=(35, 65)),)
 """Never in training data; tells how a tokenizer does on a voice it has not heard."""
 
+MANY_VOICES = tuple(
+    Voice(name=f"{accent}+{variant}", pitch=(20, 75), words_per_minute=(135, 210))
+    for accent in ("en", "en-us", "en-029", "en-gb-scotland", "en-gb-x-rp")
+    for variant in ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4")
+)
+"""Sixty voices of wide pitch and speed, for a tokenizer that is to hear people; none held out."""
+
 NARRATORS = (Voice(name="en-us", pitch=(45, 45), words_per_minute=(165, 165)),)
 """One voice that always speaks alike: what a speech decoder is trained to sound like."""
 

@@ -108,6 +108,11 @@ def seconds(value: Any) -> float | None:
     return number if 0 <= number < float("inf") else None
 
 
+def manifest_name(path: Path) -> str:
+    """What the recordings of a manifest are called: its file, or the folder of a `manifest.*`."""
+    return path.parent.name if path.stem == "manifest" else path.stem
+
+
 def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:
     """Write a Parquet manifest; paths below its folder are kept relative to it."""
     path = Path(path)

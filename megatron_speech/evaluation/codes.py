@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data.code_shards import read_code_shards
+from ..data.manifest import manifest_name
 from ..errors import ConfigError, DataError
 from .spans import draw_spans, read_spans, span_figures
 
@@ -20,10 +21,17 @@ from .spans import draw_spans, read_spans, span_figures
 class EvaluateCodesConfig:
     """Which codes to read, with which speech tokenizer."""
 
-    speech_tokenizer: Path
+    speech_tokenizer: Path | None = None
     """Folder of the speech tokenizer, its recogniser included."""
-    codes: tuple[Path, ...]
+    codes: tuple[Path, ...] = ()
     """Code shards with text, or folders of them; each gets its own figures, by its name."""
+    manifest: tuple[Path, ...] = ()
+    """Recordings with texts (parquet, tsv, jsonl): read through their codes and past the codebook,
+    in all and by language. A set is named by its file, or by the folder of a `manifest.*`."""
+    whisper: Path | None = None
+    """Folder of a released Whisper that reads the recordings of --manifest too, as it is."""
+    whisper_silence_s: float = 30.0
+    """Silence behind what that Whisper reads, at most as much as fills its window of 30 s."""
     output: Path | None = None
     """JSON file for the results."""
     limit: int | None = None
@@ -39,9 +47,13 @@ class EvaluateCodesConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
-        names = [path.stem for path in self.codes]
+        names = [path.stem for path in self.codes] + [manifest_name(p) for p in self.manifest]
         if not names or len(set(names)) < len(names):
-            raise ConfigError(f"--codes needs one or more paths of different names, got {names}")
+            raise ConfigError(
+                f"--codes and --manifest need one or more paths of different names, got {names}"
+            )
+        if self.speech_tokenizer is None and (self.codes or self.whisper is None):
+            raise ConfigError("--codes are read by a --speech-tokenizer; give its folder")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
         if self.requests is not None and len(names) > 1:
@@ -59,8 +71,24 @@ def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
     """
     from ..speech_tokenizer.tokenizer import SpeechTokenizer
 
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    tokenizer = whisper = None
+    if config.speech_tokenizer is not None:
+        tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
     found = {path.stem: _evaluate_set(tokenizer, path, config) for path in config.codes}
+    if config.manifest:
+        from ..speech_tokenizer.whisper import Whisper
+        from .recordings import evaluate_recordings
+
+        if config.whisper is not None:
+            whisper = Whisper.from_pretrained(config.whisper, config.device)
+        for path in config.manifest:
+            figures, codes = evaluate_recordings(
+                path, tokenizer, whisper, config.limit, config.whisper_silence_s
+            )
+            found[manifest_name(path)] = figures
+            if tokenizer is not None:
+                counts = code_counts(codes, tokenizer.num_codes)
+                figures |= {"codes": int(counts.sum()), **codebook_figures(counts)}
     if config.requests is not None:
         figures = _evaluate_spans(tokenizer, config.codes[0], config.requests, config)
         found[config.codes[0].stem]["spans"] = figures

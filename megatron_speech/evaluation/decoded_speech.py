@@ -6,7 +6,6 @@ training at all gives; `vocoder` of the same spectrograms, what the flow model c
 """
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from ..speech_decoder.job import write_flac
 from ..speech_decoder.mel import griffin_lim, log_mel
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..speech_tokenizer.transcription import word_error_rate
-from .recognisers import CodeRecogniser, Pocketsphinx, Recogniser, ScriptedJudge
+from .recognisers import CodeRecogniser, Recogniser, ScriptedJudge, WhisperRecogniser
 from .seams import seam_figures
 
 ROWS = ("real", "griffin_lim", "vocoder", "offline", "streaming")
@@ -52,10 +51,10 @@ class EvaluateDecoderConfig:
     """Voice to speak with; by default that of each recording, where the decoder knows it."""
     limit: int | None = None
     """Recordings, from the start."""
-    recognisers: tuple[Literal["tokenizer", "pocketsphinx"], ...] = ("tokenizer", "pocketsphinx")
-    """Who reads: the speech tokenizer's own ASR, and an independent one for English."""
-    pocketsphinx_limit: int | None = None
-    """Recordings that pocketsphinx reads, from the start: it is no faster than speech."""
+    recognisers: tuple[Literal["tokenizer", "whisper"], ...] = ("tokenizer",)
+    """Who reads: the speech tokenizer's own ASR, and an independent Whisper."""
+    whisper: Path | None = None
+    """Folder of the Whisper that reads (transformers, safetensors)."""
     speaker_model: Path | None = None
     """TorchScript file, audio (1, n) of 16 kHz to a speaker embedding: adds speaker similarity."""
     utmos_model: Path | None = None
@@ -68,11 +67,13 @@ class EvaluateDecoderConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "pocketsphinx_limit"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; give >= 1")
-        if "pocketsphinx" in self.recognisers and self.language != "en":
-            raise ConfigError("pocketsphinx reads English; give --recognisers tokenizer")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        if ("whisper" in self.recognisers) != (self.whisper is not None):
+            raise ConfigError(
+                "--recognisers whisper and --whisper with its folder go together; "
+                f"got --recognisers {' '.join(self.recognisers)} and --whisper {self.whisper}"
+            )
 
 
 @dataclass
@@ -90,8 +91,7 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     """Figures by row of the table, under `rows`, and of the streaming under `streaming`.
 
     Raises:
-        ConfigError: a decoder of another speech tokenizer, a --speaker that it does not know, or a
-            recogniser that is not installed.
+        ConfigError: a decoder of another speech tokenizer, or a --speaker that it does not know.
         DataError: no recording with a text that can be read.
     """
     tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
@@ -108,8 +108,7 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
     for clip in track(clips, "decoding", len(clips), "recordings"):
         known = clip.row.speaker if clip.row.speaker in decoder.config.speakers else None
         _make_rows(clip, tokenizer, decoder, config.seed, config.speaker or known)
-    limits = {"pocketsphinx": config.pocketsphinx_limit}
-    rows = {row: _figures(clips, row, readers, limits, judges, config.language) for row in ROWS}
+    rows = {row: _figures(clips, row, readers, judges, config.language) for row in ROWS}
     if config.audio is not None:
         for clip in clips[:_SAMPLES]:
             for row in ROWS:
@@ -118,7 +117,6 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
                 )
     return {
         "recordings": len(clips),
-        "recordings_read_by_pocketsphinx": min(len(clips), config.pocketsphinx_limit or len(clips)),
         "frame_rate_hz": decoder.frame_rate_hz,
         "rows": rows,
         "streaming": _streaming_figures(clips),
@@ -128,11 +126,12 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
 def _recognisers(
     config: EvaluateDecoderConfig, tokenizer: SpeechTokenizer
 ) -> dict[str, Recogniser]:
-    make: dict[str, Callable[[], Recogniser]] = {
-        "tokenizer": lambda: CodeRecogniser(tokenizer, config.language),
-        "pocketsphinx": Pocketsphinx,
-    }
-    return {name: make[name]() for name in config.recognisers}
+    readers: dict[str, Recogniser] = {}
+    if "tokenizer" in config.recognisers:
+        readers["tokenizer"] = CodeRecogniser(tokenizer, config.language)
+    if config.whisper is not None:
+        readers["whisper"] = WhisperRecogniser(config.whisper, config.language, config.device)
+    return readers
 
 
 def _read_clips(config: EvaluateDecoderConfig) -> list[_Clip]:
@@ -206,7 +205,6 @@ def _figures(
     clips: list[_Clip],
     row: str,
     readers: dict[str, Recogniser],
-    limits: Mapping[str, int | None],
     judges: dict[str, ScriptedJudge],
     language: str,
 ) -> dict[str, float]:
@@ -218,8 +216,7 @@ def _figures(
     texts = [clip.row.text for clip in clips]
     figures = {}
     for name, reader in readers.items():
-        most = limits.get(name)
-        figures[f"wer_{name}"] = word_error_rate(texts[:most], reader.read(audio[:most]), language)
+        figures[f"wer_{name}"] = word_error_rate(texts, reader.read(audio), language)
     figures["mel_distance"] = float(
         np.mean([_mel_distance(clip.audio[row], clip.audio["real"]) for clip in clips])
     )

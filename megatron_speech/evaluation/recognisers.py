@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..audio import SAMPLE_RATE_HZ
 from ..errors import CheckpointError, ConfigError
-from ..progress import track
+from ..speech_tokenizer.whisper import Whisper
 
 
 class Recogniser(Protocol):
@@ -31,30 +30,14 @@ class CodeRecogniser:
         return self._tokenizer.decode_text(codes, [self._language] * len(codes))
 
 
-class Pocketsphinx:
-    """CMU Pocketsphinx with the US English model of its wheel: small, old, and independent."""
+class WhisperRecogniser:
+    """A released Whisper, which never heard of our codes: what independent word errors go by."""
 
-    def __init__(self) -> None:
-        try:
-            from pocketsphinx import Decoder
-        except ImportError:
-            raise ConfigError(
-                "the independent recogniser is not installed: pip install 'pocketsphinx>=5.0.4,<6' "
-                "(or this package with the extra `recogniser`), or leave out pocketsphinx from "
-                "--recognisers"
-            ) from None
-        self._decoder = Decoder(samprate=SAMPLE_RATE_HZ, loglevel="FATAL")
+    def __init__(self, folder: Path, language: str, device: str):
+        self._whisper, self._language = Whisper.from_pretrained(folder, device), language
 
     def read(self, audio: Sequence[np.ndarray]) -> list[str]:
-        found = []
-        for clip in track(audio, "reading with pocketsphinx", len(audio), "clips"):
-            data = (np.clip(clip, -1, 1) * 32767).astype(np.int16).tobytes()
-            self._decoder.start_utt()
-            self._decoder.process_raw(data, no_search=False, full_utt=True)
-            self._decoder.end_utt()
-            heard = self._decoder.hyp()
-            found.append(heard.hypstr if heard is not None else "")
-        return found
+        return self._whisper.transcribe(audio, [self._language] * len(audio))
 
 
 class ScriptedJudge:

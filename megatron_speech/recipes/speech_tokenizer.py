@@ -1,6 +1,7 @@
 """Named configs of speech tokenizers.
 
-`tokenizer-debug` and `tokenizer-smoke` fit two CPU cores; `tokenizer-large-v3-*` are the paper's.
+`tokenizer-debug` and `tokenizer-smoke` fit two CPU cores; `tokenizer-large-v3-*` are the paper's;
+`tokenizer-from-whisper-*` start from any Whisper, with little data.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from ..errors import ConfigError
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import SpeechDataConfig
 from ..speech_tokenizer.objective import ObjectiveConfig
+from ..speech_tokenizer.whisper import SecondPositions
 from ..training.ddp import OptimizerConfig
 from ..training.health import HealthConfig
 from ..training.loop_config import LoopConfig
@@ -29,8 +31,15 @@ class SpeechTokenizerRecipe:
     health: HealthConfig = field(default_factory=lambda: HealthConfig(bad_step_policy="skip"))
     init_from: Path | None = None
     """Whisper to start from, a folder (transformers, safetensors) or a model of the Hugging Face
-    hub (openai/whisper-base), whose text tokenizer is used unless another is given; none starts at
-    random."""
+    hub (openai/whisper-base). It says the shape, and its text tokenizer is used unless another is
+    given; none starts at random."""
+    second_positions: SecondPositions = "zero"
+    """Positions added above the quantizer at a start from Whisper: zero, so that the model is
+    Whisper but for pool and quantizer, or Whisper's sinusoids once more, as in the released code.
+    Both are trained."""
+    vectors_per_code: int = 0
+    """Least vectors of training speech for each code: the codebook is halved until there are as
+    many. 0 keeps --quantize-vocab-size."""
     attention: str = "eager"
     """Attention of the training: eager (faster for small models on CPU) or sdpa."""
     export: Literal["last", "best"] = "last"
@@ -114,7 +123,7 @@ def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokeni
             quantize_causal_block_size=104 if pooling_kernel_size == 8 else 100,
             quantize_commit_coefficient=1.0,  # times the scale of 10: the paper's 10.0
         ),
-        objective=ObjectiveConfig(kmeans_init=True, kmeans_vectors=16 * num_codes),
+        objective=ObjectiveConfig(kmeans_init=True),
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=4096, num_workers=8),
         optimizer=OptimizerConfig(lr=1e-5, lr_decay_style="constant", bf16=True),
         loop=LoopConfig(train_iters=100_000, save_interval=1000, eval_interval=1000),
@@ -142,6 +151,50 @@ def tokenizer_large_v3_6_25hz() -> SpeechTokenizerRecipe:
     return tokenizer_large_v3(8, 65536)
 
 
+def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTokenizerRecipe:
+    """Any Whisper, and hours of speech rather than years: `--init-from` says the shape.
+
+    The codebook has at most the paper's size for this rate, and 64 vectors of the data for each
+    code. A third of the steps trains without it, so that the pool is learned first.
+    """
+    large = tokenizer_large_v3(pooling_kernel_size, num_codes)
+    return replace(
+        large,
+        model=replace(
+            large.model,
+            quantize_restart_interval=20,
+            quantize_restart_threshold=0.1,
+        ),
+        data=SpeechDataConfig(micro_batch_size=16, global_batch_size=16),
+        objective=replace(large.objective, quantize_start_step=1000),
+        optimizer=OptimizerConfig(
+            lr=1e-4, lr_warmup_iters=50, lr_decay_style="cosine", lr_decay_start=0.5, bf16=True
+        ),
+        loop=LoopConfig(train_iters=3000, log_interval=10, eval_interval=250, save_interval=250),
+        vectors_per_code=64,
+    )
+
+
+def tokenizer_from_whisper_50hz() -> SpeechTokenizerRecipe:
+    """A tokenizer out of any Whisper (--init-from): 50 codes per second, 4,096 at most."""
+    return tokenizer_from_whisper(1, 4096)
+
+
+def tokenizer_from_whisper_25hz() -> SpeechTokenizerRecipe:
+    """A tokenizer out of any Whisper (--init-from): 25 codes per second, 4,096 at most."""
+    return tokenizer_from_whisper(2, 4096)
+
+
+def tokenizer_from_whisper_12_5hz() -> SpeechTokenizerRecipe:
+    """A tokenizer out of any Whisper (--init-from): 12.5 codes per second, 16,384 at most."""
+    return tokenizer_from_whisper(4, 16384)
+
+
+def tokenizer_from_whisper_6_25hz() -> SpeechTokenizerRecipe:
+    """A tokenizer out of any Whisper (--init-from): 6.25 codes per second, 65,536 at most."""
+    return tokenizer_from_whisper(8, 65536)
+
+
 RECIPES: dict[str, Callable[[], SpeechTokenizerRecipe]] = {
     "tokenizer-debug": tokenizer_debug,
     "tokenizer-smoke": tokenizer_smoke,
@@ -149,4 +202,8 @@ RECIPES: dict[str, Callable[[], SpeechTokenizerRecipe]] = {
     "tokenizer-large-v3-25hz": tokenizer_large_v3_25hz,
     "tokenizer-large-v3-12.5hz": tokenizer_large_v3_12_5hz,
     "tokenizer-large-v3-6.25hz": tokenizer_large_v3_6_25hz,
+    "tokenizer-from-whisper-50hz": tokenizer_from_whisper_50hz,
+    "tokenizer-from-whisper-25hz": tokenizer_from_whisper_25hz,
+    "tokenizer-from-whisper-12.5hz": tokenizer_from_whisper_12_5hz,
+    "tokenizer-from-whisper-6.25hz": tokenizer_from_whisper_6_25hz,
 }

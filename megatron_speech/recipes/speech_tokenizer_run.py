@@ -1,5 +1,6 @@
 """What binds a recipe's model, data and trainer into the training of a speech tokenizer."""
 
+import sys
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from ..data.manifest import read_manifest
+from ..data.manifest import manifest_name, read_manifest
 from ..errors import ConfigError
 from ..files import read_json, write_json, write_text
 from ..folders import atomic_folder
@@ -20,12 +21,12 @@ from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import AsrDataset, read_sources
-from ..speech_tokenizer.layout import load_whisper, whisper_vocab_size
 from ..speech_tokenizer.model import SpeechTokenizerModel
 from ..speech_tokenizer.objective import AsrObjective
 from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.text import AsrText, train_text_tokenizer
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..speech_tokenizer.whisper import load_whisper, shaped_as_whisper
 from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer, process_group
 from ..training.loop import train
@@ -82,16 +83,18 @@ def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
         text = _open_text(recipe, save, [row.text for rows in sources for row in rows])
         config = _model_config(recipe, text)
         dataset = AsrDataset(sources, text, config, recipe.data, "reading training speech")
+        config = _with_codebook_for(dataset, config, recipe.vectors_per_code)
         valid = _validation_sets(recipe, text, config)
         for rejected in (unusable, dataset.rejected, *(part.rejected for part in valid.values())):
             set_aside.add(rejected)
         set_aside.write()
         model = SpeechTokenizerModel(config, recipe.attention, _character_heads(recipe, config))
         if recipe.init_from is not None:
-            load_whisper(model, recipe.init_from)
+            load_whisper(model, recipe.init_from, recipe.second_positions)
         best = _best_model(recipe, save, text, valid)
         objective = AsrObjective(dataset, valid, recipe.objective, device, set_aside, best)
         _say_epochs(recipe, objective)
+        _say_unknown_languages({"training": dataset, **valid})
         trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
         with closing(objective), closing(trainer):
             result = train(trainer, recipe.loop, recipe.health)
@@ -157,7 +160,7 @@ def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokeniz
     codes = recipe.model.quantize_vocab_size if recipe.objective.quantize else None
     vocab_size = text.size
     if recipe.init_from is not None:  # its embedding may have more rows than its tokenizer
-        vocab_size = max(vocab_size, whisper_vocab_size(recipe.init_from))
+        vocab_size = max(vocab_size, recipe.model.vocab_size)
     return replace(
         recipe.model,
         vocab_size=vocab_size,
@@ -166,6 +169,24 @@ def _model_config(recipe: SpeechTokenizerRecipe, text: AsrText) -> SpeechTokeniz
         ctc_head=recipe.objective.ctc_weight > 0,
         quantize_vocab_size=codes,
     )
+
+
+def _with_codebook_for(
+    dataset: AsrDataset, config: SpeechTokenizerConfig, vectors_per_code: int
+) -> SpeechTokenizerConfig:
+    """The config with its codebook halved until the data has enough vectors for each code."""
+    codes = config.quantize_vocab_size
+    if codes is None or config.quantizer != "vq" or not vectors_per_code:
+        return config
+    vectors = round(sum(dataset.durations_s) * config.frame_rate_hz)
+    while codes > 2 and codes * vectors_per_code > vectors:
+        codes //= 2
+    if _rank() == 0:
+        print(
+            f"{codes:,} codes of at most {config.quantize_vocab_size:,}: the recordings give "
+            f"{vectors:,} vectors, --vectors-per-code is {vectors_per_code}"
+        )
+    return replace(config, quantize_vocab_size=codes)
 
 
 def _character_heads(
@@ -183,7 +204,7 @@ def _validation_sets(
     data = replace(recipe.data, cache_features=True)
     sets = {}
     for manifest in recipe.data.valid_manifest:
-        name = manifest.parent.name if manifest.stem == "manifest" else manifest.stem
+        name = manifest_name(manifest)
         rows = read_manifest(manifest)[: data.valid_samples]
         sets[name] = AsrDataset([rows], text, config, data, f"reading {name} speech")
     return sets
@@ -210,6 +231,18 @@ def _say_epochs(recipe: SpeechTokenizerRecipe, objective: AsrObjective) -> None:
     for path, size, share in zip(recipe.data.manifest, objective.train.sizes, shares, strict=True):
         heard = share * recipe.loop.train_iters * objective.samples_per_step / size
         print(f"{path}: {size:,} recordings, {share:.0%} of each batch, {heard:.2f} epochs in all")
+
+
+def _say_unknown_languages(sets: dict[str, AsrDataset]) -> None:
+    for name, dataset in sets.items():
+        found = dataset.unknown_languages()
+        if found and not _rank():
+            counts = ", ".join(f"{language!r} {n:,}" for language, n in found.items())
+            print(
+                f"{name}: {sum(found.values()):,} of {len(dataset):,} recordings are of a language "
+                f"that the text tokenizer cannot name and are prompted as English: {counts}",
+                file=sys.stderr,
+            )
 
 
 def _rank() -> int:

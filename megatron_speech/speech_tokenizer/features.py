@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ..audio import (
     HOP_SAMPLES,
     LOUDEST,
+    SAMPLE_RATE_HZ,
     WINDOW_SAMPLES,
     log_mel,
     mel_log_power,
@@ -64,6 +65,14 @@ def cut_windows(blocks: Iterable[np.ndarray], window_samples: int) -> Iterator[n
             held += len(block)
     if parts:
         yield np.concatenate(parts)
+
+
+def with_silence(
+    clip: Float[np.ndarray, " samples"], silence_s: float, most: int
+) -> Float[np.ndarray, " longer"]:
+    """A clip (n,) and `silence_s` seconds of zeros behind it, at most `most` samples in all."""
+    added = min(round(silence_s * SAMPLE_RATE_HZ), most - len(clip))
+    return np.pad(clip, (0, max(added, 0)))
 
 
 def clip_features(

@@ -91,49 +91,6 @@ def _names_above(config: SpeechTokenizerConfig, tensors: Tensors) -> set[str]:
     return {name for name in tensors if name.startswith(parts)}
 
 
-def load_whisper(model: SpeechTokenizerModel, folder: Path) -> None:
-    """Start `model` from a Whisper folder of transformers: everything but the quantizer is there.
-
-    Raises:
-        CheckpointError: tensors of other shapes, or missing ones.
-    """
-    tensors = own_names(read_tensors(folder))
-    new = ("quantizer.", "embed_positions2.", "ctc_head.", PREFIX)
-    try:
-        missing, unexpected = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder} holds a Whisper of another shape than the recipe's; set --d-model, "
-            f"--encoder-layers and so on to its config.json\n{error}"
-        ) from None
-    lost = [name for name in missing if not any(part in name for part in new)]
-    if lost or unexpected:
-        raise CheckpointError(
-            f"{folder} does not fit: {len(lost)} tensors missing, {len(unexpected)} too many, "
-            f"first {(lost + unexpected)[0]}"
-        )
-    encoder = model.encoder
-    with torch.no_grad():
-        rows = len(encoder.embed_positions2.weight)
-        encoder.embed_positions2.weight.copy_(encoder.embed_positions.weight[:rows])
-
-
-def whisper_vocab_size(folder: Path) -> int:
-    """Rows of the text embedding of a Whisper folder.
-
-    Raises:
-        CheckpointError: no config.json that says so.
-    """
-    path = folder / "config.json"
-    try:
-        return int(read_json(path)["vocab_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} does not name a vocab_size ({error!r}); --init-from takes the folder of a "
-            "Whisper model as transformers saves it"
-        ) from None
-
-
 def write_folder(
     folder: Path,
     config: SpeechTokenizerConfig,

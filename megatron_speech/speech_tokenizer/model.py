@@ -1,5 +1,6 @@
 """The whole network: encoder with quantizer, text decoder, CTC output."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -106,17 +107,28 @@ class SpeechTokenizerModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, encoded: torch.Tensor, valid: torch.Tensor, prompt: torch.Tensor, max_tokens: int
+        self,
+        encoded: torch.Tensor,
+        valid: torch.Tensor,
+        prompt: torch.Tensor,
+        max_tokens: int,
+        unsaid: Sequence[int] = (),
+        unsaid_first: Sequence[int] = (),
     ) -> list[list[int]]:
         """Greedy decoding: encoder output (B, T, D), valid frames (B, T) and first tokens (B, P)
-        -> text tokens of each clip, without prompt and end token."""
+        -> text tokens of each clip, without prompt and end token.
+
+        No token of `unsaid` is chosen, and as the first none of `unsaid_first` either.
+        """
         eos = self.config.eos_token_id
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
         tokens, steps = prompt, []
         finished = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
         for _ in range(min(max_tokens, self.config.max_target_positions - prompt.shape[1])):
-            logits = self.decoder(tokens, encoded, valid, cache)
-            tokens = logits[:, -1].argmax(dim=-1).masked_fill(finished, eos)[:, None]
+            logits = self.decoder(tokens, encoded, valid, cache)[:, -1]
+            never = list(unsaid) if steps else [*unsaid, *unsaid_first]
+            logits[:, never] = -torch.inf
+            tokens = logits.argmax(dim=-1).masked_fill(finished, eos)[:, None]
             steps.append(tokens)
             finished |= tokens[:, 0] == eos
             if finished.all():

@@ -19,6 +19,8 @@ from .read_ahead import LazyBatches, ReadAhead
 from .set_aside import SetAside
 from .validation import evaluate_sets
 
+_VECTORS_PER_CODE = 32  # of k-means
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
@@ -38,8 +40,9 @@ class ObjectiveConfig:
     kmeans_init: bool = False
     """Fill the codebook by k-means over vectors of the training data when quantization starts; with
     fsq, fit its projections to them. Else the start is random."""
-    kmeans_vectors: int = 16384
-    """Vectors, over all ranks, that k-means sees."""
+    kmeans_vectors: int | None = None
+    """Vectors, over all ranks, that k-means sees; none is 32 for each code, but at most those of
+    one pass over the recordings."""
     kmeans_rounds: int = 10
     """Rounds of k-means."""
 
@@ -196,10 +199,15 @@ class AsrObjective:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of this rank's share of the next steps, and their positions among all ranks'.
 
-        As many steps as give `kmeans_vectors`: on any number of ranks the same vectors.
+        As many steps as give `kmeans_vectors`, or one pass over the data: on any number of ranks
+        the same vectors.
         """
         found, positions, total, offset = [], [], 0, 0
-        while total < self.config.kmeans_vectors and offset < 10_000:
+        wanted, most_steps = self.config.kmeans_vectors, 10_000
+        if wanted is None:
+            wanted = _VECTORS_PER_CODE * (model.config.quantize_vocab_size or 0)
+            most_steps = -(-len(self.train) // self.samples_per_step)
+        while total < wanted and offset < most_steps:
             for batch in self.batches(iteration + offset):
                 hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
                 found.append(hidden[valid].float())

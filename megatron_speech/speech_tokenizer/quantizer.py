@@ -162,8 +162,8 @@ class VectorQuantizer(Quantizer):
         total = int(all_reduce_sum(own).item())
         if total < self.num_codes:
             raise ConfigError(
-                f"k-means over {total} vectors cannot fill {self.num_codes} codes; raise "
-                "--kmeans-vectors or lower --quantize-vocab-size"
+                f"k-means over {total} vectors cannot fill {self.num_codes} codes; lower "
+                "--quantize-vocab-size or raise --kmeans-vectors, if there is more speech"
             )
         centres = choose_vectors(vectors, self.num_codes, seed, positions)
         counts = torch.ones(self.num_codes, device=vectors.device)

@@ -1,14 +1,17 @@
 """Text side of the ASR objective: targets and prompts."""
 
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from ..errors import ConfigError
-from ..files import write_json, write_text
+from ..files import read_json, write_json, write_text
+from ..scripts import LANGUAGES_WITHOUT_SPACES
 from ..vocab import open_text_tokenizer
+from .languages import language_code
 from .model import SpeechTokenizerModel
 
 _EOS = "<|endoftext|>"
@@ -36,7 +39,9 @@ class AsrText:
     """Texts as token ids of the ASR decoder.
 
     `words_only` trains on `spoken_words` instead of the text as written. With a Whisper tokenizer
-    the prompt is Whisper's (start, language, transcribe, no timestamps), else the end token.
+    the prompt is Whisper's (start, language, transcribe, no timestamps; of an English-only one
+    start and no timestamps), and a text begins with a space as Whisper's do; else the prompt is
+    the end token. What generation_config.json of the folder says is never said, is not decoded.
     """
 
     def __init__(self, folder: str | Path, words_only: bool = False):
@@ -44,28 +49,55 @@ class AsrText:
         self._tokenizer = open_text_tokenizer(self.folder)
         self.words_only = words_only
         self.size = self._tokenizer.size
+        self._specials = self._tokenizer.special_ids()
         self.eos_id = self._tokenizer.eod_id
         start = self._tokenizer.id_of(_START)
         self.start_id = self.eos_id if start is None else start
+        path = self.folder / "generation_config.json"
+        settings = read_json(path) if self._is_whisper and path.exists() else {}
+        self._multilingual = settings.get("is_multilingual") is not False
+        self._unsaid = tuple(settings.get("suppress_tokens") or ())
+        self._unsaid_first = tuple(settings.get("begin_suppress_tokens") or ())
 
-    def encode(self, text: str) -> list[int]:
+    @property
+    def _is_whisper(self) -> bool:
+        return self.start_id != self.eos_id
+
+    def encode(self, text: str, language: str | None = None) -> list[int]:
         """Target ids of a transcript, without the end token."""
-        return self._tokenizer.encode(self._written(text))
+        return self._tokenizer.encode(self._written(text, language))
 
     def fits(self, text: str, room: int) -> bool:
         """Whether `encode` gives at most `room` ids; byte-level BPE has at most one a byte."""
         return len(self._written(text).encode()) <= room or len(self.encode(text)) <= room
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids."""
-        return self._tokenizer.decode(ids).strip()
+        """Text of generated ids, without special tokens."""
+        return self._tokenizer.decode([i for i in ids if i not in self._specials]).strip()
+
+    def knows(self, language: str) -> bool:
+        """Whether a prompt can name this language (any, where prompts name none)."""
+        if not self._is_whisper:
+            return True
+        code = language_code(language)
+        return (
+            self._tokenizer.id_of(f"<|{code}|>") is not None
+            if self._multilingual
+            else (code == "en")
+        )
 
     def prompt(self, language: str | None) -> list[int]:
-        """First tokens fed to the decoder; as many for every language."""
-        if self.start_id == self.eos_id:
+        """First tokens fed to the decoder; as many for every language.
+
+        A language that `knows` denies is warned of and read as English.
+        """
+        if not self._is_whisper:
             return [self.eos_id]
-        found = self._tokenizer.id_of(f"<|{language}|>") if language else None
-        names = (f"<|{language}|>" if found is not None else "<|en|>", "<|transcribe|>")
+        code = language_code(language) if language else "en"
+        if not self.knows(code):
+            warnings.warn(f"{self.folder} does not know the language {language!r}", stacklevel=2)
+            code = "en"
+        names = (f"<|{code}|>", "<|transcribe|>") if self._multilingual else ()
         ids = [self._tokenizer.id_of(name) for name in (*names, "<|notimestamps|>")]
         return [self.start_id, *(i for i in ids if i is not None)]
 
@@ -73,8 +105,11 @@ class AsrText:
         """Write the tokenizer's files into `folder`."""
         self._tokenizer.save(folder, ())
 
-    def _written(self, text: str) -> str:
-        return spoken_words(text) if self.words_only else text
+    def _written(self, text: str, language: str | None = None) -> str:
+        if self.words_only:
+            return spoken_words(text)
+        spaced = self._is_whisper and language_code(language or "en") not in LANGUAGES_WITHOUT_SPACES
+        return " " + text.strip() if spaced else text
 
     def transcribe(
         self,
@@ -83,17 +118,22 @@ class AsrText:
         valid: torch.Tensor,
         languages: Sequence[str | None],
         decoding: str | None = None,
+        limited: bool = True,
     ) -> list[str]:
         """Greedy texts of encoder outputs (B, T, D) with valid frames (B, T).
 
-        `decoding` is attention or ctc; None is what the model's config says.
+        `decoding` is attention or ctc; None is what the model's config says. `limited` ends a text
+        at more tokens than its frames can hold, else only `max_target_positions` does.
         """
         if (decoding or model.config.asr_decoding) == "ctc":
             return [self.decode(row) for row in model.generate_by_ctc(encoded, valid)]
         prompt = torch.tensor([self.prompt(lang) for lang in languages], device=encoded.device)
         # No speech has more than 12.5 tokens a second, give or take its last word.
         limits = (8 + -(-valid.sum(dim=1) * model.config.pooling_kernel_size // 4)).tolist()
-        rows = model.generate(encoded, valid, prompt, max_tokens=max(limits))
+        if not limited:
+            limits = [model.config.max_target_positions] * len(limits)
+        unsaid = (self._unsaid, self._unsaid_first)
+        rows = model.generate(encoded, valid, prompt, max(limits), *unsaid)
         return [self.decode(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
 
 

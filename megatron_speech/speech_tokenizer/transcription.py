@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from ..scripts import LANGUAGES_WITHOUT_SPACES, base_language
+from ..scripts import LANGUAGES_WITHOUT_SPACES
+from .languages import language_code
 
 _POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")
 """Vowel points of Hebrew and Arabic (and the Arabic stroke that widens words): left out at will."""
@@ -21,7 +22,7 @@ def normaliser(language: str) -> Callable[[str], str]:
     from whisper_normalizer.basic import BasicTextNormalizer
     from whisper_normalizer.english import EnglishTextNormalizer
 
-    name = base_language(language)
+    name = language_code(language)
     if name == "en":
         return EnglishTextNormalizer()
     basic = BasicTextNormalizer(split_letters=name in LANGUAGES_WITHOUT_SPACES, preserve_marks=True)

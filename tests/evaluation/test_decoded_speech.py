@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -6,15 +5,19 @@ import pytest
 import soundfile
 import torch
 
+from megatron_speech.audio import read_audio
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
-from megatron_speech.evaluation.recognisers import Pocketsphinx, ScriptedJudge
+from megatron_speech.evaluation.recognisers import ScriptedJudge
 from megatron_speech.evaluation.seams import seam_figures
 from megatron_speech.files import read_json
+from megatron_speech.speech_tokenizer.transcription import word_error_rate
+from megatron_speech.speech_tokenizer.whisper import Whisper
 from tests.speech_decoder.tiny_decoder import tiny_decoder
 from tests.speech_tokenizer.conftest import make_tokenizer as make_tokenizer
 from tests.speech_tokenizer.conftest import noise
 from tests.speech_tokenizer.conftest import text_folder as text_folder
+from tests.speech_tokenizer.small_whisper import save_small_whisper
 from tools import evaluate_decoder
 
 RATE = 22_050
@@ -61,12 +64,6 @@ def test_models_are_plugged_in(loudness, tmp_path):
     (tmp_path / "no.pt").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"torch\.jit\.save"):
         ScriptedJudge(tmp_path / "no.pt", "cpu")
-
-
-def test_without_pocketsphinx_one_is_told_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pocketsphinx", None)
-    with pytest.raises(ConfigError, match="pip install 'pocketsphinx"):
-        Pocketsphinx()
 
 
 @pytest.fixture
@@ -130,6 +127,18 @@ def test_recordings_are_spoken_in_their_own_voice(command, tmp_path, make_tokeni
     assert distances["eve"][0] == pytest.approx(distances["eve"][1], abs=1e-3)
     with pytest.raises(ConfigError, match="knows no voice 'bob'"):
         evaluate_decoder.main([*command, "--speaker", "bob"])
+
+
+def test_an_independent_whisper_reads_what_was_decoded(command, tmp_path):
+    whisper = str(save_small_whisper(tmp_path / "whisper"))
+    more = [*command, "whisper", "--whisper", whisper, "--limit", "1"]
+    rows = evaluate_decoder.main(more)["rows"]
+    assert all({"wer_tokenizer", "wer_whisper"} <= row.keys() for row in rows.values())
+    heard = Whisper.from_pretrained(whisper).transcribe([read_audio(tmp_path / "0.wav")], ["en"])
+    assert rows["real"]["wer_whisper"] == word_error_rate(["the cat sat"], heard)
+    for flags in ([*command, "whisper"], [*command, "--whisper", whisper]):
+        with pytest.raises(SystemExit):
+            evaluate_decoder.main(flags)
 
 
 def test_bad_input(command, tmp_path):

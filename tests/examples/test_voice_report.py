@@ -29,7 +29,7 @@ def figures(recording: str | None) -> dict:
     before["s2s"]["who"] = share(0.0)
     for direction in before:
         before[direction]["all of one turn"] = before[direction]["all"]
-    row = {"wer_tokenizer": 0.04, "wer_pocketsphinx": None, "mel_distance": 0.1}
+    row = {"wer_tokenizer": 0.04, "wer_whisper": None, "mel_distance": 0.1}
     rows = dict.fromkeys(("real", "griffin_lim", "vocoder", "streaming"), row)
     rows["offline"] = {**row, "wer_tokenizer": 0.2}
     streaming = {"largest_difference": 1e-6, "first_audio_s": 0.1, "realtime_factor": 0.3}
@@ -40,7 +40,6 @@ def figures(recording: str | None) -> dict:
             "rows": rows,
             "streaming": streaming,
             "recordings": 100,
-            "recordings_read_by_pocketsphinx": 20,
         },
         "dialogues": {"dialogues": 4000, "datasets": {}},
         "chat": {"modes": modes, "pretrained": before},

@@ -77,11 +77,11 @@ def test_decoded_from_codes_and_from_recordings(decoder, codes, clips, tokenizer
 
 def test_decoded_speech_is_judged(decoder, manifest, tokenizer, tmp_path):
     flags = ["--decoder", str(decoder), "--speech-tokenizer", str(tokenizer)]
-    flags += ["--manifest", str(manifest), "--pocketsphinx-limit", "1"]
+    flags += ["--manifest", str(manifest)]
     found = evaluate_decoder.main([*flags, "--output", str(tmp_path / "figures.json")])
     assert found["recordings"] == 5
-    assert found["rows"]["real"]["wer_pocketsphinx"] < 0.5
-    assert found["rows"]["offline"]["wer_pocketsphinx"] > 0.5  # after eight steps
+    assert found["rows"]["real"]["mel_distance"] == 0
+    assert found["rows"]["offline"]["wer_tokenizer"] > 0.5  # after eight steps
 
 
 def write_segments(codes: Path, target: Path, count: int) -> list[CodeRecord]:

@@ -7,11 +7,13 @@ import soundfile
 import torch.distributed as dist
 
 from megatron_speech.data.manifest import ManifestRow
+from megatron_speech.errors import ConfigError
 from megatron_speech.files import read_json, write_json
 from megatron_speech.speech_tokenizer import dataset
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import AsrDataset, SpeechDataConfig
 from megatron_speech.speech_tokenizer.text import AsrText
+from tests.speech_tokenizer.small_whisper import save_small_whisper
 
 
 def row(name: str, text: str, **changes) -> ManifestRow:
@@ -84,3 +86,28 @@ def test_ranks_share_the_reading_of_lengths(tiny_config, text_folder, tmp_path):
     expected = [0.1, 0.2, 1.0, 0.3, 0.4, 0.5, 0.6]
     assert durations[0] == durations[1] == pytest.approx(expected)
     assert rejected[0] == rejected[1] == [["6", "unreadable"]]
+
+
+def test_silence_behind_a_recording_is_heard_up_to_the_window(tiny_config, text_folder, tmp_path):
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.ones(16_000), 16_000)
+    soundfile.write(tmp_path / "b.wav", 0.1 * np.ones(29 * 16_000), 16_000)
+    rows = [row(n, "the cat", path=tmp_path / f"{n}.wav") for n in "ab"]
+    lengths = {}
+    for silence_s in (0.0, 2.0, 30.0):
+        data = SpeechDataConfig(trailing_silence_s=silence_s)
+        batch = AsrDataset([rows], AsrText(text_folder), tiny_config, data).batch([0, 1])
+        lengths[silence_s] = batch.mel_lengths.tolist()
+        if silence_s == 2:
+            assert (batch.mel[0, :, 120:300] == batch.mel[0, 0, 200]).all()
+            assert (batch.mel[0, :, :80] != batch.mel[0, 0, 200]).any()
+    assert lengths == {0.0: [100, 2900], 2.0: [300, 3000], 30.0: [3000, 3000]}
+    with pytest.raises(ConfigError, match="--trailing-silence-s is 31"):
+        SpeechDataConfig(trailing_silence_s=31)
+
+
+def test_languages_without_a_token_are_counted(tiny_config, tmp_path):
+    text = AsrText(save_small_whisper(tmp_path))
+    names = ("en-US", "de", "French", "", "de", "xx")
+    rows = [row(str(n), "the cat", language=name) for n, name in enumerate(names)]
+    found = AsrDataset([rows], text, tiny_config, SpeechDataConfig())
+    assert found.unknown_languages() == {"de": 2, "xx": 1}

@@ -95,25 +95,6 @@ def test_released_names_and_encoder_only_files(make_tokenizer, clips, tmp_path):
         small.decode_text([np.array([1])])
 
 
-def test_starts_from_a_whisper_folder(make_tokenizer, tmp_path):
-    from transformers import WhisperForConditionalGeneration
-
-    from megatron_speech.speech_tokenizer.encoder import whisper_config
-    from megatron_speech.speech_tokenizer.layout import load_whisper
-
-    model = make_tokenizer().model
-    whisper = WhisperForConditionalGeneration(whisper_config(model.config))
-    whisper.save_pretrained(tmp_path)
-    load_whisper(model, tmp_path)
-    theirs = whisper.model.encoder.layers[3].fc1.weight
-    torch.testing.assert_close(model.encoder.layers[3].fc1.weight, theirs)
-    torch.testing.assert_close(
-        model.encoder.embed_positions2.weight, whisper.model.encoder.embed_positions.weight[:375]
-    )
-    with pytest.raises(CheckpointError, match="another shape"):
-        load_whisper(make_tokenizer(encoder_ffn_dim=32).model, tmp_path)
-
-
 def test_fingerprint_follows_weights_and_settings(make_tokenizer):
     tokenizer, other = make_tokenizer(), make_tokenizer()
     assert tokenizer.fingerprint == other.fingerprint

@@ -123,7 +123,9 @@ def test_a_folder_of_other_speech_is_refused(spoken: Path, tmp_path: Path) -> No
 def test_delivery_depends_on_seed_and_document_only() -> None:
     voices = espeak.TRAINING_VOICES
     assert len(voices) >= 8
-    assert not {v.name for v in voices} & {v.name for v in espeak.HELD_OUT_VOICES}
+    held_out = {v.name for v in espeak.HELD_OUT_VOICES}
+    assert not held_out & {v.name for v in (*voices, *espeak.MANY_VOICES)}
+    assert len({v.name for v in espeak.MANY_VOICES}) == 60
     deliveries = [espeak.choose_delivery(f"u{i}", 1, voices) for i in range(600)]
     assert deliveries[5] == espeak.choose_delivery("u5", 1, voices)
     assert espeak.choose_delivery("d/000", 1, voices) == espeak.choose_delivery("d/017", 1, voices)
@@ -139,7 +141,7 @@ def test_delivery_depends_on_seed_and_document_only() -> None:
 
 def test_every_voice_speaks_and_an_unknown_one_is_refused() -> None:
     lengths = {}
-    for voice in (*espeak.TRAINING_VOICES, *espeak.HELD_OUT_VOICES):
+    for voice in (*espeak.TRAINING_VOICES, *espeak.HELD_OUT_VOICES, *espeak.MANY_VOICES):
         delivery = espeak.choose_delivery("u", 1, (voice,))
         lengths[voice.name] = len(espeak.engine().speak("Good morning, said Ben.", delivery))
     assert all(8_000 < samples < 40_000 for samples in lengths.values()), lengths

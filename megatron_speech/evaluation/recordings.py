@@ -1,0 +1,89 @@
+"""What a speech tokenizer costs: the same recordings read by Whisper, without codes, with them.
+
+Three readings of each recording: `whisper`, a released Whisper as it is; `vectors`, the tokenizer's
+network past its codebook; `codes`, through it. What lies between the first two is the training and
+the pool, between the last two the codebook.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..audio import read_audio
+from ..data.manifest import ManifestRow, read_manifest
+from ..errors import AudioError, DataError
+from ..speech_tokenizer.languages import language_code
+from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..speech_tokenizer.transcription import error_rate, word_errors
+from ..speech_tokenizer.whisper import Whisper, transcribe_audio
+
+
+def evaluate_recordings(
+    manifest: Path,
+    tokenizer: SpeechTokenizer | None,
+    whisper: Whisper | None,
+    limit: int | None = None,
+    whisper_silence_s: float = 30.0,
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Word error rates of each reading, in all and by language; and the codes (n,) of each.
+
+    Raises:
+        DataError: no recording with a text that can be read.
+        ConfigError: a speech tokenizer that cannot transcribe.
+    """
+    rows, clips, unreadable = _read(manifest, limit)
+    languages = [row.language or None for row in rows]
+    readings: dict[str, list[str]] = {}
+    figures: dict[str, Any] = {"records": len(rows), "unreadable": unreadable}
+    codes: list[np.ndarray] = []
+    if whisper is not None:
+        readings["whisper"] = whisper.transcribe(clips, languages, whisper_silence_s)
+    if tokenizer is not None:
+        codes = tokenizer.encode(clips)
+        readings["codes"] = tokenizer.decode_text(codes, languages)
+        assert tokenizer.text is not None  # decode_text refuses such a tokenizer
+        readings["vectors"] = transcribe_audio(tokenizer.model, tokenizer.text, clips, languages)
+    figures |= _error_rates(rows, readings)
+    named = sorted({language_code(row.language or "en") for row in rows})
+    figures["by_language"] = {
+        name: _error_rates(rows, readings, name) for name in named if len(named) > 1
+    }
+    return figures, codes
+
+
+def _error_rates(
+    rows: Sequence[ManifestRow], readings: dict[str, list[str]], language: str | None = None
+) -> dict[str, float | int]:
+    """`wer_READING` of each, and the words behind them; a row without language is English."""
+    found: dict[str, float | int] = {}
+    for name, texts in readings.items():
+        counts = [
+            count
+            for row, text in zip(rows, texts, strict=True)
+            if language in (None, language_code(row.language or "en"))
+            for count in word_errors([row.text], [text], row.language or "en")
+        ]
+        found[f"wer_{name}"] = error_rate(counts)
+        found["words"] = sum(words for _, words in counts)
+    return found
+
+
+def _read(manifest: Path, limit: int | None) -> tuple[list[ManifestRow], list[np.ndarray], int]:
+    rows, clips, unreadable = [], [], 0
+    for row in read_manifest(manifest):
+        if len(rows) == limit:
+            break
+        if not row.text.strip():
+            continue
+        try:
+            clips.append(read_audio(row.path))
+        except AudioError as error:
+            unreadable += 1
+            print(f"{manifest}: {error}")
+        else:
+            rows.append(row)
+    if not rows:
+        raise DataError(f"{manifest} has no readable recording with a text")
+    return rows, clips, unreadable
