@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from ..claims import exclusive
+from ..data.alignments import Alignments
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards, write_code_shard
 from ..data.indexed import dataset_path
 from ..errors import ConfigError, DataError
 from ..files import atomic_path
 from ..parquet import parquet_writer, read_parquet, write_parquet
 from ..progress import Progress
-from .alignments import Alignments, SpokenText, spoken_text
+from .alignments import SpokenText, spoken_text
 from .assemble import AssembleConfig, assemble
 from .plan import PlanConfig, plan, plan_path, read_plan, request_paths
 from .spans import SpanConfig

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.words import word_bounds
 from ..vocab import SpeechTextVocab
 from .sentences import sentence_ends
 from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans, skip_left_out
 from .speakable import Content
 
-# Chinese and Japanese write no spaces: there every character is a word, with its punctuation
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_OPEN = "「『（《〈【〔“‘(\\[<«"
-_WORD = re.compile(r"\S+")
-_ANY_CJK = re.compile(rf"[{_CJK}]")
-_CJK_WORD = re.compile(rf"[{_OPEN}]*[{_CJK}][^\w\s{_OPEN}]*|(?:(?![{_OPEN}]*[{_CJK}])\S)+")
 _SPEAKABLE = re.compile(r"[^\W_]")
 
 
@@ -41,13 +36,6 @@ class CutText:
     sentences: np.ndarray
     speakable: np.ndarray
     content: Content
-
-
-def word_bounds(text: str) -> np.ndarray:
-    """Start and stop characters of the words of `text`, (w, 2): what stands between whitespace."""
-    pattern = _CJK_WORD if _ANY_CJK.search(text) else _WORD
-    flat = [bound for match in pattern.finditer(text) for bound in match.span()]
-    return np.array(flat, dtype=np.int64).reshape(-1, 2)
 
 
 def cut_text(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..claims import exclusive
+from ..data.alignments import Alignments
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards
 from ..data.indexed import DatasetFacts, IndexedWriter, dataset_path
 from ..data.templates import asr_document, speech_document, tts_document, voiced_text
@@ -15,7 +16,7 @@ from ..errors import ConfigError, DataError, VocabularyError
 from ..progress import track
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .alignments import Alignments, cut_windows, spoken_text
+from .alignments import cut_windows, spoken_text
 from .spans import SpanConfig, document_keys, sample_word_spans, uniform
 
 _DOCUMENTS_AT_A_TIME = 1024

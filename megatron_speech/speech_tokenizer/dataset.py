@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
 from ..audio_files import duration_s
+from ..data.alignments import Alignments
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..progress import track
@@ -20,6 +21,7 @@ from ..training.ranks import gather_objects
 from .characters import character_ids
 from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features, with_silence
+from .long_recordings import cut_long, excerpt_of
 from .text import AsrText
 
 IGNORED = -100
@@ -45,6 +47,9 @@ class SpeechDataConfig:
     """Size of the text tokenizer trained when none is given."""
     words_only: bool = False
     """Train on lower-case words without punctuation."""
+    alignments: Path | None = None
+    """Times of the recordings' words (Parquet: id, start_s, stop_s). With them recordings longer
+    than 30 s are cut in pauses; without, they are set aside."""
     trailing_silence_s: float = 0.0
     """Silence behind each recording, at most as much as fills the window of 30 s. Whisper was
     trained with full windows and ends a text where silence begins."""
@@ -128,8 +133,9 @@ class AsrDataset:
         self.rejected: list[Rejected] = []
         self._cache: dict[int, Features] = {}
         self._pool = ThreadPoolExecutor(max_workers=data.num_workers)
-        rows = [row for source in sources for row in source]
-        owners = [number for number, source in enumerate(sources) for _ in source]
+        parts = [self._cut(source) for source in sources]
+        rows = [row for source in parts for row in source]
+        owners = [number for number, source in enumerate(parts) for _ in source]
         kept = [n for n, row in enumerate(self._with_durations(rows)) if self._usable(row)]
         if data.cache_features:
             kept = self._fill_cache(rows, kept, description)
@@ -207,7 +213,7 @@ class AsrDataset:
         limit, samples = self.config.window_samples, 0
         blocks: list[np.ndarray] = []
         try:
-            for block in stream_audio(row.path, f"recording {row.path}"):
+            for block in stream_audio(row.path, f"recording {row.path}", excerpt_of(row)):
                 blocks.append(block)
                 samples += len(block)
                 if samples > limit:
@@ -217,6 +223,14 @@ class AsrDataset:
             return clip_features(clip, self.config)
         except AudioError as error:
             return Rejected(row.id, error.reason, str(error))
+
+    def _cut(self, rows: Sequence[ManifestRow]) -> list[ManifestRow]:
+        """The rows, the long ones in pieces where the times of their words are known."""
+        if self.data.alignments is None:
+            return list(rows)
+        times = Alignments(self.data.alignments)
+        window_s = self.config.window_samples / SAMPLE_RATE_HZ
+        return [part for row in rows for part in cut_long(row, times.times(row.id), window_s)]
 
     def _usable(self, row: ManifestRow | Rejected) -> bool:
         found = row if isinstance(row, Rejected) else self._flaw(row)

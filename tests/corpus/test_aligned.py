@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
-from megatron_speech.corpus.alignments import Alignments
 from megatron_speech.corpus.spans import SpanConfig
 from megatron_speech.corpus.speech_documents import TextToTokenConfig, build_text_to_token
+from megatron_speech.data.alignments import Alignments
 from megatron_speech.data.code_shards import CodeRecord, write_code_shard
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.vocab import SpeechTextVocab
