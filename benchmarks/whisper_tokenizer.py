@@ -110,7 +110,9 @@ def start_losses(config: WhisperTokenizerConfig) -> dict[str, dict[str, float]]:
         model = SpeechTokenizerModel(shape, "sdpa").eval()
         load_whisper(model, config.whisper, positions)
         data = SpeechDataConfig(trailing_silence_s=silence_s, num_workers=1)
-        rows = [row for path in config.valid_manifest for row in read_manifest(path)[:20]]
+        rows = [
+            row for path in config.valid_manifest for row in read_manifest(path)[: config.limit]
+        ]
         name = f"{layout}, {positions}, {silence_s:g} s of silence, "
         name += "space" if spaced else "no space"
         found[name] = _losses(model, AsrDataset([rows], text, shape, data))
