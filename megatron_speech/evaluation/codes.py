@@ -29,7 +29,8 @@ class EvaluateCodesConfig:
     """Recordings with texts (parquet, tsv, jsonl): read through their codes and past the codebook,
     in all and by language. A set is named by its file, or by the folder of a `manifest.*`."""
     whisper: Path | None = None
-    """Folder of a released Whisper that reads the recordings of --manifest too, as it is."""
+    """Released Whisper, a folder or an id of the Hugging Face hub, that reads the recordings of
+    --manifest too, as it is."""
     whisper_silence_s: float = 30.0
     """Silence behind what that Whisper reads, at most as much as fills its window of 30 s."""
     output: Path | None = None

@@ -54,7 +54,7 @@ class EvaluateDecoderConfig:
     recognisers: tuple[Literal["tokenizer", "whisper"], ...] = ("tokenizer",)
     """Who reads: the speech tokenizer's own ASR, and an independent Whisper."""
     whisper: Path | None = None
-    """Folder of the Whisper that reads (transformers, safetensors)."""
+    """The Whisper that reads: a folder (transformers, safetensors), or an id of the hub."""
     speaker_model: Path | None = None
     """TorchScript file, audio (1, n) of 16 kHz to a speaker embedding: adds speaker similarity."""
     utmos_model: Path | None = None

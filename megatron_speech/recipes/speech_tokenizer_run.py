@@ -69,8 +69,8 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
 
 
 def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
-    settings = plain(recipe)
-    recipe, settings["came_from"] = _fetched(recipe)
+    given, (recipe, came_from) = recipe, _fetched(recipe)
+    settings = plain(replace(given, model=recipe.model)) | {"came_from": came_from}
     note = check_resume(save, settings)
     with process_group() as device:
         if _rank() == 0:
@@ -104,11 +104,14 @@ def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
 
 
 def _fetched(recipe: SpeechTokenizerRecipe) -> tuple[SpeechTokenizerRecipe, dict[str, str]]:
-    """The recipe with folders in place of hub ids, and what to note of where they came from."""
+    """The recipe with folders in place of hub ids and, if it starts from a Whisper, in its shape;
+    and what to note of where the folders came from."""
     given = {"init_from": recipe.init_from, "tokenizer": recipe.data.tokenizer}
     folders = {name: resolve_model(path) for name, path in given.items() if path is not None}
     data = replace(recipe.data, tokenizer=folders.get("tokenizer"))
     recipe = replace(recipe, init_from=folders.get("init_from"), data=data)
+    if recipe.init_from is not None:
+        recipe = replace(recipe, model=shaped_as_whisper(recipe.model, recipe.init_from))
     return recipe, {name: origin(folder) for name, folder in folders.items()}
 
 

@@ -1,7 +1,7 @@
 """Recordings longer than Whisper's window, cut between words whose times are known."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,7 +28,7 @@ def excerpt_of(row: ManifestRow) -> Excerpt:
     return WHOLE
 
 
-def cut_long(row: ManifestRow, times: np.ndarray | None, window_s: float) -> list[ManifestRow]:
+def cut_long(row: ManifestRow, times: np.ndarray | None, window_s: float) -> Sequence[ManifestRow]:
     """A recording that is longer than `window_s`, as pieces `<id>:<first word>`; else itself.
 
     `times` (w, 2) are start and stop of each word in seconds. A piece ends in the middle of the
@@ -49,20 +49,18 @@ def cut_long(row: ManifestRow, times: np.ndarray | None, window_s: float) -> lis
         return [row]
     starts_s = [0.0, *(float(middles[cut - 1]) for cut in cuts)]
     firsts, lasts = [0, *cuts], [*cuts, len(words)]
-    common = asdict(row) | {"path": row.path}
+    bounds = zip(firsts, lasts, starts_s, [*starts_s[1:], end_s], strict=True)
     return [
         Piece(
-            **common
-            | {
-                "id": f"{row.id}:{first}",
-                "text": text[words[first, 0] : words[last - 1, 1]],
-                "start_s": start_s,
-                "duration_s": stop_s - start_s,
-            }
+            id=f"{row.id}:{first}",
+            path=row.path,
+            text=text[words[first, 0] : words[last - 1, 1]],
+            speaker=row.speaker,
+            language=row.language,
+            duration_s=stop_s - start_s,
+            start_s=start_s,
         )
-        for first, last, start_s, stop_s in zip(
-            firsts, lasts, starts_s, [*starts_s[1:], end_s], strict=True
-        )
+        for first, last, start_s, stop_s in bounds
     ]
 
 

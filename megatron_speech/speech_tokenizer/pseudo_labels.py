@@ -24,7 +24,7 @@ class TranscribeConfig:
     manifest: Path
     """Recordings (parquet, tsv, jsonl); texts that it has are replaced."""
     whisper: Path
-    """Folder of a Whisper model of transformers."""
+    """Whisper model of transformers: a folder, or an id of the Hugging Face hub."""
     output: Path
     """Parquet manifest with the transcripts; what has none goes to rejected.jsonl beside it."""
     limit: int | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
-from ..files import read_json, write_json, write_text
+from ..files import read_json_object, write_json, write_text
 from ..scripts import LANGUAGES_WITHOUT_SPACES
 from ..vocab import open_text_tokenizer
 from .languages import language_code
@@ -54,7 +54,7 @@ class AsrText:
         start = self._tokenizer.id_of(_START)
         self.start_id = self.eos_id if start is None else start
         path = self.folder / "generation_config.json"
-        settings = read_json(path) if self._is_whisper and path.exists() else {}
+        settings = read_json_object(path) if self._is_whisper and path.exists() else {}
         self._multilingual = settings.get("is_multilingual") is not False
         self._unsaid = tuple(settings.get("suppress_tokens") or ())
         self._unsaid_first = tuple(settings.get("begin_suppress_tokens") or ())

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..audio import SAMPLE_RATE_HZ
-from ..errors import CheckpointError, ConfigError
-from ..files import read_json
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import read_json_object
+from ..model_folders import resolve_model
 from ..progress import track
 from .characters import PREFIX
 from .config import SpeechTokenizerConfig
@@ -69,18 +70,12 @@ def shaped_as_whisper(config: SpeechTokenizerConfig, folder: Path) -> SpeechToke
 def _whisper_settings(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        settings = read_json(path)
-        missing = [name for name in (*_SHAPE, "vocab_size") if type(settings.get(name)) is not int]
-    except (OSError, ValueError, AttributeError) as error:
+        settings = read_json_object(path, **dict.fromkeys((*_SHAPE, "vocab_size"), int))
+    except (DataError, OSError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); --init-from takes the folder of a Whisper model as "
-            "transformers saves it, with config.json, model.safetensors and tokenizer.json"
+            f"{error}; expected the folder of a Whisper model as transformers saves it, with "
+            "config.json, model.safetensors and tokenizer.json"
         ) from None
-    if missing:
-        raise CheckpointError(
-            f"{path} has no number for {', '.join(missing)}; --init-from takes the folder of a "
-            "Whisper model as transformers saves it"
-        )
     for name, only in (("activation_function", "gelu"), ("scale_embedding", False)):
         if settings.get(name, only) != only:
             raise CheckpointError(
@@ -134,12 +129,12 @@ class Whisper:
     def from_pretrained(
         cls, folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> "Whisper":
-        """Read a folder of transformers (safetensors, tokenizer.json).
+        """Read a folder of transformers (safetensors, tokenizer.json), or a model of the hub.
 
         Raises:
             CheckpointError: files missing or damaged, or no Whisper.
         """
-        folder = Path(folder)
+        folder = resolve_model(folder)
         untouched = SpeechTokenizerConfig(
             pooling_kernel_size=1,
             quantize_vocab_size=None,

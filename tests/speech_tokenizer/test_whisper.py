@@ -126,8 +126,9 @@ def test_another_shape_than_the_folders_is_refused(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "config.json cannot be read"),
-        ({"d_model": None}, "no number for d_model"),
+        (None, "config.json.* expected the folder of a Whisper"),
+        ({"d_model": None}, "'d_model' is 'None'.* expected the folder of a Whisper"),
+        ({"encoder_layers": True}, "'encoder_layers' is 'True'"),
         ({"activation_function": "relu"}, "activation_function 'relu'"),
         ({"scale_embedding": True}, "scale_embedding True"),
     ],
