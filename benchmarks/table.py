@@ -32,6 +32,8 @@ ELSEWHERE = (
     "many_documents",
     "pretraining_kills",
     "tokenizer_table",
+    "whisper_starts",
+    "whisper_tokenizer",
 )
 Figures = dict[str, Any]
 

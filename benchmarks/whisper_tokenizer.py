@@ -23,8 +23,10 @@ from torch.nn import functional as F
 from megatron_speech import cli
 from megatron_speech.data.manifest import manifest_name, read_manifest
 from megatron_speech.errors import ConfigError
+from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
 from megatron_speech.files import read_json, write_json
 from megatron_speech.recipes.speech_tokenizer import RECIPES
+from megatron_speech.recipes.speech_tokenizer_run import train_speech_tokenizer
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrDataset, SpeechDataConfig
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
@@ -35,7 +37,6 @@ from megatron_speech.speech_tokenizer.whisper import (
     shaped_as_whisper,
 )
 from megatron_speech.training.reporting import read_metrics
-from tools import evaluate_codes, train_speech_tokenizer
 
 _CLIPS_PER_BATCH = 8
 
@@ -58,22 +59,26 @@ class WhisperTokenizerConfig:
 
     whisper: Path
     """Folder of a released Whisper."""
-    manifest: tuple[Path, ...]
-    """Recordings to train on."""
     valid_manifest: tuple[Path, ...]
     """Held-out recordings, a set each."""
     output: Path
     """Folder of the trainings."""
+    manifest: tuple[Path, ...] = ()
+    """Recordings to train on."""
     recipe: str = "tokenizer-from-whisper-12.5hz"
     """Recipe that all variants start from."""
     variants: tuple[str, ...] = ("third", "at-once", "more-codes", "ctc", "low-commitment")
     """Trainings, in this order."""
     steps: int = 600
     """Steps of each training."""
+    batch_size: int = 16
+    """Recordings of each step."""
     eval_interval: int = 50
     """Steps between evaluations."""
     limit: int = 100
     """Recordings of each held-out set."""
+    untouched: bool = True
+    """Measure the word errors of the Whisper itself."""
     threads: int = 1
     """Of torch."""
     name: str = "whisper_tokenizer"
@@ -148,8 +153,10 @@ def train_variant(config: WhisperTokenizerConfig, name: str) -> dict[str, Any]:
     files += ["--valid-manifest", *config.valid_manifest, "--valid-samples", config.limit]
     steps = ["--train-iters", config.steps, "--quantize-start-step", math.ceil(config.steps / 3)]
     steps += ["--eval-interval", config.eval_interval, "--save-interval", config.eval_interval]
+    steps += ["--micro-batch-size", config.batch_size, "--global-batch-size", config.batch_size]
     flags = [*map(str, (*files, *steps)), "--no-tensorboard", *VARIANTS[name].split()]
-    result = train_speech_tokenizer.main([config.recipe, *flags])
+    _, recipe = cli.parse_recipe(RECIPES, [config.recipe, *flags], None)
+    result = train_speech_tokenizer(recipe)
     if not result.finished:
         raise SystemExit("stopped; run the same command again to continue")
     curve = [
@@ -158,10 +165,16 @@ def train_variant(config: WhisperTokenizerConfig, name: str) -> dict[str, Any]:
     ]
     figures: dict[str, Any] = {"flags": VARIANTS[name], "curve": curve}
     if "--no-quantize" not in flags:
-        sets = ["--manifest", *map(str, config.valid_manifest), "--limit", str(config.limit)]
-        figures["export"] = evaluate_codes.main(["--speech-tokenizer", str(result.export), *sets])
+        figures["export"] = read_sets(config, speech_tokenizer=result.export)
     write_json(run / "figures.json", figures)
     return figures
+
+
+def read_sets(config: WhisperTokenizerConfig, **reader: Path | None) -> dict[str, Any]:
+    """Word errors of each held-out set by a Whisper or a speech tokenizer."""
+    return evaluate_codes(
+        EvaluateCodesConfig(manifest=config.valid_manifest, limit=config.limit, **reader)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -172,16 +185,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if not done.exists():
         write_json(done, start_losses(config))
     untouched = config.output / "whisper.json"
-    if not untouched.exists():
-        sets = ["--manifest", *map(str, config.valid_manifest), "--limit", str(config.limit)]
-        found = evaluate_codes.main(["--whisper", str(config.whisper), *sets])
+    if config.untouched and not untouched.exists():
+        found = read_sets(config, whisper=config.whisper)
         write_json(untouched, found)
     figures = {
         "whisper": config.whisper.name,
         "sets": {manifest_name(path): len(read_manifest(path)) for path in config.valid_manifest},
+        "recordings_of_each": config.limit,
         "steps": config.steps,
         "untrained_starts": read_json(done),
-        "whisper_untouched": read_json(untouched),
+        "whisper_untouched": read_json(untouched) if config.untouched else None,
         "trainings": {name: train_variant(config, name) for name in config.variants},
     }
     report(config.name, "the released Whisper", figures)
