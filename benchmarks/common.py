@@ -23,6 +23,7 @@ from megatron_speech.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))  # a script here finds its own folder, and so not the tools
 SMOKE = os.environ.get("BENCHMARK_SIZE") == "smoke"
 
 
