@@ -108,7 +108,9 @@ class AsrText:
     def _written(self, text: str, language: str | None = None) -> str:
         if self.words_only:
             return spoken_words(text)
-        spaced = self._is_whisper and language_code(language or "en") not in LANGUAGES_WITHOUT_SPACES
+        spaced = (
+            self._is_whisper and language_code(language or "en") not in LANGUAGES_WITHOUT_SPACES
+        )
         return " " + text.strip() if spaced else text
 
     def transcribe(
