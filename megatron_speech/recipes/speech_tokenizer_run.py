@@ -62,9 +62,9 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
     save = recipe.loop.save
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
-    if latest_iteration(save) == recipe.loop.train_iters and _is_exported(recipe, save):
-        return _result(save, finished=True)
     with sole_trainer(save):
+        if latest_iteration(save) == recipe.loop.train_iters and _is_exported(recipe, save):
+            return _result(save, finished=True)
         return _train(recipe, save)
 
 
