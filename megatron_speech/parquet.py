@@ -5,7 +5,7 @@ does not become another text or another code.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -37,11 +37,16 @@ def open_parquet(
     """
     path = path or str(source)
     try:
-        return pq.ParquetFile(source, page_checksum_verification=True)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
+    except pa.ArrowMemoryError as error:
+        raise _too_large(path, error) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from None
+    if _rows_in(file, range(file.num_row_groups)) != file.metadata.num_rows:
+        raise _other_rows(path)
+    return file
 
 
 @contextmanager
@@ -49,10 +54,49 @@ def named_in_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Make what pyarrow says about the pages of `path` a DataError that names the file."""
     try:
         yield
+    except pa.ArrowMemoryError as error:
+        raise _too_large(path, error) from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} is damaged: {str(error).strip()[:300]}; copy or make the file again"
         ) from None
+
+
+def _too_large(path: str | os.PathLike[str], error: pa.ArrowMemoryError) -> DataError:
+    return DataError(
+        f"{path} takes more memory to read than there is ({error}); make room, write it in smaller "
+        "row groups, or if it is small copy it again: its sizes are damaged"
+    )
+
+
+def _rows_in(file: pq.ParquetFile, groups: Sequence[int]) -> int:
+    return sum(file.metadata.row_group(group).num_rows for group in groups)
+
+
+def _other_rows(path: str | os.PathLike[str]) -> DataError:
+    return DataError(
+        f"{path} is damaged: it does not hold as many rows as it says; copy or make the file again"
+    )
+
+
+def require_columns(path: str | os.PathLike[str], schema: pa.Schema, needed: Iterable[str]) -> None:
+    """Refuse a file that lacks a column, or has two of its name.
+
+    Raises:
+        DataError: names the columns.
+    """
+    names = schema.names
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise DataError(
+            f"{path} has no column {', '.join(map(repr, missing))}; it has "
+            f"{', '.join(sorted(names)) or 'none'}"
+        )
+    twice = [name for name in needed if names.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path} has more than one column {', '.join(map(repr, twice))}; rename or drop one"
+        )
 
 
 def read_batches(
@@ -65,8 +109,10 @@ def read_batches(
     """Batches of at most `rows` rows of an open file.
 
     Raises:
-        DataError: a page is damaged.
+        DataError: a page is damaged, or there are more or fewer rows than the file says.
     """
+    groups = range(file.num_row_groups) if row_groups is None else row_groups
+    left = _rows_in(file, groups)
     batches = file.iter_batches(
         rows,
         columns=None if columns is None else list(columns),
@@ -75,6 +121,9 @@ def read_batches(
     while True:
         with named_in_errors(path):  # not around the yield: the reader's errors are its own
             batch = next(batches, None)
+        left -= 0 if batch is None else batch.num_rows
+        if left < 0 or (batch is None and left):
+            raise _other_rows(path)
         if batch is None:
             return
         yield batch
@@ -116,16 +165,14 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = N
     """The whole file, or some of its columns; strings that are not UTF-8 are an error too.
 
     Raises:
-        DataError: the file is missing, lacks a column, or is damaged anywhere.
+        DataError: the file is missing, lacks a column or has two of its name, or is damaged
+            anywhere.
     """
     file = open_parquet(path)
-    missing = [name for name in columns or () if name not in file.schema_arrow.names]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(file.schema_arrow.names) or 'none'}"
-        )
+    require_columns(path, file.schema_arrow, columns or ())
     with named_in_errors(path):
         table = file.read(columns=None if columns is None else list(columns))
         table.validate(full=True)
+    if table.num_rows != _rows_in(file, range(file.num_row_groups)):
+        raise _other_rows(path)
     return table

@@ -57,7 +57,7 @@ def read_rejected(path: Path) -> list[Rejected]:
     try:
         lines = read_bytes(path).decode("utf-8").split("\n")
         return [Rejected(**json.loads(line)) for line in lines if line]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged ({error!r}); remove it, and only what is set aside from now on is "
             "listed"

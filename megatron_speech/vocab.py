@@ -147,6 +147,14 @@ class SpeechTextVocab:
             padded_size=int,
             added=list,
         )
+        ids = [*facts["specials"].values(), facts.get("base_rows", 0)]
+        if not all(isinstance(number, int) for number in ids) or not all(
+            isinstance(token, str) for token in facts["added"]
+        ):
+            raise VocabularyError(
+                f"{folder / _FILE_NAME} is damaged: specials are ids by token, added is a list of "
+                "tokens, base_rows a number; restore it"
+            )
         text = open_text_tokenizer(folder)
         vocab = cls(
             text=text,

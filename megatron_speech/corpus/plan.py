@@ -172,12 +172,15 @@ def request_paths(folder: Path) -> list[Path]:
     """
     if not (folder / "plan.json").exists():
         raise DataError(f"{folder} holds no finished plan; run tools/build_dataset.py plan first")
-    planned = read_json_object(folder / "plan.json", request_shards=list)
-    paths = [folder / "requests" / str(name) for name in planned["request_shards"]]
-    for path in paths:
-        if not path.exists():
-            raise DataError(f"request shard {path} is gone; remove {folder} and plan again")
-    return paths
+    names = read_json_object(folder / "plan.json", request_shards=list)["request_shards"]
+    there = {path.name: path for path in (folder / "requests").glob("*")}
+    for name in names:
+        if not isinstance(name, str) or name not in there:
+            raise DataError(
+                f"request shard {str(name)[:200]!r} is not in {folder / 'requests'}; remove "
+                f"{folder} and plan again"
+            )
+    return [there[name] for name in names]
 
 
 def _plan_task(task: _Task) -> None:

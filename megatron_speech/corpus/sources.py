@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from ..files import fingerprint_of, fingerprint_of_files
 from ..json_lines import parse_object, record_id
-from ..parquet import ids_of, is_text, open_parquet, read_batches, text_as_bytes
+from ..parquet import ids_of, is_text, open_parquet, read_batches, require_columns, text_as_bytes
 from ..progress import Progress
 from ..rejected import Rejected
 from .remote import RemoteFile, find_remote, is_remote
@@ -203,14 +203,11 @@ def is_parquet(path: CorpusFile) -> bool:
 def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document | Rejected]:
     file = _open_parquet(piece.path)
     schema = file.schema_arrow
-    if text_key not in schema.names:
-        raise DataError(
-            f"{piece.path} has no column {text_key!r}; it has {', '.join(schema.names)}"
-        )
+    columns = [text_key] + ([id_key] if id_key in schema.names and id_key != text_key else [])
+    require_columns(piece.path, schema, columns)
     text_type = schema.field(text_key).type
     if not is_text(text_type):
         raise DataError(f"{piece.path}: column {text_key!r} holds {text_type}, expected text")
-    columns = [text_key] + ([id_key] if id_key in schema.names else [])
     row = 0
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows

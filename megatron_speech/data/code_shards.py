@@ -107,6 +107,7 @@ def read_code_table(path: str | Path) -> tuple[CodeShardInfo, pa.Table]:
     """
     info = read_shard_info(path)
     table = read_parquet(path, ("codes", *_NAMES))
+    _check_types(path, table)
     flat = table["codes"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     if flat.size and not 0 <= flat.min() <= flat.max() < info.num_codes:
         raise DataError(
@@ -114,6 +115,30 @@ def read_code_table(path: str | Path) -> tuple[CodeShardInfo, pa.Table]:
             f"codes 0..{info.num_codes - 1}; the shard is damaged, make it again"
         )
     return info, table
+
+
+def _check_types(path: str | Path, table: pa.Table) -> None:
+    """Refuse columns of another kind than those that `write_code_shard` writes."""
+    for name in ("codes", *_NAMES):
+        column = table[name]
+        kind = column.type
+        if name == "codes":
+            fits = (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and (
+                pa.types.is_integer(kind.value_type)
+            )
+            nulls = not fits or column.null_count or column.combine_chunks().flatten().null_count
+        elif name == "duration_s":
+            fits, nulls = pa.types.is_floating(kind), column.null_count
+        else:
+            fits = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+            nulls = name == "id" and column.null_count
+        if not fits or nulls:
+            came = f"holds {kind}" if not fits else "has rows without a value"
+            raise DataError(
+                f"{path}: column {name!r} {came}; code shards as tools/tokenize_speech.py writes "
+                "them have lists of integers in codes, seconds as floats in duration_s, and text "
+                "in the others"
+            )
 
 
 def read_code_shard(path: str | Path) -> tuple[CodeShardInfo, list[CodeRecord]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..json_lines import is_unicode, parse_object
-from ..parquet import open_parquet, read_batches
+from ..parquet import open_parquet, read_batches, require_columns
 from ..rejected import Rejected
 
 _ROWS_AT_A_TIME = 1 << 17
@@ -102,8 +102,8 @@ def read_parquet_columns(
     """
     file = open_parquet(path)
     names = file.schema_arrow.names
-    _require_columns(path, names, needed)
     wanted = [*needed, *(name for name in optional if name in names)]
+    require_columns(path, file.schema_arrow, wanted)
     for batch in read_batches(file, path, _ROWS_AT_A_TIME, wanted):
         yield pa.Table.from_batches([batch]).select(wanted)
 

@@ -167,7 +167,7 @@ def read_texts(
 
 def _text(stem: str, row: Row, text_column: str) -> _Text | Rejected:
     given, text = row.values.get("id"), row.values[text_column]
-    name = str(given) if given is not None else f"{stem}-{row.number:07d}"
+    name = as_text(given) if given is not None else f"{stem}-{row.number:07d}"
     if text is not None and not isinstance(text, str):
         return Rejected(name, "not_text", f"{type(text).__name__}: {text!r}"[:200])
     if not is_unicode(name, text or ""):

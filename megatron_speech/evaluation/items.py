@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from ..errors import DataError
 from ..json_lines import is_unicode, parse_object
@@ -56,6 +56,8 @@ class ChatItem:
     chance: float
     """Share that guessing would get; of replies that choose, where there are wrong answers."""
 
+
+_KINDS = {str: "text", float: "a share from 0 to 1", tuple[str, ...]: "a list of texts"}
 
 Item = TypeVar("Item", ClozeItem, QuestionItem, ChatItem)
 
@@ -120,7 +122,8 @@ def by_task(items: Sequence[ClozeItem], limit: int | None) -> dict[str, list[Clo
 
 
 def _read(path: str | Path, kind: type[Item]) -> list[Item]:
-    names = {field.name for field in fields(kind)}
+    names = [field.name for field in fields(kind)]
+    hints = get_type_hints(kind)
     items = []
     for number, line in enumerate(_lines(Path(path)), start=1):
         record = parse_object(f"line {number}", line)
@@ -129,7 +132,7 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
             raise DataError(f"{path}, line {number} is not {expected}: {record.detail}")
         if not is_unicode(json.dumps(record, ensure_ascii=False)):
             raise DataError(f"{path}, line {number} holds half a surrogate pair (\\ud800...)")
-        if not names <= record.keys():
+        if not set(names) <= record.keys():
             got = sorted(record)
             raise DataError(
                 f"{path}, line {number} needs the fields {', '.join(sorted(names))}; "
@@ -139,10 +142,25 @@ def _read(path: str | Path, kind: type[Item]) -> list[Item]:
             name: tuple(record[name]) if isinstance(record[name], list) else record[name]
             for name in names
         }
+        wrong = [name for name in names if not _fits(values[name], hints[name])]
+        if wrong:
+            raise DataError(
+                f"{path}, line {number}: {wrong[0]} is {str(record[wrong[0]])[:80]!r}, expected "
+                f"{_KINDS[hints[wrong[0]]]}"
+            )
         items.append(kind(**values))
     if not items:
         raise DataError(f"{path} holds no items; expected one JSON object a line")
     return items
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a JSON value can be that of a field of type `kind`."""
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
+    if kind is str:
+        return isinstance(value, str)
+    return isinstance(value, tuple) and all(isinstance(text, str) for text in value)
 
 
 def _lines(path: Path) -> list[bytes]:

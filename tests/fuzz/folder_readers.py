@@ -1,0 +1,182 @@
+"""Folders of models, vocabularies, checkpoints and datasets, and the JSON files of jobs."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from megatron_speech.corpus.plan import request_paths
+from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_tokens
+from megatron_speech.data.soundness import sound_dataset
+from megatron_speech.model.hf_config import read_config, read_generation_ids
+from megatron_speech.model.safetensors_folder import SafetensorsFolder
+from megatron_speech.rejected import Rejected, read_rejected, write_rejected
+from megatron_speech.speech_tokenizer.weights import read_tensors, write_tensors
+from megatron_speech.training.checkpoint import latest_iteration, read_notes
+from megatron_speech.vocab import SpeechTextVocab
+from tests.corpus.samples import make_vocab
+
+from .mutations import damaged, damaged_json
+from .reader import Found, Reader
+
+
+def damage_folder(rng: random.Random, folder: Path) -> None:
+    """One file or two: bytes, or the structure of JSON."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for _ in range(rng.choice((1, 1, 2))):
+        path = rng.choice(files)
+        content = path.read_bytes()
+        action = rng.choice(("bytes", "structure", "structure", "header"))
+        if action == "structure" and path.suffix == ".json":
+            try:
+                changed = damaged_json(rng, json.loads(content))
+            except (ValueError, RecursionError):
+                continue
+            path.write_bytes(changed.encode("utf-8", "surrogatepass"))
+        elif action != "bytes" and path.suffix == ".safetensors":
+            path.write_bytes(_with_odd_header(rng, content))
+        else:
+            path.write_bytes(damaged(rng, content, rng.choice(files).read_bytes()))
+
+
+def _with_odd_header(rng: random.Random, content: bytes) -> bytes:
+    size = int.from_bytes(content[:8], "little")
+    try:
+        header = damaged_json(rng, json.loads(content[8 : 8 + size]))
+    except (ValueError, RecursionError):
+        return content[: size // 2]
+    written = header.encode("utf-8", "surrogatepass")
+    return len(written).to_bytes(8, "little") + written + content[8 + size :]
+
+
+def _make_vocab(folder: Path) -> None:
+    made = folder / "made"
+    make_vocab(made)
+    for path in (made / "vocab").iterdir():
+        path.rename(folder / path.name)
+    for path in made.iterdir():
+        path.unlink() if path.is_file() else path.rmdir()
+    made.rmdir()
+
+
+def _read_vocab(folder: Path) -> Found:
+    vocab = SpeechTextVocab.from_pretrained(folder)
+    ids = vocab.text.encode("the small red dog ran home")
+    assert vocab.text.decode(ids)
+    assert all(0 <= i < vocab.padded_size for i in ids), f"{ids} of {vocab.padded_size}"
+    assert vocab.size <= vocab.padded_size
+    ends = vocab.speech_segment([0, vocab.num_codes - 1])
+    assert len(set(ends.tolist())) == len(ends)
+    vocab.text.offsets("the dog")
+    return Found([("vocabulary", (vocab.fingerprint, vocab.eod_id, vocab.embedding_rows))])
+
+
+def _make_base(folder: Path) -> None:
+    from transformers import LlamaConfig
+
+    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    LlamaConfig(**sizes, num_attention_heads=2, eos_token_id=0).save_pretrained(folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [1, 0], "temperature": 0.5}')
+    tensors = {f"layer.{n}": torch.randn(4, 8) for n in range(4)}
+    shard_of = {name: f"model-{n % 2}.safetensors" for n, name in enumerate(tensors)}
+    for file in set(shard_of.values()):
+        save_file({n: t for n, t in tensors.items() if shard_of[n] == file}, folder / file)
+    index = {"metadata": {"total_size": 512}, "weight_map": shard_of}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _read_base(folder: Path) -> Found:
+    config = read_config(folder)
+    read_generation_ids(folder, config)
+    weights = SafetensorsFolder(folder)
+    weights.dtype()
+    items = [(name, tuple(weights.read(name).shape)) for name in weights.entries]
+    assert all(weights.entries[name].shape == shape for name, shape in items)
+    return Found(items)
+
+
+def _make_weights(folder: Path) -> None:
+    tensors = {f"part.{n}": torch.randn(6, 5) for n in range(4)}
+    write_tensors(folder, tensors, max_bytes=300)
+
+
+def _read_weights(folder: Path) -> Found:
+    return Found([(n, t.tolist()) for n, t in read_tensors(folder).items()])
+
+
+def _make_run(folder: Path) -> None:
+    (folder / "iter_0000007").mkdir()
+    (folder / "iter_0000007" / "loop.json").write_text('{"done": 7, "skipped": [1, 2]}')
+    (folder / "iter_0000009").mkdir()
+    (folder / "latest_checkpointed_iteration.txt").write_text("7\n")
+
+
+def _read_run(folder: Path) -> Found:
+    step = latest_iteration(folder)
+    assert step is None or isinstance(step, int)
+    notes = read_notes(folder / "iter_0000007")
+    assert isinstance(notes, dict)
+    return Found([(str(step), notes)])
+
+
+def _make_job(folder: Path) -> None:
+    (folder / "plan.json").write_text(json.dumps({"request_shards": ["a.parquet", "b.parquet"]}))
+    (folder / "requests").mkdir()
+    for name in "ab":
+        (folder / "requests" / f"{name}.parquet").touch()
+    items = [Rejected(f"id {n}\u2028", "empty", "was é") for n in range(3)]
+    write_rejected(folder / "rejected.jsonl", items)
+
+
+def _read_job(folder: Path) -> Found:
+    paths = request_paths(folder)
+    assert all(isinstance(path, Path) for path in paths)
+    return Found([(item.id, item) for item in read_rejected(folder / "rejected.jsonl")])
+
+
+def _make_dataset(folder: Path) -> None:
+    vocab_folder = folder / "made"
+    vocab_folder.mkdir()
+    _make_vocab(vocab_folder)
+    vocab = SpeechTextVocab.from_pretrained(vocab_folder)
+    for path in vocab_folder.iterdir():
+        path.unlink()
+    vocab_folder.rmdir()
+    numbers = np.random.default_rng(0)
+    with IndexedWriter(folder / "set", vocab) as writer:
+        writer.add_documents([numbers.integers(0, vocab.size, n + 1) for n in range(8)])
+    writer.write_facts("text", None)
+
+
+def _read_dataset(folder: Path) -> Found:
+    prefix = folder / "set"
+    facts, _ = sound_dataset(prefix)
+    index, tokens = open_tokens(prefix)
+    items = []
+    for number, (start, length) in enumerate(zip(index.starts, index.lengths, strict=True)):
+        document = tokens[start : start + length].tolist()
+        assert len(document) == length > 0, f"document {number} has {len(document)} of {length}"
+        items.append((str(number), document))
+    assert sum(index.lengths) == len(tokens), "documents do not cover the tokens"
+    core = [document.tolist() for document in open_indexed(prefix)]
+    assert core == [document for _, document in items], "Megatron's reader finds other documents"
+    assert isinstance(facts.documents, int)
+    return Found(items)
+
+
+def _reader(name: str, make: Callable[[Path], None], read: Callable[[Path], Found]) -> Reader:
+    return Reader(name, make, damage_folder, read)
+
+
+FOLDERS = [
+    _reader("vocabulary", _make_vocab, _read_vocab),
+    _reader("base model", _make_base, _read_base),
+    _reader("speech tokenizer weights", _make_weights, _read_weights),
+    _reader("run folder", _make_run, _read_run),
+    _reader("job folder", _make_job, _read_job),
+    _reader("indexed dataset", _make_dataset, _read_dataset),
+]
