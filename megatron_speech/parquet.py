@@ -156,9 +156,13 @@ def ids_of(column: pa.Array) -> list[Any]:
             None if value is None else value.decode("utf-8", "backslashreplace") for value in raw
         ]
     try:
-        return column.to_pylist()
+        values = column.to_pylist()
     except (ValueError, OverflowError):  # nanoseconds and years that Python's dates do not have
-        return column.cast(pa.string()).to_pylist()
+        values = column.cast(pa.string()).to_pylist()
+    return [
+        value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+        for value in values
+    ]
 
 
 def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:

@@ -142,3 +142,44 @@ def test_a_missing_column_is_named(tmp_path):
     write_parquet(tmp_path / "shard.parquet", table)
     with pytest.raises(DataError, match="no column 'codes'"):
         read_code_shard(tmp_path / "shard.parquet")
+
+
+def test_a_footer_that_lies_about_rows_never_loses_or_repeats_texts(tmp_path):
+    """No checksum covers the footer: each byte of its counts and places is changed."""
+    path = tmp_path / "data.parquet"
+    texts = [f"text {n}" for n in range(7)]
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=3, write_page_checksum=True)
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[-8:-4], "little")
+    refused = 0
+    for position in range(len(whole) - 8 - size, len(whole) - 8):
+        for change in (1, 2, 0x40):
+            damaged = bytearray(whole)
+            damaged[position] ^= change
+            path.write_bytes(damaged)
+            try:
+                found = [
+                    getattr(document, "text", None)
+                    for share in split_inputs([path], 2)
+                    for document in read_pieces(share)
+                ]
+            except DataError:
+                refused += 1
+            else:
+                assert found == texts, f"byte {position} changed by {change}"
+    assert refused > size // 2
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_parquet(path, ("text",)),
+        read_texts,
+        lambda path: list(read_pieces(split_inputs([path], 1)[0])),
+    ],
+)
+def test_two_columns_of_one_name_are_refused(tmp_path, read):
+    table = pa.table([["a"], ["b"]], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match="more than one column 'text'"):
+        read(tmp_path / "a.parquet")

@@ -166,6 +166,17 @@ def test_a_tampered_folder_is_refused(bpe, tmp_path):
         SpeechTextVocab.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change", [{"specials": {"<|speak|>": "1"}}, {"added": [1]}, {"base_rows": [3]}]
+)
+def test_facts_of_another_kind_are_refused(bpe, tmp_path, change):
+    bpe.save_pretrained(tmp_path)
+    facts = read_json(tmp_path / "speech_text_vocab.json")
+    write_json(tmp_path / "speech_text_vocab.json", facts | change)
+    with pytest.raises(VocabularyError, match="is damaged"):
+        SpeechTextVocab.from_pretrained(tmp_path)
+
+
 def test_folders_that_are_no_tokenizer(tmp_path):
     with pytest.raises(VocabularyError, match="no text tokenizer"):
         SpeechTextVocab.extend(tmp_path, 4)

@@ -47,6 +47,8 @@ def test_wrong_roles_set_the_dialogue_aside(roles, reason):
         ({"messages": []}, "no_messages"),
         ({"messages": "hello"}, "no_messages"),
         ({"messages": [{"role": "user", "content": ["hello"]}]}, "not_text"),
+        ({"messages": [{"role": {"name": "user"}, "content": "hello"}]}, "unknown_role"),
+        ({"messages": [{"role": ["user"], "content": "hello"}]}, "unknown_role"),
     ],
 )
 def test_what_is_no_dialogue_is_set_aside(record, reason):

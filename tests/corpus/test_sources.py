@@ -256,3 +256,9 @@ def test_remote_corpora_that_cannot_be_read(store):
     fsspec.filesystem("memory").pipe("/bucket/1.parquet", b"not Parquet")
     with pytest.raises(DataError, match=r"memory:///?bucket/1.parquet cannot be read as Parquet"):
         read_all("memory://bucket/1.parquet")
+
+
+def test_ids_that_are_bytes_are_the_text_they_spell(tmp_path):
+    ids = pa.array([b"a", b"\xff"], pa.binary())
+    pq.write_table(pa.table({"id": ids, "text": ["one", "two"]}), tmp_path / "a.parquet")
+    assert [document.id for document in read_all(tmp_path)] == ["a", "\\xff"]

@@ -84,3 +84,27 @@ def test_files_that_are_no_shards(tmp_path):
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="metadata lacks"):
         read_code_shard(tmp_path / "other.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [
+        ("id", pa.array([1])),
+        ("id", pa.array([None], pa.string())),
+        ("text", pa.array([["a"]])),
+        ("speaker", pa.array([1.5])),
+        ("duration_s", pa.array(["long"])),
+        ("codes", pa.array(["1 2"])),
+        ("codes", pa.array([None], pa.list_(pa.int32()))),
+        ("codes", pa.array([[1, None]], pa.list_(pa.int32()))),
+        ("codes", pa.array([[0.5]])),
+    ],
+)
+def test_columns_of_another_kind_are_refused(tmp_path, name, column):
+    path = tmp_path / "a.parquet"
+    write_codes(path, 1)
+    table = pq.read_table(path)
+    at = table.column_names.index(name)
+    pq.write_table(table.set_column(at, name, column), path)
+    with pytest.raises(DataError, match=f"column '{name}'"):
+        read_code_shard(path)

@@ -189,6 +189,24 @@ def test_item_files_that_are_wrong(tmp_path):
             read_cloze(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("id", 7),
+        ("task", None),
+        ("context", "one sentence"),
+        ("context", ["one", None]),
+        ("right", ["a list"]),
+        ("wrong", "half of a pair: \ud800"),
+    ],
+)
+def test_items_of_another_kind_are_refused(tmp_path, field, value):
+    item = {"id": "a", "task": "t", "context": ["It rained."], "right": "a", "wrong": "b"}
+    (tmp_path / "cloze.jsonl").write_text(json.dumps(item | {field: value}))
+    with pytest.raises(DataError, match=rf"line 1: {field} is .*, expected"):
+        read_cloze(tmp_path / "cloze.jsonl")
+
+
 def test_limit_holds_for_each_task(item_file):
     grouped = by_task(read_cloze(item_file), 1)
     assert {task: [item.id for item in items] for task, items in grouped.items()} == {
