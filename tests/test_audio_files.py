@@ -222,6 +222,21 @@ def test_what_is_no_file_has_a_reason(tmp_path: Path, monkeypatch: pytest.Monkey
         read_audio(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("kind", ["AU", "NIST"])
+def test_a_header_that_ends_before_it_begins_is_walked_once(tmp_path: Path, kind: str) -> None:
+    """Its sound would start where the header does, and so would the next stream, for ever."""
+    data = encoded(kind)
+    if kind == "AU":
+        data = data[:4] + bytes(8) + data[12:]
+    else:
+        data = data[:8] + b"      0" + data[15:]
+        count = data.index(b"sample_count -i ") + 16
+        data = data[:count] + b"0" * 4 + data[count + 4 :]
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    assert reason_of(path) in ("unreadable", "empty", "read")
+
+
 def test_excerpts_of_mp3_may_be_a_frame_longer_than_what_is_decoded(tmp_path: Path) -> None:
     for kind, most in (("MP3", 1_500), ("FLAC", 300)):
         path = tmp_path / kind

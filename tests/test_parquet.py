@@ -183,3 +183,15 @@ def test_two_columns_of_one_name_are_refused(tmp_path, read):
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="more than one column 'text'"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["id", "path", "duration_s"])
+def test_times_in_a_manifest_are_named(tmp_path, name):
+    row = {"id": "a", "path": "a.wav", "text": "", "speaker": "", "language": "", "duration_s": 1.0}
+    table = pa.Table.from_pylist([row])
+    times = pa.array([2**62], pa.timestamp("ns"))
+    pq.write_table(
+        table.set_column(table.column_names.index(name), name, times), tmp_path / "a.parquet"
+    )
+    with pytest.raises(DataError, match=f"column '{name}' holds timestamp"):
+        read_manifest(tmp_path / "a.parquet")

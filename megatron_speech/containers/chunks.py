@@ -76,8 +76,11 @@ def walk(view: View) -> Container:
         found = _stream(view, start, sound)
         if isinstance(found, str):
             return Container(problem=found)
-        stream, start = found
+        stream, after = found
+        if after <= start:  # a header that lies within itself would be found for ever
+            return whole(view.size)
         streams.append(stream)
+        start = after
     return Container(tuple(streams))
 
 

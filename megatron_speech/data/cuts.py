@@ -18,10 +18,13 @@ _PLAIN = ("MonoCut", "MultiCut")
 
 
 def is_list_of_cuts(path: Path) -> bool:
-    """Whether the first object of JSON lines is a cut."""
+    """Whether of cuts and rows of manifests, a cut is the first among JSON lines."""
     for row in read_jsonl_rows(path, None):
         if isinstance(row, Row):
-            return str(row.values.get("type", "")).endswith("Cut") or "recording" in row.values
+            if str(row.values.get("type", "")).endswith("Cut") or "recording" in row.values:
+                return True
+            if "path" in row.values:
+                return False
     return False
 
 

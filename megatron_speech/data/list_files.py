@@ -98,12 +98,16 @@ def read_parquet_columns(
     """Columns of a Parquet file, some rows at a time; text may hold what is not UTF-8.
 
     Raises:
-        DataError: the file is missing or damaged, or lacks a needed column.
+        DataError: the file is missing or damaged, lacks a needed column, or has times in one.
     """
     file = open_parquet(path)
     names = file.schema_arrow.names
     wanted = [*needed, *(name for name in optional if name in names)]
     require_columns(path, file.schema_arrow, wanted)
+    for name in wanted:
+        kind = file.schema_arrow.field(name).type
+        if pa.types.is_temporal(kind):  # not all of these have a value in Python
+            raise DataError(f"{path}: column {name!r} holds {kind}, expected text or numbers")
     for batch in read_batches(file, path, _ROWS_AT_A_TIME, wanted):
         yield pa.Table.from_batches([batch]).select(wanted)
 

@@ -48,6 +48,12 @@ def cut(name: str, **changes) -> dict:
     } | changes
 
 
+def test_an_odd_object_at_the_top_costs_itself_alone(tmp_path):
+    found = find_recordings([write_cuts(tmp_path / "cuts.jsonl.gz", [{}, {"id": 1}, cut("one")])])
+    assert [item.id for item in found.listed] == ["one"]
+    assert len(found.rejected) == 2
+
+
 def test_cuts_say_where_their_audio_is(tmp_path):
     other = {"type": "url", "channels": [0], "source": "https://example.org/a.wav"}
     transformed = cut("x")["recording"] | {"transforms": [{"name": "Speed"}]}

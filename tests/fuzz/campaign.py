@@ -83,7 +83,7 @@ def fuzz(reader: Reader, seeds: Sequence[int]) -> Result:
             if left:
                 process.kill()
                 process.join()
-                fault = f"no answer in {WALL_S:.0f} s, or the process died ({process.exitcode})"
+                fault = f"died of signal {-(process.exitcode or 0)}: no answer in time, or a crash"
                 result.faults[str(left.pop(0))] = fault
                 result.inputs += 1
             process.join()
@@ -125,6 +125,8 @@ def _child(name: str, seeds: Sequence[int], sample: Path, work: Path, pipe: Conn
         folder = work / str(seed)
         damaged_copy(reader, seed, sample, folder)
         began = time.process_time()
+        hang = int(began + 2 * CPU_S) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (hang, resource.RLIM_INFINITY))
         pipe.send(answer(reader, sample, folder, began))
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -139,7 +141,8 @@ def answer(
             found = reader.read(folder)
         except MegatronSpeechError as error:
             str(error)
-        seconds = time.process_time() - began
+        finally:
+            seconds = time.process_time() - began
         fault = "; ".join(reader.complaints(sample, folder, found))
     except BaseException as error:  # whatever it is, it is the finding
         place = traceback.extract_tb(error.__traceback__)
