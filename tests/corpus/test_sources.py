@@ -262,3 +262,11 @@ def test_ids_that_are_bytes_are_the_text_they_spell(tmp_path):
     ids = pa.array([b"a", b"\xff"], pa.binary())
     pq.write_table(pa.table({"id": ids, "text": ["one", "two"]}), tmp_path / "a.parquet")
     assert [document.id for document in read_all(tmp_path)] == ["a", "\\xff"]
+
+
+def test_ids_that_are_times_are_written_out(tmp_path):
+    ids = pa.array([0, 2**62], pa.timestamp("ns"))
+    pq.write_table(pa.table({"id": ids, "text": ["one", "two"]}), tmp_path / "a.parquet")
+    first, second = (document.id for document in read_all(tmp_path))
+    assert first.startswith("1970-01-01")
+    assert second.startswith("2116-")
