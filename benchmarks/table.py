@@ -28,6 +28,8 @@ ELSEWHERE = (
     "chat_server",
     "code_stability",
     "decoder_table",
+    "enumerated_kills",
+    "fuzzed_readers",
     "layout_equality",
     "many_documents",
     "pretraining_kills",
