@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import WhisperModel
 
-from megatron_speech.errors import CheckpointError, ConfigError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.encoder import SpeechTokenizerEncoder
 from megatron_speech.speech_tokenizer.lookup import released_codes as codes_by_released_rule
@@ -217,7 +217,7 @@ def test_tampered_configs_are_refused(tmp_path, changes, words):
     with pytest.raises(ConfigError, match=words):
         SpeechTokenizer.from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="not settings"):
+    with pytest.raises(DataError, match="list instead of values by name"):
         SpeechTokenizer.from_pretrained(tmp_path)
 
 
