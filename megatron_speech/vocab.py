@@ -152,7 +152,7 @@ class SpeechTextVocab:
             isinstance(token, str) for token in facts["added"]
         ):
             raise VocabularyError(
-                f"{folder / _FILE_NAME} is damaged: specials are ids by token, added is a list of "
+                f"{folder / FACTS_FILE} is damaged: specials are ids by token, added is a list of "
                 "tokens, base_rows a number; restore it"
             )
         text = open_text_tokenizer(folder)
