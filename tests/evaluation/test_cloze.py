@@ -197,7 +197,7 @@ def test_item_files_that_are_wrong(tmp_path):
         ("context", "one sentence"),
         ("context", ["one", None]),
         ("right", ["a list"]),
-        ("wrong", "half of a pair: \ud800"),
+        ("wrong", {"text": "b"}),
     ],
 )
 def test_items_of_another_kind_are_refused(tmp_path, field, value):
