@@ -57,7 +57,7 @@ class EvaluateCodesConfig:
             raise ConfigError("--codes are read by a --speech-tokenizer; give its folder")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
-        if self.requests is not None and len(names) > 1:
+        if self.requests is not None and (len(names) > 1 or not self.codes):
             raise ConfigError("--requests belong to one folder of --codes")
         if self.figure is not None and self.requests is None:
             raise ConfigError("--figure shows what --requests adds; give both")

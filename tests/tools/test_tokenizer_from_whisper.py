@@ -151,6 +151,8 @@ def test_what_cannot_be_evaluated(whisper, heard, tmp_path):
         evaluate("--whisper", whisper)
     with pytest.raises(SystemExit):
         evaluate("--manifest", heard)
+    with pytest.raises(SystemExit):
+        evaluate("--whisper", whisper, "--manifest", heard, "--requests", tmp_path)
     tiny = save_tiny_tokenizer(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="cannot transcribe"):
         evaluate("--speech-tokenizer", tiny, "--manifest", heard)
