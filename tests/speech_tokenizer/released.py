@@ -115,7 +115,10 @@ def write_weights(folder: Path, tensors: dict[str, torch.Tensor], files: int = 1
 def released_codes(
     tensors: dict[str, torch.Tensor], config: dict[str, Any], clips: list[np.ndarray]
 ) -> list[np.ndarray]:
-    """Codes of clips, all in one batch padded to the longest window."""
+    """Codes of clips, all in one batch padded to the longest window: (codes, 2) each.
+
+    The nearest code and, where fp32 cannot tell which of two is nearer, the other; else it again.
+    """
     pieces = [
         (n, c[at : at + 480_000]) for n, c in enumerate(clips) for at in range(0, len(c), 480_000)
     ]
@@ -124,8 +127,11 @@ def released_codes(
     distances = (
         hidden.square().sum(-1, keepdim=True) + codebook.square().sum(-1) - 2 * hidden @ codebook.T
     )
-    codes = distances.min(dim=-1).indices
-    rows: list[list[int]] = [[] for _ in clips]
+    nearest, codes = distances.topk(2, dim=-1, largest=False)
+    rounding = 8 * torch.finfo(torch.float32).eps * hidden.square().sum(-1)
+    told_apart = nearest[..., 1] - nearest[..., 0] > rounding
+    codes[..., 1] = torch.where(told_apart, codes[..., 0], codes[..., 1])
+    rows: list[list[list[int]]] = [[] for _ in clips]
     for (owner, _), row, kept in zip(pieces, codes, mask, strict=True):
         rows[owner] += row[kept].tolist()
     return [np.array(row) for row in rows]

@@ -36,8 +36,11 @@ def check(folder, made, audio=None, at_least: int = 15) -> SpeechTokenizer:
         expected = [released_codes(tensors, config, [clip])[0] for clip in audio]
     tokenizer = SpeechTokenizer.from_pretrained(folder)
     for ours, theirs in zip(tokenizer.encode(audio), expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    assert len({code for row in expected for code in row.tolist()}) >= at_least
+        either = np.where(ours == theirs[:, 1], theirs[:, 1], theirs[:, 0])
+        np.testing.assert_array_equal(ours, either)
+    together = np.concatenate(expected)
+    assert np.mean(together[:, 0] != together[:, 1]) < 0.02
+    assert len(set(together[:, 0].tolist())) >= at_least
     assert tokenizer.config.quantize_lookup == "released"
     return tokenizer
 
