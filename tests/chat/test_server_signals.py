@@ -62,7 +62,7 @@ async def ask_and_stop(config: ServerConfig, question: str, stop) -> None:
         ("a", [signal.SIGINT], 5.0, 0),
         ("never", [signal.SIGINT], 5.0, 128 + signal.SIGINT),
         ("never", [signal.SIGINT, signal.SIGINT], 2.0, -signal.SIGINT),
-        ("never", [signal.SIGTERM], 5.0, -signal.SIGTERM),
+        ("never", [signal.SIGTERM], 5.0, 128 + signal.SIGTERM),
     ],
     ids=["an answer", "a stuck model", "a stuck model, twice", "a stuck model, terminated"],
 )

@@ -156,7 +156,8 @@ def test_broken_recordings_are_set_aside_while_training(manifest, tmp_path, caps
     rows = [replace(row, duration_s=0.0) for row in read_manifest(manifest)]
     late = rows[3].path.with_name("late.flac")
     late.write_bytes(rows[3].path.read_bytes()[:4000])  # its header is whole
-    rows.append(replace(rows[3], id="late", path=late))
+    known = read_manifest(manifest)[3].duration_s  # so that nothing reads it before its turn
+    rows.append(replace(rows[3], id="late", path=late, duration_s=known))
     write_manifest(tmp_path / "manifest.parquet", rows)
     flags = ["--no-cache-features", "--train-iters", "20", "--global-batch-size", "4"]
     run = tmp_path / "run"

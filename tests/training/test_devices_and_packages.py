@@ -129,13 +129,17 @@ def test_the_order_of_kernels_is_asked_for_before_cuda_starts(monkeypatch):
 def test_pretraining_asks_before_it_looks_for_a_gpu():
     code = """
 import os
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from megatron_speech.recipes import lm
 def see(*_): raise SystemExit(os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS"))
 lm.check = see
 debug = lm.lm_debug()
 lm.resolve = lambda config: config
-lm.pretrain(replace(debug, parallel=replace(debug.parallel, tensor_model_parallel_size=2)))
+loop = replace(debug.loop, save=Path(tempfile.mkdtemp()) / "run")
+parallel = replace(debug.parallel, tensor_model_parallel_size=2)
+lm.pretrain(replace(debug, parallel=parallel, loop=loop))
 """
     environment = {k: v for k, v in os.environ.items() if k != "CUDA_DEVICE_MAX_CONNECTIONS"}
     done = subprocess.run(
