@@ -9,16 +9,19 @@ Each item is consecutive sentences, the next one, and a wrong one about as long:
 With --base, a text model from before any training on speech does the items as text.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from megatron_speech.starting import starting
 
-from megatron_speech import cli
-from megatron_speech.evaluation.make_cloze import MakeClozeConfig, make_cloze
+with starting(__name__):
+    from collections.abc import Sequence
+    from typing import Any
+
+    from megatron_speech import cli
+    from megatron_speech.evaluation.make_cloze import MakeClozeConfig, make_cloze
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Make the items, say what was made and how hard it is."""
-    config = cli.parse(MakeClozeConfig, argv, __doc__)
+    config = cli.parse(MakeClozeConfig, argv, __doc__ or "")
     report = make_cloze(config)
     counts = ", ".join(f"{count} {task}" for task, count in report["items"].items())
     unused = ", ".join(f"{count:,} {reason}" for reason, count in report["not_used"].items())

@@ -37,6 +37,8 @@ NOT_THERE = {
     "tools.pretrain": "lm-smoke --vocab none --data-path none --save out",
     "tools.regenerate_span": "none --vocab none --document 0 --token 0 --plan none --model none "
     "--like none",
+    "tools.make_cloze": "--input none --output-dir out",
+    "tools.transcribe_speech": "--manifest none --whisper none --output out.parquet",
     "tools.serve_chat": "--model none --speech-tokenizer none --decoder none",
     "tools.tokenize_speech": "--input none --speech-tokenizer none --output out",
     "tools.train_speech_decoder": "vocoder-smoke --manifest none --save out",
