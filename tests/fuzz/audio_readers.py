@@ -74,12 +74,10 @@ def _read(kind: str, folder: Path) -> Found:
     assert len(whole) == frames, f"{len(whole)} samples, {frames} announced"
     assert abs(duration_s(path) * rate_hz - frames) < 1e-3
     middle = frames / rate_hz / 2
-    halves = [
-        _waveform(path, Excerpt(duration_s=middle, rate_hz=rate_hz))[0],
-        _waveform(path, Excerpt(start_s=middle, rate_hz=rate_hz))[0],
-    ]
-    if halves[0] is not None and halves[1] is not None and frames > 1:
-        joined = np.concatenate(halves)
+    first, _ = _waveform(path, Excerpt(duration_s=middle, rate_hz=rate_hz))
+    second, _ = _waveform(path, Excerpt(start_s=middle, rate_hz=rate_hz))
+    if first is not None and second is not None and frames > 1:
+        joined = np.concatenate([first, second])
         assert len(joined) in (frames, frames - 1, frames + 1), f"halves: {len(joined)} of {frames}"
         if kind in _EXACT and len(joined) == frames:
             assert np.allclose(joined, whole), "halves sound otherwise than the whole"

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,12 @@ def _read_vocab(folder: Path) -> Found:
 def _make_base(folder: Path) -> None:
     from transformers import LlamaConfig
 
-    sizes = {"vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    sizes: dict[str, Any] = {
+        "vocab_size": 40,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+    }
     LlamaConfig(**sizes, num_attention_heads=2, eos_token_id=0).save_pretrained(folder)
     (folder / "generation_config.json").write_text('{"eos_token_id": [1, 0], "temperature": 0.5}')
     tensors = {f"layer.{n}": torch.randn(4, 8) for n in range(4)}

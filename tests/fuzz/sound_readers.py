@@ -75,7 +75,8 @@ def _damage_folder(rng: random.Random, folder: Path) -> None:
         action = rng.choice(("bytes",) * 6 + ("link", "folder", "new", "twice", "pipe"))
         if action == "new":
             new = folder / rng.choice(_NAMES)
-            os.path.isdir(new) or new.write_bytes(damaged(rng, b"text" * 50, b"\0"))
+            if not new.is_dir():
+                new.write_bytes(damaged(rng, b"text" * 50, b"\0"))
             continue
         content = path.read_bytes() if path.is_file() else b""
         if action == "twice":
