@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -71,14 +73,21 @@ def stopping_together(pool: ProcessPoolExecutor, description: str) -> Iterator[N
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
-                for worker in set(multiprocessing.active_children()) - others:
-                    worker.terminate()
+                threading.Thread(target=_end_children, args=(others,), daemon=True).start()
             if isinstance(error, BrokenProcessPool):
                 raise DataError(
                     f"a worker of '{description}' was killed, perhaps for lack of memory; "
                     "finished tasks are kept: run again, with fewer workers if need be"
                 ) from None
             raise
+
+
+def _end_children(others: set[Any]) -> None:
+    """End this process's children but `others`, also one that is just being started."""
+    while workers := set(multiprocessing.active_children()) - others:
+        for worker in workers:
+            worker.terminate()
+        time.sleep(0.2)
 
 
 def begin_worker() -> None:
