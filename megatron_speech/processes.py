@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 _PR_SET_PDEATHSIG = 1
 _STOPS = (signal.SIGINT, signal.SIGTERM)
+_BETWEEN_SIGNALS_S = 0.1
 
 
 def die_with(parent: int) -> bool:
@@ -41,15 +42,29 @@ def die_with(parent: int) -> bool:
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C back, also in every process started meanwhile, until it calls `take_ctrl_c`.
+    """Hold stops back while processes are started.
 
-    A new interpreter takes seconds to start, and would print a traceback of its own.
+    Ctrl-C also in those processes, until they call `take_ctrl_c`: a new interpreter takes seconds
+    to start, and would print a traceback of its own. SIGTERM in this process alone: a process left
+    half-started would be known to nobody and miss what it was to share.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    holds = is_main and handler is not None  # None: set by others than Python
+    if holds:
+        signal.signal(signal.SIGTERM, lambda number, frame: held.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            if holds:
+                signal.signal(signal.SIGTERM, handler)
+        finally:  # that may have run the handler
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if held:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def take_ctrl_c() -> None:
@@ -71,23 +86,20 @@ def stopping_together(pool: ProcessPoolExecutor, description: str) -> Iterator[N
         try:
             yield
         except BaseException as error:
-            pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
-                threading.Thread(target=_end_children, args=(others,), daemon=True).start()
+                # again and again: between fork and exec a new process forgets a signal
+                while workers := set(multiprocessing.active_children()) - others:
+                    for worker in workers:
+                        worker.terminate()
+                    time.sleep(_BETWEEN_SIGNALS_S)
+            # waited for: Python would end the pool's thread at exit, and may stumble over its pipes
+            pool.shutdown(wait=True, cancel_futures=True)
             if isinstance(error, BrokenProcessPool):
                 raise DataError(
                     f"a worker of '{description}' was killed, perhaps for lack of memory; "
                     "finished tasks are kept: run again, with fewer workers if need be"
                 ) from None
             raise
-
-
-def _end_children(others: set[Any]) -> None:
-    """End this process's children but `others`, also one that is just being started."""
-    while workers := set(multiprocessing.active_children()) - others:
-        for worker in workers:
-            worker.terminate()
-        time.sleep(0.2)
 
 
 def begin_worker() -> None:
@@ -98,16 +110,21 @@ def begin_worker() -> None:
 
 
 def task(function: Callable[[Argument], Result], argument: Argument) -> Result:
-    """In a worker: `function(argument)`; a stop lets it clean up, and ends the worker."""
-    for number in _STOPS:
-        signal.signal(number, _interrupt_once)
+    """In a worker: `function(argument)`; a stop lets it clean up, and ends the worker.
+
+    Also one that comes as the handlers change: the pool would take it for an error of this task,
+    and give the worker the next.
+    """
     try:
-        return function(argument)
+        for number in _STOPS:
+            signal.signal(number, _interrupt_once)
+        try:
+            return function(argument)
+        finally:
+            for number in _STOPS:
+                signal.signal(number, _leave)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
-    finally:
-        for number in _STOPS:
-            signal.signal(number, _leave)
 
 
 def _leave(number: int, frame: Any) -> NoReturn:

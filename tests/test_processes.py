@@ -95,13 +95,40 @@ def test_a_stop_is_said_once(tmp_path, kind, when, send, number, status, said):
     stopped = time.monotonic()
     send(process.pid, number)
     printed, _ = process.communicate(timeout=60)
-    # progress; and Python's own word when it is stopped between making a semaphore and naming it
-    unasked = ("tasks", "resource_tracker")
-    lines = [line for line in printed.splitlines() if not any(word in line for word in unasked)]
-    # workers whose interpreter is starting when they are ended may print a traceback of Python's
-    own = lines[:1] if when == "starting" else lines
-    assert own == [f"{said}; run the same command again to continue"]
+    lines = [line for line in printed.splitlines() if "tasks" not in line]  # of progress
+    assert lines == [f"{said}; run the same command again to continue"]
     assert process.returncode == status
     assert time.monotonic() - stopped < 30
     assert [path.name for path in output.iterdir()] == ["begun"]
     wait_until(lambda: not alive(process.pid))
+
+
+STOPPED_BETWEEN = """
+import signal, sys
+from megatron_speech import processes
+
+set_handler, left = signal.signal, int(sys.argv[1])
+
+def stopped_at(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        raise KeyboardInterrupt
+    return set_handler(*arguments)
+
+signal.signal = stopped_at
+processes.task(print, "the task")
+"""
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 4])
+def test_a_stop_while_handlers_change_ends_the_worker(place):
+    """Before and behind the task: else the pool goes on with the next one."""
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_BETWEEN, str(place)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -8,8 +8,9 @@ from ..scripts import HANGUL, WITHOUT_SPACES
 from ..speech_tokenizer.transcription import normaliser
 
 _INITIALS = re.compile(r"\b[^\W\d_](?:\.[^\W\d_])+\b\.?")
-_SIGNS = {"+": "plus", "#": "sharp"}
-_SIGNED = re.compile(r"(?<=\w)[+#]+(?!\w)")
+_SIGNS = {"+": "plus", "#": "sharp", "*": "star"}
+_SIGNED = re.compile(r"(?<=\w)[+#*]+(?!\w)")
+_BELOW_ZERO = re.compile(r"(?<![\w)])[-−](?=\d)")
 _SAID_SIGNS = re.compile(r"\b[a-z](?: plus plus| sharp)\b", re.IGNORECASE)
 _PARTICLES = (
     "은|는|이|가|을|를|의|에|에서|에게|께서|께|한테|로|으로|와|과|랑|이랑|도|만|까지|부터|보다|처럼"
@@ -43,7 +44,8 @@ def _is_latin(text: str) -> bool:
 
 
 def _english(text: str) -> str:
-    """English normalisation in which C++ is another word than C, and U.S.A. the same as USA."""
+    """English normalisation in which C++ is another word than C, -5 than 5, and U.S.A. is USA."""
+    text = _BELOW_ZERO.sub("minus ", text)
     text = _INITIALS.sub(lambda match: match[0].replace(".", ""), text)
     text = _SIGNED.sub(lambda match: "".join(_SIGNS[sign] for sign in match[0]), text)
     return normaliser("en")(_SAID_SIGNS.sub(lambda match: match[0].replace(" ", ""), text))
