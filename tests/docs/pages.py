@@ -45,11 +45,12 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """All Markdown files, README first: its blocks make what those of other pages read."""
+    """All Markdown files, walkthrough first: its blocks make what other pages read."""
     folders = [ROOT, *(ROOT / name for name in ("docs", "benchmarks", "examples", "docker"))]
     found = {path for folder in folders[:1] for path in folder.glob("*.md")}
     found |= {path for folder in folders[1:] for path in folder.rglob("*.md")}
-    return sorted(found, key=lambda path: (path != ROOT / "README.md", path))
+    first = [ROOT / "docs" / "walkthrough.md", ROOT / "README.md"]
+    return first + sorted(found - set(first))
 
 
 @cache

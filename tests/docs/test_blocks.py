@@ -63,7 +63,7 @@ def test_a_wrong_flag_is_found(capsys):
 
 
 def save_transcribing_tokenizer(folder: Path) -> None:
-    """What README's long training block would have made, with random weights."""
+    """What the walkthrough's long training block would have made, with random weights."""
     train_text_tokenizer(["the cat sat on the mat", "a dog ran"] * 4, 300, folder)
     text = AsrText(folder)
     tokens = {"vocab_size": text.size, "eos_token_id": text.eos_id}

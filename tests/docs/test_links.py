@@ -55,8 +55,8 @@ def test_files_and_targets_that_are_named_exist(page):
 
 
 def test_a_wrong_anchor_is_found():
-    assert "stage-by-stage" in anchors(ROOT / "README.md")
-    assert "stage-by-stag" not in anchors(ROOT / "README.md")
+    assert "where-things-are" in anchors(ROOT / "README.md")
+    assert "where-things-ar" not in anchors(ROOT / "README.md")
 
 
 def messages() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""All blocks of the documentation that can run here, as written, from README's first on."""
+"""All documentation blocks that can run here, as written, from the walkthrough's first on."""
 
 from tests.docs.pages import RUN, all_blocks
 from tests.docs.runner import prepare, run

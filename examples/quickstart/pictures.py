@@ -1,0 +1,73 @@
+"""The chart of the README, as an SVG that is readable in light and dark.
+
+    python examples/quickstart/pictures.py --results benchmarks/results/demo_full.json \\
+        --output docs/pictures/speech_to_text.svg
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+if __package__ in (None, ""):  # run as a script: find this package
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from examples.quickstart import charts
+from megatron_speech import cli
+from megatron_speech.files import read_json, write_text
+
+_STYLE = """
+svg { color-scheme: light dark; font: 12px ui-sans-serif, system-ui, sans-serif }
+text { fill: #1f2328 } .tick { fill: #5d646d; font-size: 11px } .axis { font-size: 13px }
+.onbar { fill: #fff; font-weight: 600; font-size: 11px } .grid { stroke: #e3e0d8 }
+.chance { stroke: #5d646d; stroke-dasharray: 4 3 } .error { stroke: #1f2328 }
+.bar { fill: #8b9199 } .bar.model { fill: #c2571a }
+@media (prefers-color-scheme: dark) {
+  text { fill: #e7e5df } .tick { fill: #9aa1aa } .grid { stroke: #33373d }
+  .chance { stroke: #9aa1aa } .error { stroke: #e7e5df } .bar { fill: #6c727a }
+  .bar.model { fill: #e88a4f } .onbar { fill: #15171a } }
+"""
+_GROUPS = {
+    "S→T, topic": ("s2t", "topic"),
+    "S→T, story": ("s2t", "story"),
+    "T→S, topic": ("t2s", "topic"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesConfig:
+    """From what, to where."""
+
+    results: Path
+    """Accuracies by arm, direction and task, one for each seed (JSON)."""
+    output: Path
+    """SVG file to write."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = cli.parse(PicturesConfig, argv, __doc__ or "")
+    accuracy = read_json(config.results)["accuracy"]
+    groups = []
+    for name, (direction, task) in _GROUPS.items():
+        found = {arm: accuracy[arm].get(direction, {}).get(task) for arm in accuracy}
+        if not all(found.values()):
+            continue
+        bars = [
+            charts.Bar(label=arm, value=mean(seeds), stderr=stdev(seeds), css=css)
+            for (arm, seeds), css in zip(found.items(), ("model", "control"), strict=True)
+        ]
+        groups.append((name, bars))
+    chart = charts.grouped_bars(groups, {}, "Accuracy in %, interleaved against control")
+    legend = charts.rect(40, 0, 10, 10, "bar model") + charts.text(55, 9, "interleaved")
+    legend += charts.rect(130, 0, 10, 10, "bar control") + charts.text(145, 9, "control")
+    legend += charts.text(200, 9, "%; whiskers: deviation over seeds", "tick")
+    picture = charts.svg(
+        f'<style>{_STYLE}</style>{legend}<g transform="translate(0 18)">{chart}</g>', 250, "Chart"
+    ).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="660" ', 1)
+    picture = picture.replace("<svg viewBox", f'<svg width="{charts.WIDTH}" height="228" viewBox')
+    write_text(config.output, picture)
+
+
+if __name__ == "__main__":
+    cli.run(main)
