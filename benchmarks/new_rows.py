@@ -1,22 +1,22 @@
 """What first values of new rows do to a base model: to its text at once, and to a training's start.
 
-    python benchmarks/new_rows.py --base runs/real/smollm2-135m --text runs/real/novels.jsonl
+    python benchmarks/new_rows.py --base smollm2-135m --text novels.jsonl
 
-Three comparisons, for a base with tied tables and for the same with its output layer stored apart:
+For a base with tied tables, and for the same with its output layer stored apart: import with rows
+fitted to the built-in text, or drawn plainly at each of --scales, and export. Then
 
-- import and export: the loss of 50 windows of text by transformers on the base, and on the exported
-  model whose rows of codes are new;
-- untrained: the rise of that loss at several scales of the draw, and what share of the probability
-  and of the likeliest tokens falls to new ones;
+- the loss of windows of text by transformers, of the base and of the export, and what share of the
+  probability and of the likeliest tokens falls to new ones;
 - trained for some steps on text in which half the spans are codes: the losses of text and codes on
   held-out documents. The codes are a stand-in for speech: each letter of a word with its neighbours
   stands for one of 16,384 codes, so that there is something to learn about each.
 """
 
-import argparse
 import json
 import tempfile
 import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,47 +25,85 @@ from common import report
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from megatron_speech import cli
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
-from megatron_speech.model.new_rows import NewRowsConfig, RowDraw
+from megatron_speech.model.new_rows import NewRowsConfig
 from megatron_speech.vocab import SpeechTextVocab
 
-NUM_CODES = 16_384
-SCALES = (0.0, 0.5, 0.7, 1.0)
-STARTS = ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0))
-"""Scales of the embedding and of the output layer; tied, they are one table."""
-UNTIED_STARTS = ((0.5, 0.5), (1.0, 1.0), (1.0, 0.5))
-WINDOW, HELD_OUT = 256, 50
+
+@dataclass(frozen=True, kw_only=True)
+class NewRowsBenchmark:
+    """What is imported, and how much is measured."""
+
+    base: Path
+    """Folder of a base model with tied tables."""
+    text: Path
+    """JSON lines with text, one document each: the last are held out."""
+    num_codes: int = 16_384
+    """Codes to add."""
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    """Plain draws beside the fitted one."""
+    untied: bool = True
+    """Measure the untied copy too."""
+    window: int = 256
+    """Tokens of a window."""
+    windows: int = 50
+    """Windows of text for the loss."""
+    steps: int = 20
+    """Training steps of two windows each; 0 for none."""
+    eval_interval: int = 10
+    """Steps between evaluations."""
+    eval_windows: int = 8
+    """Held-out windows of text and codes."""
+    documents: int = 40
+    """To train on, from the start of --text, and as many to measure on, from its end."""
+    threads: int = 1
+    """Of torch."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--text", type=Path, required=True, help="JSON lines with text")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--only", choices=("text", "start"), default=None)
-    given = parser.parse_args()
-    documents = [json.loads(line)["text"] for line in given.text.read_text().splitlines()]
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    config = cli.parse(NewRowsBenchmark, argv, __doc__ or "")
+    torch.set_num_threads(config.threads)
+    documents = [json.loads(line)["text"] for line in config.text.read_text().splitlines()]
     documents = [" ".join(text.split()) for text in documents]
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        untied = store_output_apart(given.base, Path(folder) / "untied")
-        for name, base in (("tied", given.base), ("untied", untied)):
-            vocab = SpeechTextVocab.extend(base, NUM_CODES)
-            if given.only != "start":
-                windows = text_windows(vocab, documents[-40:])
-                figures[name] = import_and_export(base, windows, Path(folder) / name)
-                if name == "tied":  # the copy has the same rows
-                    figures[name]["untrained"] = untrained(base, vocab, windows)
-            if given.only != "text":
-                starts = STARTS if name == "tied" else UNTIED_STARTS
-                figures.setdefault(name, {})["trained"] = {
-                    f"{scales[0]:g}, {scales[1]:g}": start(
-                        base, vocab, scales, documents, given.steps
-                    )
-                    for scales in starts
-                }
+        bases = {"tied": config.base}
+        if config.untied:
+            bases["untied"] = store_output_apart(config.base, Path(folder) / "untied")
+        for name, base in bases.items():
+            vocab = SpeechTextVocab.extend(base, config.num_codes)
+            windows = text_windows(config, vocab, documents)
+            figures[name] = {"base": text_loss(load(base), windows, vocab.text.size)}
+            for scale in (None, *config.scales):
+                with tempfile.TemporaryDirectory(dir=folder) as place:
+                    found = measure(config, base, scale, documents, Path(place))
+                figures[name]["fitted" if scale is None else f"scale {scale:g}"] = found
+                print(name, scale, found, flush=True)
     report("new_rows", "transformers on the base model", figures)
+    return figures
+
+
+def measure(
+    config: NewRowsBenchmark, base: Path, scale: float | None, documents: list[str], folder: Path
+) -> dict[str, Any]:
+    """Import, export, text loss and start of one draw."""
+    rows = NewRowsConfig(new_rows_scale=scale)
+    done = import_base(
+        ImportConfig(hf=base, save=folder / "run", num_codes=config.num_codes, new_rows=rows)
+    )
+    export_checkpoint(folder / "run", folder / "hf")
+    assert done.text_loss is not None
+    model = load(folder / "hf")
+    windows = text_windows(config, done.vocab, documents)
+    found = {
+        "import": asdict(done.text_loss),
+        "exported": text_loss(model, windows, done.vocab.text.size),
+    }
+    if config.steps:
+        found["trained"] = start(config, model, done.vocab, documents)
+    return found
 
 
 def store_output_apart(base: Path, folder: Path) -> Path:
@@ -82,10 +120,12 @@ def store_output_apart(base: Path, folder: Path) -> Path:
     return folder
 
 
-def text_windows(vocab: SpeechTextVocab, documents: list[str]) -> torch.Tensor:
-    """(50, 256) token ids of text alone."""
-    ids = [token for text in documents for token in vocab.text.encode(text)]
-    return torch.tensor(ids[: HELD_OUT * WINDOW]).view(HELD_OUT, WINDOW)
+def text_windows(
+    config: NewRowsBenchmark, vocab: SpeechTextVocab, documents: list[str]
+) -> torch.Tensor:
+    """(windows, length) token ids of text alone."""
+    ids = [token for text in documents[-config.documents :] for token in vocab.text.encode(text)]
+    return torch.tensor(ids[: config.windows * config.window]).view(config.windows, config.window)
 
 
 def load(folder: Path) -> Any:
@@ -105,50 +145,10 @@ def text_loss(model: Any, windows: torch.Tensor, text: int) -> dict[str, float]:
     return {"loss": loss / count, "share": share / count, "likeliest": likeliest / count}
 
 
-def import_and_export(base: Path, windows: torch.Tensor, folder: Path) -> dict[str, Any]:
-    """Text loss before, and after import with codes and export, by transformers."""
-    done = import_base(ImportConfig(hf=base, save=folder / "run", num_codes=NUM_CODES))
-    export_checkpoint(folder / "run", folder / "hf")
-    text = done.vocab.text.size
-    before, after = (
-        text_loss(load(base), windows, text),
-        text_loss(load(folder / "hf"), windows, text),
-    )
-    assert done.text_loss is not None
-    if abs(after["loss"] - before["loss"]) > 0.01:
-        raise SystemExit(f"the export does not say what the base says: {before}, {after}")
-    return {"base": before["loss"], "exported": after, "scale": done.text_loss.scale}
-
-
-def with_new_rows(base: Path, vocab: SpeechTextVocab, scales: tuple[float, float]) -> Any:
-    """The base with rows for specials and codes, by transformers."""
-    model = load(base)
-    tied = model.config.tie_word_embeddings
-    model.resize_token_embeddings(vocab.size, mean_resizing=False)
-    tables = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    text = vocab.text.size
-    for number, (table, scale) in enumerate(zip(tables, scales, strict=True)):
-        if tied and number:
-            continue
-        old = table.detach()[:text].clone()
-        draw = RowDraw(NewRowsConfig(), old.__getitem__, text, vocab.size - text, number)
-        with torch.no_grad():
-            table[text:] = draw.rows(scale)
-    return model
-
-
-def untrained(base: Path, vocab: SpeechTextVocab, windows: torch.Tensor) -> dict[str, Any]:
-    """What each scale does to the text."""
-    found = {}
-    for scale in SCALES:
-        model = with_new_rows(base, vocab, (scale, scale))
-        found[f"{scale:g}"] = text_loss(model, windows, vocab.text.size)
-        print(scale, found[f"{scale:g}"], flush=True)
-    return found
-
-
-def interleaved(vocab: SpeechTextVocab, documents: list[str], seed: int) -> torch.Tensor:
-    """(windows, 256) of text in which every second run of ten words is codes."""
+def interleaved(
+    vocab: SpeechTextVocab, documents: list[str], seed: int, length: int
+) -> torch.Tensor:
+    """(windows, length) of text in which every second run of ten words is codes."""
     ids: list[int] = []
     for number, text in enumerate(documents):
         words = text.split()
@@ -158,17 +158,17 @@ def interleaved(vocab: SpeechTextVocab, documents: list[str], seed: int) -> torc
                 ids += vocab.text.encode(" " + " ".join(run))
             else:
                 ids += vocab.speech_segment(
-                    [code for word in run for code in codes_of(word)]
+                    [code for word in run for code in codes_of(word, vocab.num_codes)]
                 ).tolist()
         ids.append(vocab.eod_id)
-    count = len(ids) // WINDOW
-    return torch.tensor(ids[: count * WINDOW]).view(count, WINDOW)
+    count = len(ids) // length
+    return torch.tensor(ids[: count * length]).view(count, length)
 
 
-def codes_of(word: str) -> list[int]:
+def codes_of(word: str, num_codes: int) -> list[int]:
     """A code for each letter, told by its neighbours."""
     marked = f"^{word.lower()}$"
-    return [zlib.crc32(marked[i : i + 3].encode()) % NUM_CODES for i in range(len(word))]
+    return [zlib.crc32(marked[i : i + 3].encode()) % num_codes for i in range(len(word))]
 
 
 def losses(model: Any, vocab: SpeechTextVocab, windows: torch.Tensor) -> dict[str, float]:
@@ -186,22 +186,17 @@ def losses(model: Any, vocab: SpeechTextVocab, windows: torch.Tensor) -> dict[st
 
 
 def start(
-    base: Path,
-    vocab: SpeechTextVocab,
-    scales: tuple[float, float],
-    documents: list[str],
-    steps: int,
+    config: NewRowsBenchmark, model: Any, vocab: SpeechTextVocab, documents: list[str]
 ) -> dict[str, Any]:
     """Losses on held-out windows while the model with its new rows is trained."""
-    model = with_new_rows(base, vocab, scales)
-    train, held_out = (
-        interleaved(vocab, documents[:40], 0),
-        interleaved(vocab, documents[-2:], 1)[:8],
-    )
+    train = interleaved(vocab, documents[: config.documents], 0, config.window)
+    held_out = interleaved(vocab, documents[-2:], 1, config.window)[: config.eval_windows]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
     found = {"0": losses(model, vocab, held_out)}
-    for step in range(steps):
+    for step in range(config.steps):
         batch = train[order[2 * step : 2 * step + 2]]
         for group in optimizer.param_groups:
             group["lr"] = 5e-4 * min((step + 1) / 10, 1.0)
@@ -214,11 +209,11 @@ def start(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if (step + 1) % 10 == 0:
+        if (step + 1) % config.eval_interval == 0:
             found[str(step + 1)] = losses(model, vocab, held_out)
-            print(scales, step + 1, found[str(step + 1)], flush=True)
+            print(step + 1, found[str(step + 1)], flush=True)
     return found
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -32,8 +32,10 @@ ELSEWHERE = (
     "fuzzed_readers",
     "layout_equality",
     "many_documents",
+    "new_rows",
     "pretraining_kills",
     "tokenizer_table",
+    "whisper_equality",
     "whisper_starts",
     "whisper_tokenizer",
 )

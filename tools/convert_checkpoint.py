@@ -60,8 +60,9 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         )
         if (loss := done.text_loss) is not None:
             print(
-                f"text loss of {loss.tokens:,} tokens: {loss.before:.3f} before, {loss.after:.3f} "
-                f"with the new rows (scale {loss.scale:g})"
+                f"text loss of {loss.tokens:,} tokens: {loss.before:.4f} before, {loss.after:.4f} "
+                f"with the new rows (scale {loss.scale:g}, without {loss.directions} directions, "
+                f"lowered by {loss.shift:g} nats)"
             )
         return done
     if config.load is None or config.hf is None:

@@ -129,7 +129,7 @@ def _write(folder: Path, base: "_Base", config: ImportConfig) -> None:
     came_from = {"hf": origin(base.source.folder), "added_rows": base.added_rows}
     came_from |= asdict(config.new_rows)
     if base.text_loss is not None:
-        came_from |= {"new_rows_scale": base.text_loss.scale, "text_loss": asdict(base.text_loss)}
+        came_from["text_loss"] = asdict(base.text_loss)
     facts: dict[str, Any] = {"base": came_from, "model": asdict(base.model)}
     write_text(folder / RUN_CONFIG, yaml.safe_dump(facts, sort_keys=False))
     checkpoint.commit(folder, 0, None)
@@ -275,8 +275,8 @@ class _Base:
                 )
 
     def _measure(self, path: Path | None) -> TextLoss:
-        """Settle the scale of new rows by what they do to the loss of a text."""
+        """Fit new rows that give logits to a text, and tell what they do to its loss."""
         ids = self.vocab.text.encode(read_check_text(path))
         windows = cut_into_windows(ids, self.model.max_position_embeddings)
         check = check_base(self.source, self._config, self.family, windows)
-        return [*self._tables.values()][-1].settle_scale(check)  # the one that gives the logits
+        return [*self._tables.values()][-1].fit(check)  # the one that gives the logits

@@ -47,16 +47,20 @@ def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: Speech
 
 def _origin_lines(base: dict[str, Any]) -> list[str]:
     lines = [f"Converted from `{base['hf']}`; not trained further."]
+    loss = base.get("text_loss")
     if base.get("added_rows"):
-        how = f"{base['new_rows']}, scale {base['new_rows_scale']}"
+        how = base["new_rows"]
+        if loss:
+            how += f", scale {loss['scale']:g}, without {loss['directions']} directions, "
+            how += f"lowered by {loss['shift']:g} nats"
         lines += [
             f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
             f"{base['new_rows_seed']}); text rows are the base's."
         ]
-    if loss := base.get("text_loss"):
+    if loss:
         lines += [
-            f"Loss of a text of {loss['tokens']:,} tokens: {loss['before']:.3f} before and "
-            f"{loss['after']:.3f} after they were added."
+            f"Loss of a text of {loss['tokens']:,} tokens: {loss['before']:.4f} before and "
+            f"{loss['after']:.4f} after they were added."
         ]
     return lines
 

@@ -15,8 +15,9 @@ from .text_check import TextCheck
 
 _SAMPLES_PER_CHANNEL = 4
 _ROWS_AT_ONCE = 2048
-_SCALES = (1.0, 0.5, 0.25, 0.125)
-_MOST_NATS = 0.005
+_FEWEST_DIRECTIONS = 8
+_SHIFTS = tuple(half / 2 for half in range(13))
+_MOST_NATS = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,10 @@ class NewRowsConfig:
     new_rows: Literal["covariance", "noise"] = "covariance"
     """Draw with the mean and covariance of the old rows, or with independent channels."""
     new_rows_scale: float | None = None
-    """Standard deviations of the draw, in those of the old rows; 0 gives the mean. If not given,
-    the largest of 1, 1/2, 1/4 and 1/8 with which a text's loss is at most 0.005 nats above that
-    with new rows at the mean. An embedding that is no output layer too then has 1."""
+    """Standard deviations of a plain draw, in those of the old rows; 0 gives the mean. If not
+    given, the draw is at scale 1 and rows that give logits are fitted to a text: without the
+    directions that its hidden states amplify most, and lowered by some nats, as far as needed for
+    a loss at most 0.0001 nats above that without new rows."""
     new_rows_seed: int = 1234
     """Seed of the draw."""
 
@@ -39,12 +41,18 @@ class NewRowsConfig:
 
 
 class RowDraw:
-    """The draw of `count` new rows of table number `table`, up to its scale.
+    """The draw of `count` new rows of table number `table`: mean and noise.
 
     `read(slice)` gives old rows. Their mean is exact; so is their covariance where they are fewer
     than eight per channel, else it is of four to eight per channel, evenly spaced. Computed in
-    float64, so that the rows do not depend on the number of threads.
+    float64, so that the rows do not depend on the number of threads; what `fit` changes does, in
+    the last bits of its hidden states.
     """
+
+    directions: int = 0
+    """Taken out of the noise."""
+    shift: float = 0.0
+    """Nats by which the rows lower their logits."""
 
     def __init__(
         self,
@@ -66,42 +74,61 @@ class RowDraw:
         first = read(slice(0, 1))
         self._width, self._dtype, self._count = first.size(1), first.dtype, count
         self._seed = config.new_rows_seed * 2 + table
+        self.scale = 1.0 if config.new_rows_scale is None else config.new_rows_scale
         step = max(old_rows // (_SAMPLES_PER_CHANNEL * self._width), 1)
         self._mean, self._factor = _statistics(config, read, old_rows, step, self._width)
+        self._without = torch.empty((self._width, 0), dtype=torch.float64)
 
     def _noise(self) -> Iterator[Float[Tensor, "rows width"]]:
-        """Deviations from the mean at scale 1, some rows at a time; float64, always the same."""
+        """Independent standard normals, some rows at a time; float64, always the same."""
         generator = torch.Generator().manual_seed(self._seed)
-        factor = self._factor
         for start in range(0, self._count, _ROWS_AT_ONCE):
             rows = min(_ROWS_AT_ONCE, self._count - start)
-            noise = torch.randn((rows, self._width), generator=generator, dtype=torch.float64)
-            yield noise @ factor.T if factor.dim() == 2 else noise * factor
+            yield torch.randn((rows, self._width), generator=generator, dtype=torch.float64)
 
-    def rows(self, scale: float) -> Float[Tensor, "count width"]:
-        """The rows at a scale, in the type that `read` gives."""
+    def rows(self) -> Float[Tensor, "count width"]:
+        """The rows, in the type that `read` gives."""
         drawn = torch.empty((self._count, self._width), dtype=self._dtype)
         start = 0
         for noise in self._noise():
-            drawn[start : start + len(noise)] = self._mean + scale * noise
+            noise -= noise @ self._without @ self._without.T
+            drawn[start : start + len(noise)] = self._mean + self.scale * (noise @ self._factor.T)
             start += len(noise)
         return drawn
 
-    def choose_scale(self, check: TextCheck, kept: Float[Tensor, "tokens"]) -> float:
-        """The largest scale that costs the text little more than rows at the mean do.
+    def fit(self, check: TextCheck, kept: Float[Tensor, "tokens"]) -> None:
+        """Take from noise and mean what makes new tokens likely in a text.
 
-        The last hidden states amplify noise, and some of thousands of new tokens are then likely
-        everywhere; how much of it a model bears differs.
+        The last hidden states amplify a few directions of the noise, and some of thousands of
+        tokens are then likely everywhere. Without these the noise is still nearly as wide. What is
+        left is a matter of frequency: all new rows move the same way, by the least-squares
+        solution (with a ridge, in units of old standard deviations) for logits lower by `shift`.
+        The fewest directions, then the least shift that suffice are taken; else the most of both.
         """
-        scales = torch.tensor([0.0, *_SCALES])[:, None, None]
-        log_sums = kept.expand(len(scales), -1)
+        amplified = check.hidden.double() @ self._factor  # (tokens, width): logits of unit noise
+        moment = amplified.T @ amplified / check.tokens
+        directions = torch.linalg.eigh(moment).eigenvectors.flip(1)  # most amplified first
+        ridge = torch.eye(self._width, dtype=torch.float64)
+        lowering = self._factor @ torch.linalg.solve(moment + ridge, amplified.mean(0))
+        shifts = torch.tensor(_SHIFTS)
+        lowered = shifts[:, None] * (check.hidden @ lowering.float())
         at_mean = (check.hidden @ self._mean.float())[:, None]
-        for noise in self._noise():
-            logits = at_mean + scales * (check.hidden @ noise.float().T)
-            log_sums = log_sums.logaddexp(logits.logsumexp(2))
-        losses = check.loss(log_sums)
-        bearable = (losses[1:] <= losses[0] + _MOST_NATS).tolist()
-        return next((s for s, good in zip(_SCALES, bearable, strict=True) if good), _SCALES[-1])
+        bearable = check.loss(kept) + _MOST_NATS
+        self.directions = min(_FEWEST_DIRECTIONS, self._width // 2)
+        while True:
+            self._without = directions[:, : self.directions]
+            left = (amplified - amplified @ self._without @ self._without.T).float()
+            new = torch.full_like(kept, float("-inf"))
+            for noise in self._noise():
+                new = new.logaddexp((at_mean + left @ noise.float().T).logsumexp(1))
+            losses = check.loss(kept.logaddexp(new - lowered))
+            if (losses <= bearable).any() or 2 * self.directions > self._width // 2:
+                break
+            self.directions *= 2
+        enough = losses <= bearable
+        best = enough.int().argmax() if enough.any() else losses.argmin()
+        self.shift = shifts[best].item()
+        self._mean = self._mean - self.shift * lowering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +140,10 @@ class TextLoss:
     after: float
     scale: float
     """Of the draw of the new rows."""
+    directions: int
+    """Left out of that draw."""
+    shift: float
+    """Nats by which all new rows are lowered."""
 
 
 class ExtendedTable:
@@ -136,15 +167,14 @@ class ExtendedTable:
         self._width, self._dtype = source.entries[name].shape[1], source.dtype()
         self._sizes, self._number, self._config = sizes, number, config
         self._draw = lru_cache(maxsize=1)(self._open_draw)
-        self._drawn = lru_cache(maxsize=1)(lambda: self._draw().rows(self.scale))
-        self.scale = 1.0 if config.new_rows_scale is None else config.new_rows_scale
+        self._drawn = lru_cache(maxsize=1)(lambda: self._draw().rows())
 
     def _open_draw(self) -> RowDraw:
         text, used, _ = self._sizes
         return RowDraw(self._config, self._read, text, used - text, self._number)
 
     def rows(self, start: int, stop: int) -> Float[Tensor, "rows width"]:
-        """Rows start..stop; new ones are of the scale that `scale` says."""
+        """Rows start..stop."""
         text, used, base = self._sizes
         rows = torch.zeros((stop - start, self._width), dtype=self._dtype)
         for low, high in ((0, text), (text, used), (used, base)):
@@ -155,20 +185,26 @@ class ExtendedTable:
                 rows[low - start : high - start] = self._read(slice(low, high))
         return rows
 
-    def settle_scale(self, check: TextCheck) -> TextLoss:
-        """Choose the scale, if the config gives none, and tell what the new rows then do."""
+    def fit(self, check: TextCheck) -> TextLoss:
+        """Fit new rows to the text, unless the config gives a scale, and tell what they do to it.
+
+        To be called before any row is read.
+        """
         text, used, base = self._sizes
         kept = check.log_sum_of(self._read, 0, text)
         kept = kept.logaddexp(check.log_sum_of(self._read, used, base))
         replaced = check.log_sum_of(self._read, text, min(used, base))
+        draw = self._draw()
         if self._config.new_rows_scale is None:
-            self.scale = self._draw().choose_scale(check, kept)
+            draw.fit(check, kept)
         new = check.log_sum_of(self._drawn().__getitem__, 0, used - text)
         return TextLoss(
             tokens=check.tokens,
             before=check.loss(kept.logaddexp(replaced)).item(),
             after=check.loss(kept.logaddexp(new)).item(),
-            scale=self.scale,
+            scale=draw.scale,
+            directions=draw.directions,
+            shift=draw.shift,
         )
 
 
@@ -179,7 +215,7 @@ def _statistics(
     step: int,
     width: int,
 ) -> tuple[Tensor, Tensor]:
-    """Mean (width,) and a factor of the covariance: (width, width), or (width,) if diagonal."""
+    """Mean (width,) and a factor (width, width) of the covariance, diagonal for plain noise."""
     total, sampled = torch.zeros((2, width), dtype=torch.float64)
     full = config.new_rows == "covariance"
     products = torch.zeros((width, width) if full else (width,), dtype=torch.float64)
@@ -193,7 +229,7 @@ def _statistics(
         count += len(rows)
     mean, middle = total / old_rows, sampled / count
     if not full:
-        return mean, (products / count - middle.square()).clamp(min=0).sqrt()
+        return mean, (products / count - middle.square()).clamp(min=0).sqrt().diag()
     covariance = products / count - torch.outer(middle, middle)
     variances = covariance.diagonal()
     variances += 1e-6 * variances.mean() + 1e-30  # fewer rows than channels: not quite singular

@@ -37,6 +37,37 @@ leave small gaps between the rails, or fasten them so firmly that they cannot mo
 How do I boil an egg? Put it into boiling water, wait seven minutes, then hold it under the cold \
 tap. If you like it soft, five minutes are enough. In 1954 the city counted 38,000 people; today \
 there are more than two million, and the old town hall has become a museum of music.
+
+The tenant shall keep the garden in good order and shall not, without the written consent of the \
+owner, remove any tree, wall or fence. If either party fails to perform a duty under this \
+agreement, the other may end it upon thirty days' notice, provided that such notice states the \
+reason and is delivered by hand or by registered post.
+
+# Average of the marks, leaving out those who were ill
+def average(marks, ill=()):
+    counted = [value for name, value in marks.items() if name not in ill]
+    return sum(counted) / len(counted) if counted else 0.0
+
+- Press the red button for three seconds until the light blinks.
+- Choose "Language", then "Next". Version 2.4 also asks for the time zone.
+- If nothing happens: see page 17, or write to help@example.org.
+
+However, the study had limits. Only 212 patients took part (mean age 54.3 years), most of them \
+men, and none was followed for longer than eighteen months; its authors therefore warn against \
+drawing conclusions about the long-term risk of the treatment.
+
+MAYOR RESIGNS AFTER VOTE. The mayor of the coastal town stepped down on Tuesday, hours after the \
+council had rejected her budget by nine votes to six. "I said what I would do, and I am doing \
+it," she told reporters. Prime Minister Ellis declined to comment.
+
+Well, I don't know, maybe? I mean, we could ask Tom. He's got a van, hasn't he! Yeah, and he owes \
+me one. Okay then: Saturday, half past eight, and please, please bring the keys this time.
+
+Let x be a positive number with x + 1/x = 3. Squaring both sides gives x^2 + 2 + 1/x^2 = 9, and \
+so x^2 + 1/x^2 = 7.
+
+Der Zug nach Hamburg hat heute zwanzig Minuten Verspätung. Il n'y a plus de pain, mais la \
+boulangerie est encore ouverte. Mañana vamos a la playa con los niños.
 """
 """Read where no other text is given."""
 

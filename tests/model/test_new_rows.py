@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from megatron_speech.errors import ConfigError
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
-from megatron_speech.model.new_rows import NewRowsConfig
-from megatron_speech.model.text_check import CHECK_TEXT
+from megatron_speech.model.new_rows import NewRowsConfig, RowDraw
+from megatron_speech.model.text_check import CHECK_TEXT, TextCheck
 from megatron_speech.vocab import SpeechTextVocab
 from tests.model.base_folders import FAMILIES, write_base
 from tools import convert_checkpoint
@@ -53,7 +53,7 @@ def continued(model, prompt):
 def test_an_untrained_export_says_what_its_base_says(family, tied, tmp_path):
     base = write_sure_base(tmp_path / "base", family, tied)
     done, exported = extend(tmp_path / "base", tmp_path)
-    ids = torch.tensor(done.vocab.text.encode(CHECK_TEXT))
+    ids = torch.tensor(done.vocab.text.encode(CHECK_TEXT))[: 8 * 128]
     before, after = loss_of(base, ids), loss_of(exported, ids)
     assert done.text_loss.tokens == len(ids) - len(ids.split(128))
     assert done.text_loss.before == pytest.approx(before, abs=1e-4)
@@ -70,24 +70,70 @@ def test_an_untrained_export_says_what_its_base_says(family, tied, tmp_path):
     assert not any(lost)
 
 
-@pytest.mark.parametrize("sureness", [0.02, 2.5, 4.0, 8.0])
-def test_the_scale_is_the_largest_that_the_text_bears(sureness, tmp_path):
-    write_sure_base(tmp_path / "base", "llama", True, sureness)
+WIDTH = 64
+OLD = 0.5 * torch.randn((300, WIDTH), generator=torch.Generator().manual_seed(1)) + 0.1
 
-    def measured(scale):
-        config = NewRowsConfig(new_rows_scale=scale)
-        save = tmp_path / f"{scale}"
-        return import_base(
-            ImportConfig(hf=tmp_path / "base", save=save, num_codes=CODES, new_rows=config)
-        ).text_loss
 
-    chosen, at_mean = measured(None), measured(0.0)
-    assert chosen == measured(chosen.scale)
-    if chosen.scale > 0.125:  # else the least there is
-        assert chosen.after <= at_mean.after + 0.005 + 1e-5
-    if chosen.scale < 1.0:
-        assert measured(2 * chosen.scale).after > at_mean.after + 0.005
-    assert (chosen.scale == 1.0) == (sureness == 0.02)
+def hidden_states(count, seed):
+    """Of a common direction, some that vary much, and a little of all."""
+    widths = torch.full((WIDTH,), 0.3)
+    widths[1:6] = 2.5
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn((count, WIDTH), generator=generator) * widths
+    hidden[:, 0] += 4.0
+    return hidden
+
+
+def text_of(hidden):
+    """A check, and the log sums of a base that is sure of what it says."""
+    log_sums = (hidden @ OLD.T).logsumexp(1) + 4.0
+    return TextCheck(hidden, log_sums - 1.0), log_sums
+
+
+def rise(rows, hidden):
+    check, log_sums = text_of(hidden)
+    return (check.loss(log_sums.logaddexp((hidden @ rows.T).logsumexp(1))) - 1.0).item()
+
+
+@pytest.mark.parametrize("kind", ["covariance", "noise"])
+def test_fitted_rows_are_as_wide_as_the_old_and_no_text_likes_them(kind):
+    """Neither the text they were fitted to nor another of the same base."""
+
+    def drawn(fitted, scale=None):
+        config = NewRowsConfig(new_rows=kind, new_rows_scale=scale)
+        draw = RowDraw(config, OLD.__getitem__, len(OLD), 4000, 0)
+        if fitted:
+            draw.fit(*text_of(hidden_states(500, 0)))
+        return draw, draw.rows()
+
+    read, unread = hidden_states(500, 0), hidden_states(500, 1)
+    draw, rows = drawn(True)
+    assert draw.directions == 8
+    assert rise(rows, read) <= 1.1e-4
+    assert rise(rows, unread) < 1e-3
+    for scale in (1.0, 0.5):
+        assert rise(drawn(False, scale)[1], unread) > 1e-3
+    assert rows.std(0)[6:].mean() > 0.9 * OLD.std(0)[6:].mean()
+    assert (rows.std(0)[:6] < 0.2 * OLD.std(0)[:6]).all()
+    # nothing was moved that needs not be, and what was moved is not far from the old rows
+    assert 0 < draw.shift < 6
+    moved = rows.mean(0) - OLD.mean(0)
+    assert moved[0] < -0.4
+    assert moved[0].abs() < 3 * OLD.std()
+    assert moved[1:].abs().max() < 0.4
+
+
+def test_the_least_that_suffices_is_taken():
+    """A base that bears the plain rows' mean as it is has none of them lowered."""
+    hidden = hidden_states(500, 0)
+    check, log_sums = text_of(hidden)
+    draw = RowDraw(NewRowsConfig(), OLD.__getitem__, len(OLD), 4000, 0)
+    draw.fit(TextCheck(hidden, check.of_target + 20), log_sums + 20)
+    assert (draw.directions, draw.shift) == (8, 0.0)
+    hopeless = RowDraw(NewRowsConfig(), OLD.__getitem__, len(OLD), 4000, 0)
+    hopeless.fit(TextCheck(hidden, check.of_target - 20), log_sums - 20)
+    assert (hopeless.directions, hopeless.shift) == (WIDTH // 2, 6.0)
+    assert hopeless.rows().unique(dim=0).shape == (4000, WIDTH)
 
 
 def test_an_embedding_of_its_own_is_drawn_at_full_scale(tmp_path):
@@ -134,11 +180,13 @@ def test_the_tool_and_the_card_tell_scale_and_loss(tmp_path, capsys):
     flags = f"--hf {tmp_path / 'base'} --save {tmp_path / 'run'} --num-codes {CODES}"
     loss = convert_checkpoint.main(["hf-to-megatron", *flags.split()]).text_loss
     told = capsys.readouterr().out
-    assert f"{loss.before:.3f} before, {loss.after:.3f} with the new rows (scale 0.25)" in told
+    assert f"{loss.before:.4f} before, {loss.after:.4f} with the new rows (scale 1, " in told
+    how = f"without {loss.directions} directions, lowered by {loss.shift:g} nats"
+    assert f"{how})" in told
     export_checkpoint(tmp_path / "run", tmp_path / "hf")
     card = (tmp_path / "hf" / "README.md").read_text()
-    assert "(covariance, scale 0.25, seed 1234)" in card
-    assert f"{loss.before:.3f} before and {loss.after:.3f} after" in card
+    assert f"(covariance, scale 1, {how}, seed 1234)" in card
+    assert f"{loss.before:.4f} before and {loss.after:.4f} after" in card
 
 
 def test_nothing_is_measured_where_nothing_is_added(tmp_path):
