@@ -3,7 +3,7 @@
     python examples/real/demo.py --size demo --output runs/real
 
     python examples/real/demo.py --whisper openai/whisper-small --base HuggingFaceTB/SmolLM2-360M \\
-        --speech recordings/manifest.tsv --text 'books/*.jsonl' --output runs/own
+        --speech recordings/manifest.tsv --text books.jsonl --output runs/own
 
 Every stage calls the public tool that a cluster would run. Stop it whenever you like: the same
 command continues. It ends with OUTPUT/report.html, and the same figures in OUTPUT/report.json.
@@ -50,13 +50,17 @@ class RealConfig:
     speech: tuple[Path, ...] = ()
     """Manifests of people's recordings (parquet, tsv, jsonl: id, path, text, language); those
     without text are transcribed by a Whisper."""
-    text: tuple[str, ...] = ()
-    """Corpora of English prose (parquet or jsonl with a text column)."""
+    text: tuple[Path, ...] = ()
+    """Corpora of English prose, files or folders (parquet or jsonl with a text column)."""
 
     def __post_init__(self) -> None:
-        for path in self.speech:
-            if not path.exists():
-                raise ConfigError(f"--speech {path} does not exist; give a manifest of recordings")
+        for flag, paths, what in (
+            ("speech", self.speech, "a manifest of recordings"),
+            ("text", self.text, "a corpus"),
+        ):
+            for path in paths:
+                if not path.exists():
+                    raise ConfigError(f"--{flag} {path} does not exist; give {what}")
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def _run(config: RealConfig) -> dict[str, Any]:
         size=size_named(config.size),
         output=config.output,
         machine=measure_machine(config.output / "machine.json"),
-        text=config.text,
+        text=tuple(map(str, config.text)),
         whisper=config.whisper,
         base=config.base,
         speech=config.speech,

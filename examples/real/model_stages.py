@@ -10,7 +10,6 @@ from examples.quickstart.stages import engine_flags, generate_codes, pretrain_an
 from examples.real.run import TRAINED_VOICES, RealDemo, material
 from examples.real.sizes import BLENDS
 from megatron_speech.files import read_json, write_json
-from megatron_speech.folders import remove_folder
 
 RECIPE = "lm-debug"
 """Of the arms; shape and weights are the base's, the rest is set in sizes.py."""
@@ -194,24 +193,18 @@ def checkpoint(demo: RealDemo, arm: str, step: int) -> Path:
 
 
 def evaluation(demo: RealDemo, done: Done, *, arm: str) -> Figures:
-    """Cloze in four directions and the loss on held-out text; earlier points on fewer items.
-
-    What is evaluated is kept, and its checkpoint removed, the finished model's excepted.
-    """
+    """Cloze in four directions and the loss on held-out text; earlier points on fewer items."""
     steps = [0] if arm == BASE else points(demo)
     figures: dict[str, Any] = {}
     for step in steps:
-        last = step == steps[-1]
         output = demo.path(f"evaluation-{arm}", f"{step}.json")
-        if not output.exists():
-            figures[str(step)] = _evaluate(demo, checkpoint(demo, arm, step), last, output)
+        if not output.exists():  # else it was finished before a stop
+            _evaluate(demo, checkpoint(demo, arm, step), step == steps[-1], output)
         figures[str(step)] = read_json(output)
-        if not last:
-            remove_folder(checkpoint(demo, arm, step))
     return figures
 
 
-def _evaluate(demo: RealDemo, model: Path, last: bool, output: Path) -> dict[str, Any]:
+def _evaluate(demo: RealDemo, model: Path, last: bool, output: Path) -> None:
     from tools import evaluate
 
     size, precision = demo.size, demo.machine["precision"]
@@ -229,7 +222,6 @@ def _evaluate(demo: RealDemo, model: Path, last: bool, output: Path) -> dict[str
                                  precision)  # fmt: skip
     figures = {"cloze": results["cloze"], "text_loss": loss, "text_loss_tokens": tokens}
     write_json(output, figures)
-    return figures
 
 
 def held_out_loss(folder: Path, corpus: Path, windows: int, precision: Any) -> tuple[float, int]:

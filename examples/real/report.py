@@ -13,11 +13,9 @@ from examples.quickstart.page_data import Recording, Segment
 from examples.quickstart.runner import Times
 from examples.real import samples
 from examples.real.model_stages import BASE
-from examples.real.run import TRAINED_VOICES, RealDemo
+from examples.real.run import TOPIC, TRAINED_VOICES, RealDemo
 from examples.real.sizes import ARMS, BLENDS
 
-TOPIC, STORY = "prose-topic", "prose-story"
-"""Tasks: the wrong ending is of another document, or of the same one further on."""
 HEARD = "s2t"
 
 

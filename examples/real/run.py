@@ -11,6 +11,10 @@ from megatron_speech.files import fingerprint_of
 TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
 """Test sets of synthetic speech: voices of the training, and one that is not among them."""
 
+ITEMS = "prose"
+TOPIC, STORY = f"{ITEMS}-topic", f"{ITEMS}-story"
+"""Tasks: the wrong ending is of another document, or of the same one further on."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RealDemo(Demo):

@@ -9,8 +9,8 @@ from examples.quickstart.sections import audio_source, recording_card
 from examples.quickstart.stage_sections import figure, smooth, time_table
 from examples.quickstart.tables import bars_table, percent, settings_table, table, thousands
 from examples.real.model_stages import BASE
-from examples.real.report import HEARD, STORY, TOPIC, RealPage, text_loss_rise
-from examples.real.run import NEW_VOICE, TRAINED_VOICES
+from examples.real.report import HEARD, RealPage, text_loss_rise
+from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES
 from examples.real.sizes import ARMS
 from megatron_speech.rejected import describe_counts
 

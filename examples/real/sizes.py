@@ -28,7 +28,7 @@ class RealSize:
     test_recordings: int
     """Most of each set, people or synthetic, that are kept for tests."""
     transcribe_flags: tuple[str, ...] = ()
-    """Further flags of the transcription of recordings without text."""
+    """Further flags of the readings by a Whisper as it is, transcription and word errors."""
     spoken_sentences: int
     """Training sentences that are spoken, and as many windows of words."""
     spoken_passages: int

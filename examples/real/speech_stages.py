@@ -6,9 +6,10 @@ from typing import Any
 
 from examples.quickstart.runner import Done, Figures, require_finished, to_flags
 from examples.real.recordings import split_recordings
-from examples.real.run import NEW_VOICE, TRAINED_VOICES, RealDemo, material
+from examples.real.run import ITEMS, NEW_VOICE, TOPIC, TRAINED_VOICES, RealDemo, material
 from examples.real.sizes import ESPEAK_SHARE, PEOPLE_SHARE
 from examples.real.texts import write_rows, write_texts
+from megatron_speech.errors import DataError
 
 _CODED = ("train", "passages", "items")
 
@@ -22,7 +23,7 @@ def materials(demo: RealDemo, done: Done) -> Figures:
         whisper=demo.whisper,
         base=demo.base,
         speech=demo.speech,
-        text=demo.text,
+        text=tuple(map(Path, demo.text)),
         small=demo.size.name == "smoke",
     )
     for note in found.notes:
@@ -58,9 +59,14 @@ def speech(demo: RealDemo, done: Done) -> Figures:
     figures = write_texts(folder, done["materials"]["text"], demo.size)
     cloze = make_cloze.main([
         *to_flags(input=folder / "held-out.parquet", not_in=folder / "train.parquet",
-                  output_dir=demo.path("cloze"), items=demo.size.cloze_items, name="prose"),
+                  output_dir=demo.path("cloze"), items=demo.size.cloze_items, name=ITEMS),
         *demo.size.cloze_flags,
     ])  # fmt: skip
+    if TOPIC not in cloze["items"]:
+        raise DataError(
+            f"the held-out documents give no items of the task {TOPIC} ({cloze['items']}); give "
+            "more text in several documents"
+        )
     lists = {
         "train": folder / "spoken.parquet",
         "passages": folder / "passages.parquet",

@@ -36,6 +36,8 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     Raises:
         DataError: too few usable documents, or none with sentences that can be spoken.
     """
+    if not corpora:
+        raise DataError("there is no text to read; give a corpus of English prose as --text")
     chance, rejected = random.Random(_SEED), list[Rejected]()
     documents: list[Document] = []
     for number, corpus in enumerate(corpora):
