@@ -59,8 +59,10 @@ setup(
         "numbers": ["num2words>=0.5.13"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
+        "real": ["gguf>=0.17"],  # the base model of `make demo-real` comes as GGUF
         "dev": [
             "pytest>=8.3",
+            "gguf>=0.17",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
             "datatrove>=0.10,<0.11",

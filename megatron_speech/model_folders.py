@@ -5,6 +5,7 @@ loaded is always a folder: weights are safetensors, nothing is fetched on the wa
 the folder is run. Imports no torch.
 """
 
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -163,6 +164,19 @@ def load_weights(kind: Any, folder: str | Path, **settings: Any) -> Any:
         CheckpointError: the folder wants code to be run, or is no such model.
     """
     return _load(kind, folder, use_safetensors=True, **settings)
+
+
+def load_gguf(kind: Any, file: Path, **settings: Any) -> Any:
+    """A model or tokenizer of transformers' from a GGUF file, its weights dequantised.
+
+    Raises:
+        CheckpointError: the file is none, or the package `gguf` is not installed.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise CheckpointError(
+            "reading GGUF needs the package gguf: pip install -c constraints.txt -e '.[real]'"
+        )
+    return _load(kind, file.parent, gguf_file=file.name, **settings)
 
 
 def _load(kind: Any, folder: str | Path, **settings: Any) -> Any:
