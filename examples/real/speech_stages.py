@@ -28,7 +28,22 @@ def materials(demo: RealDemo, done: Done) -> Figures:
     )
     for note in found.notes:
         print(f"note: {note}")
+    _require_fit(found.whisper, found.base)
     return _plain(asdict(found))
+
+
+def _require_fit(whisper: Path, base: Path) -> None:
+    """Refuse models that a later stage would, before anything is trained.
+
+    Raises:
+        CheckpointError: no Whisper, or no base model of a known family.
+    """
+    from megatron_speech.model.hf_config import model_from_config, read_config
+    from megatron_speech.recipes.speech_tokenizer import tokenizer_from_whisper_12_5hz
+    from megatron_speech.speech_tokenizer.whisper import shaped_as_whisper
+
+    shaped_as_whisper(tokenizer_from_whisper_12_5hz().model, whisper)
+    model_from_config(read_config(base), base)
 
 
 def _plain(value: Any) -> Any:
