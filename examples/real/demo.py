@@ -53,7 +53,12 @@ class RealConfig:
     text: tuple[Path, ...] = ()
     """Corpora of English prose, files or folders (parquet or jsonl with a text column)."""
 
-    def __post_init__(self) -> None:
+    def require_files(self) -> None:
+        """See that what is named is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
         for flag, paths, what in (
             ("speech", self.speech, "a manifest of recordings"),
             ("text", self.text, "a corpus"),
@@ -66,6 +71,7 @@ class RealConfig:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(RealConfig, argv, __doc__ or "")
+    config.require_files()
     with exclusive(config.output, inside=True):
         return _run(config)
 
