@@ -108,7 +108,8 @@ def line_chart(
     series = [entry for entry in series if len(entry[2])]
     if not series:
         return ""
-    left, right, top, bottom, height = 34, 64, 10, 30, 220
+    left, top, bottom, height = 34, 10, 30, 220
+    right = max(64, 10 + 7 * max(len(name) for name, _, _ in series))
     points = np.array([point[:2] for entry in series for point in entry[2]], dtype=float)
     last = max(points[:, 0].max(), 1.0)
     low, high = bounds or _bounds(points[:, 1])

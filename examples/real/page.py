@@ -55,7 +55,8 @@ def _opening(data: RealPage) -> str:
     )
     return (
         f'<header><p class="kicker">megatron_speech · real models · {escape(report["size"])} run'
-        f'</p><h1>{title}</h1><p class="lead">{finding}</p>{smoke}</header>'
+        f'</p><h1>{title}</h1><p class="lead">{finding}</p>'
+        f"{sections.caveats(report)}{smoke}</header>"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from examples.quickstart import charts
 from examples.quickstart.sections import audio_source, recording_card
 from examples.quickstart.stage_sections import figure, smooth, time_table
-from examples.quickstart.tables import bars_table, percent, settings_table, table, thousands
+from examples.quickstart.tables import bars_table, percent, table, thousands
 from examples.real.model_stages import BASE
 from examples.real.report import HEARD, RealPage, text_loss_rise
 from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES
@@ -58,9 +58,16 @@ def results(data: RealPage) -> str:
         "<span><i></i>control, no interleaved documents</span>"
         '<span><i class="model"></i>with interleaved documents</span>'
         '<span><i class="chance"></i>chance</span></div>'
-        f'<div class="grid">{"".join(pictures)}{_curves(data)}</div>{_losses(data)}'
+        f'<div class="grid">{"".join(pictures)}{_curves(data)}</div>{caveats(data.report)}'
+        f"{_losses(data)}"
         f"{bars_table(data.report)}"
     )
+
+
+def caveats(report: Mapping[str, Any]) -> str:
+    """What of the models is not as it was released."""
+    named = [note.split(":")[0] for note in report["materials"]["notes"] if "dequantised" in note]
+    return "".join(f'<p class="note">Figures are of {escape(name)}.</p>' for name in named)
 
 
 def _curves(data: RealPage) -> str:
@@ -250,8 +257,20 @@ def training(data: RealPage) -> str:
         "The losses are each arm's own blend and not to be compared by height; shares of the "
         f'tokens are below.</p><div class="grid"><figure class="card"><h3>Loss</h3>{picture}'
         '<figcaption>In nats per token.</figcaption></figure><div class="card"><h3>Shares</h3>'
-        f"{settings_table(data.report, 'blends')}</div></div>"
+        f"{_shares(data.report)}</div></div>"
     )
+
+
+def _shares(report: Mapping[str, Any]) -> str:
+    """Tokens of each kind by arm."""
+    blends = report["blends"]
+    kinds = list(dict.fromkeys(kind for blend in blends.values() for kind in blend))
+    rows = [
+        [(kind, ""), *((percent(blend[kind], 0) if kind in blend else "–", "n")
+                       for blend in blends.values())]
+        for kind in kinds
+    ]  # fmt: skip
+    return table([("", ""), *((_NAMES[arm], "n") for arm in blends)], rows)
 
 
 def material(data: RealPage) -> str:

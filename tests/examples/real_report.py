@@ -45,7 +45,7 @@ def make_report() -> dict:
             "whisper": "whisper-tiny.en",
             "base": "smollm2",
             "judge": None,
-            "notes": ["Base <Apache-2.0>: dequantised from Q4_1"],
+            "notes": ["Base <small>, dequantised from Q4_1: package 1; Apache-2.0"],
         },
         "text": {"documents": 200},
         "recordings": {

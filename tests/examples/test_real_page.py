@@ -50,6 +50,7 @@ def test_page_is_whole_and_self_contained():
     assert not re.search(r"https?://|@import|<script", page)
     assert "<late>" not in page
     assert "espeak-ng saying the words" in page
+    assert page.count("Figures are of Base &lt;small&gt;, dequantised from Q4_1.") == 2
     assert "564 recordings" in page
     assert page.count("<audio") == 3
     assert len(page) < 3_000_000
