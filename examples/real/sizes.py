@@ -69,7 +69,8 @@ class RealSize:
     has_bars: bool = True
     """Whether the figures are held against what is asked of the demo."""
     gflop: float
-    """Rough arithmetic of all trainings, to foretell the time."""
+    """Rough arithmetic of all trainings, to foretell the time, at the rate of the quickstart's
+    models: these reach a third of it, and count three times."""
     other_seconds: float
     """Rough time of all else, on two cores."""
 

@@ -1,13 +1,16 @@
 """The page of the demo on real models: its figures are computed right, and it is whole."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
 
+from examples.quickstart.runner import Times
 from examples.real.page import build_page
-from examples.real.report import _bars, headline, text_loss_rise
-from examples.real.run import TRAINED_VOICES
+from examples.real.report import RealPage, _bars, build_report, headline, text_loss_rise
+from examples.real.run import TOPIC, TRAINED_VOICES, RealDemo
+from examples.real.sizes import DEMO
 from tests.examples.real_report import make_page, make_report
 from tests.examples.sample_report import share
 from tests.examples.test_demo_report import Reader
@@ -84,3 +87,36 @@ def test_the_title_claims_only_what_was_found():
     evaluation = {**page.report["evaluation"], "model": page.report["evaluation"]["control"]}
     report = {**page.report, "evaluation": evaluation, "headline": headline(evaluation)}
     assert "does not listen yet" in build_page(replace(page, report=report))
+
+
+def test_report_is_made_of_what_the_stages_found(tmp_path):
+    told = make_report()
+    arms = told["evaluation"]
+    size = replace(DEMO, language_model_steps=4, points=2)
+    demo = RealDemo(size=size, output=tmp_path, machine={}, whisper="openai/whisper-base")
+    found = {"whisper": "/x/snapshots/abc", "base": "/x/smollm2", "judge": None, "notes": ["n"]}
+    done = {
+        "materials": found,
+        "speech": told["text"],
+        "recordings": told["recordings"],
+        "speech_tokenizer": {"validation": []},
+        "codes": told["speech_tokenizer"],
+        "text_to_token": told["text_to_token"],
+        "interleaving": told["interleave"],
+        "base": told["base"],
+        "model": {"tokens": size.tokens},
+        "samples": {"shown": told["samples"]},
+        "evaluation-base": {"0": arms["base"]},
+        "evaluation-model": {"2": arms["control"], "4": arms["model"]},
+        "evaluation-control": {"2": arms["control"], "4": arms["control"]},
+    }
+    report = build_report(demo, done, Times(stages={"model": 9.0}, whole=9.0))
+    assert report["headline"] == told["headline"]
+    assert report["materials"]["whisper"] == "openai/whisper-base", "the id, not a cache's folder"
+    assert report["materials"]["base"] == "smollm2"
+    heard = [point["cloze"][TOPIC]["s2t"]["accuracy"] for point in report["curve"]["model"]]
+    assert heard == [0.5, 0.52, 0.66]
+    tokens = [point["tokens"] for point in report["curve"]["model"]]
+    assert tokens == [0, size.tokens // 2, size.tokens]
+    assert json.loads(json.dumps(report))["curve"] == report["curve"]
+    assert "learns to listen" in build_page(RealPage(report=report))
