@@ -7,6 +7,8 @@ last one 0. Weights are those of the released model; query, key and value of a l
 """
 
 import json
+import math
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +21,11 @@ from safetensors.torch import save_file
 from megatron_speech.errors import DataError
 from megatron_speech.files import atomic_path, write_json
 
+_LAYER = re.compile(r"layer_(?P<layer>\d+)/(?P<module>.+)")
 _VERSION = 6
 _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 _TIMESTAMPS = 1501  # 0 to 30 s in steps of 20 ms
+_MULTILINGUAL = 51865  # tokens, with those of times; English-only models have one fewer
 _HEADS_SIZE = 64  # of every released Whisper
 
 
@@ -33,7 +37,7 @@ class _Reader:
         return struct.unpack("<" + form, self.take(struct.calcsize(form)))[0]
 
     def name(self) -> str:
-        return bytes(self.take(self.number("H"))).rstrip(b"\0").decode("ascii")
+        return bytes(self.take(self.number("H"))).rstrip(b"\0").decode("ascii", "replace")
 
     def take(self, size: int) -> memoryview:
         if self._at + size > len(self._content):
@@ -64,12 +68,14 @@ def read_model_bin(content: bytes) -> dict[str, np.ndarray]:
         kind, size = reader.number("B"), reader.number("I")
         if kind not in _DTYPES:
             raise DataError(f"model.bin: {name} is of kind {kind}, expected one of {[*_DTYPES]}")
-        values = np.frombuffer(reader.take(size), _DTYPES[kind])
-        if values.size != np.prod(shape, dtype=int):
-            raise DataError(f"model.bin: {name} has {values.size} numbers, expected {shape}")
-        variables[name] = values.reshape(shape)
+        dtype = np.dtype(_DTYPES[kind])
+        if size != math.prod(shape) * dtype.itemsize:
+            raise DataError(f"model.bin: {name} of shape {shape}, {dtype}, has {size:,} bytes")
+        variables[name] = np.frombuffer(reader.take(size), dtype).reshape(shape)
     for _ in range(reader.number("I")):
         alias, stored = reader.name(), reader.name()
+        if stored not in variables:
+            raise DataError(f"model.bin: {alias} is said to be {stored}, which is not there")
         variables[alias] = variables[stored]
     return variables
 
@@ -85,6 +91,8 @@ def whisper_weights(variables: dict[str, np.ndarray]) -> dict[str, torch.Tensor]
         if values.ndim == 0 or name in ("decoder/projection/weight", "decoder/alignment_heads"):
             continue
         side, *inner, last = name.split("/")
+        if not inner:
+            raise DataError(f"model.bin: {name} belongs to no Whisper")
         kind = {"gamma": "weight", "beta": "bias", "encodings": "weight"}.get(last, last)
         for target, part in _targets(side, inner, values):
             if kind == "bias" and target.endswith("k_proj"):
@@ -112,13 +120,14 @@ def _targets(side: str, inner: list[str], values: np.ndarray) -> list[tuple[str,
         "ffn/linear_1": ("fc2",),
         "ffn/layer_norm": ("final_layer_norm",),
     }
-    first, *rest = inner
-    if not rest and first in outside:
-        return [(outside[first], values)]
-    names = within.get("/".join(rest))
-    if names is None or not first.startswith("layer_"):
-        raise DataError(f"model.bin: {side}/{'/'.join(inner)} belongs to no Whisper")
-    layer = f"layers.{int(first.removeprefix('layer_'))}"
+    place = "/".join(inner)
+    if place in outside:
+        return [(outside[place], values)]
+    found = _LAYER.fullmatch(place)
+    names = within.get(found["module"], ()) if found else ()
+    if found is None or not names or len(values) % len(names):
+        raise DataError(f"model.bin: {side}/{place} {values.shape} belongs to no Whisper")
+    layer = f"layers.{found['layer']}"
     parts = np.split(values, len(names))
     return [(f"{layer}.{name}", part) for name, part in zip(names, parts, strict=True)]
 
@@ -204,7 +213,7 @@ def _generation_config(tokens: _Tokens, settings: dict[str, Any]) -> dict[str, A
         "no_timestamps_token_id": tokens.ids["<|notimestamps|>"],
         "prev_sot_token_id": tokens.ids["<|startofprev|>"], "max_initial_timestamp_index": 50,
         "return_timestamps": False, "alignment_heads": settings["alignment_heads"],
-        "is_multilingual": tokens.end != 50256,  # the end of GPT-2's vocabulary: English only
+        "is_multilingual": len(tokens.ids) >= _MULTILINGUAL,
     }  # fmt: skip
     if config["is_multilingual"]:
         tasks = {task: tokens.ids[f"<|{task}|>"] for task in ("transcribe", "translate")}

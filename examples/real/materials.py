@@ -1,4 +1,4 @@
-"""Make the real material of `make demo-real` ready: released models, people's speech, prose.
+"""Make the material of the demo on real things ready: released models, people's speech, prose.
 
     python examples/real/materials.py --output runs/materials --small
 
@@ -114,6 +114,8 @@ def prepare(
         print(f"{place}: {f'{seconds:.1f} s' if seconds else 'done before'}", flush=True)
         notes.append(part.origin())
         found.setdefault(flag, []).append(output / part.name)
+    if not text and "text" not in found:
+        raise DataError("there is no text to read: " + "; ".join(notes) + "; give --text a corpus")
     return Materials(
         whisper=found["whisper"][0],
         base=found["base"][0],

@@ -15,6 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from lzma import LZMAError
 from pathlib import Path
 from typing import Literal
@@ -79,12 +80,18 @@ def fetch_from_registry(package: Package, folder: Path) -> Path:
     else:
         download = ["apt-get", "download", f"{package.name}={package.version}"]
         said = _run(download, folder)
-        if said is not None and _run(["apt-get", "update", "-qq"], folder) is None:
-            said = _run(download, folder)  # lists of packages may be old, or missing in an image
+        if said is not None and _lists_were_updated():
+            said = _run(download, folder)
     found = sorted(folder.iterdir())
     if said is not None or len(found) != 1:
         raise UnavailableError(f"{package} could not be fetched: {said or 'nothing came'}")
     return found[0]
+
+
+@cache
+def _lists_were_updated() -> bool:
+    """Lists of packages may be old, or missing in an image. Once a process is often enough."""
+    return _run(["apt-get", "update", "-qq"], Path.cwd()) is None
 
 
 def _run(command: Sequence[str], folder: Path) -> str | None:

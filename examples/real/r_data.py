@@ -16,6 +16,9 @@ _NIL, _REFERENCE = 254, 255
 _SYMBOL, _PAIRS, _CHARS, _LOGICALS, _INTEGERS, _REALS, _STRINGS, _LIST = 1, 2, 9, 10, 13, 14, 16, 19
 _HAS_ATTRIBUTES, _HAS_TAG = 0x200, 0x400
 _LATIN1 = 0x4 << 12
+_DAMAGE = (OSError, EOFError, zlib.error, struct.error, ValueError, LookupError, TypeError,
+           AttributeError, RecursionError)  # fmt: skip
+"""What damaged bytes lead to: numbers that are no places, names of what has none."""
 
 
 class _Objects:
@@ -98,11 +101,12 @@ def read_lazy_data(rdx: bytes, rdb: bytes) -> dict[str, list[str | None]]:
     """
     try:
         index = _Objects(gzip.decompress(rdx)).read()
-        places = index["variables"]
-        objects = {name: _unpacked(rdb, place) for name, place in places.items()}
-    except (OSError, EOFError, zlib.error, struct.error, KeyError, IndexError, TypeError) as error:
+        objects = {name: _unpacked(rdb, place) for name, place in index["variables"].items()}
+        read = {name: _Objects(content).read() for name, content in objects.items()}
+    except DataError:
+        raise
+    except _DAMAGE as error:
         raise DataError(f"no lazy-load database of R: {error}") from None
-    read = {name: _Objects(content).read() for name, content in objects.items()}
     return {
         name: value for name, value in read.items()
         if isinstance(value, list) and value and all(isinstance(v, str | None) for v in value)

@@ -241,7 +241,10 @@ def passage(data: RealPage) -> str:
 
 def _span_player(sound: Any) -> str:
     source = audio_source(sound, _SAMPLE_RATE_HZ)
-    return f'<audio class="inline" controls preload="none" src="{source}"></audio>'
+    return (
+        '<audio class="inline" controls preload="none" controlslist="nodownload noplaybackrate '
+        f'noremoteplayback" src="{source}"></audio>'
+    )
 
 
 def training(data: RealPage) -> str:

@@ -12,7 +12,9 @@ import soundfile
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import DataError
 
-_NO_SPEECH = re.compile(r"silence/|beep|2tone|tt-monkeys|confbridge-(join|leave)$|ascending|ring")
+_NO_SPEECH = re.compile(
+    r"silence/.*|beep(err)?|(a|de)scending-2tone|tt-monkeys|confbridge-(join|leave)"
+)
 _AT_ONCE = 64  # files that one ffmpeg reads
 _LINE = re.compile(r"<s>\s*(?P<text>.*?)\s*</s>\s*\((?P<name>[^()]+)\)")
 
@@ -26,7 +28,7 @@ def make_prompts(members: Mapping[str, bytes], folder: Path, *, language: str) -
     if shutil.which("ffmpeg") is None:
         raise DataError("ffmpeg, which decodes G.722, is not on PATH: apt-get install ffmpeg")
     named = {_prompt(path): content for path, content in members.items()}
-    named = {name: content for name, content in named.items() if not _NO_SPEECH.search(name)}
+    named = {name: content for name, content in named.items() if not _NO_SPEECH.fullmatch(name)}
     names = sorted(named)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for start in range(0, len(names), _AT_ONCE):

@@ -55,7 +55,7 @@ def make_manuals(members: Mapping[str, bytes], folder: Path) -> None:
 
 def _page_name(path: str) -> str:
     place = Path(path.removeprefix("usr/share/").removeprefix("doc/"))
-    return f"{place.parts[0]}-{place.name.split('.')[0]}"
+    return f"{place.parts[0]}-{place.name.removesuffix('.html').removesuffix('.en')}"
 
 
 def _prose(page: str, seen: set[str]) -> str:
@@ -69,7 +69,7 @@ def _prose(page: str, seen: set[str]) -> str:
 
 
 class _Paragraphs(HTMLParser):
-    """Text of the <p> elements that lie in running text."""
+    """Text of the elements that are paragraphs and lie in running text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,8 +79,9 @@ class _Paragraphs(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._unread += tag in _UNREAD
-        if tag == "p":
+        if tag in ("p", "div"):
             self._end()
+        if tag == "p" or ("class", "para") in attrs:  # of DocBook's XHTML by Publican
             self._words = []
 
     def handle_endtag(self, tag: str) -> None:
@@ -92,6 +93,10 @@ class _Paragraphs(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._words is not None and not self._unread:
             self._words.append(data)
+
+    def close(self) -> None:
+        super().close()
+        self._end()
 
     def _end(self) -> None:
         if self._words is not None and (text := " ".join("".join(self._words).split())):

@@ -19,7 +19,7 @@ from markdown_it.token import Token
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {"bash", "python"}
 SHOWN = {"mermaid", "text", "yaml", "json", "toml", "dockerfile"}
-NEEDS = {"a GPU", "a Slurm cluster", "Docker", "a base model", "your data"}
+NEEDS = {"a GPU", "a Slurm cluster", "Docker", "a base model", "your data", "a network"}
 _MARKER = re.compile(r"<!-- run: (long|ci|needs ([A-Za-z ,]+)) -->\s*")
 
 
