@@ -9,7 +9,6 @@ from examples.quickstart.runner import to_flags
 from examples.real.sizes import RealSize
 from megatron_speech.data.manifest import ManifestRow, manifest_name, read_manifest, write_manifest
 from megatron_speech.errors import DataError
-from megatron_speech.speech_tokenizer.text import AsrText
 
 _SEED = 23
 _FEW = 20
@@ -27,6 +26,8 @@ def split_recordings(
     Raises:
         DataError: two sets of one name.
     """
+    from megatron_speech.speech_tokenizer.text import AsrText
+
     names = [manifest_name(Path(path)) for path in manifests]
     if len(set(names)) < len(names):
         raise DataError(f"--speech has sets of the same name: {', '.join(names)}; rename some")

@@ -2,9 +2,8 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -36,30 +35,15 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     Raises:
         DataError: too few usable documents, or none with sentences that can be spoken.
     """
-    if not corpora:
-        raise DataError("there is no text to read; give a corpus of English prose as --text")
-    chance, rejected = random.Random(_SEED), list[Rejected]()
-    documents: list[Document] = []
-    for number, corpus in enumerate(corpora):
-        chosen = first_words(read_documents([corpus], rejected), size.most_words // len(corpora))
-        # documents of several corpora may be called alike
-        documents += [replace(d, id=f"{number}-{d.id}") for d in chosen]
-    counts = write_rejected(folder / "rejected.jsonl", rejected)
-    chance.shuffle(documents)
-    held = max(1, round(len(documents) * size.held_out_share))
-    held_out, train = documents[:held], documents[held:]
-    if len(held_out) < 2 or len(train) < 2:
-        raise DataError(
-            f"{', '.join(map(str, corpora))}: {len(documents)} usable documents (rejected: "
-            f"{describe_counts(counts)}); some are held out and some trained on, give at least 8"
-        )
+    chance = random.Random(_SEED)
+    train, held_out, counts = _split_documents(folder, corpora, size, chance)
     write_documents(folder / "train.parquet", train)
     write_documents(folder / "held-out.parquet", held_out)
     write_documents(folder / "interleaved.parquet", first_words(train, size.interleaved_words))
     check = "\n\n".join(document.text for document in held_out)
     write_text(folder / "check.txt", check[: size.check_characters])
     sentences = _sentences(train)
-    passages = list(_passages(sentences))[: size.spoken_passages]
+    passages = _passages(sentences)[: size.spoken_passages]
     write_rows(folder / "passages.parquet", [
         (f"passage-{n:05d}/{k:03d}", sentence.text)
         for n, passage in enumerate(passages) for k, sentence in enumerate(passage)
@@ -80,12 +64,36 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     return {
         "documents": len(train),
         "held_out_documents": len(held_out),
-        "words": sum(len(document.text.split()) for document in documents),
+        "words": sum(len(document.text.split()) for document in train + held_out),
         "rejected": counts,
         "sentences": len(spoken),
         "windows": len(windows),
         "passages": len(passages),
     }
+
+
+def _split_documents(
+    folder: Path, corpora: Sequence[str], size: RealSize, chance: random.Random
+) -> tuple[list[Document], list[Document], dict[str, int]]:
+    """Documents to train on, those held out, and how many records were none, by reason."""
+    if not corpora:
+        raise DataError("there is no text to read; give a corpus of English prose as --text")
+    rejected: list[Rejected] = []
+    documents: list[Document] = []
+    for number, corpus in enumerate(corpora):
+        chosen = first_words(read_documents([corpus], rejected), size.most_words // len(corpora))
+        # documents of several corpora may be called alike
+        documents += [replace(d, id=f"{number}-{d.id}") for d in chosen]
+    counts = write_rejected(folder / "rejected.jsonl", rejected)
+    chance.shuffle(documents)
+    held = max(1, round(len(documents) * size.held_out_share))
+    held_out, train = documents[:held], documents[held:]
+    if len(held_out) < 2 or len(train) < 2:
+        raise DataError(
+            f"{', '.join(map(str, corpora))}: {len(documents)} usable documents (rejected: "
+            f"{describe_counts(counts)}); some are held out and some trained on, give at least 8"
+        )
+    return train, held_out, counts
 
 
 def _sentences(documents: Sequence[Document]) -> list[Sentence]:
@@ -105,13 +113,16 @@ def _sentences(documents: Sequence[Document]) -> list[Sentence]:
     return found
 
 
-def _passages(sentences: Sequence[Sentence]) -> Iterator[Sequence[Sentence]]:
-    """Sentences that follow one another, some at a time; from all over the corpus."""
-    for start in range(_PASSAGE_SENTENCES):
-        for passage in batched(sentences[start:], _PASSAGE_SENTENCES):
-            first, last = passage[0], passage[-1]
-            if first.document == last.document and last.place - first.place == len(passage) - 1:
-                yield passage
+def _passages(sentences: Sequence[Sentence]) -> list[list[Sentence]]:
+    """Sentences that follow one another, at most some; the longest passages first."""
+    found: list[list[Sentence]] = []
+    for sentence in sentences:
+        last = found[-1][-1] if found and len(found[-1]) < _PASSAGE_SENTENCES else None
+        if last and (last.document, last.place + 1) == (sentence.document, sentence.place):
+            found[-1].append(sentence)
+        else:
+            found.append([sentence])
+    return sorted(found, key=len, reverse=True)
 
 
 def _window(sentence: str, chance: random.Random) -> str:

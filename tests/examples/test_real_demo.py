@@ -155,7 +155,7 @@ def rows(folder, count, language="en", text="hello there"):
 
 
 def test_recordings_are_split_and_other_languages_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr("examples.real.recordings.AsrText", OnlyEnglish)
+    monkeypatch.setattr("megatron_speech.speech_tokenizer.text.AsrText", OnlyEnglish)
     size = replace(SMOKE, most_recordings=60, test_recordings=10)
     for name, found in (("large", rows(tmp_path, 48)), ("few", rows(tmp_path, 5)),
                         ("mixed", rows(tmp_path, 24) + rows(tmp_path, 7, "fr"))):  # fmt: skip
@@ -182,7 +182,7 @@ def test_recordings_without_text_are_transcribed(tmp_path, monkeypatch):
         asked.append(len(found))
         return [replace(row, text="what was said") for row in found]
 
-    monkeypatch.setattr("examples.real.recordings.AsrText", OnlyEnglish)
+    monkeypatch.setattr("megatron_speech.speech_tokenizer.text.AsrText", OnlyEnglish)
     monkeypatch.setattr("tools.transcribe_speech.main", transcribe)
     mixed = rows(tmp_path, 30)[:20] + [replace(row, text="") for row in rows(tmp_path, 30)[20:]]
     write_manifest(tmp_path / "mixed.parquet", mixed)
