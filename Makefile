@@ -45,7 +45,7 @@ voice-demo: $(STAMP)
 	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
 	  --output $(VOICE)
 
-## demo-real  released models (WHISPER, BASE), people's SPEECH, real TEXT: what one can have is fetched; runs/real/report.html
+## demo-real  a released Whisper and base model on people's speech and prose, fetched or yours; runs/real/report.html
 demo-real: $(STAMP)
 	$(PYTHON) examples/real/demo.py --size $(SIZE) --output $(RUNS)/real$(if $(filter-out demo,$(SIZE)),-$(SIZE)) \
 	  $(if $(WHISPER),--whisper $(call quoted,$(WHISPER))) $(if $(BASE),--base $(call quoted,$(BASE))) \
