@@ -28,7 +28,7 @@ class RealSize:
     test_recordings: int
     """Most of each set, people or synthetic, that are kept for tests."""
     transcribe_flags: tuple[str, ...] = ()
-    """Further flags of the readings by a Whisper as it is, transcription and word errors."""
+    """Further flags of the transcription of recordings without text."""
     spoken_sentences: int
     """Training sentences that are spoken, and as many windows of words."""
     spoken_passages: int
@@ -94,7 +94,7 @@ SMOKE = RealSize(
     most_words=120_000,
     held_out_share=0.25,
     interleaved_words=600,
-    most_recordings=12,
+    most_recordings=20,
     test_recordings=3,
     transcribe_flags=("--silence-s=2",),
     spoken_sentences=30,

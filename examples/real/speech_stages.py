@@ -162,9 +162,8 @@ def codes(demo: RealDemo, done: Done) -> Figures:
         manifest=demo.test_manifests(),
         limit=demo.size.test_recordings,
     )
-    silence = [f"--whisper-{flag[2:]}" for flag in demo.size.transcribe_flags]
     return {
-        "sets": evaluate_codes.main([*flags, *silence]),
+        "sets": evaluate_codes.main(flags),
         "num_codes": info.num_codes,
         "frame_rate_hz": info.frame_rate_hz,
     }
