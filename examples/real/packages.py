@@ -108,6 +108,8 @@ def _run(command: Sequence[str], folder: Path) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    if any("connection broken" in line for line in lines):  # pip then says: no such package
+        return "the package index cannot be reached (no network?)"
     errors = [line for line in lines if line.startswith(("E:", "ERROR:"))]
     return (errors or lines or [f"exit status {done.returncode}"])[-1]
 

@@ -30,7 +30,7 @@ class _Objects:
         if self._take(2) != b"X\n":
             raise DataError("no R object in binary form")
         version = self._integer()
-        self._integer(), self._integer()  # versions of R: who wrote it, who can read it
+        self._take(8)  # the versions of R that wrote it and that can read it
         if version == 3:
             self._take(self._integer())  # the encoding of strings that name none
         elif version != 2:

