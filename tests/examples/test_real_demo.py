@@ -1,21 +1,24 @@
 """The demo on real models: sizes and stages fit the tools, held-out texts stay apart."""
 
+import json
 import pickle
 from dataclasses import fields, replace
 
 import pyarrow.parquet as pq
 import pytest
 
+from examples.quickstart.runner import Done
 from examples.real import demo as real
-from examples.real import model_stages
+from examples.real import model_stages, speech_stages
 from examples.real.chain import chain
+from examples.real.materials import Materials
 from examples.real.recordings import split_recordings
 from examples.real.run import RealDemo
 from examples.real.sizes import ARMS, BLENDS, DEMO, SIZES, SMOKE, RealSize, size_named
 from examples.real.texts import write_texts
 from megatron_speech import cli
 from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.recipes import lm, speech_tokenizer
 
 PLACES = ("mill", "harbour", "garden", "station", "market", "chapel", "orchard", "bridge")
@@ -267,3 +270,24 @@ def test_evaluation_keeps_what_is_finished(demo, monkeypatch):
     assert asked[2:] == [("hf", True)]
     model_stages.evaluation(demo, None, arm="model")
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("unfit", ["whisper", "base"])
+def test_unfit_models_are_refused_before_anything_is_trained(demo, tmp_path, monkeypatch, unfit):
+    shape = {
+        "d_model": 64, "num_mel_bins": 80, "vocab_size": 51_865,
+        "max_source_positions": 1500, "max_target_positions": 448,
+        **{f"{half}_{what}": value for half in ("encoder", "decoder")
+           for what, value in (("layers", 4), ("attention_heads", 4), ("ffn_dim", 128))},
+    }  # fmt: skip
+    for name, config in (("whisper", shape), ("base", {"model_type": "llama"})):
+        (tmp_path / name).mkdir()
+        config = {"model_type": "bert"} if name == unfit else config
+        (tmp_path / name / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    found = Materials(
+        whisper=tmp_path / "whisper", base=tmp_path / "base", judge=None, speech=(), text=(),
+        voice=None, notes=(),
+    )  # fmt: skip
+    monkeypatch.setattr("examples.real.materials.prepare", lambda *arguments, **named: found)
+    with pytest.raises(CheckpointError, match=f"{unfit}.*bert|{unfit}/config.json"):
+        speech_stages.materials(demo, Done())

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from examples.quickstart import charts
 from examples.quickstart.runner import Times
 from examples.real.page import build_page
 from examples.real.report import RealPage, _bars, build_report, headline, text_loss_rise
@@ -120,3 +121,18 @@ def test_report_is_made_of_what_the_stages_found(tmp_path):
     assert tokens == [0, size.tokens // 2, size.tokens]
     assert json.loads(json.dumps(report))["curve"] == report["curve"]
     assert "learns to listen" in build_page(RealPage(report=report))
+
+
+def test_a_curve_has_whiskers_a_line_of_chance_and_fixed_bounds():
+    series = [("arm", "model", [(0, 50, 2), (10, 60, 3), (20, 95, 3)]), ("none", "control", [])]
+    picture = charts.line_chart(series, "Curve", unit="tokens", bounds=(40, 80), chance=50)
+    whiskers = re.findall(r'<line x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)" '
+                          'class="curve model"/>', picture)  # fmt: skip
+    assert len(whiskers) == 3
+    heights = [abs(float(low) - float(high)) for _, low, _, high in whiskers]
+    assert heights[1] == pytest.approx(1.5 * heights[0], abs=0.2)
+    assert heights[2] == 0, "outside the bounds"
+    assert 'class="chance"' in picture
+    assert "20 tokens" in picture
+    assert "none" not in picture
+    assert 'class="chance"' not in charts.line_chart(series, "Curve")
