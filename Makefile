@@ -1,8 +1,12 @@
 # `make help` lists the commands. `install` runs by itself when needed.
-# SIZE=smoke|demo|full and TEXT='path/*.parquet' (one path or pattern) are settings of `make demo`.
+# SIZE=smoke|demo|full and TEXT='path/*.parquet' (one path or pattern) are settings of `make demo`;
+# SIZE=smoke|demo, WHISPER, BASE (folder or hub id), SPEECH and TEXT (paths) of `make demo-real`.
 SHELL := /bin/bash
 SIZE ?= demo
 TEXT ?=
+WHISPER ?=
+BASE ?=
+SPEECH ?=
 RUNS ?= runs
 VOICE = $(RUNS)/voice$(if $(filter-out demo,$(SIZE)),-$(SIZE))
 quoted = '$(subst ','\'',$(1))'
@@ -13,7 +17,7 @@ VLLM := .venv-vllm
 SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full voice-demo chat test test-long test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
+.PHONY: help install demo demo-full voice-demo demo-real chat test test-long test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
   lint format bench bench-gpu clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -40,6 +44,12 @@ demo-full:
 voice-demo: $(STAMP)
 	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
 	  --output $(VOICE)
+
+## demo-real  a released Whisper and base model on people's speech and prose, fetched or yours; runs/real/report.html
+demo-real: $(STAMP)
+	$(PYTHON) examples/real/demo.py --size $(SIZE) --output $(RUNS)/real$(if $(filter-out demo,$(SIZE)),-$(SIZE)) \
+	  $(if $(WHISPER),--whisper $(call quoted,$(WHISPER))) $(if $(BASE),--base $(call quoted,$(BASE))) \
+	  $(if $(SPEECH),--speech $(SPEECH)) $(if $(TEXT),--text $(TEXT))
 
 ## chat       talk to the demo's model in a browser (after `make demo` and `make voice-demo`)
 chat: $(STAMP)

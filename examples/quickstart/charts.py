@@ -92,40 +92,65 @@ def _bar(x: float, width: float, bar: Bar, y) -> str:
     )
 
 
-def line_chart(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], label: str) -> str:
-    """Curves (name, css, points) over steps, named at their ends."""
+def line_chart(
+    series: Sequence[tuple[str, str, Sequence[Sequence[float]]]],
+    label: str,
+    *,
+    unit: str = "steps",
+    bounds: tuple[float, float] | None = None,
+    chance: float | None = None,
+) -> str:
+    """Curves (name, css, points) over steps or another unit, named at their ends.
+
+    A point is x, y and, where it has one, a standard error. `bounds` are those of y; without them
+    they follow the points. `chance` is a broken line.
+    """
     series = [entry for entry in series if len(entry[2])]
     if not series:
         return ""
-    left, right, top, bottom, height = 34, 64, 10, 30, 220
-    points = np.concatenate([np.asarray(entry[2], dtype=float) for entry in series])
+    left, top, bottom, height = 34, 10, 30, 220
+    right = max(64, 10 + 7 * max(len(name) for name, _, _ in series))
+    points = np.array([point[:2] for entry in series for point in entry[2]], dtype=float)
     last = max(points[:, 0].max(), 1.0)
-    low, high = np.floor(2 * points[:, 1].min()) / 2, np.quantile(points[:, 1], 0.99)
-    high = max(np.ceil(2 * high) / 2, low + 0.5)
+    low, high = bounds or _bounds(points[:, 1])
 
     def x(value: float) -> float:
         return left + (WIDTH - left - right) * value / last
 
     def y(value: float) -> float:
-        share = (min(value, high) - low) / (high - low)
+        share = (min(max(value, low), high) - low) / (high - low)
         return top + (height - top - bottom) * (1 - share)
 
     parts = []
     for tick in _ticks(low, high):
         parts.append(line(left, y(tick), WIDTH - right, y(tick), "grid"))
         parts.append(text(left - 6, y(tick) + 4, f"{tick:g}", "tick", "end"))
+    if chance is not None:
+        parts.append(line(left, y(chance), WIDTH - right, y(chance), "chance"))
     parts += [text(left, height - 10, "0", "tick"),
-              text(WIDTH - right, height - 10, f"{last:,.0f} steps", "tick", "end")]  # fmt: skip
+              text(WIDTH - right, height - 10, f"{last:,.0f} {unit}", "tick", "end")]  # fmt: skip
     ends = _apart([y(entry[2][-1][1]) for entry in series], 15)
     for (name, css, curve), end in zip(series, ends, strict=True):
-        path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in curve)
+        path = " ".join(f"{x(point[0]):.1f},{y(point[1]):.1f}" for point in curve)
         parts.append(f'<polyline points="{path}" class="curve {css}"/>')
+        parts += [
+            line(x(at), y(value - error[0]), x(at), y(value + error[0]), f"curve {css}")
+            for at, value, *error in curve
+            if error
+        ]
         parts.append(text(WIDTH - right + 6, end + 4, name, f"name {css}"))
     return svg("".join(parts), height, label)
 
 
+def _bounds(values: np.ndarray) -> tuple[float, float]:
+    """Around nearly all values (n,), at halves."""
+    low = float(np.floor(2 * values.min()) / 2)
+    high = float(np.ceil(2 * np.quantile(values, 0.99)) / 2)
+    return low, max(high, low + 0.5)
+
+
 def _ticks(low: float, high: float) -> list[float]:
-    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10) if (high - low) / s <= 6 or s == 10)
+    step = next(s for s in (0.1, 0.25, 0.5, 1, 2, 5, 10, 20) if (high - low) / s <= 6 or s == 20)
     return [float(tick) for tick in np.arange(np.ceil(low / step) * step, high + 1e-9, step)]
 
 

@@ -35,12 +35,12 @@ def choose_text(demo: Demo) -> dict[str, Any]:
     """
     if not demo.text:
         source = demo.path("storyworld", "corpus", "train.parquet")
-        documents = _read([str(source)], [])
-        _write(demo.path("text", "interleaved.parquet"),
+        documents = read_documents([str(source)], [])
+        write_documents(demo.path("text", "interleaved.parquet"),
                [next(documents) for _ in range(demo.size.interleaved_documents)])  # fmt: skip
         return {"name": "StoryWorld", "text_documents": pq.ParquetFile(source).metadata.num_rows}
     rejected: list[Rejected] = []
-    documents = _first_words(_read(list(demo.text), rejected), demo.size.most_text_words)
+    documents = first_words(read_documents(list(demo.text), rejected), demo.size.most_text_words)
     counts = write_rejected(demo.path("text", "rejected.jsonl"), rejected)
     print(f"your text: {len(documents):,} documents; rejected: {describe_counts(counts)}")
     if len(documents) < 2:
@@ -51,10 +51,10 @@ def choose_text(demo: Demo) -> dict[str, Any]:
         )
     every = min(_VALID_ONE_IN, len(documents))
     train = [document for n, document in enumerate(documents) if n % every]
-    _write(demo.path("text", "train.parquet"), train)
-    _write(demo.path("text", "valid.parquet"), documents[::every])
+    write_documents(demo.path("text", "train.parquet"), train)
+    write_documents(demo.path("text", "valid.parquet"), documents[::every])
     limit = _WORDS_OF_A_STORY * demo.size.interleaved_documents
-    _write(demo.path("text", "interleaved.parquet"), _first_words(train, limit))
+    write_documents(demo.path("text", "interleaved.parquet"), first_words(train, limit))
     return {"name": "your text", "text_documents": len(documents), "text_rejected": counts}
 
 
@@ -76,7 +76,7 @@ def rows_per_shard(manifest: Path, shards: int) -> int:
     return -(-pq.ParquetFile(manifest).metadata.num_rows // shards)
 
 
-def _read(inputs: list[str], rejected: list[Rejected]) -> Iterator[Document]:
+def read_documents(inputs: list[str], rejected: list[Rejected]) -> Iterator[Document]:
     """Documents in order; what is none is added to `rejected`."""
     (pieces,) = split_inputs(find_texts(inputs), 1)
     for record in read_pieces(pieces, "text"):
@@ -86,7 +86,7 @@ def _read(inputs: list[str], rejected: list[Rejected]) -> Iterator[Document]:
             rejected.append(record)
 
 
-def _first_words(documents: Any, most_words: int) -> list[Document]:
+def first_words(documents: Any, most_words: int) -> list[Document]:
     """Documents from the start until `most_words` words are reached."""
     chosen, words = [], 0
     for document in documents:
@@ -97,7 +97,8 @@ def _first_words(documents: Any, most_words: int) -> list[Document]:
     return chosen
 
 
-def _write(path: Path, documents: list[Document]) -> None:
+def write_documents(path: Path, documents: list[Document]) -> None:
+    """A corpus as Parquet."""
     columns = {"id": [d.id for d in documents], "text": [d.text for d in documents]}
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")

@@ -135,7 +135,7 @@ def listen(data: PageData) -> str:
     """Recordings with waveform, codes, and what the tokenizer reads from the codes."""
     if not data.recordings:
         return ""
-    cards = "".join(_recording_card(recording) for recording in data.recordings)
+    cards = "".join(recording_card(recording) for recording in data.recordings)
     rate = data.report["speech_tokenizer"]["frame_rate_hz"]
     return (
         f"<p>Held-out recordings. Under each waveform are its codes, {rate:g} a second, one colour "
@@ -145,7 +145,8 @@ def listen(data: PageData) -> str:
     )
 
 
-def _recording_card(recording: Recording) -> str:
+def recording_card(recording: Recording) -> str:
+    """A recording to play, above its codes and what is read from them."""
     seconds = len(recording.samples) / recording.sample_rate_hz
     picture = charts.waveform(recording.samples, recording.codes, f"Waveform of: {recording.text}")
     numbers = " ".join(str(code) for code in recording.codes.tolist())

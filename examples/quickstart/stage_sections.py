@@ -167,16 +167,21 @@ def answers(data: PageData) -> str:
 
 def time_and_machine(data: PageData) -> str:
     """Seconds of each stage, the machine, the settings."""
-    seconds = data.report["seconds"]
+    return time_table(data.report)
+
+
+def time_table(report: Mapping[str, Any]) -> str:
+    """The same, of any demo's report."""
+    seconds = report["seconds"]
     rows = [(name.replace("_", " "), s, seconds_text(s), "text") for name, s in seconds.items()]
     picture = charts.horizontal_bars(rows, "Seconds of each stage")
     return (
         f'<div class="grid"><figure class="card"><h3>Stages</h3>{picture}<figcaption>'
-        f"{seconds_text(data.report['seconds_in_all'])} in all, where some ran side by side."
+        f"{seconds_text(report['seconds_in_all'])} in all, where some ran side by side."
         "</figcaption></figure>"
-        f'<div class="card"><h3>Machine</h3>{settings_table(data.report, "machine")}</div></div>'
+        f'<div class="card"><h3>Machine</h3>{settings_table(report, "machine")}</div></div>'
         "<details><summary>Settings of this run</summary>"
-        f"{settings_table(data.report, 'settings')}</details>"
+        f"{settings_table(report, 'settings')}</details>"
     )
 
 

@@ -131,20 +131,11 @@ def text_to_token(demo: Demo, done: Done) -> Figures:
     vocab = demo.path("vocab")
     build_dataset.main(["text-to-token", *to_flags(codes=train, vocab=vocab, output_prefix=data)])
     flags = to_flags(data_path=data, train_iters=demo.size.text_to_token_steps)
-    export = _pretrain(demo, "text_to_token", demo.size.recipes[1], flags)
+    export = pretrain_and_export(demo, "text_to_token", demo.size.recipes[1], vocab, flags)
     generated = []
     for name in ("sentences", "windows"):
         texts = demo.path("storyworld", "speech", f"{name}.parquet")
-        work = demo.path("text_to_token", "test", name)
-        # Spans that cover whole documents: every test text becomes one request.
-        plan = to_flags(input=texts, vocab=vocab, output=work / "plan", eta=1.0, tasks=1,
-                      mean_span_words=_WHOLE_DOCUMENT_WORDS)  # fmt: skip
-        build_dataset.main(["plan", *plan])
-        target = demo.path("text_to_token", "test", "codes", name)
-        build_dataset.main(
-            ["generate", *to_flags(plan=work / "plan", output=target), *_engine_flags(demo)]
-        )
-        generated.append(target)
+        generated.append(generate_codes(demo, name, texts, vocab))
     tokenizer = demo.path("speech_tokenizer", "export")
     figures = evaluate_codes.main(to_flags(speech_tokenizer=tokenizer, codes=generated))
     return {**figures, "parameters": export.parameters}
@@ -187,7 +178,7 @@ def interleaving(demo: Demo, done: Done) -> Figures:
         output_prefix=prefix,
     )
     flags += demo.size.span_flags
-    facts = build_dataset.main(["interleaved", *flags, *_engine_flags(demo)])
+    facts = build_dataset.main(["interleaved", *flags, *engine_flags(demo)])
     read = evaluate_codes.main(
         to_flags(
             speech_tokenizer=demo.path("speech_tokenizer", "export"),
@@ -224,7 +215,7 @@ def language_model(demo: Demo, done: Done, *, arm: str, seed: int) -> Figures:
         seed=seed,
     )
     name = arm_folder(demo.size, arm, seed)
-    export = _pretrain(demo, name, demo.size.recipes[2], flags)
+    export = pretrain_and_export(demo, name, demo.size.recipes[2], demo.path("vocab"), flags)
     from megatron_speech.training.reporting import read_metrics
 
     losses = read_metrics(demo.path(name, "run"), "valid")[-1]
@@ -265,18 +256,38 @@ def evaluation(demo: Demo, done: Done) -> Figures:
     return figures
 
 
-def _pretrain(demo: Demo, folder: str, recipe: str, flags: Sequence[str]) -> Any:
+def generate_codes(demo: Demo, name: str, texts: Path, vocab: Path) -> Path:
+    """Codes that the text-to-token model makes for a list of texts, in a folder called `name`."""
+    from tools import build_dataset
+
+    work = demo.path("text_to_token", "test", name)
+    # Spans that cover whole documents: every text becomes one request.
+    plan = to_flags(input=texts, vocab=vocab, output=work / "plan", eta=1.0, tasks=1,
+                    mean_span_words=_WHOLE_DOCUMENT_WORDS)  # fmt: skip
+    build_dataset.main(["plan", *plan])
+    target = demo.path("text_to_token", "test", "codes", name)
+    build_dataset.main(
+        ["generate", *to_flags(plan=work / "plan", output=target), *engine_flags(demo)]
+    )
+    return target
+
+
+def pretrain_and_export(
+    demo: Demo, folder: str, recipe: str, vocab: Path, flags: Sequence[str]
+) -> Any:
+    """Train by a recipe in `folder`/run and export to `folder`/hf; what was exported."""
     from tools import convert_checkpoint, pretrain
 
     save = demo.path(folder, "run")
-    flags = [*flags, *to_flags(vocab=demo.path("vocab"), save=save)]
+    flags = [*flags, *to_flags(vocab=vocab, save=save)]
     result = pretrain.main([recipe, *flags, *(["--bf16"] if demo.bf16 else [])])
     require_finished(result.finished)
     target = demo.path(folder, "hf")
     return convert_checkpoint.main(["megatron-to-hf", *to_flags(load=save, hf=target)])
 
 
-def _engine_flags(demo: Demo) -> list[str]:
+def engine_flags(demo: Demo) -> list[str]:
+    """How the text-to-token model makes codes, judged by real ones."""
     flags = to_flags(
         model=demo.path("text_to_token", "hf"),
         like=demo.path("codes", "train"),

@@ -10,8 +10,8 @@ import soundfile
 from examples.quickstart import charts
 from examples.quickstart.page import html_page
 from examples.quickstart.sections import audio_source
-from examples.quickstart.stage_sections import figure
-from examples.quickstart.tables import bars_table, percent, seconds_text, settings_table, table
+from examples.quickstart.stage_sections import figure, time_table
+from examples.quickstart.tables import bars_table, percent, table
 from examples.voice.report import ALL, HEADLINE_MODE
 from examples.voice.stages import VoiceDemo
 
@@ -40,7 +40,7 @@ def build_page(demo: VoiceDemo, report: Mapping[str, Any]) -> str:
         ("decoder", "From codes to a voice", _decoder(demo, report)),
         ("answers", "Are the answers right?", _answers(report)),
         ("latency", "How soon it speaks", _latency(report)),
-        ("time", "Time and machine", _time(report)),
+        ("time", "Time and machine", time_table(report)),
     ]
     closing = (
         "<footer>The same figures, for programs: <code>report.json</code> beside this page."
@@ -187,18 +187,4 @@ def _latency(report: Mapping[str, Any]) -> str:
         f"<figcaption>Medians over the questions, mode {HEADLINE_MODE}, on half of "
         f"the cores while another stage has the others.{note}</figcaption>"
         "</figure></div>"
-    )
-
-
-def _time(report: Mapping[str, Any]) -> str:
-    seconds = report["seconds"]
-    rows = [(name.replace("_", " "), s, seconds_text(s), "text") for name, s in seconds.items()]
-    picture = charts.horizontal_bars(rows, "Seconds of each stage")
-    return (
-        f'<div class="grid"><figure class="card"><h3>Stages</h3>{picture}<figcaption>'
-        f"{seconds_text(report['seconds_in_all'])} in all, where some ran side by side."
-        "</figcaption></figure>"
-        f'<div class="card"><h3>Machine</h3>{settings_table(report, "machine")}</div></div>'
-        "<details><summary>Settings of this run</summary>"
-        f"{settings_table(report, 'settings')}</details>"
     )

@@ -1,0 +1,119 @@
+"""A released Whisper, a released base model, people's recordings and ordinary prose, to a page.
+
+    python examples/real/demo.py --size demo --output runs/real
+
+    python examples/real/demo.py --whisper openai/whisper-small --base HuggingFaceTB/SmolLM2-360M \\
+        --speech recordings/manifest.tsv --text books.jsonl --output runs/own
+
+Every stage calls the public tool that a cluster would run. Stop it whenever you like: the same
+command continues. It ends with OUTPUT/report.html, and the same figures in OUTPUT/report.json.
+"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a script: find this package and the tools
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from megatron_speech.starting import starting
+
+with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from typing import Any, Literal
+
+    from examples.quickstart.demo import print_times_and_bars
+    from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
+    from examples.quickstart.runner import run_stages
+    from examples.real.chain import chain
+    from examples.real.run import RealDemo
+    from examples.real.sizes import BLENDS, size_named
+    from megatron_speech import cli, files
+    from megatron_speech.claims import exclusive
+    from megatron_speech.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealConfig:
+    """How much, of what, and where."""
+
+    size: Literal["smoke", "demo"] = "demo"
+    """smoke: every stage with the real weights, for a few steps."""
+    output: Path = Path("runs/real")
+    """Folder of the run; a run found there is continued."""
+    whisper: str | None = None
+    """Whisper to make the speech tokenizer from: a folder, or an id of the Hugging Face hub
+    (openai/whisper-base)."""
+    base: str | None = None
+    """Base language model: a folder, or an id of the Hugging Face hub
+    (HuggingFaceTB/SmolLM2-135M)."""
+    speech: tuple[Path, ...] = ()
+    """Manifests of people's recordings (parquet, tsv, jsonl: id, path, text, language); those
+    without text are transcribed by a Whisper."""
+    text: tuple[Path, ...] = ()
+    """Corpora of English prose, files or folders (parquet or jsonl with a text column)."""
+
+    def require_files(self) -> None:
+        """See that what is named is there.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        for flag, paths, what in (
+            ("speech", self.speech, "a manifest of recordings"),
+            ("text", self.text, "a corpus"),
+        ):
+            for path in paths:
+                if not path.exists():
+                    raise ConfigError(f"--{flag} {path} does not exist; give {what}")
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the chain and return the report's figures."""
+    config = cli.parse(RealConfig, argv, __doc__ or "")
+    config.require_files()
+    with exclusive(config.output, inside=True):
+        return _run(config)
+
+
+def _run(config: RealConfig) -> dict[str, Any]:
+    demo = RealDemo(
+        size=size_named(config.size),
+        output=config.output,
+        machine=measure_machine(config.output / "machine.json"),
+        text=tuple(map(str, config.text)),
+        whisper=config.whisper,
+        base=config.base,
+        speech=config.speech,
+    )
+    _announce(demo)
+    use_cores(cores())
+    done, times = run_stages(chain(), demo)
+
+    from examples.real.page import build_page
+    from examples.real.report import build_report, gather_page
+
+    report = build_report(demo, done, times)
+    files.write_json(config.output / "report.json", report)
+    files.write_text(config.output / "report.html", build_page(gather_page(demo, report)))
+    print_times_and_bars(report)
+    print(f"The page to read: {config.output / 'report.html'}")
+    return report
+
+
+def _announce(demo: RealDemo) -> None:
+    machine, size = demo.machine, demo.size
+    minutes = expected_seconds(machine, size.gflop, size.other_seconds) / 60
+    time = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(minutes, 1):.0f} minutes"
+    print(
+        f"{machine['processor']}, {machine['cores']} cores; training in {machine['precision']}.\n"
+        f"Size {size.name}: expect about {time} on this machine, what is fetched not counted.\n"
+        f"Each arm is trained on {size.tokens:,} tokens:"
+    )
+    for arm, blend in BLENDS.items():
+        shares = ", ".join(f"{name} {share * size.tokens:,.0f}" for name, share in blend.items())
+        print(f"  {arm}: {shares}", flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

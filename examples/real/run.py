@@ -1,0 +1,63 @@
+"""One run of the demo on real models: what it was asked for, and where its files lie."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.quickstart.runner import Demo, Done
+from examples.real.sizes import RealSize
+from megatron_speech.files import fingerprint_of
+
+TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
+"""Test sets of synthetic speech: voices of the training, and one that is not among them."""
+
+ITEMS = "prose"
+TOPIC, STORY = f"{ITEMS}-topic", f"{ITEMS}-story"
+"""Tasks: the wrong ending is of another document, or of the same one further on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealDemo(Demo):
+    """One run; what is not given is fetched."""
+
+    size: RealSize
+    whisper: str | None = None
+    base: str | None = None
+    speech: tuple[Path, ...] = ()
+
+    def identity(self) -> str:
+        """Fingerprint of what every stage depends on; of local files name, size and time."""
+        named = [name for name in (self.whisper, self.base) if name]
+        files = [*map(Path, named), *self.speech]
+        return fingerprint_of(super().identity(), *named, *_marks(files))
+
+    @property
+    def speech_tokenizer(self) -> Path:
+        """The trained speech tokenizer."""
+        return self.path("speech_tokenizer", "export")
+
+    def manifests(self, part: str) -> list[Path]:
+        """Recordings of people for `train` or `test`, a set each."""
+        return sorted(self.path("recordings", part).glob("*.parquet"))
+
+    def test_manifests(self) -> list[Path]:
+        """All test sets, people's and synthetic."""
+        synthetic = [self.path("speech", name, "manifest.parquet") for name in
+                     (TRAINED_VOICES, NEW_VOICE)]  # fmt: skip
+        return [*self.manifests("test"), *synthetic]
+
+
+def material(done: Done, name: str) -> Path:
+    """A folder or file among the materials."""
+    return Path(done["materials"][name])
+
+
+def _marks(paths: Iterable[Path]) -> list[str]:
+    found = []
+    for path in paths:
+        files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
+        for file in files:
+            if file.is_file():
+                status = file.stat()
+                found.append(f"{file} {status.st_size} {status.st_mtime_ns}")
+    return found
