@@ -76,7 +76,7 @@ def bars_table(report: Mapping[str, Any]) -> str:
     """What was asked of this run, what came, and whether it met it."""
     bars = report.get("bars", [])
     if not bars:
-        return '<p class="note">No bars apply to this run: it is too short, or on other text.</p>'
+        return '<p class="note">No targets apply here: the run is too short, or on other text.</p>'
     rows = [
         [
             (escape(bar["name"]), ""),

@@ -186,7 +186,7 @@ def word_errors(data: RealPage) -> str:
         if left_out
         else ""
     )
-    head = [(name, "") for name in ("recordings", "language", "held against")]
+    head = [(name, "") for name in ("recordings", "language", "compared with")]
     head += [(name, "n") for name in ("words", "Whisper as it is", "past the codebook", "codes")]
     made, tokenizer = report["text_to_token"], report["speech_tokenizer"]
     voices = tokenizer["sets"][TRAINED_VOICES]
@@ -242,8 +242,8 @@ def passage(data: RealPage) -> str:
 def _span_player(sound: Any) -> str:
     source = audio_source(sound, _SAMPLE_RATE_HZ)
     return (
-        '<audio class="inline" controls preload="none" controlslist="nodownload noplaybackrate '
-        f'noremoteplayback" src="{source}"></audio>'
+        '<button class="play" title="play" onclick="this.nextElementSibling.play()">▶</button>'
+        f'<audio preload="none" src="{source}"></audio>'
     )
 
 
