@@ -28,6 +28,7 @@ ELSEWHERE = (
     "chat_server",
     "code_stability",
     "decoder_table",
+    "demo_full",
     "enumerated_kills",
     "fuzzed_readers",
     "layout_equality",
