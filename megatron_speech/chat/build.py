@@ -26,9 +26,9 @@ from ..corpus.generate import GenerateConfig, generate
 from ..corpus.requests import RequestWriter
 from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
 from ..corpus.spans import document_keys, random_bits
-from ..corpus.tasks import claim_folder
 from ..errors import DataError
 from ..files import atomic_path, fingerprint_of, read_json, read_json_object, write_json
+from ..folders import same_job
 from ..parquet import parquet_writer
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
@@ -106,7 +106,7 @@ def plan_dialogues(config: DialoguesConfig, recorded: Mapping[str, TurnCodes]) -
     for role, codes in recorded.items():
         if codes.names:
             settings[f"{role}_codes"] = fingerprint_of(*sorted(codes.names))
-    claim_folder(work, settings)
+    same_job(work / "settings.json", settings)
     if (work / "plan.json").exists():
         return read_json(work / "plan.json")
     pieces = [piece for share in split_inputs(paths, 1) for piece in share]

@@ -29,17 +29,18 @@ from ..data.code_shards import (
     write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import fingerprint_of_files, write_json
+from ..folders import same_job
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
+from ..tasks import Share, worker_number
 from .choose_engine import make_engine
-from .cluster import ClusterConfig, Place, sole_job
 from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths
 from .self_check import SelfCheck
-from .tasks import claim_folder, worker_number
 
 _REPORT_SCHEMA = pa.schema(
     {
@@ -107,7 +108,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
 def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     shards = request_paths(config.plan)
     info = read_shard_info(find_shards(config.like)[0])
-    mine = shards[config.shard_offset :: config.shard_step]
+    mine = Share(config.shard_offset, config.shard_step).of(shards)
     waiting = [path for path in mine if not (config.output / path.name).exists()]
     spread = config.workers > 1 or config.cluster.executor != "local"
     if waiting and spread and engine is None:
@@ -195,8 +196,8 @@ def _claim(
             "speech the model was trained on"
         )
     checked = config.gates.self_check is not None
-    claim_folder(
-        config.output,
+    same_job(
+        config.output / "settings.json",
         {
             "plan": fingerprint_of_files(config.plan / "plan.json"),
             "generator_fingerprint": engine.fingerprint,

@@ -19,11 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import ConfigError, DataError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import atomic_path, read_json_object, write_json
+from ..folders import same_job
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place, sole_job
 from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
 from .numbers import numbers_in_words, require_language
 from .requests import RequestWriter
@@ -38,7 +39,6 @@ from .sources import (
 )
 from .spans import SpanConfig, document_keys, random_bits
 from .speakable import SpeakableConfig
-from .tasks import claim_folder
 
 _DOCUMENTS_AT_A_TIME = 1024
 _SEED_PURPOSE = 100
@@ -132,7 +132,7 @@ def _plan(config: PlanConfig) -> dict[str, Any]:
             for key in ("text_key", "seed", "tasks", "requests_per_shard", "language")
         },
     }
-    claim_folder(config.output, settings)
+    same_job(config.output / "settings.json", settings)
     if (config.output / "plan.json").exists():
         return read_json_object(config.output / "plan.json", request_shards=list)
     shares = split_inputs(paths, config.tasks)

@@ -12,11 +12,11 @@ import numpy as np
 
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import read_json, write_json
 from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place, sole_job
 from .sources import (
     Document,
     Piece,
