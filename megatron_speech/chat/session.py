@@ -21,7 +21,7 @@ from .events import (
     SpokenCodes,
     Turn,
 )
-from .rhythm import Kind, Rhythm
+from .rhythm import Rhythm, TokenKind
 from .template import ChatTemplate, Modality, Mode, TemplateConfig
 
 _RATES_HZ = (8_000, 192_000)
@@ -187,7 +187,7 @@ class ChatSession:
         while not self._stop.is_set():
             allowed = rhythm.allowed()
             token = kinds.only(allowed)
-            forced_stop = token is not None and kinds.kind(token) == Kind.STOP
+            forced_stop = token is not None and kinds.kind(token) == TokenKind.STOP
             if len(answer.tokens) == room and not forced_stop:
                 yield "length"
                 return
@@ -196,7 +196,7 @@ class ChatSession:
             if token is None:
                 continue  # stopped while it waited for one
             kind = kinds.kind(token)
-            if kind == Kind.STOP:
+            if kind == TokenKind.STOP:
                 yield "stop"
                 return
             rhythm.accept(kind)

@@ -55,26 +55,32 @@ _REPORT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Request shards to code shards."""
+class GenerateSettings:
+    """How texts become codes."""
 
-    plan: Path
-    """Folder written by the plan job."""
     model: Path
     """Exported text-to-token model."""
     like: Path
     """A code shard (or folder of them) of the speech the model was trained on: it names the
     speech tokenizer and its frame rate, and the gates are measured on it."""
-    output: Path
-    """Folder for code shards."""
     workers: int = 1
     """Processes on this machine; each loads the model, on a GPU of its own while there are any."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(GenerateSettings):
+    """Request shards to code shards."""
+
+    plan: Path
+    """Folder written by the plan job."""
+    output: Path
+    """Folder for code shards."""
     shard_offset: int = 0
     """First shard this run takes, for several machines side by side."""
     shard_step: int = 1
     """Takes every n-th shard from the first: the number of machines."""
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    gates: GateConfig = field(default_factory=GateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

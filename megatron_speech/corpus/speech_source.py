@@ -24,13 +24,14 @@ import soundfile
 
 from ..claims import exclusive
 from ..data.manifest import ManifestRow, write_manifest
+from ..data.words import is_speakable
 from ..errors import ConfigError, DataError
 from ..files import fingerprint_of, is_abandoned, read_json, temporary_beside, write_json
 from ..folders import remove_folder, same_job
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from ..tasks import run_tasks
-from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
 
 BLOCK_UTTERANCES = 128
 LANGUAGE = "en"

@@ -9,7 +9,7 @@ from .mel import HOP_SAMPLES, NUM_MELS, SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class FlowSamplingConfig:
     """How a spectrogram is drawn; may be changed without training anew."""
 
     euler_steps: int = 10
@@ -79,7 +79,7 @@ class SpeechDecoderConfig:
     """Standard deviation of the log-mels."""
     speakers: tuple[str, ...] = ()
     """Names of the voices with an embedding; set in training by --speaker-embedding."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: FlowSamplingConfig = field(default_factory=FlowSamplingConfig)
 
     def __post_init__(self) -> None:
         for name in (
@@ -145,7 +145,7 @@ class SpeechDecoderConfig:
             )
         known = {k: v for k, v in values.items() if k != "model_type"}
         try:
-            known["sampling"] = SamplingConfig(**known.get("sampling", {}))
+            known["sampling"] = FlowSamplingConfig(**known.get("sampling", {}))
             known["speakers"] = tuple(known.get("speakers", ()))
             return cls(**known)
         except TypeError as error:

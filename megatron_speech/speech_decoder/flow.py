@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .config import SamplingConfig, SpeechDecoderConfig
+from .config import FlowSamplingConfig, SpeechDecoderConfig
 from .layers import BlockCausalStack, Shape, StackState
 from .mel import HOP_SAMPLES
 
@@ -207,7 +207,7 @@ class FlowModel(nn.Module):
         state: FlowState,
         seed: int,
         speaker: int,
-        sampling: SamplingConfig,
+        sampling: FlowSamplingConfig,
     ) -> Float[Tensor, "frames mels"]:
         """Log-mels of the next codes of an utterance: whole blocks, or its last.
 
@@ -261,7 +261,7 @@ class FlowInputs:
         return FlowInputs(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def step_times(sampling: SamplingConfig) -> list[float]:
+def step_times(sampling: FlowSamplingConfig) -> list[float]:
     """Times 0 .. 1 between which the Euler steps go."""
     even = np.linspace(0, 1, sampling.euler_steps + 1)
     return (1 - np.cos(even * np.pi / 2) if sampling.time_schedule == "cosine" else even).tolist()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megatron_speech.chat.rhythm import Kind, Rhythm
+from megatron_speech.chat.rhythm import Rhythm, TokenKind
 from megatron_speech.chat.template import (
     MODES,
     ChatTemplate,
@@ -79,25 +79,29 @@ def test_the_rhythm_of_the_engine_is_that_of_the_documents(vocab, mode):
 
 def kind_of(vocab, token):
     if vocab.is_speech(np.array(token)):
-        return Kind.CODE
-    marks = {vocab.begin_of_audio_id: Kind.BEGIN, vocab.end_of_audio_id: Kind.END}
-    return {**marks, vocab.specials[USER]: Kind.STOP}.get(token, Kind.TEXT)
+        return TokenKind.CODE
+    marks = {vocab.begin_of_audio_id: TokenKind.BEGIN, vocab.end_of_audio_id: TokenKind.END}
+    return {**marks, vocab.specials[USER]: TokenKind.STOP}.get(token, TokenKind.TEXT)
 
 
 def test_blocks_cannot_be_cut_short_or_run_on():
     rhythm = Rhythm("streaming", SMALL)
-    assert rhythm.allowed() == {Kind.TEXT}
+    assert rhythm.allowed() == {TokenKind.TEXT}
     for _ in range(3):
-        rhythm.accept(Kind.TEXT)
-    assert rhythm.allowed() == {Kind.CODE}
+        rhythm.accept(TokenKind.TEXT)
+    assert rhythm.allowed() == {TokenKind.CODE}
     for _ in range(5):
-        rhythm.accept(Kind.CODE)
-    assert rhythm.allowed() == {Kind.TEXT, Kind.CODE, Kind.STOP}
-    rhythm.accept(Kind.TEXT)
-    assert rhythm.allowed() == {Kind.TEXT, Kind.CODE}  # text was begun: its speech must follow
+        rhythm.accept(TokenKind.CODE)
+    assert rhythm.allowed() == {TokenKind.TEXT, TokenKind.CODE, TokenKind.STOP}
+    rhythm.accept(TokenKind.TEXT)
+    # text was begun: its speech must follow
+    assert rhythm.allowed() == {
+        TokenKind.TEXT,
+        TokenKind.CODE,
+    }  # text was begun: its speech must follow
     for _ in range(40):  # a code where text was due: text has ended, codes go on in one run
-        rhythm.accept(Kind.CODE)
-        assert rhythm.allowed() == {Kind.CODE, Kind.STOP}
+        rhythm.accept(TokenKind.CODE)
+        assert rhythm.allowed() == {TokenKind.CODE, TokenKind.STOP}
 
 
 def test_speech_is_never_lost_in_the_tail():

@@ -1,7 +1,7 @@
 import pytest
 
 from megatron_speech.errors import ConfigError
-from megatron_speech.speech_decoder.config import SamplingConfig, SpeechDecoderConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig, SpeechDecoderConfig
 from megatron_speech.speech_decoder.mel import HOP_SAMPLES
 from tests.speech_decoder.tiny_decoder import SIZES
 
@@ -39,4 +39,4 @@ def test_config_survives_its_file():
     with pytest.raises(ConfigError, match="does not make"):
         SpeechDecoderConfig.from_dict(config.to_dict() | {"wings": 2})
     with pytest.raises(ConfigError, match="--euler-steps"):
-        SamplingConfig(euler_steps=0)
+        FlowSamplingConfig(euler_steps=0)
