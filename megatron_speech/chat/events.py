@@ -1,6 +1,5 @@
 """What a session says while it answers, and what the engine needs of its neighbours."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -96,27 +95,6 @@ class SpokenCodes:
     """A question that was tokenised already: (n,) int64, from whoever heard it while it came."""
 
     codes: np.ndarray
-
-
-class SpeechTokenizerLike(Protocol):
-    """What the engine needs of a `SpeechTokenizer`."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def num_codes(self) -> int: ...
-
-    @property
-    def frame_rate_hz(self) -> float: ...
-
-    def encode(
-        self, audio: Sequence[np.ndarray], sample_rate_hz: int = ...
-    ) -> list[np.ndarray]: ...
-
-    def decode_text(
-        self, codes: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
-    ) -> list[str]: ...
 
 
 class DecoderStream(Protocol):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ, check_waveform, resample
 from ..errors import AudioError, ConfigError, DataError
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from .answer import Answer, Stopwatch, Voice
 from .decoding import SamplingConfig, TokenKinds, TokenSource
 from .events import (
@@ -17,7 +18,6 @@ from .events import (
     Heard,
     Reason,
     SpeechDecoderLike,
-    SpeechTokenizerLike,
     SpokenCodes,
     Turn,
 )
@@ -70,7 +70,7 @@ class Parts:
     template: ChatTemplate
     kinds: TokenKinds
     context_tokens: int
-    speech_tokenizer: SpeechTokenizerLike | None
+    speech_tokenizer: OpenedSpeechTokenizer | None
     decoder: SpeechDecoderLike | None
     config: ChatConfig
 

@@ -21,6 +21,7 @@ from ..files import atomic_path, fingerprint_of, fingerprint_of_files
 from ..folders import same_job
 from ..progress import Progress
 from ..rejected import Rejected, describe_counts, write_rejected
+from ..speech_tokenizer.opened import open_speech_tokenizer
 from ..vocab import SpeechTextVocab
 from .decoder import SpeechDecoder
 
@@ -216,10 +217,8 @@ def _of_shards(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[I
 
 
 def _of_recordings(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
-    from ..speech_tokenizer.tokenizer import SpeechTokenizer
-
     assert config.speech_tokenizer is not None
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    tokenizer = open_speech_tokenizer(config.speech_tokenizer, config.device)
     decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)
     for path in config.audio:
         try:

@@ -11,7 +11,7 @@ from megatron_speech.chat.template import (
     stream_answer,
     text_outlasts_speech,
 )
-from megatron_speech.data.loss_rules import TokenKinds, loss_mask
+from megatron_speech.data.loss_rules import RuleTokens, loss_mask
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
 from megatron_speech.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
 from tests.data.language_data import make_vocab
@@ -120,7 +120,7 @@ def test_speech_is_never_lost_in_the_tail():
 
 def test_losses_of_a_streamed_answer_make_up_the_whole(vocab):
     ids = np.array(dialogue(ChatTemplate(vocab, SMALL), "streaming"))
-    kinds = TokenKinds.of(vocab)
+    kinds = RuleTokens.of(vocab)
     masks = {
         rule: loss_mask(rule, ids[:-1], ids[1:], kinds)
         for rule in ("assistant", "assistant_text", "assistant_speech")
