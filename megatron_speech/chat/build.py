@@ -73,6 +73,9 @@ def _build(config: DialoguesConfig, engine: Engine | None) -> dict[str, Any]:
             generation = _generation(config, role)
             generated[role] = generate(generation, engine)
             codes[role].read([generation.output])
+    rates = [each.frame_rate_hz for each in codes.values() if each.frame_rate_hz]
+    if rates:
+        template = ChatTemplate(vocab, config.template, rates[0])
     datasets = assemble_dialogues(config, template, codes["user"], codes["assistant"])
     return {"dialogues": counts, "generation": generated, "datasets": datasets}
 

@@ -24,8 +24,9 @@ from .decoding import ModelTokens, TokenKinds
 from .events import SpeechDecoderLike
 from .served import ServedTokens, VllmServer
 from .session import ChatConfig, ChatSession, Parts
-from .template import ChatTemplate, Mode
+from .template import PAPER_FRAME_RATE_HZ, ChatTemplate, Mode
 
+_DECODE_S = 0.8
 _ENDLESS = 1 << 30  # positions of a model that names no limit
 
 
@@ -55,7 +56,9 @@ class ChatEngine:
     ):
         config = config or ChatConfig()
         described, self.vocab = read_exported_config(model)
-        template = ChatTemplate(self.vocab, config.template)
+        neighbours = [part for part in (speech_tokenizer, decoder) if part is not None]
+        rate = neighbours[0].frame_rate_hz if neighbours else PAPER_FRAME_RATE_HZ
+        template = ChatTemplate(self.vocab, config.template, rate)
         template.require_mode(config.mode)
         require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
         sampling = config.sampling
@@ -76,6 +79,7 @@ class ChatEngine:
             context_tokens=context,
             speech_tokenizer=speech_tokenizer,
             decoder=decoder,
+            decode_codes=config.decode_codes or max(round(_DECODE_S * rate), 1),
             config=config,
         )
 

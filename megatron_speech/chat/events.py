@@ -116,6 +116,9 @@ class SpeechDecoderLike(Protocol):
     def sample_rate_hz(self) -> int: ...
 
     @property
+    def frame_rate_hz(self) -> float: ...
+
+    @property
     def num_codes(self) -> int: ...
 
     @property

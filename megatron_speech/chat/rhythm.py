@@ -82,5 +82,5 @@ class Rhythm:
             self._text_ended = True
             self._in_text, self._speech = False, 0
         self._speech += 1
-        if not self._text_ended and self._speech == self._config.speech_block:
+        if not self._text_ended and self._speech == self._config.codes_in_block:
             self._in_text, self._text = True, 0

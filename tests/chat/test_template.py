@@ -175,3 +175,19 @@ def test_an_answer_of_nothing_is_refused(vocab, mode, text, codes):
 def test_impossible_blocks_are_refused():
     with pytest.raises(ConfigError, match="at least 1"):
         TemplateConfig(text_block=0)
+
+
+@pytest.mark.parametrize(("rate", "codes"), [(12.5, 26), (25.0, 52), (50.0, 104), (6.25, 13)])
+def test_a_block_of_codes_lasts_as_long_at_every_frame_rate(vocab, rate, codes):
+    assert ChatTemplate(vocab, None, rate).config.speech_block == codes
+    assert ChatTemplate(vocab, SMALL, rate).config.speech_block == 5
+    released = TemplateConfig(template="glm-4-voice")
+    assert ChatTemplate(vocab, released, rate).config.speech_block == 26
+    rhythm = Rhythm("streaming", TemplateConfig().at(rate))
+    for _ in range(13):
+        rhythm.accept(TokenKind.TEXT)
+    for _ in range(codes - 1):
+        rhythm.accept(TokenKind.CODE)
+    assert TokenKind.TEXT not in rhythm.allowed()
+    rhythm.accept(TokenKind.CODE)
+    assert TokenKind.TEXT in rhythm.allowed()
