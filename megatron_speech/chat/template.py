@@ -63,8 +63,8 @@ class TemplateConfig:
     def __post_init__(self) -> None:
         if min(self.text_block, self.codes_in_block) < 1:
             raise ConfigError(
-                f"--text-block {self.text_block} and --speech-block {self.codes_in_block} must be at "
-                "least 1"
+                f"--text-block {self.text_block} and --speech-block {self.codes_in_block} must "
+                "be at least 1"
             )
         if self.template == "glm-4-voice" and (self.text_block, self.codes_in_block) != (
             13,

@@ -107,7 +107,7 @@ class FlowModel(nn.Module):
         encoded = self.encoder(
             self.embedding(codes),
             positions,
-            positions // config.block_codes,
+            positions // config.codes_in_block,
             valid,
             state=state and state.encoder,
         )
@@ -119,7 +119,7 @@ class FlowModel(nn.Module):
         hidden = self.regulator(
             hidden,
             torch.arange(first_frame, frames, device=device),
-            places.codes // config.block_codes,
+            places.codes // config.codes_in_block,
             _valid(lengths and lengths[1], hidden.shape[1]),
             state=state and state.regulator,
         )
@@ -153,7 +153,7 @@ class FlowModel(nn.Module):
         frames = torch.arange(first_frame, first_frame + x.shape[1], device=x.device)
         places = frame_places(first_frame, first_frame + x.shape[1], self.config, x.device)
         inputs = self.flow_in(torch.cat([x, guess, hidden], dim=-1))
-        blocks = places.codes // self.config.block_codes
+        blocks = places.codes // self.config.codes_in_block
         found = self.flow(inputs, frames, blocks, valid, self.time(_waves(t)), state)
         return guess + self.flow_out(found)
 
@@ -272,7 +272,7 @@ def block_noise(first: int, last: int, config: SpeechDecoderConfig, seed: int) -
 
     Counted by block from the seed (Philox): whatever is decoded together, a frame gets its own.
     """
-    size, parts, frame = config.block_codes, [], first
+    size, parts, frame = config.codes_in_block, [], first
     while frame < last:
         middle = frame * HOP_SAMPLES + HOP_SAMPLES // 2
         block = middle // config.samples_per_code // size

@@ -177,7 +177,7 @@ class FlowObjective(ReadBatches[FlowInputs]):
 
     def _span(self, codes: int, random: np.random.Generator) -> tuple[int, int]:
         """First and last code + 1 of a crop: anywhere, or the first n blocks."""
-        most, block = self.config.crop_codes, self.model_config.block_codes
+        most, block = self.config.crop_codes, self.model_config.codes_in_block
         if random.random() < self.config.prefix_share:
             blocks = random.integers(1, -(-min(codes, most) // block) + 1)
             return 0, min(int(blocks) * block, codes)
