@@ -70,7 +70,7 @@ def measure_row(config: DecoderTableConfig, export: Path) -> dict[str, Any]:
     flags = ["--manifest", manifests["train"], "--valid-manifest", manifests["test"]]
     flags += ["--codes", run / "train", run / "test", "--codebook-of", export]
     flags += ["--vocoder", config.vocoder, "--save", run / "decoder"]
-    flags += ["--block-codes", round(growth * recipe.model.block_codes)]
+    flags += ["--block-codes", round(growth * recipe.model.codes_in_block)]
     flags += ["--crop-codes", round(growth * recipe.objective.crop_codes)]
     flags += ["--train-iters", steps]
     trained = train_speech_decoder.main([config.recipe, *map(str, flags)])

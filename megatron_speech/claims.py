@@ -65,7 +65,7 @@ class Claims:
         with self._lock:
             if self._stop.is_set():
                 return False
-            self._folder.mkdir(parents=True, exist_ok=True)  # gone where others closed the job
+            self._folder.mkdir(parents=True, exist_ok=True)  # gone where another gave its own back
             if not _create(path, json.dumps(_this_owner(token))):
                 return False
             self._held[name] = token
@@ -78,10 +78,6 @@ class Claims:
         path = self._folder / name
         if read_claim(path).get("token") == token:
             path.unlink(missing_ok=True)
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep; True if the claims are being given back and nothing more should be taken."""
-        return self._stop.wait(seconds)
 
     def _remove_if_gone(self, path: Path) -> bool:
         """Remove a claim whose process is dead or silent; True if none is left."""

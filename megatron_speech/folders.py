@@ -1,14 +1,24 @@
 """Folders that appear whole and go whole, however the process that works on them ends."""
 
 import glob
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from .files import is_abandoned, replace_folder, temporary_beside, this_process
+from .errors import ConfigError
+from .files import (
+    is_abandoned,
+    read_json_object,
+    replace_folder,
+    temporary_beside,
+    this_process,
+    write_json,
+)
 
 
 @contextmanager
@@ -54,3 +64,23 @@ def remove_abandoned(path: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+def same_job(path: Path, settings: dict[str, Any]) -> None:
+    """Let a resumable job own the folder of `path`: remember there what its bytes depend on.
+
+    Raises:
+        ConfigError: the folder holds work begun with other settings.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    found = read_json_object(path)
+    differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
+    if differing:
+        raise ConfigError(
+            f"{path.parent} was begun with other settings ({', '.join(differing)}): "
+            f"{[found.get(k) for k in differing]} there, {[settings.get(k) for k in differing]} "
+            "now; remove the folder or choose another one"
+        )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -279,12 +280,17 @@ class SpeechTextVocab:
 
     def is_speech(self, tokens: np.ndarray) -> np.ndarray:
         """Boolean mask of the tokens that are codes."""
-        return (tokens >= self.code_offset) & (tokens < self.code_offset + self.num_codes)
+        return is_speech(tokens, self.code_offset, self.num_codes)
 
     def speech_segment(self, codes: np.ndarray | Sequence[int]) -> np.ndarray:
         """Codes wrapped in begin and end of audio: (n,) -> (n + 2,) token ids."""
         tokens = self.codes_to_tokens(codes)
         return np.concatenate([[self.begin_of_audio_id], tokens, [self.end_of_audio_id]])
+
+
+def is_speech(tokens: Any, code_offset: int, num_codes: int) -> Any:
+    """Mask of the tokens, an array or a tensor of ids, that are codes."""
+    return (tokens >= code_offset) & (tokens < code_offset + num_codes)
 
 
 def _padded(size: int, multiple: int) -> int:

@@ -193,18 +193,19 @@ def make_speech(inputs: Path) -> Job:
     from megatron_speech.corpus import speech_source
     from tools import make_speech
 
-    def forked(blocks, workers):
+    def forked(function, blocks, done, **how):
         for block in blocks:
             child = os.fork()
             if not child:
-                speech_source.speak_block(block)
+                function(block)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
-            yield block, speech_source.finished_block(block)
+            done(block)
+        return [speech_source.finished_block(block) for block in blocks]
 
     def run(work: Path) -> None:
         speech_source.BLOCK_UTTERANCES = 2
-        speech_source._speak_in_parallel = forked  # a fork server's processes have no hook
+        speech_source.run_tasks = forked  # a fork server's processes have no hook
         flags = ["--texts", inputs / "texts.parquet", "--output-dir", work / "speech"]
         make_speech.main(list(map(str, flags)))
 
@@ -238,7 +239,7 @@ def tokenize_speech(inputs: Path) -> Job:
         tokenize_speech.main(list(map(str, flags)))
 
     done = [f"codes/{name}" for name in ("shard_000000.parquet", "shard_000001.parquet")]
-    return Job(run=run, finished=(*done, "codes/rejected.jsonl"), alone=False)
+    return Job(run=run, finished=(*done, "codes/rejected.jsonl"))
 
 
 def _decoder(inputs: Path) -> None:

@@ -19,7 +19,7 @@ with starting(__name__):
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path
     from megatron_speech import processes
-    from megatron_speech.corpus.tasks import run_tasks
+    from megatron_speech.tasks import run_tasks
     from megatron_speech.files import atomic_path
 
 folder, kind = Path(sys.argv[1]), sys.argv[2]

@@ -28,7 +28,6 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
     from megatron_speech.corpus.assemble import AssembleConfig, assemble
-    from megatron_speech.corpus.cluster import Submitted
     from megatron_speech.corpus.generate import GenerateConfig, generate
     from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
     from megatron_speech.corpus.plan import PlanConfig, plan
@@ -40,6 +39,7 @@ with starting(__name__):
         build_speech,
         build_text_to_token,
     )
+    from megatron_speech.executors import Submitted
 
 JOBS: dict[type, Callable[[Any], Any]] = {
     SpeechConfig: build_speech,

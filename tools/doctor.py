@@ -18,8 +18,7 @@ with starting(__name__):
     import argparse
     from collections.abc import Sequence
 
-    from megatron_speech.cluster.doctor import examine
-    from megatron_speech.cluster.findings import can_work, screen
+    from megatron_speech.cluster.doctor import can_work, examine, screen
     from megatron_speech.program import run
 
 

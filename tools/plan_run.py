@@ -16,7 +16,7 @@ with starting(__name__):
     from pathlib import Path
 
     from megatron_speech import cli
-    from megatron_speech.cluster.plan import Plan, PlanConfig, make_plan, plan_recipes
+    from megatron_speech.cluster.plan import Plan, RunPlanConfig, make_plan, plan_recipes
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.files import write_json
 
@@ -25,7 +25,7 @@ with starting(__name__):
 class Arguments:
     """A plan and where to write it."""
 
-    plan: PlanConfig
+    plan: RunPlanConfig
     output: Path | None = None
     """Also write the plan as JSON."""
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> Plan:
     return plan
 
 
-def _arguments(recipe: Callable[[], PlanConfig]) -> Callable[[], Arguments]:
+def _arguments(recipe: Callable[[], RunPlanConfig]) -> Callable[[], Arguments]:
     def defaults() -> Arguments:
         return Arguments(plan=recipe())
 

@@ -13,8 +13,8 @@ with starting(__name__):
     from collections.abc import Sequence
 
     from megatron_speech import cli
-    from megatron_speech.corpus.cluster import Submitted
     from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
+    from megatron_speech.executors import Submitted
     from megatron_speech.rejected import describe_counts
 
 

@@ -7,10 +7,10 @@
         --dtype bfloat16 --batch-seconds 2000 --speech-tokenizer tokenizer --output codes
 
 Inputs may be manifests, lhotse cuts, WebDataset tars, and folders of audio or tars. Start it as
-often as you like, under torchrun, srun or as a Slurm array: workers share the shards, and go on
-with those of workers that are gone. Shards appear whole, in the order of the input; those that
-exist are not made again. Recordings that cannot be used are listed in OUTPUT/rejected.jsonl with a
-reason each. `--dry-run` says what would be done.
+often as you like, under torchrun, srun or as a Slurm array: task k of n makes every n-th shard from
+the k-th. Shards appear whole, in the order of the input; those that exist are not made again.
+Recordings that cannot be used are listed in OUTPUT/rejected.jsonl with a reason each. `--dry-run`
+says what would be done.
 """
 
 from megatron_speech.starting import starting

@@ -9,7 +9,7 @@ import numpy as np
 from ..text_tokenizers import TextTokenizer
 from ..vocab import SpeechTextVocab
 from .events import AudioChunk, DecoderStream, Event, TextDelta, Timing
-from .rhythm import Kind
+from .rhythm import TokenKind
 
 _BROKEN = "\ufffd"  # a character of which only some bytes are there
 
@@ -92,13 +92,13 @@ class Answer:
         self._voice, self._decode_codes = voice, decode_codes
         self._decoded, self._audio_s = 0, 0.0
 
-    def take(self, token: int, kind: Kind) -> Iterator[Event]:
+    def take(self, token: int, kind: TokenKind) -> Iterator[Event]:
         """Append a token; the events that it completes."""
         self.tokens.append(token)
-        if kind == Kind.TEXT:
+        if kind == TokenKind.TEXT:
             self.text_ids.append(token)
             yield from self._say(self._text.push(token))
-        elif kind == Kind.CODE:
+        elif kind == TokenKind.CODE:
             self.codes.append(int(self._vocab.tokens_to_codes([token])[0]))
             if len(self.codes) - self._decoded == self._decode_codes:
                 yield from self._decode()

@@ -26,9 +26,9 @@ from ..corpus.generate import GenerateConfig, generate
 from ..corpus.requests import RequestWriter
 from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
 from ..corpus.spans import document_keys, random_bits
-from ..corpus.tasks import claim_folder
 from ..errors import DataError
 from ..files import atomic_path, fingerprint_of, read_json, read_json_object, write_json
+from ..folders import same_job
 from ..parquet import parquet_writer
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
@@ -73,6 +73,9 @@ def _build(config: DialoguesConfig, engine: Engine | None) -> dict[str, Any]:
             generation = _generation(config, role)
             generated[role] = generate(generation, engine)
             codes[role].read([generation.output])
+    rates = [each.frame_rate_hz for each in codes.values() if each.frame_rate_hz]
+    if rates:
+        template = ChatTemplate(vocab, config.template, rates[0])
     datasets = assemble_dialogues(config, template, codes["user"], codes["assistant"])
     return {"dialogues": counts, "generation": generated, "datasets": datasets}
 
@@ -106,7 +109,7 @@ def plan_dialogues(config: DialoguesConfig, recorded: Mapping[str, TurnCodes]) -
     for role, codes in recorded.items():
         if codes.names:
             settings[f"{role}_codes"] = fingerprint_of(*sorted(codes.names))
-    claim_folder(work, settings)
+    same_job(work / "settings.json", settings)
     if (work / "plan.json").exists():
         return read_json(work / "plan.json")
     pieces = [piece for share in split_inputs(paths, 1) for piece in share]

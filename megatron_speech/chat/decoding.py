@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError
 from ..vocab import SpeechTextVocab
 from .languages import in_language
-from .rhythm import Kind, Kinds
+from .rhythm import Kinds, TokenKind
 
 _NEVER = -1
 
@@ -48,28 +48,28 @@ class TokenKinds:
     ):
         ids = np.arange(rows)
         kinds = np.full(rows, _NEVER, np.int8)
-        kinds[: vocab.text.size] = Kind.TEXT
+        kinds[: vocab.text.size] = TokenKind.TEXT
         unsayable = {*vocab.specials.values(), *vocab.text.special_ids(), vocab.eod_id}
         kinds[[token for token in unsayable if token < rows]] = _NEVER
         if language is not None:
             kinds[: vocab.text.size][~in_language(vocab.text, language)] = _NEVER
-            if not (kinds == Kind.TEXT).any():
+            if not (kinds == TokenKind.TEXT).any():
                 raise ConfigError(f"the vocabulary has no token in the letters of {language!r}")
-        kinds[vocab.is_speech(ids)] = Kind.CODE
-        kinds[vocab.begin_of_audio_id] = Kind.BEGIN
-        kinds[vocab.end_of_audio_id] = Kind.END
-        kinds[stop_id] = Kind.STOP
+        kinds[vocab.is_speech(ids)] = TokenKind.CODE
+        kinds[vocab.begin_of_audio_id] = TokenKind.BEGIN
+        kinds[vocab.end_of_audio_id] = TokenKind.END
+        kinds[stop_id] = TokenKind.STOP
         self._kinds = kinds
         self._masks: dict[Kinds, Tensor] = {}
         self._ids: dict[Kinds, list[int]] = {}
 
-    def kind(self, token: int) -> Kind:
+    def kind(self, token: int) -> TokenKind:
         """Of a token that was allowed."""
-        return Kind(self._kinds[token])
+        return TokenKind(self._kinds[token])
 
     def is_text(self, token: int) -> bool:
         """Whether it may be part of an answer's text."""
-        return self._kinds[token] == Kind.TEXT
+        return self._kinds[token] == TokenKind.TEXT
 
     def ids(self, allowed: Kinds) -> list[int]:
         """Tokens of these kinds."""

@@ -28,6 +28,7 @@ class TurnCodes:
     def __init__(self, paths: Sequence[Path], vocab: SpeechTextVocab):
         """Read code shards, if any are given; raises as `read` does."""
         self.tokenizers: set[str] = set()
+        self.frame_rate_hz: float | None = None
         self._codes: dict[str, np.ndarray] = {}
         self._vocab = vocab
         self.read(paths)
@@ -50,6 +51,7 @@ class TurnCodes:
                 f"{vocab.num_codes} codes; build the vocabulary for this speech tokenizer"
             )
         self.tokenizers.add(info.tokenizer_fingerprint)
+        self.frame_rate_hz = info.frame_rate_hz
         small = np.uint16 if vocab.num_codes <= 1 << 16 else np.int32
         for record in records:
             if record.id in self._codes:
@@ -111,7 +113,7 @@ def assemble_dialogues(
         for dataset in datasets:
             _require_some(dataset)
     fingerprint = next(iter(tokenizers), None)
-    extra = {"template": asdict(config.template)}
+    extra = {"template": asdict(template.config)}
     return {
         dataset_name(dataset.name, dataset.questions): _finish(dataset, fingerprint, extra)
         for dataset in datasets

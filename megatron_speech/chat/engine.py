@@ -18,13 +18,15 @@ import torch
 from ..audio import check_waveform, resample
 from ..errors import CheckpointError, ConfigError, DataError
 from ..model.exported import load_exported, read_exported_config
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..vocab import SpeechTextVocab
 from .decoding import ModelTokens, TokenKinds
-from .events import SpeechDecoderLike, SpeechTokenizerLike
+from .events import SpeechDecoderLike
 from .served import ServedTokens, VllmServer
 from .session import ChatConfig, ChatSession, Parts
-from .template import ChatTemplate, Mode
+from .template import PAPER_FRAME_RATE_HZ, ChatTemplate, Mode
 
+_DECODE_S = 0.8
 _ENDLESS = 1 << 30  # positions of a model that names no limit
 
 
@@ -48,13 +50,15 @@ class ChatEngine:
     def __init__(
         self,
         model: str | Path,
-        speech_tokenizer: SpeechTokenizerLike | None = None,
+        speech_tokenizer: OpenedSpeechTokenizer | None = None,
         decoder: SpeechDecoderLike | None = None,
         config: ChatConfig | None = None,
     ):
         config = config or ChatConfig()
         described, self.vocab = read_exported_config(model)
-        template = ChatTemplate(self.vocab, config.template)
+        neighbours = [part for part in (speech_tokenizer, decoder) if part is not None]
+        rate = neighbours[0].frame_rate_hz if neighbours else PAPER_FRAME_RATE_HZ
+        template = ChatTemplate(self.vocab, config.template, rate)
         template.require_mode(config.mode)
         require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
         sampling = config.sampling
@@ -75,6 +79,7 @@ class ChatEngine:
             context_tokens=context,
             speech_tokenizer=speech_tokenizer,
             decoder=decoder,
+            decode_codes=config.decode_codes or max(round(_DECODE_S * rate), 1),
             config=config,
         )
 
@@ -92,7 +97,6 @@ class ChatEngine:
             ConfigError: a folder is not there. What is wrong with one is raised as by `ChatEngine`.
         """
         from ..speech_decoder import SpeechDecoder
-        from ..speech_tokenizer import SpeechTokenizer
 
         named = {"--model": model, "--speech-tokenizer": speech_tokenizer, "--decoder": decoder}
         missing = [f"{name} {path}" for name, path in named.items() if path and not path.is_dir()]
@@ -103,11 +107,7 @@ class ChatEngine:
                 "tools/train_speech_tokenizer.py and tools/train_speech_decoder.py"
             )
         device = config.device
-        hears = (
-            SpeechTokenizer.from_pretrained(speech_tokenizer, device=device)
-            if speech_tokenizer
-            else None
-        )
+        hears = open_speech_tokenizer(speech_tokenizer, device) if speech_tokenizer else None
         speaks = SpeechDecoder.from_pretrained(decoder, device) if decoder else None
         return cls(model, hears, speaks, config)
 
@@ -149,7 +149,7 @@ class ChatEngine:
         hears.decode_text([])  # before all the sound is encoded in vain
         return self.transcribe(hears.encode([resample(audio, sample_rate_hz)])[0])
 
-    def _hears(self) -> SpeechTokenizerLike:
+    def _hears(self) -> OpenedSpeechTokenizer:
         if self._parts.speech_tokenizer is None:
             raise DataError("the engine has no speech tokenizer, so it cannot transcribe")
         return self._parts.speech_tokenizer
@@ -167,7 +167,7 @@ def _context(described: Any, config: ChatConfig, name: str) -> int:
 
 def require_same_codes(
     vocab: SpeechTextVocab,
-    tokenizer: SpeechTokenizerLike | None,
+    tokenizer: OpenedSpeechTokenizer | None,
     decoder: SpeechDecoderLike | None,
     model: str,
 ) -> None:

@@ -1,6 +1,5 @@
 """What a session says while it answers, and what the engine needs of its neighbours."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -98,27 +97,6 @@ class SpokenCodes:
     codes: np.ndarray
 
 
-class SpeechTokenizerLike(Protocol):
-    """What the engine needs of a `SpeechTokenizer`."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    @property
-    def num_codes(self) -> int: ...
-
-    @property
-    def frame_rate_hz(self) -> float: ...
-
-    def encode(
-        self, audio: Sequence[np.ndarray], sample_rate_hz: int = ...
-    ) -> list[np.ndarray]: ...
-
-    def decode_text(
-        self, codes: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
-    ) -> list[str]: ...
-
-
 class DecoderStream(Protocol):
     """Codes in blocks -> sound, one answer."""
 
@@ -136,6 +114,9 @@ class SpeechDecoderLike(Protocol):
 
     @property
     def sample_rate_hz(self) -> int: ...
+
+    @property
+    def frame_rate_hz(self) -> float: ...
 
     @property
     def num_codes(self) -> int: ...

@@ -8,7 +8,7 @@ from enum import IntEnum
 from .template import Mode, TemplateConfig
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token is to an answer."""
 
     TEXT = 0
@@ -18,10 +18,10 @@ class Kind(IntEnum):
     STOP = 4
 
 
-Kinds = frozenset[Kind]
-_TEXT, _CODE = frozenset({Kind.TEXT}), frozenset({Kind.CODE})
-_STOP = frozenset({Kind.STOP})
-_CODE_OR_STOP = frozenset({Kind.CODE, Kind.STOP})
+Kinds = frozenset[TokenKind]
+_TEXT, _CODE = frozenset({TokenKind.TEXT}), frozenset({TokenKind.CODE})
+_STOP = frozenset({TokenKind.STOP})
+_CODE_OR_STOP = frozenset({TokenKind.CODE, TokenKind.STOP})
 
 
 class Rhythm:
@@ -43,32 +43,36 @@ class Rhythm:
         if self._in_text:
             if not self._text:
                 return _TEXT
-            return frozenset({Kind.TEXT, Kind.STOP if self._mode == "text" else Kind.BEGIN})
-        return _CODE if not self._speech else frozenset({Kind.CODE, Kind.END})
+            return frozenset(
+                {TokenKind.TEXT, TokenKind.STOP if self._mode == "text" else TokenKind.BEGIN}
+            )
+        return _CODE if not self._speech else frozenset({TokenKind.CODE, TokenKind.END})
 
     def _streaming(self) -> Kinds:
         if not self._in_text:
             return _CODE_OR_STOP if self._speech else _CODE
         if self._text:
-            return frozenset({Kind.TEXT, Kind.CODE})
+            return frozenset({TokenKind.TEXT, TokenKind.CODE})
         # between blocks anything goes, at the very start only text
-        return frozenset({Kind.TEXT, Kind.CODE, Kind.STOP}) if self._speech else _TEXT
+        return (
+            frozenset({TokenKind.TEXT, TokenKind.CODE, TokenKind.STOP}) if self._speech else _TEXT
+        )
 
-    def accept(self, kind: Kind) -> None:
+    def accept(self, kind: TokenKind) -> None:
         """Go on by one token of an allowed kind."""
-        if kind in (Kind.END, Kind.STOP):
+        if kind in (TokenKind.END, TokenKind.STOP):
             self._closed = True
-        elif kind == Kind.BEGIN:
+        elif kind == TokenKind.BEGIN:
             self._in_text = False
         elif self._mode == "streaming":
             self._accept_streaming(kind)
-        elif kind == Kind.TEXT:
+        elif kind == TokenKind.TEXT:
             self._text += 1
         else:
             self._speech += 1
 
-    def _accept_streaming(self, kind: Kind) -> None:
-        if kind == Kind.TEXT:
+    def _accept_streaming(self, kind: TokenKind) -> None:
+        if kind == TokenKind.TEXT:
             if not self._text:
                 self._speech = 0
             self._text += 1
@@ -78,5 +82,5 @@ class Rhythm:
             self._text_ended = True
             self._in_text, self._speech = False, 0
         self._speech += 1
-        if not self._text_ended and self._speech == self._config.speech_block:
+        if not self._text_ended and self._speech == self._config.codes_in_block:
             self._in_text, self._text = True, 0

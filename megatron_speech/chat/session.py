@@ -9,6 +9,7 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ, check_waveform, resample
 from ..errors import AudioError, ConfigError, DataError
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from .answer import Answer, Stopwatch, Voice
 from .decoding import SamplingConfig, TokenKinds, TokenSource
 from .events import (
@@ -17,11 +18,10 @@ from .events import (
     Heard,
     Reason,
     SpeechDecoderLike,
-    SpeechTokenizerLike,
     SpokenCodes,
     Turn,
 )
-from .rhythm import Kind, Rhythm
+from .rhythm import Rhythm, TokenKind
 from .template import ChatTemplate, Modality, Mode, TemplateConfig
 
 _RATES_HZ = (8_000, 192_000)
@@ -40,8 +40,9 @@ class ChatConfig:
     """Longest answer."""
     context_tokens: int | None = None
     """Tokens the model sees; older turns are forgotten. None: all positions it has."""
-    decode_codes: int = 10
-    """Codes given to the speech decoder at a time: 0.8 s at 12.5 Hz (paper section 3)."""
+    decode_codes: int | None = None
+    """Codes given to the speech decoder at a time; none gives 0.8 s of them (paper section 3), 10
+    at 12.5 Hz."""
     voice: str | None = None
     """Voice of the answers, one that the speech decoder knows by name; None: nobody's."""
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -70,8 +71,9 @@ class Parts:
     template: ChatTemplate
     kinds: TokenKinds
     context_tokens: int
-    speech_tokenizer: SpeechTokenizerLike | None
+    speech_tokenizer: OpenedSpeechTokenizer | None
     decoder: SpeechDecoderLike | None
+    decode_codes: int
     config: ChatConfig
 
     def voice(self) -> Voice | None:
@@ -147,7 +149,7 @@ class ChatSession:
         watch.lap("tokenise_s")
         prompt = self._prompt(question)
         yield Heard(codes=question.codes, duration_s=duration_s)
-        answer = Answer(parts.template.vocab, watch, parts.voice(), parts.config.decode_codes)
+        answer = Answer(parts.template.vocab, watch, parts.voice(), parts.decode_codes)
         answer.prompt_tokens = len(prompt)
         reason: Reason = "interrupted"
         try:
@@ -179,7 +181,7 @@ class ChatSession:
             return
         parts = self._parts
         config, kinds = parts.config, parts.kinds
-        rhythm = Rhythm(config.mode, config.template)
+        rhythm = Rhythm(config.mode, parts.template.config)
         room = min(config.max_new_tokens, parts.context_tokens - len(prompt))
         seed = config.sampling.seed * 10_007 + len(self.history)
         self._tokens.begin(prompt, seed, room)
@@ -187,7 +189,7 @@ class ChatSession:
         while not self._stop.is_set():
             allowed = rhythm.allowed()
             token = kinds.only(allowed)
-            forced_stop = token is not None and kinds.kind(token) == Kind.STOP
+            forced_stop = token is not None and kinds.kind(token) == TokenKind.STOP
             if len(answer.tokens) == room and not forced_stop:
                 yield "length"
                 return
@@ -196,7 +198,7 @@ class ChatSession:
             if token is None:
                 continue  # stopped while it waited for one
             kind = kinds.kind(token)
-            if kind == Kind.STOP:
+            if kind == TokenKind.STOP:
                 yield "stop"
                 return
             rhythm.accept(kind)

@@ -16,7 +16,7 @@ answers, nor of how direct and guided answers are written.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -43,6 +43,11 @@ _RELEASED_PROMPT = (
 )
 
 
+PAPER_FRAME_RATE_HZ = 12.5
+"""Codes a second of the paper's speech tokenizer, and of one that is not known."""
+_BLOCK_CODES = 26
+
+
 @dataclass(frozen=True, kw_only=True)
 class TemplateConfig:
     """How dialogues are written."""
@@ -51,17 +56,33 @@ class TemplateConfig:
     """short: one that small models learn. glm-4-voice: as the released model reads it."""
     text_block: int = 13
     """Text tokens of a streamed answer before its codes go on."""
-    speech_block: int = 26
-    """Codes of a streamed answer before its text goes on."""
+    speech_block: int | None = None
+    """Codes of a streamed answer before its text goes on; none takes 2.08 s of them, 26 at 12.5
+    Hz."""
 
     def __post_init__(self) -> None:
-        if self.text_block < 1 or self.speech_block < 1:
+        if min(self.text_block, self.codes_in_block) < 1:
             raise ConfigError(
-                f"--text-block {self.text_block} and --speech-block {self.speech_block} must be at "
-                "least 1"
+                f"--text-block {self.text_block} and --speech-block {self.codes_in_block} must "
+                "be at least 1"
             )
-        if self.template == "glm-4-voice" and (self.text_block, self.speech_block) != (13, 26):
+        if self.template == "glm-4-voice" and (self.text_block, self.codes_in_block) != (
+            13,
+            26,
+        ):
             raise ConfigError("the released template says 13 text and 26 audio tokens; keep both")
+
+    @property
+    def codes_in_block(self) -> int:
+        """`speech_block`, or as many as the paper's."""
+        return _BLOCK_CODES if self.speech_block is None else self.speech_block
+
+    def at(self, frame_rate_hz: float) -> "TemplateConfig":
+        """With a block of codes that lasts as long at this rate, where none is given."""
+        if self.speech_block is not None or self.template == "glm-4-voice":
+            return replace(self, speech_block=self.codes_in_block)
+        codes = max(round(_BLOCK_CODES / PAPER_FRAME_RATE_HZ * frame_rate_hz), 1)
+        return replace(self, speech_block=codes)
 
 
 class ChatTemplate:
@@ -71,7 +92,12 @@ class ChatTemplate:
         VocabularyError: the vocabulary has no marks of turns, or no codes.
     """
 
-    def __init__(self, vocab: SpeechTextVocab, config: TemplateConfig | None = None):
+    def __init__(
+        self,
+        vocab: SpeechTextVocab,
+        config: TemplateConfig | None = None,
+        frame_rate_hz: float = PAPER_FRAME_RATE_HZ,
+    ):
         if not vocab.num_codes:
             raise VocabularyError(
                 "the vocabulary has no speech codes: this model cannot hear or speak"
@@ -83,7 +109,7 @@ class ChatTemplate:
                 "the exported model with tools/convert_checkpoint.py hf-to-megatron --num-codes "
                 f"{vocab.num_codes}, which adds them"
             )
-        self.vocab, self.config = vocab, config or TemplateConfig()
+        self.vocab, self.config = vocab, (config or TemplateConfig()).at(frame_rate_hz)
         self._roles = {role: vocab.text.id_of(role) for role in ROLES}
         released = self.config.template == "glm-4-voice"
         self._line_end = vocab.text.encode("\n") if released else []
@@ -179,8 +205,8 @@ def stream_answer(text: list[int], speech: list[int], config: TemplateConfig) ->
     blocks = -(-len(text) // config.text_block)
     for block in range(blocks):
         answer += text[block * config.text_block : (block + 1) * config.text_block]
-        first = block * config.speech_block
-        last = None if block == blocks - 1 else first + config.speech_block
+        first = block * config.codes_in_block
+        last = None if block == blocks - 1 else first + config.codes_in_block
         answer += speech[first:last]
     return answer
 
@@ -188,4 +214,4 @@ def stream_answer(text: list[int], speech: list[int], config: TemplateConfig) ->
 def text_outlasts_speech(text_tokens: int, codes: int, config: TemplateConfig) -> bool:
     """Whether no code would be left for the last block of text to be followed by."""
     blocks = -(-text_tokens // config.text_block)
-    return codes <= (blocks - 1) * config.speech_block
+    return codes <= (blocks - 1) * config.codes_in_block

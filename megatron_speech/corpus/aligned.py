@@ -29,6 +29,7 @@ from .plan import PlanConfig, plan, plan_path, read_plan, request_paths
 from .spans import SpanConfig
 from .speakable import SpeakableConfig
 from .speech_documents import document_of, goes_on
+from .units import UNITS
 
 _ROWS = 4096
 _NO_TIMES = "no_word_times"
@@ -59,13 +60,15 @@ class AlignedConfig:
     spans: SpanConfig = field(default_factory=lambda: SpanConfig(unit="line"))
 
     def __post_init__(self) -> None:
-        if self.alignments is None and self.spans.unit != "line":
+        if self.alignments is None and not UNITS[self.spans.unit].is_segment:
             raise ConfigError(
                 f"--unit {self.spans.unit} needs --alignments, the times of words; without them "
                 "spans are whole segments (--unit line)"
             )
-        if self.spans.unit == "token":
-            raise ConfigError("--unit token cuts words, but times are those of whole words")
+        if UNITS[self.spans.unit].cuts_words:
+            raise ConfigError(
+                f"--unit {self.spans.unit} cuts words, but times are those of whole words"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ import pyarrow as pa
 from ..data.code_shards import CodeShardInfo, read_shard_info
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import DataError, VocabularyError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import fingerprint_of, read_json_object, write_json
 from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place, sole_job
 from .code_stream import CodeStream
 from .plan import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans

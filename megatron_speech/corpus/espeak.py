@@ -16,6 +16,7 @@ from functools import cache
 import numpy as np
 import soxr
 
+from ..data.words import is_speakable
 from ..errors import ConfigError, DataError, MegatronSpeechError
 
 SAMPLE_RATE_HZ = 16_000
@@ -108,11 +109,6 @@ def choose_delivery(utterance_id: str, seed: int, voices: tuple[Voice, ...]) -> 
         pitch=within("pitch", voice.pitch),
         words_per_minute=within("rate", voice.words_per_minute),
     )
-
-
-def is_speakable(text: str) -> bool:
-    """Whether there is anything to say: a letter or a digit."""
-    return any(character.isalnum() for character in text)
 
 
 def trim_silence(waveform: np.ndarray, rate_hz: int) -> np.ndarray:

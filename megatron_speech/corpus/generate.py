@@ -29,17 +29,18 @@ from ..data.code_shards import (
     write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import fingerprint_of_files, write_json
+from ..folders import same_job
 from ..parquet import open_parquet, read_parquet, write_parquet
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
+from ..tasks import Share, worker_number
 from .choose_engine import make_engine
-from .cluster import ClusterConfig, Place, sole_job
 from .engines import Engine, EngineConfig, Generation, Identity, identify
 from .gates import GateConfig, Gates
 from .plan import request_paths
 from .self_check import SelfCheck
-from .tasks import claim_folder, worker_number
 
 _REPORT_SCHEMA = pa.schema(
     {
@@ -54,26 +55,32 @@ _REPORT_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Request shards to code shards."""
+class GenerateSettings:
+    """How texts become codes."""
 
-    plan: Path
-    """Folder written by the plan job."""
     model: Path
     """Exported text-to-token model."""
     like: Path
     """A code shard (or folder of them) of the speech the model was trained on: it names the
     speech tokenizer and its frame rate, and the gates are measured on it."""
-    output: Path
-    """Folder for code shards."""
     workers: int = 1
     """Processes on this machine; each loads the model, on a GPU of its own while there are any."""
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(GenerateSettings):
+    """Request shards to code shards."""
+
+    plan: Path
+    """Folder written by the plan job."""
+    output: Path
+    """Folder for code shards."""
     shard_offset: int = 0
     """First shard this run takes, for several machines side by side."""
     shard_step: int = 1
     """Takes every n-th shard from the first: the number of machines."""
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    gates: GateConfig = field(default_factory=GateConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -107,7 +114,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
 def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     shards = request_paths(config.plan)
     info = read_shard_info(find_shards(config.like)[0])
-    mine = shards[config.shard_offset :: config.shard_step]
+    mine = Share(config.shard_offset, config.shard_step).of(shards)
     waiting = [path for path in mine if not (config.output / path.name).exists()]
     spread = config.workers > 1 or config.cluster.executor != "local"
     if waiting and spread and engine is None:
@@ -195,8 +202,8 @@ def _claim(
             "speech the model was trained on"
         )
     checked = config.gates.self_check is not None
-    claim_folder(
-        config.output,
+    same_job(
+        config.output / "settings.json",
         {
             "plan": fingerprint_of_files(config.plan / "plan.json"),
             "generator_fingerprint": engine.fingerprint,

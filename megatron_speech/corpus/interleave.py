@@ -6,18 +6,14 @@ token begins a word; words that share a token are one *unit*. With the unit `tok
 between any two tokens that share no character.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.words import word_bounds
 from ..vocab import SpeechTextVocab
-from .sentences import sentence_ends
 from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans, skip_left_out
 from .speakable import Content
-
-_SPEAKABLE = re.compile(r"[^\W_]")
+from .units import UNITS
 
 
 @dataclass(frozen=True)
@@ -48,39 +44,18 @@ def cut_text(
     """Tokenise `text` and find its units; sentences or lines only if `unit` asks for them."""
     ids, offsets = vocab.text.offsets(text)
     spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    bounds = token_bounds(text, spans) if unit == "token" else word_bounds(text)
-    characters, tokens = align_units(bounds, spans)
+    pieces, ends = UNITS[unit].pieces(text, spans), UNITS[unit].ends
+    characters, tokens = align_units(pieces, spans)
     sentences = np.zeros(0, np.int64)
-    if unit in ("sentence", "line"):
-        sentences = _sentences(text, characters, unit, language)
+    if ends is not None:
+        last = ends(text, characters[:, 0], characters[:, 1], language)
+        sentences = np.diff(np.flatnonzero(last), prepend=-1)
     content = Content(text)
     speakable = np.ones(len(characters), bool)
     if skip_unspeakable:
         speakable = content.speakable(characters)
     ids = np.array(ids, dtype=np.int32)
     return CutText(text, ids, tokens, characters, sentences, speakable, content)
-
-
-def token_bounds(text: str, tokens: np.ndarray) -> np.ndarray:
-    """Characters (w, 2) of the tokens (n, 2), without the whitespace around them.
-
-    Tokens of whitespace alone are left out, tokens that share characters (bytes of an emoji) count
-    as one.
-    """
-    found: list[list[int]] = []
-    for start, stop in tokens.tolist():
-        piece = text[start:stop]
-        start, stop = (
-            start + len(piece) - len(piece.lstrip()),
-            stop - len(piece) + len(piece.rstrip()),
-        )
-        if start >= stop:
-            continue
-        if found and start < found[-1][1]:
-            found[-1][1] = max(found[-1][1], stop)
-        else:
-            found.append([start, stop])
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def align_units(words: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,26 +81,13 @@ def align_units(words: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.n
     return characters, np.stack([first[heads], token_stops], axis=1)
 
 
-def _sentences(text: str, characters: np.ndarray, unit: str, language: str) -> np.ndarray:
-    """Units per sentence, or per line."""
-    starts, stops = characters[:, 0], characters[:, 1]
-    if unit == "sentence":
-        ends = sentence_ends(text, starts, stops, language)
-    else:
-        following = np.append(starts, len(text))[1:]
-        pairs = zip(stops.tolist(), following.tolist(), strict=True)
-        ends = np.array(["\n" in text[stop:after] for stop, after in pairs], dtype=bool)
-        ends[-1:] = True
-    return np.diff(np.flatnonzero(ends), prepend=-1)
-
-
 def choose_spans(cuts: list[CutText], keys: np.ndarray, config: SpanConfig) -> Spans:
     """Spans of a batch of documents, in units, whatever the unit of choice.
 
     What is not speakable is left out before the spans are drawn: eta is a share of the rest, and a
     span that would cross something left out becomes two.
     """
-    if config.unit in ("word", "token"):
+    if UNITS[config.unit].ends is None:
         speakable = [cut.speakable for cut in cuts]
         spans = sample_word_spans(_counts(speakable), keys, config)
         return skip_left_out(spans, speakable)
@@ -157,8 +119,3 @@ def _whole_sentences(cut: CutText) -> np.ndarray:
 def spoken_text(text: str, start: int, stop: int) -> str:
     """What is spoken of characters start..stop: its words, one space between them."""
     return " ".join(text[start:stop].split())
-
-
-def is_speakable(text: str) -> bool:
-    """Whether there is a letter or digit to be said."""
-    return _SPEAKABLE.search(text) is not None

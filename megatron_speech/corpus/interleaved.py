@@ -2,53 +2,31 @@
 
 import itertools
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from ..data.indexed import dataset_path
 from .assemble import AssembleConfig, assemble
-from .engines import EngineConfig
-from .gates import GateConfig
-from .generate import GenerateConfig, generate
-from .plan import PlanConfig, plan
+from .generate import GenerateConfig, GenerateSettings, generate
+from .plan import PlanConfig, PlanSettings, plan
 from .report import write_report
-from .spans import SpanConfig
-from .speakable import SpeakableConfig
 
 JOBS = ("plan", "generate", "assemble")
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterleavedConfig:
-    """Corpus and text-to-token model to an interleaved dataset."""
+class InterleavedConfig(PlanSettings, GenerateSettings):
+    """Corpus and text-to-token model to an interleaved dataset; `workers` of each job."""
 
-    input: tuple[str, ...]
-    """Corpus files, folders or patterns: .parquet, .jsonl, .jsonl.gz, .jsonl.zst."""
-    vocab: Path
-    """Vocabulary folder of the language model that will read the documents."""
-    model: Path
-    """Exported text-to-token model."""
-    like: Path
-    """A code shard (or folder of them) of the speech the model was trained on."""
     output_prefix: Path
     """Files are <output-prefix>.bin, .idx, .json, .spans.parquet."""
     work: Path | None = None
     """Folder for plan and codes; <output-prefix>.work if not given."""
-    text_key: str = "text"
-    """Column or key that holds the text."""
-    seed: int = 0
-    """Chooses the spans, together with each document's id."""
-    tasks: int = 8
-    """Shares the corpus is cut into."""
-    workers: int = 1
-    """Processes of each job."""
-    requests_per_shard: int = 20_000
-    """Most texts in one request shard."""
-    spans: SpanConfig = field(default_factory=SpanConfig)
-    speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
-    engine: EngineConfig = field(default_factory=EngineConfig)
-    gates: GateConfig = field(default_factory=GateConfig)
+
+    def settings(self, kind: type) -> dict[str, Any]:
+        """Those of one of the jobs, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(kind)}
 
 
 def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
@@ -59,33 +37,12 @@ def build_interleaved(config: InterleavedConfig) -> dict[str, Any]:
     """
     work = config.work or dataset_path(config.output_prefix, ".work")
     times = [time.monotonic()]
-    plan(
-        PlanConfig(
-            input=config.input,
-            vocab=config.vocab,
-            output=work / "plan",
-            text_key=config.text_key,
-            seed=config.seed,
-            tasks=config.tasks,
-            workers=config.workers,
-            requests_per_shard=config.requests_per_shard,
-            language=config.engine.language,
-            spans=config.spans,
-            speakable=config.speakable,
-        )
-    )
+    language = config.engine.language
+    planned = config.settings(PlanSettings)
+    plan(PlanConfig(output=work / "plan", language=language, **planned))
     times.append(time.monotonic())
-    generation = generate(
-        GenerateConfig(
-            plan=work / "plan",
-            model=config.model,
-            like=config.like,
-            output=work / "codes",
-            workers=config.workers,
-            engine=config.engine,
-            gates=config.gates,
-        )
-    )
+    settings = config.settings(GenerateSettings)
+    generation = generate(GenerateConfig(plan=work / "plan", output=work / "codes", **settings))
     times.append(time.monotonic())
     facts = assemble(
         AssembleConfig(

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ..data.words import is_speakable
 from ..errors import ConfigError, DataError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import atomic_path, read_json_object, write_json
+from ..folders import same_job
 from ..parquet import open_parquet, parquet_writer, read_batches
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place, sole_job
-from .interleave import CutText, choose_spans, cut_text, is_speakable, spoken_text
+from .interleave import CutText, choose_spans, cut_text, spoken_text
 from .numbers import numbers_in_words, require_language
 from .requests import RequestWriter
-from .sentences import sentence_splitter
 from .sources import (
     Document,
     Piece,
@@ -38,7 +39,7 @@ from .sources import (
 )
 from .spans import SpanConfig, document_keys, random_bits
 from .speakable import SpeakableConfig
-from .tasks import claim_folder
+from .units import UNITS
 
 _DOCUMENTS_AT_A_TIME = 1024
 _SEED_PURPOSE = 100
@@ -64,15 +65,13 @@ _COUNTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanConfig:
-    """Documents to spans and request shards."""
+class PlanSettings:
+    """What is spoken of which documents."""
 
     input: tuple[str, ...]
     """Corpus files, folders or patterns: .parquet, .jsonl, .jsonl.gz, .jsonl.zst."""
     vocab: Path
     """Vocabulary folder of the language model that will read the documents."""
-    output: Path
-    """Folder for plans and request shards."""
     text_key: str = "text"
     """Column or key that holds the text."""
     seed: int = 0
@@ -83,10 +82,18 @@ class PlanConfig:
     """Processes."""
     requests_per_shard: int = 20_000
     """Most texts in one request shard."""
-    language: str = "en"
-    """Language of the texts (ISO 639-1), for sentence ends and numbers in words."""
     spans: SpanConfig = field(default_factory=SpanConfig)
     speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(PlanSettings):
+    """Documents to spans and request shards."""
+
+    output: Path
+    """Folder for plans and request shards."""
+    language: str = "en"
+    """Language of the texts (ISO 639-1), for sentence ends and numbers in words."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -119,20 +126,19 @@ def plan(config: PlanConfig) -> dict[str, Any]:
 def _plan(config: PlanConfig) -> dict[str, Any]:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     paths = find_texts(config.input)
+    splitter = UNITS[config.spans.unit].splitter
     settings = {
         "inputs": fingerprint_inputs(paths, config.workers),
         "vocab_fingerprint": vocab.fingerprint,
         "spans": asdict(config.spans),
         "speakable": asdict(config.speakable),
-        "sentences": (
-            sentence_splitter(config.language) if config.spans.unit == "sentence" else None
-        ),
+        "sentences": splitter and splitter(config.language),
         **{
             key: getattr(config, key)
             for key in ("text_key", "seed", "tasks", "requests_per_shard", "language")
         },
     }
-    claim_folder(config.output, settings)
+    same_job(config.output / "settings.json", settings)
     if (config.output / "plan.json").exists():
         return read_json_object(config.output / "plan.json", request_shards=list)
     shares = split_inputs(paths, config.tasks)

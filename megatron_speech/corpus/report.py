@@ -11,6 +11,7 @@ import numpy as np
 
 from ..files import read_json_object, write_text
 from ..parquet import open_parquet, read_batches
+from .units import UNITS
 
 _ROWS_AT_A_TIME = 1 << 14
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -131,7 +132,7 @@ def _histogram(counts: np.ndarray, spans: Mapping[str, Any]) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    total, unit = max(int(counts.sum()), 1), spans["unit"]
+    total = max(int(counts.sum()), 1)
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.subplots()
@@ -139,7 +140,7 @@ def _histogram(counts: np.ndarray, spans: Mapping[str, Any]) -> str:
     axes.bar(numbers, counts[1:] / total if len(counts) > 1 else [0.0], color="#2a9db5")
     mean = float(np.dot(np.arange(len(counts)), counts) / total)
     note = f"{total:,} spans, {mean:.2f} words on average"
-    if unit == "word":
+    if UNITS[spans["unit"]].draws_words:
         rate = spans["mean_span_words"]
         poisson = [math.exp(n * math.log(rate) - rate - math.lgamma(n + 1)) for n in numbers]
         shortest, longest = spans["min_span_words"], spans["max_span_words"] or numbers[-1]

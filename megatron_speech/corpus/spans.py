@@ -17,11 +17,11 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from ..errors import ConfigError
+from .units import UnitName
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LENGTHS, _SWAP, _PLACES, _LAST_PLACES, _ORDER, _ROUNDING = range(1, 7)
@@ -32,7 +32,7 @@ _MAX_REDRAWS = 32
 class SpanConfig:
     """How much of a document is spoken, and in what pieces."""
 
-    unit: Literal["word", "token", "sentence", "line"] = "word"
+    unit: UnitName = "word"
     """Spans of words (the paper), of the text's tokens (lengths below then count those, and words
     are cut), or whole sentences or lines."""
     eta: float = 0.3

@@ -13,12 +13,9 @@ Imports no torch.
 """
 
 import io
-import json
-import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -27,13 +24,14 @@ import soundfile
 
 from ..claims import exclusive
 from ..data.manifest import ManifestRow, write_manifest
+from ..data.words import is_speakable
 from ..errors import ConfigError, DataError
 from ..files import fingerprint_of, is_abandoned, read_json, temporary_beside, write_json
-from ..folders import remove_folder
-from ..processes import begin_worker, ctrl_c_waits, stopping_together, task
+from ..folders import remove_folder, same_job
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
-from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, is_speakable
+from ..tasks import run_tasks
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
 
 BLOCK_UTTERANCES = 128
 LANGUAGE = "en"
@@ -169,7 +167,14 @@ def _speak_texts(
     workers: int,
     unusable: Sequence[Rejected],
 ) -> SpeechSummary:
-    _claim_folder(output_dir, texts, voices, seed)
+    request = {
+        "texts": fingerprint_of(*(part for pair in texts for part in pair)),
+        "num_texts": len(texts),
+        "seed": seed,
+        "voices": [asdict(voice) for voice in voices],
+        "block_utterances": BLOCK_UTTERANCES,
+    }
+    same_job(output_dir / "speech.json", request)
     for stopped in filter(is_abandoned, (output_dir / "audio").glob(".*.part")):
         shutil.rmtree(stopped, ignore_errors=True)
     blocks = _blocks(texts, output_dir, voices, seed)
@@ -178,9 +183,15 @@ def _speak_texts(
     missing = [block for block in blocks if block.folder not in done]
     with Progress("speaking", len(texts), "utterances") as progress:
         progress.advance(sum(len(s) + len(r) for s, r in done.values()), "found finished")
-        for block, result in _speak_in_parallel(missing, workers):
-            done[block.folder] = result
-            progress.advance(len(block.texts))
+        found = run_tasks(
+            speak_block,
+            missing,
+            workers=workers,
+            description="speaking",
+            fresh=True,
+            done=lambda block: progress.advance(len(block.texts)),
+        )
+        done |= {block.folder: result for block, result in zip(missing, found, strict=True)}
     results = [(block, *done[block.folder]) for block in blocks]
     text_of = dict(texts)
     rows = [
@@ -222,42 +233,3 @@ def _blocks(
         )
         for start in range(0, len(texts), BLOCK_UTTERANCES)
     ]
-
-
-def _claim_folder(
-    output_dir: Path, texts: Sequence[tuple[str, str]], voices: tuple[Voice, ...], seed: int
-) -> None:
-    """Note whose speech this folder holds, or refuse a folder that holds another's."""
-    request = {
-        "texts": fingerprint_of(*(part for pair in texts for part in pair)),
-        "num_texts": len(texts),
-        "seed": seed,
-        "voices": [asdict(voice) for voice in voices],
-        "block_utterances": BLOCK_UTTERANCES,
-    }
-    path = output_dir / "speech.json"
-    if path.exists():
-        if json.dumps(read_json(path)) != json.dumps(request):
-            raise ConfigError(
-                f"{output_dir} holds speech of other texts, voices or another seed; "
-                "give an empty output folder or remove this one"
-            )
-        return
-    write_json(path, request)
-
-
-def _speak_in_parallel(
-    blocks: Sequence[Block], workers: int
-) -> Iterator[tuple[Block, tuple[list[Spoken], list[Rejected]]]]:
-    """Blocks as they finish; each is spoken by a process of its own."""
-    if not blocks:
-        return
-    # A fork server, because this process may hold threads that must not be forked.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", __name__])
-    pool = ProcessPoolExecutor(workers, context, begin_worker, max_tasks_per_child=1)
-    with stopping_together(pool, "speaking"):
-        with ctrl_c_waits():
-            futures = {pool.submit(task, speak_block, block): block for block in blocks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()

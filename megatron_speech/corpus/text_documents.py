@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
+from ..executors import ClusterConfig, Place, sole_job
 from ..files import read_json, write_json
 from ..folders import remove_folder
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .cluster import ClusterConfig, Place, sole_job
 from .sources import (
     Document,
     Piece,
@@ -45,10 +45,6 @@ class PreprocessConfig:
     """Files are <output-prefix>_<key>_document.bin, .idx and .json."""
     tokenizer_model: Path
     """Vocabulary folder (tools/build_vocab.py)."""
-    tokenizer_type: Literal["HuggingFaceTokenizer", "SentencePieceTokenizer"] = (
-        "HuggingFaceTokenizer"
-    )
-    """Taken for Megatron's sake; the folder itself says what its tokenizer is."""
     json_keys: tuple[str, ...] = ("text",)
     """Keys or columns to extract; each makes a dataset of its own."""
     append_eod: bool = False

@@ -18,7 +18,7 @@ from .blend import Blend, BlendPosition
 from .config import DataConfig, parse_blend
 from .epochs import on_first_rank_then_all
 from .indexed_files import DatasetFacts, contents_fingerprint, without_checksum
-from .loss_rules import TokenKinds
+from .loss_rules import RuleTokens
 from .mock import MockWindows
 from .soundness import check_datasets
 from .windows import SpeechTextDataset
@@ -69,7 +69,7 @@ def build_datasets(
     """
     config = config.resolve()
     config.check()
-    kinds = TokenKinds.of(vocab)
+    kinds = RuleTokens.of(vocab)
     if config.mock_data:
         mock = MockWindows(kinds, config.seq_length, seed, samples[0])
         return Datasets(train=mock, valid={}, separate_documents=False)
@@ -111,7 +111,7 @@ class _Maker:
         self,
         config: DataConfig,
         facts: dict[str, DatasetFacts],
-        kinds: TokenKinds,
+        kinds: RuleTokens,
         vocabulary_size: int,
         seed: int,
     ):

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from ..errors import ConfigError
-from ..vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
+from ..vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab, is_speech
 
 Tokens = Integer[np.ndarray, " n"]
 Mask = Bool[np.ndarray, " n"]
@@ -20,7 +20,7 @@ OTHER_ROLES = (SYSTEM, USER, "<|observation|>")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenKinds:
+class RuleTokens:
     """The ids that rules look at."""
 
     code_offset: int
@@ -32,7 +32,7 @@ class TokenKinds:
     other_roles: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, vocab: SpeechTextVocab) -> "TokenKinds":
+    def of(cls, vocab: SpeechTextVocab) -> "RuleTokens":
         """Read them from a vocabulary; chat roles are absent where it has none."""
         roles = [vocab.text.id_of(name) for name in OTHER_ROLES]
         return cls(
@@ -47,10 +47,10 @@ class TokenKinds:
 
     def is_code(self, tokens: Tokens) -> Mask:
         """True where a token is a code."""
-        return (tokens >= self.code_offset) & (tokens < self.code_offset + self.num_codes)
+        return is_speech(tokens, self.code_offset, self.num_codes)
 
 
-def loss_mask(rule: str, inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def loss_mask(rule: str, inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """True where predicting `labels[i]` after `inputs[: i + 1]` is part of the loss.
 
     `inputs` and `labels` (n,) are one document, or a window cut from a stream of documents, and
@@ -64,22 +64,22 @@ def loss_mask(rule: str, inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> M
     return LOSS_RULES[rule](inputs, labels, kinds)
 
 
-def _all(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _all(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     return np.ones(len(labels), dtype=bool)
 
 
-def _text_only(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _text_only(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     audio_mark = (labels == kinds.begin_of_audio) | (labels == kinds.end_of_audio)
     return ~(kinds.is_code(labels) | audio_mark)
 
 
-def _speech_only(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _speech_only(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """Codes, the end of audio, and the end of a document that ends with audio."""
     closing = (labels == kinds.eod) & (inputs == kinds.end_of_audio)
     return kinds.is_code(labels) | (labels == kinds.end_of_audio) | closing
 
 
-def _speech_after_text(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _speech_after_text(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """As speech only, where text came before in the same document: the answer, not the prompt."""
     positions = np.arange(len(inputs))
     marks = (kinds.begin_of_audio, kinds.end_of_audio, kinds.eod)
@@ -89,7 +89,7 @@ def _speech_after_text(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mas
     return _speech_only(inputs, labels, kinds) & (last_text > last_end)
 
 
-def _assistant(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _assistant(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """From behind an assistant mark up to and including the token that ends the turn."""
     if kinds.assistant is None:
         raise ConfigError(
@@ -104,7 +104,7 @@ def _assistant(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
     return last_start > last_end
 
 
-def _assistant_speech(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _assistant_speech(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """Of the assistant's turns codes, their begin and end, and the end of a turn behind speech."""
     ends = np.isin(labels, (kinds.eod, *kinds.other_roles))
     closing = ends & (kinds.is_code(inputs) | (inputs == kinds.end_of_audio))
@@ -113,12 +113,12 @@ def _assistant_speech(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask
     return _assistant(inputs, labels, kinds) & speech
 
 
-def _assistant_text(inputs: Tokens, labels: Tokens, kinds: TokenKinds) -> Mask:
+def _assistant_text(inputs: Tokens, labels: Tokens, kinds: RuleTokens) -> Mask:
     """What `assistant` has and `assistant_speech` has not."""
     return _assistant(inputs, labels, kinds) & ~_assistant_speech(inputs, labels, kinds)
 
 
-LOSS_RULES: dict[str, Callable[[Tokens, Tokens, TokenKinds], Mask]] = {
+LOSS_RULES: dict[str, Callable[[Tokens, Tokens, RuleTokens], Mask]] = {
     "all": _all,
     "text_only": _text_only,
     "speech_only": _speech_only,

@@ -36,7 +36,7 @@ JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestRow:
-    """One recording."""
+    """One row of a manifest: a whole file and what is said in it (a `Recording` may be a part)."""
 
     id: str
     """Unique; sentence n of a longer recording is called `<document>/<nnn>`."""

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .loss_rules import TokenKinds
+from .loss_rules import RuleTokens
 
 _SEGMENT = 16  # tokens of text, then as many of speech
 
@@ -12,7 +12,7 @@ _SEGMENT = 16  # tokens of text, then as many of speech
 class MockWindows:
     """Endless windows, each a pure function of seed and number; items as `SpeechTextDataset`'s."""
 
-    def __init__(self, kinds: TokenKinds, seq_length: int, seed: int, samples: int):
+    def __init__(self, kinds: RuleTokens, seq_length: int, seed: int, samples: int):
         self._kinds, self._size, self._seed, self._samples = kinds, seq_length, seed, samples
 
     def __len__(self) -> int:

@@ -34,7 +34,7 @@ Packing = Literal["cut", "whole"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class DocumentKind:
     """How the trainer treats a kind of document."""
 
     loss_rule: LossRule
@@ -44,18 +44,18 @@ class Kind:
 
 
 KINDS = {
-    "text": Kind(loss_rule="all", packing="cut"),
-    "speech": Kind(loss_rule="all", packing="cut"),
-    "interleaved": Kind(loss_rule="all", packing="cut"),
-    "asr": Kind(loss_rule="all", packing="whole"),
-    "tts": Kind(loss_rule="all", packing="whole"),
-    "text_to_token": Kind(loss_rule="speech_after_text", packing="whole"),
-    "dialogue_text": Kind(loss_rule="assistant_text", packing="whole"),
-    "dialogue_direct": Kind(loss_rule="assistant_speech", packing="whole"),
-    "dialogue_guided": Kind(loss_rule="assistant", packing="whole"),
-    "dialogue_streaming": Kind(loss_rule="assistant", packing="whole"),
-    "dialogue_streaming_text": Kind(loss_rule="assistant_text", packing="whole"),
-    "dialogue_streaming_speech": Kind(loss_rule="assistant_speech", packing="whole"),
+    "text": DocumentKind(loss_rule="all", packing="cut"),
+    "speech": DocumentKind(loss_rule="all", packing="cut"),
+    "interleaved": DocumentKind(loss_rule="all", packing="cut"),
+    "asr": DocumentKind(loss_rule="all", packing="whole"),
+    "tts": DocumentKind(loss_rule="all", packing="whole"),
+    "text_to_token": DocumentKind(loss_rule="speech_after_text", packing="whole"),
+    "dialogue_text": DocumentKind(loss_rule="assistant_text", packing="whole"),
+    "dialogue_direct": DocumentKind(loss_rule="assistant_speech", packing="whole"),
+    "dialogue_guided": DocumentKind(loss_rule="assistant", packing="whole"),
+    "dialogue_streaming": DocumentKind(loss_rule="assistant", packing="whole"),
+    "dialogue_streaming_text": DocumentKind(loss_rule="assistant_text", packing="whole"),
+    "dialogue_streaming_speech": DocumentKind(loss_rule="assistant_speech", packing="whole"),
 }
 
 

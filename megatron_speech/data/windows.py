@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import DataError
 from .epochs import Epoch, cached, contents_key, cut_epoch, packed_epoch
 from .indexed_files import DatasetFacts
-from .loss_rules import TokenKinds, loss_mask
+from .loss_rules import RuleTokens, loss_mask
 
 
 class SpeechTextDataset:
@@ -38,7 +38,7 @@ class SpeechTextDataset:
         self,
         prefix: str,
         facts: DatasetFacts,
-        kinds: TokenKinds,
+        kinds: RuleTokens,
         seq_length: int,
         *,
         vocabulary_size: int,

@@ -18,6 +18,7 @@ from ..chat.session import ChatConfig
 from ..chat.template import Mode
 from ..errors import ConfigError
 from ..files import write_json
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
 from .context import Figure, Utterances
 from .items import ChatItem, read_chat_items
@@ -77,9 +78,8 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
         DataError: items or their speech are missing, or codes do not belong together.
     """
     from ..chat.engine import ChatEngine
-    from ..speech_tokenizer import SpeechTokenizer
 
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, device=config.chat.device)
+    tokenizer = open_speech_tokenizer(config.speech_tokenizer, config.chat.device)
     questions = Utterances(config.questions, tokenizer.fingerprint)
     items = limited(read_chat_items(config.items), config.limit)
     engine = ChatEngine(
@@ -120,7 +120,10 @@ def _decoder(config: EvaluateChatConfig) -> Any:
 
 
 def _pretrained(
-    config: EvaluateChatConfig, items: Sequence[ChatItem], questions: Utterances, tokenizer: Any
+    config: EvaluateChatConfig,
+    items: Sequence[ChatItem],
+    questions: Utterances,
+    tokenizer: OpenedSpeechTokenizer,
 ) -> dict[str, Any]:
     from .scoring import LanguageModel
 
@@ -138,7 +141,7 @@ def _pretrained(
 
 
 def _figures(
-    replies: list[Reply], speaks: bool, tokenizer: Any, config: EvaluateChatConfig
+    replies: list[Reply], speaks: bool, tokenizer: OpenedSpeechTokenizer, config: EvaluateChatConfig
 ) -> tuple[dict[str, Any], list[str]]:
     """All figures of one mode but the judge's, and the answers: as heard, or as written."""
     found: dict[str, Any] = {}
@@ -193,7 +196,10 @@ def _word_errors(texts: Sequence[str], heard: Sequence[str], config: EvaluateCha
 
 
 def _figures_of_sound(
-    replies: Sequence[Reply], texts: Sequence[str], tokenizer: Any, config: EvaluateChatConfig
+    replies: Sequence[Reply],
+    texts: Sequence[str],
+    tokenizer: OpenedSpeechTokenizer,
+    config: EvaluateChatConfig,
 ) -> dict[str, float]:
     """Word errors of the sound against the text, and UTMOS."""
     from ..speech_decoder.mel import SAMPLE_RATE_HZ as RATE_HZ

@@ -11,7 +11,8 @@ from ..chat.template import Mode
 from ..errors import DataError
 from ..progress import track
 from ..scripts import WITHOUT_SPACES
-from .context import Transcriber, Utterances
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer
+from .context import Utterances
 from .items import ChatItem
 from .qa import MAX_SPEECH_TOKENS, MAX_TEXT_TOKENS, generate, is_right
 from .scoring import LanguageModel
@@ -86,7 +87,7 @@ def base_replies(
     return [Reply(item=item, text=text) for item, text in zip(items, texts, strict=True)]
 
 
-def read_aloud(replies: Sequence[Reply], transcriber: Transcriber) -> list[str]:
+def read_aloud(replies: Sequence[Reply], transcriber: OpenedSpeechTokenizer) -> list[str]:
     """What the recogniser reads in each reply's codes; nothing where there are none."""
     spoken = [n for n, reply in enumerate(replies) if len(reply.codes)]
     heard = [""] * len(replies)

@@ -103,7 +103,7 @@ def accuracy_of(scores: np.ndarray) -> Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ItemQueries:
     """The queries of one item, right ending before wrong, and the endings' token counts."""
 
     conditional: tuple[Query, ...]
@@ -113,7 +113,7 @@ class Layout:
 
 def lay_out(
     item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances | None
-) -> Layout:
+) -> ItemQueries:
     """Token ids of one item in one direction, as drawn at the top of this file; t2t needs no
     utterances."""
     if direction not in DIRECTIONS:
@@ -143,7 +143,7 @@ def lay_out(
         else:
             text = vocab.text.encode(item.context_text)
             contexts = [np.array([*start, *text, vocab.begin_of_audio_id])] * 2
-    return Layout(
+    return ItemQueries(
         conditional=_queries(contexts, endings),
         unconditional=(Query(context=prior, endings=endings),),
         lengths=(len(endings[0]), len(endings[1])),

@@ -3,22 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..data.code_shards import CodeShardInfo, read_code_shards
 from ..errors import ConfigError, DataError
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from .scoring import LanguageModel
-
-
-class Transcriber(Protocol):
-    """What tasks need of a speech tokenizer: its own ASR, reading codes."""
-
-    fingerprint: str
-    num_codes: int
-
-    def decode_text(self, codes: Sequence[np.ndarray]) -> list[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +104,7 @@ class EvaluationContext:
     model: LanguageModel
     utterances: Utterances | None
     """None where nothing that is asked for needs speech."""
-    speech_tokenizer: Transcriber | None = None
+    speech_tokenizer: OpenedSpeechTokenizer | None = None
     cloze_paths: tuple[Path, ...] = ()
     qa_path: Path | None = None
     directions: tuple[str, ...] = ("t2t", "s2t", "s2s", "t2s")
@@ -133,7 +125,7 @@ class EvaluationContext:
             raise ConfigError("codes of the spoken sentences are needed: give --speech")
         return self.utterances
 
-    def transcriber(self, task: str) -> Transcriber:
+    def transcriber(self, task: str) -> OpenedSpeechTokenizer:
         """The speech tokenizer, which `task` cannot do without."""
         if self.speech_tokenizer is None:
             raise ConfigError(f"task {task} reads codes back as text: give --speech-tokenizer")
@@ -141,7 +133,7 @@ class EvaluationContext:
 
 
 def check_same_codes(
-    model: LanguageModel, utterances: Utterances, tokenizer: Transcriber | None
+    model: LanguageModel, utterances: Utterances, tokenizer: OpenedSpeechTokenizer | None
 ) -> None:
     """Refuse parts that number codes differently.
 

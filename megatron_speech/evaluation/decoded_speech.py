@@ -20,7 +20,7 @@ from ..progress import track
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_decoder.job import write_flac
 from ..speech_decoder.mel import griffin_lim, log_mel
-from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..speech_tokenizer.transcription import word_error_rate
 from .recognisers import CodeRecogniser, Recogniser, ScriptedJudge, WhisperRecogniser
 from .seams import seam_figures
@@ -94,7 +94,7 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
         ConfigError: a decoder of another speech tokenizer, or a --speaker that it does not know.
         DataError: no recording with a text that can be read.
     """
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    tokenizer = open_speech_tokenizer(config.speech_tokenizer, config.device)
     decoder = SpeechDecoder.from_pretrained(config.decoder, config.device, config.vocoder)
     decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)
     decoder.speaker_number(config.speaker)
@@ -124,7 +124,7 @@ def evaluate_decoder(config: EvaluateDecoderConfig) -> dict[str, Any]:
 
 
 def _recognisers(
-    config: EvaluateDecoderConfig, tokenizer: SpeechTokenizer
+    config: EvaluateDecoderConfig, tokenizer: OpenedSpeechTokenizer
 ) -> dict[str, Recogniser]:
     readers: dict[str, Recogniser] = {}
     if "tokenizer" in config.recognisers:
@@ -159,7 +159,7 @@ def _read_clips(config: EvaluateDecoderConfig) -> list[_Clip]:
 
 def _make_rows(
     clip: _Clip,
-    tokenizer: SpeechTokenizer,
+    tokenizer: OpenedSpeechTokenizer,
     decoder: SpeechDecoder,
     seed: int,
     speaker: str | None,

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
+from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from ..speech_tokenizer.whisper import Whisper
 
 
@@ -22,7 +23,7 @@ class Recogniser(Protocol):
 class CodeRecogniser:
     """The speech tokenizer's own ASR: audio to codes to text."""
 
-    def __init__(self, tokenizer: Any, language: str):
+    def __init__(self, tokenizer: OpenedSpeechTokenizer, language: str):
         self._tokenizer, self._language = tokenizer, language
 
     def read(self, audio: Sequence[np.ndarray]) -> list[str]:

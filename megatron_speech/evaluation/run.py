@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
+from ..speech_tokenizer.opened import open_speech_tokenizer
 
 if TYPE_CHECKING:
     from .context import Figure, Result
@@ -81,9 +82,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
 
     tokenizer = None
     if config.speech_tokenizer is not None:
-        from ..speech_tokenizer import SpeechTokenizer
-
-        tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer)
+        tokenizer = open_speech_tokenizer(config.speech_tokenizer)
     utterances = Utterances(config.speech) if config.speech else None
     context = EvaluationContext(
         model=LanguageModel.from_pretrained(

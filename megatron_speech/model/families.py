@@ -18,7 +18,7 @@ FINAL_NORM = "decoder.final_layernorm.weight"
 OUTPUT = "output_layer.weight"
 """Megatron's keys outside the layers."""
 
-Kind = Literal["copy", "qkv", "gate_up"]
+Fusion = Literal["copy", "qkv", "gate_up"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Rule:
     """Key within a layer, as torch_dist checkpoints name it."""
     huggingface: tuple[str, ...]
     """Names within a layer, in the order the tensor is split."""
-    kind: Kind = "copy"
+    kind: Fusion = "copy"
 
 
 @dataclass(frozen=True, kw_only=True)

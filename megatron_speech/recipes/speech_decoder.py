@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..speech_decoder.config import SamplingConfig, SpeechDecoderConfig
+from ..speech_decoder.config import FlowSamplingConfig, SpeechDecoderConfig
 from ..speech_decoder.dataset import DecoderDataConfig
 from ..speech_decoder.objective import FlowObjectiveConfig
 from ..speech_decoder.vocoder import HifiganConfig, IstftConfig
@@ -77,7 +77,7 @@ def decoder_debug() -> SpeechDecoderRecipe:
             flow_heads=2,
             flow_ffn_dim=512,
             # a flow of so few steps adds errors where it adds noise
-            sampling=SamplingConfig(euler_steps=2, guidance=0.0, temperature=0.0),
+            sampling=FlowSamplingConfig(euler_steps=2, guidance=0.0, temperature=0.0),
         ),
         data=DecoderDataConfig(cache_audio=True, micro_batch_size=8, global_batch_size=8),
         objective=FlowObjectiveConfig(

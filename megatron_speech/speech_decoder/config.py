@@ -7,9 +7,11 @@ from typing import Any, Literal
 from ..errors import ConfigError
 from .mel import HOP_SAMPLES, NUM_MELS, SAMPLE_RATE_HZ
 
+_BLOCK_S = 0.8  # paper section 3
+
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class FlowSamplingConfig:
     """How a spectrogram is drawn; may be changed without training anew."""
 
     euler_steps: int = 10
@@ -45,8 +47,8 @@ class SpeechDecoderConfig:
     """Codes per second; set from the code shards in training."""
     tokenizer_fingerprint: str = ""
     """The speech tokenizer whose codes these are; set from the code shards in training."""
-    block_codes: int = 10
-    """Codes of a block: 10 are 0.8 s at 12.5 Hz."""
+    block_codes: int | None = None
+    """Codes of a block; none takes 0.8 s of them, 10 at 12.5 Hz."""
     lookback_blocks: int = 8
     """Earlier blocks that a block attends to, in every layer."""
     encoder_dim: int = 512
@@ -79,19 +81,20 @@ class SpeechDecoderConfig:
     """Standard deviation of the log-mels."""
     speakers: tuple[str, ...] = ()
     """Names of the voices with an embedding; set in training by --speaker-embedding."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: FlowSamplingConfig = field(default_factory=FlowSamplingConfig)
 
     def __post_init__(self) -> None:
         for name in (
             "num_codes",
-            "block_codes",
+            "codes_in_block",
             "anchors",
             "encoder_layers",
             "flow_layers",
             "conv_kernel_size",
         ):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
+                flag = {"codes_in_block": "block_codes"}.get(name, name).replace("_", "-")
+                raise ConfigError(f"--{flag} is {getattr(self, name)}; give >= 1")
         if self.lookback_blocks < 0 or self.regulator_layers < 0:
             raise ConfigError("--lookback-blocks and --regulator-layers must be 0 or more")
         for part in ("encoder", "flow"):
@@ -114,9 +117,16 @@ class SpeechDecoderConfig:
         return int(SAMPLE_RATE_HZ / Fraction(self.frame_rate_hz))
 
     @property
+    def codes_in_block(self) -> int:
+        """`block_codes`, or as many as last 0.8 s."""
+        if self.block_codes is not None:
+            return self.block_codes
+        return max(round(_BLOCK_S * self.frame_rate_hz), 1)
+
+    @property
     def block_s(self) -> float:
         """Seconds of audio in one block."""
-        return self.block_codes / self.frame_rate_hz
+        return self.codes_in_block / self.frame_rate_hz
 
     @property
     def num_mels(self) -> int:
@@ -129,7 +139,11 @@ class SpeechDecoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `config.json`."""
-        return {"model_type": "megatron_speech_decoder", **asdict(self)}
+        return {
+            "model_type": "megatron_speech_decoder",
+            **asdict(self),
+            "block_codes": self.codes_in_block,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SpeechDecoderConfig":
@@ -145,7 +159,7 @@ class SpeechDecoderConfig:
             )
         known = {k: v for k, v in values.items() if k != "model_type"}
         try:
-            known["sampling"] = SamplingConfig(**known.get("sampling", {}))
+            known["sampling"] = FlowSamplingConfig(**known.get("sampling", {}))
             known["speakers"] = tuple(known.get("speakers", ()))
             return cls(**known)
         except TypeError as error:

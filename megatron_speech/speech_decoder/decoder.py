@@ -9,7 +9,7 @@ import torch
 from ..errors import CheckpointError, ConfigError
 from ..files import read_json_object, write_json
 from ..speech_tokenizer.weights import read_tensors, write_tensors
-from .config import SamplingConfig, SpeechDecoderConfig
+from .config import FlowSamplingConfig, SpeechDecoderConfig
 from .flow import FlowModel
 from .mel import SAMPLE_RATE_HZ
 from .stream import SpeechDecodeStream
@@ -34,7 +34,7 @@ class SpeechDecoder:
         folder: str | Path,
         device: str | torch.device = "cpu",
         vocoder: str | Path | None = None,
-        sampling: SamplingConfig | None = None,
+        sampling: FlowSamplingConfig | None = None,
     ) -> "SpeechDecoder":
         """Read a folder as the training exports it.
 
@@ -66,7 +66,7 @@ class SpeechDecoder:
         self.vocoder.save_pretrained(folder / VOCODER)
         save_flow(self.flow, folder)
 
-    def sample_by(self, sampling: SamplingConfig) -> None:
+    def sample_by(self, sampling: FlowSamplingConfig) -> None:
         """Draw spectrograms by other settings from now on."""
         self.config = self.flow.config = replace(self.config, sampling=sampling)
 

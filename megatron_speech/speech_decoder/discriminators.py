@@ -19,7 +19,7 @@ RESOLUTIONS = ((512, 128), (1024, 256), (2048, 512))
 Features = list[Tensor]
 
 
-class _Judge(nn.Module):
+class _Discriminator(nn.Module):
     """Convolutions over a picture of the audio; all layers' outputs, the verdict last."""
 
     def __init__(
@@ -65,8 +65,8 @@ class Discriminators(nn.Module):
         super().__init__()
         folded = [max(int(width * n), 4) for n in (32, 128, 512, 1024)]
         seen = [max(int(width * n), 4) for n in (32, 64, 128)]
-        periods = [_Judge(_folded(p), folded, (5, 1), (3, 1)) for p in PERIODS]
-        views = [_Judge(_spectrogram(*r), seen, (3, 9), (2, 2)) for r in RESOLUTIONS]
+        periods = [_Discriminator(_folded(p), folded, (5, 1), (3, 1)) for p in PERIODS]
+        views = [_Discriminator(_spectrogram(*r), seen, (3, 9), (2, 2)) for r in RESOLUTIONS]
         self.judges = nn.ModuleList([*periods, *views])
 
     def forward(self, audio: Float[Tensor, "b n"]) -> list[Features]:

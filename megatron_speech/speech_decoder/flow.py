@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from .config import SamplingConfig, SpeechDecoderConfig
+from .config import FlowSamplingConfig, SpeechDecoderConfig
 from .layers import BlockCausalStack, Shape, StackState
 from .mel import HOP_SAMPLES
 
@@ -107,7 +107,7 @@ class FlowModel(nn.Module):
         encoded = self.encoder(
             self.embedding(codes),
             positions,
-            positions // config.block_codes,
+            positions // config.codes_in_block,
             valid,
             state=state and state.encoder,
         )
@@ -119,7 +119,7 @@ class FlowModel(nn.Module):
         hidden = self.regulator(
             hidden,
             torch.arange(first_frame, frames, device=device),
-            places.codes // config.block_codes,
+            places.codes // config.codes_in_block,
             _valid(lengths and lengths[1], hidden.shape[1]),
             state=state and state.regulator,
         )
@@ -153,7 +153,7 @@ class FlowModel(nn.Module):
         frames = torch.arange(first_frame, first_frame + x.shape[1], device=x.device)
         places = frame_places(first_frame, first_frame + x.shape[1], self.config, x.device)
         inputs = self.flow_in(torch.cat([x, guess, hidden], dim=-1))
-        blocks = places.codes // self.config.block_codes
+        blocks = places.codes // self.config.codes_in_block
         found = self.flow(inputs, frames, blocks, valid, self.time(_waves(t)), state)
         return guess + self.flow_out(found)
 
@@ -207,7 +207,7 @@ class FlowModel(nn.Module):
         state: FlowState,
         seed: int,
         speaker: int,
-        sampling: SamplingConfig,
+        sampling: FlowSamplingConfig,
     ) -> Float[Tensor, "frames mels"]:
         """Log-mels of the next codes of an utterance: whole blocks, or its last.
 
@@ -261,7 +261,7 @@ class FlowInputs:
         return FlowInputs(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def step_times(sampling: SamplingConfig) -> list[float]:
+def step_times(sampling: FlowSamplingConfig) -> list[float]:
     """Times 0 .. 1 between which the Euler steps go."""
     even = np.linspace(0, 1, sampling.euler_steps + 1)
     return (1 - np.cos(even * np.pi / 2) if sampling.time_schedule == "cosine" else even).tolist()
@@ -272,7 +272,7 @@ def block_noise(first: int, last: int, config: SpeechDecoderConfig, seed: int) -
 
     Counted by block from the seed (Philox): whatever is decoded together, a frame gets its own.
     """
-    size, parts, frame = config.block_codes, [], first
+    size, parts, frame = config.codes_in_block, [], first
     while frame < last:
         middle = frame * HOP_SAMPLES + HOP_SAMPLES // 2
         block = middle // config.samples_per_code // size

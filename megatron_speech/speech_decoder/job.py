@@ -17,9 +17,11 @@ from ..claims import exclusive
 from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, fingerprint_of_files, read_json_object, write_json
+from ..files import atomic_path, fingerprint_of, fingerprint_of_files
+from ..folders import same_job
 from ..progress import Progress
 from ..rejected import Rejected, describe_counts, write_rejected
+from ..speech_tokenizer.opened import open_speech_tokenizer
 from ..vocab import SpeechTextVocab
 from .decoder import SpeechDecoder
 
@@ -215,10 +217,8 @@ def _of_shards(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[I
 
 
 def _of_recordings(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:
-    from ..speech_tokenizer.tokenizer import SpeechTokenizer
-
     assert config.speech_tokenizer is not None
-    tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
+    tokenizer = open_speech_tokenizer(config.speech_tokenizer, config.device)
     decoder.check_codes_of(tokenizer.frame_rate_hz, tokenizer.num_codes, tokenizer.fingerprint)
     for path in config.audio:
         try:
@@ -261,16 +261,9 @@ def _check_same_job(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> None:
         "input": _fingerprint_of_input(config),
     }
     path = config.output / "job.json"
-    if not path.exists() or not any(config.output.glob("*.flac")):
-        write_json(path, job)
-        return
-    begun = read_json_object(path)
-    for name, value in job.items():
-        if begun.get(name) != value:
-            raise ConfigError(
-                f"{config.output} was begun with {name} {begun.get(name)}, this job has {value}; "
-                "choose an empty --output"
-            )
+    if not any(config.output.glob("*.flac")):
+        path.unlink(missing_ok=True)
+    same_job(path, job)
 
 
 def _fingerprint_of_input(config: DecodeSpeechConfig) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import ConfigError
 from ..rejected import Rejected
 from ..speech_tokenizer.batch_plan import make_plan
-from ..speech_tokenizer.read_ahead import LazyBatches, ReadAhead
+from ..speech_tokenizer.read_ahead import LazyBatches, NumberedReadAhead
 from ..speech_tokenizer.set_aside import SetAside
 from ..training.task import Metrics
 from .config import SpeechDecoderConfig
@@ -65,7 +65,7 @@ class ReadBatches[Batch](ABC):
         self.data, self._utterances, self._set_aside = data, utterances, set_aside
         durations, count = utterances.durations_s, len(utterances)
         self._plan = make_plan(durations, [count], (), data.global_batch_size, data.seed)
-        self._reader = ReadAhead(self._read, data.read_ahead)
+        self._reader = NumberedReadAhead(self._read, data.read_ahead)
 
     def batches(self, iteration: int) -> LazyBatches[Batch]:
         """This rank's micro-batches of step `iteration`."""
@@ -177,7 +177,7 @@ class FlowObjective(ReadBatches[FlowInputs]):
 
     def _span(self, codes: int, random: np.random.Generator) -> tuple[int, int]:
         """First and last code + 1 of a crop: anywhere, or the first n blocks."""
-        most, block = self.config.crop_codes, self.model_config.block_codes
+        most, block = self.config.crop_codes, self.model_config.codes_in_block
         if random.random() < self.config.prefix_share:
             blocks = random.integers(1, -(-min(codes, most) // block) + 1)
             return 0, min(int(blocks) * block, codes)

@@ -60,13 +60,13 @@ class SpeechDecodeStream:
 
     def __init__(self, decoder: Decoder, seed: int, speaker: int, blocks_at_once: int = 1):
         self._decoder, self._seed, self._speaker = decoder, seed, speaker
-        self._chunk = decoder.config.block_codes * blocks_at_once
+        self._chunk = decoder.config.codes_in_block * blocks_at_once
         self._start()
 
     @property
     def block_codes(self) -> int:
         """Codes after which there is more audio: 10 are 0.8 s at 12.5 Hz."""
-        return self._decoder.config.block_codes
+        return self._decoder.config.codes_in_block
 
     def feed(self, codes: np.ndarray) -> np.ndarray:
         """Codes (n,), any number of them -> audio (m,), float32, that is finished by them.

@@ -1,52 +1,50 @@
-"""Bulk tokenization: audio in, code shards out, by any number of workers, resumable at any instant.
+"""Bulk tokenization: audio in, code shards out, by any number of tasks, resumable at any instant.
 
 Files in the output folder:
     shard_000000.parquet ...   code shards, whole or not there
     rejected.jsonl             recordings set aside: id, reason, detail (once all shards are there)
     job.json                   what the job was begun with
     .rejected/                 what the shards set aside, for rejected.jsonl
-    .claims/                   shards in progress, while there are any
 """
 
-import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ..audio import SAMPLE_RATE_HZ
-from ..claims import Claims
+from ..claims import exclusive
 from ..data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ..data.recording import Recording
 from ..errors import AudioError, DataError
-from ..files import is_abandoned, read_json_object, write_json
+from ..files import is_abandoned
+from ..folders import same_job
 from ..parquet import open_parquet
-from ..progress import SECONDS_BETWEEN_LINES, Progress
+from ..progress import Progress
 from ..rejected import Rejected, describe_counts, read_rejected, write_rejected
 from .bulk_encoding import SORTED_BATCHES, ShardEncoder
 from .bulk_plan import TokenizePlan
 from .bulk_reading import ReadAhead, read_windows
-from .bulk_workers import shards_to_do
 from .tokenizer import SpeechTokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeResult:
-    """What one worker did, and what the whole job has come to."""
+    """What one task did, and what the whole job has come to."""
 
     shards: int
     """Shards of the job."""
     records: int
-    """Recordings tokenized by this worker in this call."""
+    """Recordings tokenized by this task in this call."""
     hours: float
-    """Audio tokenized by this worker in this call."""
+    """Audio tokenized by this task in this call."""
     skipped_shards: int
     """Shards that were there before, or were made by others."""
     missing_shards: int = 0
-    """Shards that other workers have yet to make."""
+    """Shards that other tasks have yet to make."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Recordings set aside in the whole job by reason, once all shards are there."""
 
@@ -56,7 +54,7 @@ class TokenizeResult:
             f"{self.records:,} recordings, {self.hours:.2f} h; "
         )
         if self.missing_shards:
-            return text + f"{self.missing_shards:,} shards are still to be made by other workers"
+            return text + f"{self.missing_shards:,} shards are still to be made by other tasks"
         return text + f"set aside: {describe_counts(self.rejected)}"
 
 
@@ -74,16 +72,18 @@ _Item = tuple[_Shard, int | None]  # a recording by its number, or the shard's e
 
 
 def tokenize(plan: TokenizePlan) -> TokenizeResult:
-    """Make this worker's shards, then those that others leave undone.
+    """Make this task's shards.
 
     Raises:
-        DataError: shards of another job in the output folder, or a job in which every recording
-            was rejected.
+        DataError: shards of no job in the output folder, or a job in which every recording was
+            rejected.
+        ConfigError: the output folder was begun with other input or settings.
+        InUseError: another process works on this task.
     """
     config = plan.config
     device = config.device
     if device == "cuda" and torch.cuda.device_count() > 1:
-        device = f"cuda:{plan.worker.local % torch.cuda.device_count()}"
+        device = f"cuda:{plan.share.local % torch.cuda.device_count()}"
     tokenizer = SpeechTokenizer.from_pretrained(
         config.speech_tokenizer, device, getattr(torch, config.dtype)
     )
@@ -92,26 +92,21 @@ def tokenize(plan: TokenizePlan) -> TokenizeResult:
         num_codes=tokenizer.num_codes,
         tokenizer_fingerprint=tokenizer.fingerprint,
     )
-    _check_same_job(plan, info)
-    with (
-        _Meter(plan) as meter,
-        Claims(config.output / ".claims") as claims,
-        closing(_encoded_shards(plan, tokenizer, claims, meter)) as encoded,
-    ):
-        made = 0
-        for shard, records in encoded:
-            write_rejected(_rejected_part(plan, shard.number), shard.rejected)
-            write_code_shard(plan.paths[shard.number], records, info)
-            claims.release(plan.paths[shard.number].name)
-            meter.shard_is_made(shard.number)
-            made += 1
-    return _close_job(plan, meter, made)
+    with exclusive(config.output / str(plan.share)):
+        _check_same_job(plan, info)
+        with _Meter(plan) as meter, closing(_encoded_shards(plan, tokenizer, meter)) as encoded:
+            made = 0
+            for shard, records in encoded:
+                write_rejected(_rejected_part(plan, shard.number), shard.rejected)
+                write_code_shard(plan.paths[shard.number], records, info)
+                made += 1
+        return _close_job(plan, meter, made)
 
 
 def _encoded_shards(
-    plan: TokenizePlan, tokenizer: SpeechTokenizer, claims: Claims, meter: "_Meter"
+    plan: TokenizePlan, tokenizer: SpeechTokenizer, meter: "_Meter"
 ) -> Generator[tuple[_Shard, list[CodeRecord]]]:
-    """Claim, read and encode shards; while one is encoded the next is being read."""
+    """Read and encode shards; while one is encoded the next is being read."""
     config, window_samples = plan.config, tokenizer.config.window_samples
     encoder = ShardEncoder(tokenizer, config.batch_samples)
 
@@ -120,7 +115,7 @@ def _encoded_shards(
         return () if number is None else read_windows(shard.recordings[number], window_samples)
 
     most = SORTED_BATCHES * config.batch_samples
-    ahead = ReadAhead(_items(plan, claims), windows, config.num_workers, most)
+    ahead = ReadAhead(_items(plan), windows, config.num_workers, most)
     with closing(ahead):
         for (shard, number), found in ahead:
             if number is None:
@@ -137,8 +132,10 @@ def _encoded_shards(
                 encoder.add(number, found)
 
 
-def _items(plan: TokenizePlan, claims: Claims) -> Iterator[_Item]:
-    for number in shards_to_do(plan.paths, plan.worker, claims, plan.config.finish_others):
+def _items(plan: TokenizePlan) -> Iterator[_Item]:
+    for number in plan.own:
+        if plan.paths[number].exists():
+            continue
         shard = _Shard(number, *plan.read_shard(number))
         for place in range(len(shard.recordings)):
             yield shard, place
@@ -163,17 +160,16 @@ def _records(shard: _Shard, encoder: ShardEncoder) -> list[CodeRecord]:
 
 
 class _Meter:
-    """Progress of the whole job, as far as finished shards show it, and this worker's speed."""
+    """Progress and speed of this task; one of a node shows it."""
 
     def __init__(self, plan: TokenizePlan):
         self.records, self.seconds = 0, 0.0
         self._plan, self._in_clips = plan, not plan.recordings.tars
-        self._open = {n for n, path in enumerate(plan.paths) if not path.exists()}
-        total = sum(self._size(number) for number in self._open)
+        total = sum(self._size(number) for number in plan.own if not plan.paths[number].exists())
         unit = "clips" if self._in_clips else "shards"
         self._progress = Progress("tokenizing speech", total, unit)
-        self._shown = self._progress if plan.worker.local == 0 else nullcontext()
-        self._started = self._looked = time.monotonic()
+        self._shown = self._progress if plan.share.local == 0 else nullcontext()
+        self._started = time.monotonic()
 
     def __enter__(self) -> "_Meter":
         self._shown.__enter__()
@@ -183,32 +179,18 @@ class _Meter:
         self._shown.__exit__(*exception)
 
     def recording_is_read(self, shard: _Shard, samples: int) -> None:
-        """Count a recording of this worker; without samples it was set aside."""
+        """Count a recording; without samples it was set aside."""
         self.records += samples > 0
         self.seconds += samples / SAMPLE_RATE_HZ
-        self._advance(self._size(shard.number) / len(shard.recordings))
-
-    def shard_is_made(self, number: int) -> None:
-        """Count what other workers have finished meanwhile."""
-        self._open.discard(number)
-        if time.monotonic() - self._looked < SECONDS_BETWEEN_LINES:
-            return
-        self._looked = time.monotonic()
-        there = set(os.listdir(self._plan.config.output))
-        for other in [n for n in self._open if self._plan.paths[n].name in there]:
-            self._open.discard(other)
-            self._advance(self._size(other))
+        if self._plan.share.local == 0:
+            speed = self.seconds / max(time.monotonic() - self._started, 1e-9)
+            note = f"{self.seconds / 3600:.2f} h, {speed:,.0f} x real time"
+            self._progress.advance(self._size(shard.number) / len(shard.recordings), note)
 
     def _size(self, number: int) -> float:
         size = self._plan.config.shard_size
         left = len(self._plan.recordings.listed) - number * size
         return min(size, left) if self._in_clips else 1
-
-    def _advance(self, amount: float) -> None:
-        if self._plan.worker.local == 0:
-            speed = self.seconds / max(time.monotonic() - self._started, 1e-9)
-            note = f"{self.seconds / 3600:.2f} h, {speed:,.0f} x real time"
-            self._progress.advance(amount, note)
 
 
 def _rejected_part(plan: TokenizePlan, number: int) -> Path:
@@ -226,23 +208,14 @@ def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
         "speech tokenizer": info.tokenizer_fingerprint,
     }
     path = config.output / "job.json"
-    shards = sorted(config.output.glob("*.parquet"))  # before: another worker may begin meanwhile
-    if not path.exists():
-        if shards:
-            raise DataError(f"{shards[0]} does not belong to this job; choose an empty --output")
-        write_json(path, job)
-        return
-    begun = read_json_object(path)
-    for name, value in job.items():
-        if begun.get(name) != value:
-            raise DataError(
-                f"{config.output} was begun with {name} {begun.get(name)}, this job has {value}; "
-                "choose an empty --output"
-            )
+    shards = sorted(config.output.glob("*.parquet"))  # before: another task may begin meanwhile
+    if shards and not path.exists():
+        raise DataError(f"{shards[0]} does not belong to this job; choose an empty --output")
+    same_job(path, job)
 
 
 def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
-    """Write `rejected.jsonl` if all shards are there; several workers write the same."""
+    """Write `rejected.jsonl` if all shards are there; several tasks write the same."""
     output, paths = plan.config.output, plan.paths
     missing = sum(not path.exists() for path in paths)
     counts: dict[str, int] = {}
@@ -270,11 +243,7 @@ def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
 
 
 def _remove_leftovers(output: Path) -> None:
-    """What killed workers left behind."""
+    """What killed tasks left behind."""
     for pattern in (".shard_*.part", ".rejected/.shard_*.part"):
         for stopped in filter(is_abandoned, output.glob(pattern)):
             stopped.unlink(missing_ok=True)
-    for claim in (output / ".claims").glob("*"):
-        claim.unlink(missing_ok=True)
-    with suppress(OSError):  # another worker has done it, or is about to
-        os.rmdir(output / ".claims")

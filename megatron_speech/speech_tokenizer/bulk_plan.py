@@ -11,8 +11,8 @@ from ..data.recording import Recording
 from ..data.recordings import Recordings, find_recordings
 from ..errors import ConfigError
 from ..rejected import Rejected, count_reasons, describe_counts
+from ..tasks import Share, find_share
 from .bulk_encoding import SORTED_BATCHES
-from .bulk_workers import Worker, find_worker
 from .config import CONV_STRIDE, SpeechTokenizerConfig
 
 _PYTHON_BYTES = 700e6
@@ -45,11 +45,9 @@ class TokenizeConfig:
     num_workers: int = 4
     """Threads that read and resample."""
     task: int | None = None
-    """This worker's number from 0; none asks torchrun, srun or the Slurm array."""
+    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
     tasks: int | None = None
-    """Number of workers."""
-    finish_others: bool = True
-    """Take over what other workers leave undone, too."""
+    """Number of tasks: each makes every n-th shard."""
     dry_run: bool = False
     """Print the plan and stop."""
 
@@ -71,11 +69,11 @@ class TokenizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizePlan:
-    """A bulk job as one worker sees it. Shards are numbered alike by every worker."""
+    """A bulk job as one task sees it. Shards are numbered alike by every task."""
 
     config: TokenizeConfig
     recordings: Recordings
-    worker: Worker
+    share: Share
 
     @cached_property
     def paths(self) -> list[Path]:
@@ -83,6 +81,11 @@ class TokenizePlan:
         listed = -(-len(self.recordings.listed) // self.config.shard_size)
         shards = range(listed + len(self.recordings.tars))
         return [self.config.output / f"shard_{number:06d}.parquet" for number in shards]
+
+    @property
+    def own(self) -> list[int]:
+        """Numbers of the shards of this task."""
+        return list(self.share.of(range(len(self.paths))))
 
     def read_shard(self, number: int) -> tuple[list[Recording], list[Rejected]]:
         """The recordings of a shard, and what its tar holds that cannot be used."""
@@ -102,7 +105,6 @@ class TokenizePlan:
         listed, tars, config = self.recordings.listed, self.recordings.tars, self.config
         known = listed.known_durations
         there = sum(path.exists() for path in self.paths)
-        own = len(range(self.worker.task, len(self.paths), self.worker.tasks))
         of_tars = f", {len(tars):,} tars (counted when they are read)" if tars else ""
         host, batch = _memory_bytes(config)
         host += _READING_LISTS * listed.num_bytes
@@ -112,24 +114,23 @@ class TokenizePlan:
             "hours": f"{self.hours:,.2f} in the {known:,} clips whose length is known",
             "set aside": describe_counts(count_reasons(self.recordings.rejected)),
             "shards": f"{len(self.paths):,}, of which {there:,} are there",
-            "workers": f"{self.worker.tasks:,}; this is number {self.worker.task}, it begins with "
-            f"{own:,} shards" + (" and then helps" if config.finish_others else ""),
-            "memory": f"about {host / 1e9:.1f} GB a worker, and {batch / 1e9:.1f} GB {place} while "
+            "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
+            "memory": f"about {host / 1e9:.1f} GB a task, and {batch / 1e9:.1f} GB {place} while "
             f"a batch of {config.batch_seconds:g} s is encoded",
         }
         return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
 
 
 def make_plan(config: TokenizeConfig, environment: Mapping[str, str]) -> TokenizePlan:
-    """Read the lists and find out which worker this is.
+    """Read the lists and find out which task this is.
 
     Raises:
         DataError: an input that is missing, of no known kind, or without anything usable.
-        ConfigError: `--task` and `--tasks` that do not fit.
+        ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
     """
-    worker = find_worker(config.task, config.tasks, environment)
+    share = find_share(config.task, config.tasks, environment)
     found = find_recordings(config.input, config.audio_root)
-    return TokenizePlan(config=config, recordings=found, worker=worker)
+    return TokenizePlan(config=config, recordings=found, share=share)
 
 
 def _memory_bytes(config: TokenizeConfig) -> tuple[float, float]:

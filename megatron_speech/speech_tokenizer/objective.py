@@ -15,7 +15,7 @@ from .best import BestModel
 from .dataset import IGNORED, AsrBatch, AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
 from .quantizer import positions_over_ranks
-from .read_ahead import LazyBatches, ReadAhead
+from .read_ahead import LazyBatches, NumberedReadAhead
 from .set_aside import SetAside
 from .validation import evaluate_sets
 
@@ -88,7 +88,7 @@ class AsrObjective:
             data.global_batch_size,
             data.seed,
         )
-        self._reader = ReadAhead(self._read, data.read_ahead)
+        self._reader = NumberedReadAhead(self._read, data.read_ahead)
         self._set_aside, self._best = set_aside, best
 
     def shares(self) -> list[float]:

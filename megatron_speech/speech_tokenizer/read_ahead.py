@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 
-class ReadAhead[Batch]:
+class NumberedReadAhead[Batch]:
     """Items of an endless numbered series; the next few are read before they are asked for.
 
     `read` must be a pure function of the number, so that jumps only cost time.

@@ -20,7 +20,7 @@ from ..files import atomic_path
 from .checkpoint import unwritable
 from .installed import own_gpu
 from .ranks import any_rank, mean_over_ranks
-from .task import Judge, Metrics, healthy
+from .task import Metrics, StepCheck, healthy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class DdpTrainer:
         )
 
     def train_step(
-        self, iteration: int, batch: int | None = None, judge: Judge = healthy
+        self, iteration: int, batch: int | None = None, judge: StepCheck = healthy
     ) -> Metrics:
         """One optimizer step over this rank's micro-batches of global batch `batch`.
 

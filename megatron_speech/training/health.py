@@ -58,7 +58,7 @@ class Health:
         self._finding: str | None = None
 
     def judge(self, metrics: Metrics) -> str | None:
-        """What is wrong with a step, None if nothing; implements `task.Judge`."""
+        """What is wrong with a step, None if nothing; implements `task.StepCheck`."""
         self._finding = self._find(metrics)
         return self._finding
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..vocab import is_speech
 from . import megatron_checkpoint
 from .batch import Batch, Windows, read_batch, slice_for_context_parallel
 from .batch_config import BatchConfig
@@ -24,9 +25,9 @@ from .megatron_optimizer import (
     whole_parameters,
     wrap_data_parallel,
 )
-from .parallel import Layout, random_state, set_random_state
+from .parallel import ProcessLayout, random_state, set_random_state
 from .parallel_config import ParallelConfig
-from .task import Judge, Metrics, healthy
+from .task import Metrics, StepCheck, healthy
 from .throughput import Throughput
 
 _LOSSES = ("lm loss", "text loss", "speech loss")
@@ -68,7 +69,7 @@ class MegatronTrainer:
         data: TrainingData,
         config: BatchConfig,
         parallel: ParallelConfig,
-        layout: Layout,
+        layout: ProcessLayout,
         train_iters: int,
         identity: dict[str, Any],
     ):
@@ -95,7 +96,7 @@ class MegatronTrainer:
         self._run_schedule = get_forward_backward_func()
 
     def train_step(
-        self, iteration: int, batch: int | None = None, judge: Judge = healthy
+        self, iteration: int, batch: int | None = None, judge: StepCheck = healthy
     ) -> Metrics:
         """One optimizer step on global batch `batch`. `grad-norm` is the norm before clipping.
 
@@ -256,9 +257,8 @@ class MegatronTrainer:
         """
         mask = batch.loss_mask.flatten()
         losses = losses.float().flatten() * mask
-        offset = self.data.code_offset
         labels = batch.labels.flatten()
-        speech = ((labels >= offset) & (labels < offset + self.data.num_codes)).float()
+        speech = is_speech(labels, self.data.code_offset, self.data.num_codes).float()
         text_weight, speech_weight = self.data.loss_weights
         weighted = losses * (text_weight + (speech_weight - text_weight) * speech)
         tokens = mask.sum()

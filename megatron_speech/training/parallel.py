@@ -30,7 +30,7 @@ _ENGINE_ATTENTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class ProcessLayout:
     """Where this process stands."""
 
     rank: int
@@ -64,7 +64,7 @@ def is_launched_main_rank() -> bool:
 
 
 @contextmanager
-def session(config: ParallelConfig, seed: int = 1234) -> Iterator[Layout]:
+def session(config: ParallelConfig, seed: int = 1234) -> Iterator[ProcessLayout]:
     """Start process groups and core's parallel state, and take down what was started here.
 
     Works under torchrun, inside a process group that exists already (which is then kept), and
@@ -163,7 +163,7 @@ def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:
 
 def _start_model_parallel(
     config: ParallelConfig, seed: int, device: torch.device, stack: ExitStack
-) -> Layout:
+) -> ProcessLayout:
     from megatron.core import parallel_state, tensor_parallel
 
     virtual = config.num_virtual_stages_per_pipeline_rank
@@ -180,7 +180,7 @@ def _start_model_parallel(
     stage = parallel_state.get_pipeline_model_parallel_rank()
     torch.manual_seed(seed + 100 * stage)
     tensor_parallel.model_parallel_cuda_manual_seed(seed + 100 * stage, force_reset_rng=True)
-    return Layout(
+    return ProcessLayout(
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
         data_parallel_rank=parallel_state.get_data_parallel_rank(),

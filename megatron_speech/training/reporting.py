@@ -15,6 +15,8 @@ from ..files import read_bytes
 from .loop_config import LoopConfig
 from .task import Metrics
 
+PROCESS_TIMES = (" time slowest (ms)", " time median (ms)", " slowest rank")
+"""Ends of the names of what tells the processes of a run apart; the line says it in words."""
 _METRICS_FILE = "metrics.jsonl"
 _SUMMED = "number of skipped iterations"
 _SUFFIXES = {"valid": " validation"}
@@ -80,9 +82,7 @@ class Reporter:
                 parts.append(f"{name}: {shown.pop(name):.1f}")
         parts.append(f"learning rate: {shown.pop('learning-rate', 0.0):.6E}")
         parts.append(f"global batch size: {int(shown.pop('batch-size', 0)):5d}")
-        slow = {
-            name: shown.pop(name) for name in list(shown) if "slowest" in name or "time " in name
-        }
+        slow = {name: shown.pop(name) for name in list(shown) if name.endswith(PROCESS_TIMES)}
         parts += [f"{n}: {value:.6E}" for n, value in shown.items() if "grad-norm" not in n]
         if norm is not None:
             parts.append(f"grad norm: {norm:.3f}")

@@ -7,7 +7,7 @@ from typing import Protocol
 from .checkpoint import PendingSave
 
 Metrics = dict[str, float]
-Judge = Callable[[Metrics], str | None]
+StepCheck = Callable[[Metrics], str | None]
 """Says what is wrong with a step from its losses and `grad-norm`; None: nothing."""
 
 
@@ -29,7 +29,7 @@ class Trainer(Protocol):
     """True on the one rank that logs and writes markers."""
 
     def train_step(
-        self, iteration: int, batch: int | None = None, judge: Judge = healthy
+        self, iteration: int, batch: int | None = None, judge: StepCheck = healthy
     ) -> Metrics:
         """Do optimizer step `iteration` (0-based). Keys are TensorBoard names: `lm loss`, ...
 

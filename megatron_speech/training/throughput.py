@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from .devices import peak_tflops
+from .reporting import PROCESS_TIMES
 from .task import Metrics
 
 _PARTS = ("data", "forward")
@@ -88,7 +89,7 @@ class Throughput:
         times = 1000 * torch.stack(everyone).cpu()
         found: Metrics = {}
         for index, part in enumerate(_PARTS):
-            found[f"{part} time slowest (ms)"] = times[:, index].max().item()
-            found[f"{part} time median (ms)"] = times[:, index].median().item()
-            found[f"{part} slowest rank"] = float(times[:, index].argmax())
+            slowest, median = times[:, index].max().item(), times[:, index].median().item()
+            figures = (slowest, median, float(times[:, index].argmax()))
+            found |= {part + name: x for name, x in zip(PROCESS_TIMES, figures, strict=True)}
         return found

@@ -73,7 +73,7 @@ def question(*codes: int) -> np.ndarray:
 class EchoDecoder:
     """Each code becomes 80 ms of its number, one block late; remembers what it was fed."""
 
-    sample_rate_hz = 16_000
+    sample_rate_hz, frame_rate_hz = 16_000, 12.5
     fingerprint = FINGERPRINT
     num_codes = NUM_CODES
 

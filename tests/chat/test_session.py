@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from megatron_speech.chat.events import AudioChunk, TextDelta
-from megatron_speech.chat.rhythm import Kind
+from megatron_speech.chat.rhythm import TokenKind
 from megatron_speech.chat.template import MODES
 from megatron_speech.vocab import ASSISTANT
 from tests.chat.parts import EchoDecoder, make_engine, question, scripted, write_model
 
-LETTERS = {Kind.TEXT: "t", Kind.CODE: "c", Kind.BEGIN: "b", Kind.END: "e", Kind.STOP: "s"}
+LETTERS = {
+    TokenKind.TEXT: "t",
+    TokenKind.CODE: "c",
+    TokenKind.BEGIN: "b",
+    TokenKind.END: "e",
+    TokenKind.STOP: "s",
+}
 PAIR = "t" * 13 + "c" * 26
 SCRIPTS = {
     "text": "t" * 20 + "s",

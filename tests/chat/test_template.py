@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megatron_speech.chat.rhythm import Kind, Rhythm
+from megatron_speech.chat.rhythm import Rhythm, TokenKind
 from megatron_speech.chat.template import (
     MODES,
     ChatTemplate,
@@ -11,7 +11,7 @@ from megatron_speech.chat.template import (
     stream_answer,
     text_outlasts_speech,
 )
-from megatron_speech.data.loss_rules import TokenKinds, loss_mask
+from megatron_speech.data.loss_rules import RuleTokens, loss_mask
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
 from megatron_speech.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
 from tests.data.language_data import make_vocab
@@ -79,25 +79,29 @@ def test_the_rhythm_of_the_engine_is_that_of_the_documents(vocab, mode):
 
 def kind_of(vocab, token):
     if vocab.is_speech(np.array(token)):
-        return Kind.CODE
-    marks = {vocab.begin_of_audio_id: Kind.BEGIN, vocab.end_of_audio_id: Kind.END}
-    return {**marks, vocab.specials[USER]: Kind.STOP}.get(token, Kind.TEXT)
+        return TokenKind.CODE
+    marks = {vocab.begin_of_audio_id: TokenKind.BEGIN, vocab.end_of_audio_id: TokenKind.END}
+    return {**marks, vocab.specials[USER]: TokenKind.STOP}.get(token, TokenKind.TEXT)
 
 
 def test_blocks_cannot_be_cut_short_or_run_on():
     rhythm = Rhythm("streaming", SMALL)
-    assert rhythm.allowed() == {Kind.TEXT}
+    assert rhythm.allowed() == {TokenKind.TEXT}
     for _ in range(3):
-        rhythm.accept(Kind.TEXT)
-    assert rhythm.allowed() == {Kind.CODE}
+        rhythm.accept(TokenKind.TEXT)
+    assert rhythm.allowed() == {TokenKind.CODE}
     for _ in range(5):
-        rhythm.accept(Kind.CODE)
-    assert rhythm.allowed() == {Kind.TEXT, Kind.CODE, Kind.STOP}
-    rhythm.accept(Kind.TEXT)
-    assert rhythm.allowed() == {Kind.TEXT, Kind.CODE}  # text was begun: its speech must follow
+        rhythm.accept(TokenKind.CODE)
+    assert rhythm.allowed() == {TokenKind.TEXT, TokenKind.CODE, TokenKind.STOP}
+    rhythm.accept(TokenKind.TEXT)
+    # text was begun: its speech must follow
+    assert rhythm.allowed() == {
+        TokenKind.TEXT,
+        TokenKind.CODE,
+    }  # text was begun: its speech must follow
     for _ in range(40):  # a code where text was due: text has ended, codes go on in one run
-        rhythm.accept(Kind.CODE)
-        assert rhythm.allowed() == {Kind.CODE, Kind.STOP}
+        rhythm.accept(TokenKind.CODE)
+        assert rhythm.allowed() == {TokenKind.CODE, TokenKind.STOP}
 
 
 def test_speech_is_never_lost_in_the_tail():
@@ -116,7 +120,7 @@ def test_speech_is_never_lost_in_the_tail():
 
 def test_losses_of_a_streamed_answer_make_up_the_whole(vocab):
     ids = np.array(dialogue(ChatTemplate(vocab, SMALL), "streaming"))
-    kinds = TokenKinds.of(vocab)
+    kinds = RuleTokens.of(vocab)
     masks = {
         rule: loss_mask(rule, ids[:-1], ids[1:], kinds)
         for rule in ("assistant", "assistant_text", "assistant_speech")
@@ -171,3 +175,19 @@ def test_an_answer_of_nothing_is_refused(vocab, mode, text, codes):
 def test_impossible_blocks_are_refused():
     with pytest.raises(ConfigError, match="at least 1"):
         TemplateConfig(text_block=0)
+
+
+@pytest.mark.parametrize(("rate", "codes"), [(12.5, 26), (25.0, 52), (50.0, 104), (6.25, 13)])
+def test_a_block_of_codes_lasts_as_long_at_every_frame_rate(vocab, rate, codes):
+    assert ChatTemplate(vocab, None, rate).config.speech_block == codes
+    assert ChatTemplate(vocab, SMALL, rate).config.speech_block == 5
+    released = TemplateConfig(template="glm-4-voice")
+    assert ChatTemplate(vocab, released, rate).config.speech_block == 26
+    rhythm = Rhythm("streaming", TemplateConfig().at(rate))
+    for _ in range(13):
+        rhythm.accept(TokenKind.TEXT)
+    for _ in range(codes - 1):
+        rhythm.accept(TokenKind.CODE)
+    assert TokenKind.TEXT not in rhythm.allowed()
+    rhythm.accept(TokenKind.CODE)
+    assert TokenKind.TEXT in rhythm.allowed()

@@ -11,12 +11,12 @@ from unittest import mock
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from megatron_speech.training.parallel import Layout, session
+from megatron_speech.training.parallel import ProcessLayout, session
 from megatron_speech.training.parallel_config import ParallelConfig
 
 
 @contextmanager
-def standing_at(rank: int, world_size: int, parallel: ParallelConfig) -> Iterator[Layout]:
+def standing_at(rank: int, world_size: int, parallel: ParallelConfig) -> Iterator[ProcessLayout]:
     """Be `rank` of `world_size` for the time of a `with` block."""
     real = dist.new_group
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from megatron_speech.cluster.memory import in_flight
-from megatron_speech.cluster.plan import PlanConfig, make_plan, plan_recipes
+from megatron_speech.cluster.plan import RunPlanConfig, make_plan, plan_recipes
 from megatron_speech.cluster.rate import RateConfig, find_rate
 from megatron_speech.cluster.stages import tokenizer_flops
 from megatron_speech.errors import ConfigError
@@ -178,7 +178,7 @@ def test_settings_that_cannot_work_are_refused(make, named):
 def test_fp8_is_refused_for_gpus_without_it():
     precision = replace(PAPER.precision, fp8_format="hybrid")
     with pytest.raises(ConfigError, match="does not compute in FP8"):
-        PlanConfig(tokens="1T", gpu="A100", precision=precision)
+        RunPlanConfig(tokens="1T", gpu="A100", precision=precision)
 
 
 def test_the_tool_prints_what_is_assumed_and_writes_json(tmp_path, capsys):

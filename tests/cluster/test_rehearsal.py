@@ -1,7 +1,5 @@
 """The rehearsal stands where core stands, and notices what must not happen."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -43,45 +41,20 @@ def test_context_parallel_processes_read_the_same_windows():
     assert np.bincount(replica).tolist() == [16] * 4
 
 
-def test_the_papers_run_on_1024_processes(capsys, tmp_path):
-    output = tmp_path / "found.json"
-    found = rehearse.main(["lm-9b", "--gpus", "1024", "--output", str(output)])
+def test_the_papers_run_on_1024_processes(capsys):
+    found = rehearse.main(["lm-9b", "--gpus", "1024"])
     assert found.group_sizes == {"tp": 2, "cp": 1, "dp": 512, "pp": 1}
     assert found.tensor_groups_within_nodes
     assert found.windows_read == 40_448 == found.steps * 512
     assert found.epochs["text"] == pytest.approx(1.5, rel=0.05)
     assert found.epochs["interleaved"] == pytest.approx(2, rel=0.05)
-    assert (found.bubble, found.micro_batches, found.gathered_bytes_per_node) == (0, 1, 0)
-    assert sum(found.written_bytes) * 1024 == pytest.approx(14 * 9_542_557_696, rel=1e-3)
+    assert found.micro_batches == 1
     assert "every window once" in capsys.readouterr().out
-    assert json.loads(output.read_text())["processes"] == 1024
 
 
-def test_of_a_pipeline_s_stages_one_process_gathers_each():
-    flags = ["--dist-ckpt-optim-fully-reshardable", "--pipeline-model-parallel-size", "4"]
-    flags += ["--distrib-optim-fully-reshardable-mem-efficient", "--context-parallel-size", "2"]
-    found = rehearse.main(["lm-9b", "--gpus", "512", "--mock-data", *flags, *SMALL])
-    # the first processes of the stages' groups stand on different nodes: two (TP2) on each
-    largest = max(found.written_bytes) // (2 + 12 * 64) * 64  # (weights / 64 + 12) of an element
-    assert found.gathered_bytes_per_node == pytest.approx(2 * 12 * largest, rel=0.02)
-
-
-@pytest.mark.parametrize(("by_one", "processes"), [(False, 8), (True, 2)])
-def test_state_for_any_layout_is_gathered(by_one, processes):
-    flags = ["--dist-ckpt-optim-fully-reshardable"]
-    flags += ["--distrib-optim-fully-reshardable-mem-efficient"] * by_one
-    found = rehearse.main(["lm-9b", "--gpus", "1024", *flags, *SMALL])
-    assert found.gathered_bytes_per_node == pytest.approx(processes * 6 * 9.5426e9, rel=1e-3)
-    whole = 6 * 9.5426e9 if by_one else 14 * 9.5426e9 / 1024
-    assert found.written_bytes[0] == pytest.approx(whole, rel=1e-2)
-
-
-def test_a_pipeline_waits_and_sends():
+def test_replicas_of_more_processes_read_more_micro_batches():
     found = rehearse.main(["lm-9b", "--gpus", "512", "--pipeline-model-parallel-size", "4", *SMALL])
-    assert found.micro_batches == 8
-    assert found.bubble == pytest.approx(3 / 11)
-    assert found.pipeline_bytes == 2 * 2 * 8 * 8192 * 4096 / 2
-    assert len(found.written_bytes) == 4
+    assert (found.micro_batches, found.group_sizes["dp"], found.group_sizes["pp"]) == (8, 64, 4)
 
 
 def test_tensor_groups_that_cross_nodes_are_named(capsys):

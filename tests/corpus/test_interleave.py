@@ -6,10 +6,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from megatron_speech.corpus.interleave import choose_spans, cut_text, spoken_text, word_bounds
+from megatron_speech.corpus.interleave import choose_spans, cut_text, spoken_text
 from megatron_speech.corpus.sentences import split_sentences
 from megatron_speech.corpus.spans import SpanConfig, document_keys
+from megatron_speech.corpus.units import UNITS, Unit
 from megatron_speech.corpus.weave import SpanBatch, weave
+from megatron_speech.data.words import word_bounds
 from megatron_speech.vocab import SpeechTextVocab
 from tests.corpus.samples import NUM_CODES, make_vocab, story
 from tests.test_vocab import train_sentencepiece
@@ -68,6 +70,23 @@ def interleave(vocab, texts, config, seed=0):
     tokens = np.concatenate([np.zeros(0, np.int32), *(cut.tokens for cut in cuts)])
     lengths = np.array([len(cut.tokens) for cut in cuts])
     return texts, cuts, spans, batch, weave(vocab, tokens, lengths, batch)
+
+
+def test_another_unit_is_another_entry(byte_level, monkeypatch):
+    """Clauses end at a comma or a full stop."""
+
+    def clause_ends(text, starts, stops, language):
+        return np.array([text[stop - 1] in ",." for stop in stops.tolist()], dtype=bool)
+
+    monkeypatch.setitem(UNITS, "clause", Unit(ends=clause_ends))
+    text = "the cat sat, the dog ran off, and that was it."
+    cut = cut_text(byte_level, text, "clause")
+    assert cut.sentences.tolist() == [3, 4, 4]
+    config = SpanConfig(unit="clause", eta=0.4)
+    spans = choose_spans([cut], document_keys(0, ["a"]), config)
+    edges = {0, 3, 7, 11}
+    assert len(spans.start) > 0
+    assert {*spans.start.tolist(), *spans.stop.tolist()} <= edges
 
 
 @settings(max_examples=80, deadline=None)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_speech.corpus import speakable
-from megatron_speech.corpus.interleave import word_bounds
 from megatron_speech.corpus.plan import PlanConfig, plan
 from megatron_speech.corpus.spans import SpanConfig
 from megatron_speech.corpus.speakable import Content, SpeakableConfig
+from megatron_speech.data.words import word_bounds
 from megatron_speech.errors import ConfigError
 
 SAMPLES = Path(__file__).with_name("content_samples.jsonl")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from megatron_speech.data.loss_rules import LOSS_RULES, TokenKinds, loss_mask
+from megatron_speech.data.loss_rules import LOSS_RULES, RuleTokens, loss_mask
 from megatron_speech.errors import ConfigError
 
-KINDS = TokenKinds(
+KINDS = RuleTokens(
     code_offset=100,
     num_codes=10,
     begin_of_audio=90,
@@ -60,7 +60,7 @@ def test_unknown_rule_is_refused():
 
 
 def test_assistant_needs_roles():
-    kinds = TokenKinds(code_offset=100, num_codes=10, begin_of_audio=90, end_of_audio=91, eod=0)
+    kinds = RuleTokens(code_offset=100, num_codes=10, begin_of_audio=90, end_of_audio=91, eod=0)
     with pytest.raises(ConfigError, match="assistant"):
         loss_mask("assistant", np.array([1]), np.array([2]), kinds)
 

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limited
 from megatron_speech.evaluation.chat_replies import Reply, judge_reply, read_aloud
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
 from megatron_speech.evaluation.items import ChatItem, read_chat_items
 from megatron_speech.evaluation.judge import Judge
+from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tests.evaluation.test_judge import answer_both, server
 from tools import evaluate_chat
@@ -111,8 +111,6 @@ def arguments(folder, *more):
 @pytest.fixture
 def hearing(monkeypatch):
     class Loaded(TableTranscriber):
-        frame_rate_hz = 12.5
-
         @classmethod
         def from_pretrained(cls, path, device="cpu"):
             return cls()

@@ -1,7 +1,7 @@
 import pytest
 
 from megatron_speech.errors import ConfigError
-from megatron_speech.speech_decoder.config import SamplingConfig, SpeechDecoderConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig, SpeechDecoderConfig
 from megatron_speech.speech_decoder.mel import HOP_SAMPLES
 from tests.speech_decoder.tiny_decoder import SIZES
 
@@ -31,12 +31,20 @@ def test_settings_that_cannot_work_are_refused(changes, flag):
         SpeechDecoderConfig(**SIZES | changes)
 
 
+@pytest.mark.parametrize(("rate", "codes"), [(50, 40), (25, 20), (12.5, 10), (6.25, 5)])
+def test_a_block_lasts_as_long_at_every_frame_rate(rate: float, codes: int):
+    config = SpeechDecoderConfig(frame_rate_hz=rate)
+    assert (config.codes_in_block, config.block_s) == (codes, 0.8)
+    assert SpeechDecoderConfig.from_dict(config.to_dict()).block_codes == codes
+    assert SpeechDecoderConfig(frame_rate_hz=rate, block_codes=7).codes_in_block == 7
+
+
 def test_config_survives_its_file():
-    config = SpeechDecoderConfig(**SIZES | {"speakers": ("ann", "bob")})
+    config = SpeechDecoderConfig(**SIZES | {"speakers": ("ann", "bob"), "block_codes": 10})
     assert SpeechDecoderConfig.from_dict(config.to_dict()) == config
     with pytest.raises(ConfigError, match="model_type"):
         SpeechDecoderConfig.from_dict({"model_type": "whisper"})
     with pytest.raises(ConfigError, match="does not make"):
         SpeechDecoderConfig.from_dict(config.to_dict() | {"wings": 2})
     with pytest.raises(ConfigError, match="--euler-steps"):
-        SamplingConfig(euler_steps=0)
+        FlowSamplingConfig(euler_steps=0)

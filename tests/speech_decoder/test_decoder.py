@@ -5,7 +5,7 @@ import torch
 from megatron_speech.errors import CheckpointError, ConfigError, VocabularyError
 from megatron_speech.files import read_json, write_json
 from megatron_speech.speech_decoder import SpeechDecoder, SpeechDecoderConfig
-from megatron_speech.speech_decoder.config import SamplingConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig
 from megatron_speech.speech_decoder.vocoder import HifiganVocoder, load_vocoder
 from tests.speech_decoder.tiny_decoder import (
     FINGERPRINT,
@@ -35,7 +35,7 @@ def test_seeds_and_sampling():
     one = decoder.decode(codes, seed=1)
     np.testing.assert_array_equal(one, decoder.decode(codes, seed=1))
     assert np.abs(one - decoder.decode(codes, seed=2)).max() > 1e-3
-    decoder.sample_by(SamplingConfig(euler_steps=1))
+    decoder.sample_by(FlowSamplingConfig(euler_steps=1))
     assert np.abs(one - decoder.decode(codes, seed=1)).max() > 1e-3
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from megatron_speech.speech_decoder.config import SamplingConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig
 from megatron_speech.speech_decoder.flow import FlowInputs, FlowState, block_noise, step_times
 from tests.speech_decoder.tiny_decoder import NUM_CODES, random_codes, tiny_flow
 
@@ -102,17 +102,20 @@ def test_noise_belongs_to_frames():
 
 def test_sampling_settings_do_what_they_say():
     flow, codes = tiny_flow(), random_codes(12)
-    assert step_times(SamplingConfig(euler_steps=4, time_schedule="linear")) == [
+    assert step_times(FlowSamplingConfig(euler_steps=4, time_schedule="linear")) == [
         0,
         0.25,
         0.5,
         0.75,
         1,
     ]
-    cosine = step_times(SamplingConfig(euler_steps=4))
+    cosine = step_times(FlowSamplingConfig(euler_steps=4))
     assert (cosine[0], cosine[-1]) == (0, pytest.approx(1))
     assert np.diff(cosine).tolist() == sorted(np.diff(cosine))
-    plain, cold = SamplingConfig(guidance=0.0), SamplingConfig(guidance=0.0, temperature=0.0)
+    plain, cold = (
+        FlowSamplingConfig(guidance=0.0),
+        FlowSamplingConfig(guidance=0.0, temperature=0.0),
+    )
     assert not torch.equal(sample(flow, codes, sampling=plain), sample(flow, codes))
     one, two = (sample(flow, codes, sampling=cold, seed=seed) for seed in (1, 2))
     assert torch.equal(one, two)  # no noise, no seed
@@ -150,7 +153,7 @@ def test_the_flow_learns_a_mel_that_a_guess_cannot():
         sum(losses.values()).backward()
         optimizer.step()
     flow.eval()
-    sampling = SamplingConfig(euler_steps=12, guidance=0.0)
+    sampling = FlowSamplingConfig(euler_steps=12, guidance=0.0)
     made = [sample(flow, np.zeros(2, np.int64), seed=s, sampling=sampling) for s in range(12)]
     means = torch.stack([(m.mean() - flow.config.mel_mean) / flow.config.mel_std for m in made])
     _, guess = flow.condition(torch.zeros(1, 2, dtype=torch.int64), frames)

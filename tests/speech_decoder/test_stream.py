@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from megatron_speech.recipes.speech_decoder import RECIPES
-from megatron_speech.speech_decoder.config import SamplingConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig
 from megatron_speech.speech_decoder.mel import HOP_SAMPLES, SAMPLE_RATE_HZ
 from megatron_speech.speech_decoder.stream import VocoderStream
 from megatron_speech.speech_decoder.vocoder import IstftVocoder
@@ -103,7 +103,7 @@ def jump_at(joints: np.ndarray, audio: np.ndarray) -> float:
 
 
 def test_no_click_where_blocks_or_pieces_of_sound_meet():
-    decoder = tiny_decoder(sampling=SamplingConfig(euler_steps=4, guidance=0.7))
+    decoder = tiny_decoder(sampling=FlowSamplingConfig(euler_steps=4, guidance=0.7))
     codes = random_codes(200)
     stream = decoder.stream()
     parts = [stream.feed(codes[start : start + 10]) for start in range(0, 200, 10)]
@@ -121,7 +121,7 @@ def test_no_click_where_blocks_or_pieces_of_sound_meet():
 
 @pytest.mark.parametrize("vocoder", ["istft", "hifigan"])
 def test_the_cost_of_a_block_of_sound_does_not_grow(vocoder: str):
-    decoder = tiny_decoder(vocoder, sampling=SamplingConfig(euler_steps=1, guidance=0.0))
+    decoder = tiny_decoder(vocoder, sampling=FlowSamplingConfig(euler_steps=1, guidance=0.0))
     stream, codes, flops = decoder.stream(), random_codes(10), {}
     for block in range(1, 101):
         counter = FlopCounterMode(display=False) if block in (5, 100) else nullcontext()

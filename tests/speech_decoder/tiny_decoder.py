@@ -8,7 +8,7 @@ import torch
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.speech_decoder.config import SamplingConfig, SpeechDecoderConfig
+from megatron_speech.speech_decoder.config import FlowSamplingConfig, SpeechDecoderConfig
 from megatron_speech.speech_decoder.decoder import SpeechDecoder
 from megatron_speech.speech_decoder.flow import FlowModel
 from megatron_speech.speech_decoder.vocoder import (
@@ -35,7 +35,7 @@ SIZES = {
     "flow_ffn_dim": 48,
     "lookback_blocks": 2,
     "conv_kernel_size": 5,
-    "sampling": SamplingConfig(euler_steps=3, guidance=0.5),
+    "sampling": FlowSamplingConfig(euler_steps=3, guidance=0.5),
 }
 
 

@@ -3,7 +3,6 @@
 import gzip
 import json
 import math
-import os
 import tarfile
 import time
 from collections import Counter
@@ -14,9 +13,10 @@ import pytest
 import soundfile
 
 from megatron_speech.audio import read_audio
+from megatron_speech.claims import exclusive
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import ConfigError, InUseError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, bulk_encoding
 from tests.forked import start
 from tests.odd_audio import BAD, ODD, write_odd_audio
@@ -101,7 +101,7 @@ def test_codes_are_those_of_each_recording_alone(whole, speech, tokenizer_folder
         ("clip00", "duplicate_id"),
         ("broken", "unreadable"),
     ]
-    assert not (whole / ".claims").exists()
+    assert not list(whole.glob(".*.claim"))
     assert len(set(np.concatenate([record.codes for record in records]).tolist())) > 10
 
 
@@ -115,7 +115,7 @@ def test_any_number_of_workers_writes_the_same_bytes(
             speech / "manifest.parquet",
             tokenizer_folder,
             tmp_path,
-            *("--task", str(task), "--tasks", str(tasks), "--no-finish-others"),
+            *("--task", str(task), "--tasks", str(tasks)),
             *("--num-workers", str(1 + task)),
         )
         last = task == order[-1]
@@ -124,14 +124,13 @@ def test_any_number_of_workers_writes_the_same_bytes(
     assert shards(tmp_path) == shards(whole)
 
 
-def test_one_worker_of_many_finishes_the_job(
-    whole, speech, tokenizer_folder, tmp_path, monkeypatch
-):
+def test_a_task_of_an_array_makes_its_share(whole, speech, tokenizer_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "4")
     result = run(speech / "manifest.parquet", tokenizer_folder, tmp_path)
-    assert result.missing_shards == 0
-    assert shards(tmp_path) == shards(whole)
+    assert result.missing_shards == 5
+    made = {name: data for name, data in shards(tmp_path).items() if name.endswith(".parquet")}
+    assert made == {"shard_000003.parquet": shards(whole)["shard_000003.parquet"]}
 
 
 def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path, monkeypatch):
@@ -148,12 +147,13 @@ def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path,
     for name, more in (
         ("one", ["--num-workers", "1"]),
         ("eight", ["--num-workers", "8"]),
-        ("last", ["--num-workers", "2", "--task", "5", "--tasks", "6"]),
+        ("shared", ["--task", "1", "--tasks", "2"]),
+        ("shared", ["--task", "0", "--tasks", "2"]),
     ):
-        seen[name] = []
+        seen.setdefault(name, [])
         run(speech / "manifest.parquet", tokenizer_folder, tmp_path / name, *more)
     assert seen["one"] == seen["eight"]
-    assert sorted(seen["one"]) == sorted(seen["last"])
+    assert sorted(seen["one"]) == sorted(seen["shared"])
     assert len(seen["one"]) < 20
 
 
@@ -173,29 +173,14 @@ def test_two_kills_change_no_byte(whole, speech, tokenizer_folder, tmp_path):
     assert shards(tmp_path) == shards(whole)
 
 
-def test_a_worker_that_was_taken_over_finishes_all_the_same(
-    whole, speech, tokenizer_folder, tmp_path, monkeypatch
-):
-    """While it writes its first shard, another worker takes that for stale and closes the job."""
+def test_a_task_that_was_started_twice_is_done_by_one(speech, tokenizer_folder, tmp_path):
     arguments = flags(speech / "manifest.parquet", tokenizer_folder, tmp_path)
-    replace, overtaken = os.replace, []
-
-    def slow_replace(source, target):
-        if Path(target).suffix == ".parquet" and not overtaken:
-            overtaken.append(target)
-            for claim in (tmp_path / ".claims").iterdir():
-                os.utime(claim, (0, 0))
-            other = start(tokenize_speech.main, arguments)
-            other.join()
-            assert other.exitcode == 0
-            assert not (tmp_path / ".claims").exists()
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", slow_replace)
-    result = tokenize_speech.main(arguments)
-    assert overtaken
-    assert result.missing_shards == 0
-    assert shards(tmp_path) == shards(whole)
+    with exclusive(tmp_path / "task 1 of 2"):
+        with pytest.raises(InUseError, match="task 1 of 2 is in use by process"):
+            tokenize_speech.main([*arguments, "--task", "1", "--tasks", "2"])
+        assert not list(tmp_path.glob("*.parquet"))
+        tokenize_speech.main([*arguments, "--task", "0", "--tasks", "2"])
+    assert len(list(tmp_path.glob("*.parquet"))) == 3
 
 
 def test_tars_folders_and_cuts_give_the_same_codes(whole, speech, tokenizer_folder, tmp_path):
@@ -286,7 +271,7 @@ def test_the_plan_is_printed_and_nothing_is_done(speech, tokenizer_folder, tmp_p
         "23 clips whose length is known",
         "1 duplicate_id",
         "shards    6, of which 0",
-        "begins with 2 shards",
+        "it makes 2 shards",
         "GB",
     ):
         assert words in said
@@ -309,7 +294,7 @@ def test_settings_that_cannot_work_are_refused(speech, tokenizer_folder, tmp_pat
         said = f"{caught.value} {capsys.readouterr().err}"
         assert message in " ".join(said.replace("│", " ").split())  # tyro draws a box
     run(manifest, tokenizer_folder, tmp_path)
-    with pytest.raises(DataError, match="batch_seconds"):
+    with pytest.raises(ConfigError, match="batch_seconds"):
         run(manifest, tokenizer_folder, tmp_path, "--batch-seconds", "60")
-    with pytest.raises(DataError, match="input"):
+    with pytest.raises(ConfigError, match="input"):
         run(speech, tokenizer_folder, tmp_path)

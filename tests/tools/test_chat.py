@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from megatron_speech import speech_decoder as speech_decoder_room
-from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError
+from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
 from tests.chat.parts import EchoDecoder, ToneTokenizer, question
 from tests.data.language_data import NUM_CODES
 from tests.tools.pretraining import TINY, start, write_data

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from megatron_speech import speech_tokenizer as speech_tokenizer_room
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.context import Figure, Result
 from megatron_speech.evaluation.run import print_table
+from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
 from megatron_speech.vocab import SpeechTextVocab
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tools import evaluate
@@ -35,7 +35,7 @@ def arguments(folder, *more):
 def with_tokenizer(monkeypatch, fingerprint):
     class Loaded:
         @staticmethod
-        def from_pretrained(path):
+        def from_pretrained(path, device):
             return TableTranscriber(fingerprint)
 
     monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Loaded, raising=False)

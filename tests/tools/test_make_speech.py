@@ -116,7 +116,7 @@ def test_a_full_disk_leaves_nothing_half_done(
 
 def test_a_folder_of_other_speech_is_refused(spoken: Path, tmp_path: Path) -> None:
     other = write_list(tmp_path / "other.parquet", {"x": "Another text."})
-    with pytest.raises(ConfigError, match="other texts"):
+    with pytest.raises(ConfigError, match="begun with other settings"):
         make(other, spoken / "out")
 
 

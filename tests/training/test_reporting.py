@@ -47,6 +47,14 @@ def test_the_line_is_megatron_s(tmp_path, capsys):
     )
 
 
+def test_a_figure_with_time_in_its_name_is_on_the_line(tmp_path, capsys):
+    names = ("time to first audio", "slowest speaker loss")
+    reporter(tmp_path).log_train(10, STEP | FIGURES | dict.fromkeys(names, 2.5), 12.34)
+    said = capsys.readouterr().out
+    assert all(f"| {name}: 2.500000E+00 |" in said for name in names)
+    assert "median (ms)" not in said
+
+
 def test_figures_of_steps_that_changed_nothing_are_not_averaged():
     interval = Interval()
     for loss, skipped in ((2.0, 0.0), (float("nan"), 1.0), (4.0, 0.0)):

@@ -1,10 +1,9 @@
-"""Tasks of a job on Slurm or Ray, by datatrove's executors (the extra `cluster` installs it).
+"""Where the tasks of a job run: here, or on Slurm or Ray by datatrove (the extra `cluster`).
 
-On this machine tasks.run_tasks does better than datatrove's local executor: that one waits forever
-for a worker that was killed, and counts a task as done by a marker in its log folder, whatever has
-become of the task's files. Its readers are not used either: they drop records they cannot parse
-with no more than a line in the log, and give each task whole files, so that the order of documents
-depends on the number of tasks.
+On this machine datatrove's executor would not do: it waits forever for a worker that was killed,
+and counts a task as done by a marker in its log folder, whatever has become of the task's files.
+Nor would its readers: they drop records they cannot parse with no more than a line in the log, and
+give each task whole files, so that the order of documents depends on the number of tasks.
 """
 
 import functools
@@ -15,14 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from ..claims import exclusive
-from ..errors import ConfigError
-from .tasks import run_tasks
-
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
+from .claims import exclusive
+from .errors import ConfigError
+from .tasks import Argument, Result, run_tasks
 
 
 class Submitted(Exception):

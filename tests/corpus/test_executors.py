@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from megatron_speech.claims import exclusive
-from megatron_speech.corpus.cluster import ClusterConfig, Place, Submitted, _Step
 from megatron_speech.corpus.plan import plan
 from megatron_speech.errors import ConfigError, InUseError
+from megatron_speech.executors import ClusterConfig, Place, Submitted, _Step
 from tests.corpus.jobs import files_of, plan_config
 from tools import build_dataset
 
