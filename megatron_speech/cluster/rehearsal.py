@@ -105,7 +105,7 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
         seq_length=run.data.seq_length,
         global_batch_size=run.batch.global_batch_size,
         precision=run.precision,
-        implementation=choose(run.precision, here),
+        implementation=choose(run.precision, here, config.padded_vocab_size),
     )
     tensor = groups.groups["tp"]
     node = tensor // config.gpus_per_node
