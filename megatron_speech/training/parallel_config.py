@@ -196,9 +196,10 @@ class ParallelConfig:
         }
         for name in (name for name, asked in wanted.items() if asked):
             if not here.has_transformer_engine:
+                asked_for = flag(name) + _shown(getattr(self, name))
                 raise ConfigError(
-                    f"{flag(name)}{_shown(getattr(self, name))} needs GPUs with Transformer "
-                    "Engine; drop it here, or install the extra [gpu] on a machine with GPUs"
+                    f"{asked_for} needs GPUs with Transformer Engine; drop it here, or install "
+                    "the extra [gpu] on a machine with GPUs"
                 )
         if self.offload_modules and os.environ.get("NVTE_CPU_OFFLOAD_V1") != "1":
             raise ConfigError(
