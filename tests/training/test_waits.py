@@ -63,7 +63,7 @@ def waits_of_a_step(monkeypatch, micro_batches: int) -> list[str]:
 def test_a_step_of_a_language_model(monkeypatch):
     few, many = (waits_of_a_step(monkeypatch, count) for count in (2, 8))
     assert few == many
-    assert len(few) <= 4, "\n".join(few)
+    assert len(set(few)) <= 5, few
 
 
 def asr_batch(model: SpeechTokenizerModel, clips: int = 3) -> AsrBatch:
