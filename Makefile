@@ -18,7 +18,8 @@ SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh 
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
 .PHONY: help install demo demo-full voice-demo demo-real chat test test-long test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
-  lint format bench bench-gpu clean
+  lint format bench gpu-day \
+  gpu-day-1 gpu-day-2 gpu-day-3 gpu-day-4 gpu-day-5 gpu-day-6 gpu-day-7 clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
@@ -116,19 +117,15 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/span_sampling.py
 	$(PYTHON) benchmarks/generation.py
 	$(PYTHON) benchmarks/sampling.py
+	$(PYTHON) benchmarks/decoding.py
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(if $(filter smoke,$(SIZE)),,$(PYTHON) benchmarks/table.py)
 
-## bench-gpu  the same for what runs on an NVIDIA GPU
-bench-gpu: $(STAMP)
-	$(PYTHON) benchmarks/training_gpu.py
-	$(PYTHON) kernels/vq_lookup/benchmark.py
-	$(PYTHON) kernels/codebook_update/benchmark.py
-	$(PYTHON) benchmarks/bulk_tokenization.py --gpu
-	$(PYTHON) benchmarks/generation.py --gpu
-	$(PYTHON) benchmarks/table.py
+## gpu-day    all that is promised of a GPU, in parts (gpu-day-1 ... gpu-day-7, nine minutes each)
+gpu-day gpu-day-1 gpu-day-2 gpu-day-3 gpu-day-4 gpu-day-5 gpu-day-6 gpu-day-7: $(STAMP)
+	BENCHMARK_SIZE=$(SIZE) $(PYTHON) benchmarks/gpu_day.py $(patsubst gpu-day-%,%,$(filter-out gpu-day,$@))
 
 ## lint       ruff, pyright, import-linter, shellcheck
 lint: $(STAMP)

@@ -1,7 +1,7 @@
 """What every benchmark shares: paired timing, and results that name command, device and commit.
 
 `make bench SIZE=smoke` (BENCHMARK_SIZE=smoke) runs them at sizes too small for figures: every check
-is made, nothing is written.
+is made, and what would be results goes to runs/benchmarks-smoke.
 """
 
 import datetime
@@ -21,10 +21,10 @@ import torch
 
 from megatron_speech.files import write_json
 
-RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # a script here finds its own folder, and so not the tools
 SMOKE = os.environ.get("BENCHMARK_SIZE") == "smoke"
+RESULTS = ROOT / ("runs/benchmarks-smoke" if SMOKE else "benchmarks/results")
 
 
 def sized(full: int, smoke: int) -> int:
@@ -48,8 +48,7 @@ def time_pair(
         for name, call in (("ours", ours), ("peer", peer)):
             started = clock()
             call()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            synchronize()
             if round_number:
                 seconds[name].append(clock() - started)
     ratios = sorted(b / a for a, b in zip(seconds["ours"], seconds["peer"], strict=True))
@@ -59,6 +58,12 @@ def time_pair(
         "speedup": statistics.median(ratios),
         "speedup_range": [ratios[0], ratios[-1]],
     }
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def peak_extra_mib(call: Callable[[], Any]) -> float:
@@ -73,9 +78,16 @@ def peak_extra_mib(call: Callable[[], Any]) -> float:
 
 def report(name: str, peer: str, figures: dict[str, Any]) -> None:
     """Print the figures and write results/NAME.json; at smoke size say that checks passed."""
+    record = write_record(name, peer, figures)
     if SMOKE:
-        print(f"{name}: checks passed at smoke size, where times mean nothing")
-        return
+        return print(f"{name}: checks passed at smoke size, where times mean nothing")
+    print(f"{name}, against {peer}, on {record['device']}:")
+    for key, value in figures.items():
+        print(f"  {key}: {value if not isinstance(value, float) else f'{value:,.4g}'}")
+
+
+def write_record(name: str, peer: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Write figures with what they were measured by into results/NAME.json; returns that."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     packages = ("torch", "numpy", "transformers", "megatron-core")
     commit = subprocess.run(
@@ -93,10 +105,9 @@ def report(name: str, peer: str, figures: dict[str, Any]) -> None:
         "versions": {package: version(package) for package in packages},
         "commit": commit,
     }
+    RESULTS.mkdir(parents=True, exist_ok=True)
     write_json(RESULTS / f"{name}.json", record)
-    print(f"{name}, against {peer}, on {record['device']}:")
-    for key, value in figures.items():
-        print(f"  {key}: {value if not isinstance(value, float) else f'{value:,.4g}'}")
+    return record
 
 
 def _processor() -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/generation.py          t2t-debug's shape, one core
     python benchmarks/generation.py --gpu    t2t-1.5b's shape in bf16, one GPU
+    python benchmarks/generation.py --gpu --vllm PYTHON    the vLLM of that environment beside it
 
 The weights are random and hardly ever stop, so every text gets as many codes as it may have. Also
 counts how many texts get other codes in another batch size.
@@ -21,6 +22,7 @@ from common import report, sized, time_pair
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from megatron_speech.corpus.choose_engine import make_engine
 from megatron_speech.corpus.decoding import TransformersEngine
 from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.recipes.lm import RECIPES
@@ -59,6 +61,30 @@ def main(recipe: str, settings: dict[str, str], clock: Callable[[], float], name
         **{name: float(share) for name, share in differing.items()},
     }
     report(name, "the same engine, one text at a time", figures)
+
+
+def beside_vllm(recipe: str, settings: dict[str, str], python: Path, name: str) -> None:
+    """vLLM against the transformers engine, on the same texts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        texts = write_model(folder, recipe)
+        peer = TransformersEngine(folder, EngineConfig(**settings))
+        ours = make_engine(folder, EngineConfig(**settings, engine="vllm", vllm_python=python))
+        engines = {"ours": ours, "peer": peer}
+
+        def run(engine: str) -> list[list[int]]:
+            found = engines[engine].generate(texts, range(TEXTS), lambda text: CODES)
+            return [generation.codes.tolist() for generation in found]
+
+        found, expected = run("ours"), run("peer")
+        times = time_pair(lambda: run("ours"), lambda: run("peer"), rounds=3)
+        ours.close()
+    figures = times | {
+        "codes_per_s": sum(map(len, found)) / times["ours_s"],
+        "transformers_codes_per_s": sum(map(len, expected)) / times["peer_s"],
+        "texts_that_differ": float(np.mean([a != b for a, b in zip(found, expected, strict=True)])),
+    }
+    report(name, "the transformers engine", figures)
 
 
 def resized(engine: TransformersEngine, batch_size: int) -> TransformersEngine:
@@ -103,6 +129,10 @@ if __name__ == "__main__":
         if not torch.cuda.is_available():
             raise SystemExit("--gpu: torch sees no GPU here")
         settings = {"device": "cuda", "dtype": "bfloat16"}
+        if "--vllm" in sys.argv:
+            vllm = Path(sys.argv[sys.argv.index("--vllm") + 1])
+            beside_vllm("t2t-1.5b", settings, vllm, "generation_vllm_gpu")
+            raise SystemExit
         main("t2t-1.5b", settings, time.perf_counter, "generation_gpu")
     else:
         torch.set_num_threads(1)

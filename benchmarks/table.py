@@ -2,8 +2,8 @@
 
     python benchmarks/table.py
 
-`make bench` ends with it. A benchmark without a file in results/ stands there as "not yet
-measured"; a file that has no row here is listed by its name.
+`make bench` ends with it. A benchmark without a file in results/ has no line; a file that has no
+row here is listed by its name. What is promised of GPUs, measured or not, is in docs/gpu.md.
 """
 
 import json
@@ -22,7 +22,7 @@ HEAD = (
     "| what | peer | peer / ours | ours | command | device, date, commit |\n"
     "|---|---|---|---|---|---|\n"
 )
-OPEN = "not yet measured"
+OPEN = "not yet in this table"
 # figures that pages of docs/ show: no ratio to a peer
 ELSEWHERE = (
     "chat_server",
@@ -31,6 +31,7 @@ ELSEWHERE = (
     "demo_full",
     "enumerated_kills",
     "fuzzed_readers",
+    "gpu_day",
     "layout_equality",
     "many_documents",
     "new_rows",
@@ -50,7 +51,6 @@ class Row:
     result: str
     what: str
     peer: str
-    command: str
     ratio: Callable[[Figures], float]
     spread: Callable[[Figures], list[float]] = lambda figures: []
     ours: Callable[[Figures], str] = lambda figures: ""
@@ -76,7 +76,6 @@ ROWS = (
         result="indexing",
         what="token arrays to .bin/.idx, one thread",
         peer="Megatron's IndexedDatasetBuilder, document by document",
-        command="python benchmarks/indexing.py",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: _rate(f["ours_mtok_per_s"] * 1e6, "tokens/s"),
@@ -85,7 +84,6 @@ ROWS = (
         result="preprocessing",
         what="JSON lines to .bin/.idx, byte-level BPE, start-up left out",
         peer="tokenizers and add_document, text by text",
-        command="python benchmarks/preprocessing.py",
         ratio=lambda f: f["byte_level_bpe"]["speedup"],
         ours=lambda f: _rate(f["byte_level_bpe"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
     ),
@@ -93,7 +91,6 @@ ROWS = (
         result="preprocessing",
         what="the same, start-up counted",
         peer="the same",
-        command="the same",
         ratio=lambda f: f["byte_level_bpe"]["speedup_with_start"],
         ours=lambda f: _rate(
             f["byte_level_bpe"]["with_start_mtok_per_core_s"] * 1e6, "tokens/core-s"
@@ -103,7 +100,6 @@ ROWS = (
         result="preprocessing",
         what="the same with a SentencePiece model, start-up left out",
         peer="the same",
-        command="the same",
         ratio=lambda f: f["sentencepiece"]["speedup"],
         ours=lambda f: _rate(f["sentencepiece"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
     ),
@@ -111,7 +107,6 @@ ROWS = (
         result="span_sampling",
         what="spans of documents of 690 words, 1,024 at a time",
         peer="the same function, one document at a time",
-        command="python benchmarks/span_sampling.py",
         ratio=lambda f: f["documents_per_core_s"] / f["documents_per_core_s_alone"],
         ours=lambda f: _rate(f["documents_per_core_s"], "documents/core-s"),
     ),
@@ -119,7 +114,6 @@ ROWS = (
         result="generation",
         what="text to codes, t2t-debug's shape, batches of 512",
         peer="the same engine, one text at a time",
-        command="python benchmarks/generation.py",
         ratio=lambda f: f["ratio"],
         ours=lambda f: _rate(f["codes_per_core_s"], "codes/core-s"),
     ),
@@ -127,7 +121,6 @@ ROWS = (
         result="generation_gpu",
         what="the same, t2t-1.5b's shape in bf16, one GPU",
         peer="the same",
-        command="python benchmarks/generation.py --gpu",
         ratio=lambda f: f["ratio"],
         ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
     ),
@@ -135,7 +128,6 @@ ROWS = (
         result="assembling",
         what="plans and codes to interleaved .bin/.idx and provenance",
         peer="IndexedDatasetBuilder.add_document of finished documents",
-        command="python benchmarks/assembling.py",
         ratio=lambda f: f["assemble_mtok_per_core_s"] / f["index_alone_one_by_one_mtok_per_core_s"],
         ours=lambda f: _rate(f["assemble_mtok_per_core_s"] * 1e6, "tokens/core-s"),
     ),
@@ -143,7 +135,6 @@ ROWS = (
         result="sampling",
         what="packing of five million whole documents",
         peer="best fit, document by document",
-        command="python benchmarks/sampling.py",
         ratio=lambda f: f["packing_one_by_one_s"] / f["packing_s"],
         ours=lambda f: f"{f['packing_s']:.2g} s, {f['fill']:.2%} full",
     ),
@@ -151,7 +142,6 @@ ROWS = (
         result="sampling",
         what="cutting of the same into windows",
         peer="core's GPTDataset",
-        command="the same",
         ratio=lambda f: f["cutting_gptdataset_s"] / f["cutting_s"],
         ours=lambda f: f"{f['cutting_s']:.2g} s",
     ),
@@ -159,7 +149,6 @@ ROWS = (
         result="language_model",
         what="training steps of lm-debug through Megatron-Core, fp32",
         peer="plain PyTorch loop over transformers' Llama, same weights and windows",
-        command="python benchmarks/language_model.py",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: _rate(f["ours_tokens_per_s"], "tokens/s"),
@@ -168,7 +157,6 @@ ROWS = (
         result="bulk_tokenization",
         what="recordings to code shards, demo tokenizer, short clips, core-seconds",
         peer="plain loop over batches of 16 padded to 30 s, same model",
-        command="python benchmarks/bulk_tokenization.py",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.1f} s clips",
@@ -177,7 +165,6 @@ ROWS = (
         result="bulk_tokenization_joined",
         what="the same, clips joined",
         peer="the same",
-        command="python benchmarks/bulk_tokenization.py --join-s 13",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.0f} s clips",
@@ -186,7 +173,6 @@ ROWS = (
         result="bulk_tokenization_gpu",
         what="whisper-large-v3's shape on a GPU, bf16, audio in memory",
         peer="the same",
-        command="python benchmarks/bulk_tokenization.py --gpu",
         ratio=_speedup,
         spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time",
@@ -196,7 +182,6 @@ ROWS = (
             result=f"vq_lookup_{device}",
             what=f"exact look-up, {place}",
             peer=peer,
-            command="python kernels/vq_lookup/benchmark.py",
             ratio=lambda f, key=key: f[f"{key}_over_ours"],
             spread=lambda f, key=key: f[f"{key}_over_ours_range"],
             ours=lambda f: f"{f['tflops']:.3g} TFLOP/s",
@@ -222,7 +207,6 @@ ROWS = (
             result=f"vq_lookup_cuda{ending}",
             what=f"exact look-up with the codes' rows and distances, {place}, one GPU",
             peer="addmm and argmin, inexact, with rows and distances",
-            command="python kernels/vq_lookup/benchmark.py",
             ratio=lambda f: f["addmm_with_rows_over_ours"],
             spread=lambda f: f["addmm_with_rows_over_ours_range"],
             ours=lambda f: f"{f['peak_extra_mib_with_rows']:.3g} MiB beyond the results",
@@ -234,7 +218,6 @@ ROWS = (
             result=f"codebook_update_{device}",
             what=f"codebook statistics, {place}",
             peer="one-hot product",
-            command="python kernels/codebook_update/benchmark.py",
             ratio=_speedup,
             spread=_speedup_range,
             ours=lambda f: f"{f['gb_per_s']:.3g} GB/s",
@@ -242,19 +225,39 @@ ROWS = (
         for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
     ),
     Row(
+        result="generation_vllm_gpu",
+        what="text to codes with vLLM, t2t-1.5b's shape in bf16, one GPU",
+        peer="the transformers engine",
+        ratio=_speedup,
+        spread=_speedup_range,
+        ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
+    ),
+    *(
+        Row(
+            result=f"decoding_{device}",
+            what=f"codes to sound as they come, {shape}",
+            peer="the same decoder, whole utterances",
+            ratio=_speedup,
+            spread=_speedup_range,
+            ours=lambda f: f"first sound after {f['first_sound_s']:.2g} s",
+        )
+        for device, shape in (
+            ("cpu", "decoder-debug's shape"),
+            ("cuda", "decoder-large's shape, one GPU"),
+        )
+    ),
+    Row(
         result="training_gpu",
         what="training steps of lm-1.5b at 8,192 tokens, one GPU",
         peer="megatron.training of the same wheel",
-        command="python benchmarks/training_gpu.py",
         ratio=lambda f: f["ours over megatron.training"],
         ours=lambda f: f"{f['1.5b bf16: MFU %']:.0f}% MFU in bf16",
     ),
     *(
         Row(
-            result="training_gpu",
+            result="training_gpu_fp8",
             what=f"FP8, {what}",
             peer="bf16",
-            command="the same",
             ratio=lambda f, key=key: f[key],
         )
         for what, key in (
@@ -269,10 +272,10 @@ ROWS = (
 def table(results: Path) -> str:
     """The table for what `results` holds, with a line for each file that has no row."""
     records = {path.stem: json.loads(path.read_text()) for path in sorted(results.glob("*.json"))}
-    lines = [_line(row, records.get(row.result)) for row in ROWS]
+    lines = [_line(row, records[row.result]) for row in ROWS if row.result in records]
     known = {row.result for row in ROWS}
     lines += [
-        f"| {name} | {record.get('peer', '')} | {OPEN} in this table | "
+        f"| {name} | {record.get('peer', '')} | {OPEN} | "
         f"[{name}.json](results/{name}.json) | {_where(record)}"
         for name, record in records.items()
         if name not in known and not name.startswith(ELSEWHERE)
@@ -280,9 +283,7 @@ def table(results: Path) -> str:
     return HEAD + "".join(f"{line}\n" for line in lines)
 
 
-def _line(row: Row, record: Figures | None) -> str:
-    if record is None:
-        return f"| {row.what} | {row.peer} | {OPEN} | {OPEN} | `{row.command}` | |"
+def _line(row: Row, record: Figures) -> str:
     figures = record["figures"]
     spread = row.spread(figures)
     ratio = f"{row.ratio(figures):.2g}"

@@ -1,13 +1,17 @@
 """Training steps on GPUs: MFU in bf16, FP8 beside it, and our step beside megatron.training's.
 
-    python benchmarks/training_gpu.py        (one GPU with 80 GB)
+    python benchmarks/training_gpu.py steps     lm-1.5b in bf16, and megatron.training's step
+    python benchmarks/training_gpu.py fp8       FP8 over bf16: lm-1.5b, and layers of lm-9b
+    python benchmarks/training_gpu.py curves    losses of both over 200 steps
 
-Each figure comes from a process of its own with random windows (`--mock-data`), 10 steps to warm
-up and 20 timed. TFLOP/s and MFU count attention causally (model/config.py). FP8 and bf16 are
-compared for one 9B decoder layer as the difference of eight and four layers, and by their losses
-over 200 steps on text that can be learned: a random chain of 4,096 words, eight of which may follow
-each. The peer of our step is `megatron.training.train_step`, of the same wheel, on the same model,
-windows and settings; their losses must agree before times are shown.
+On one GPU with 80 GB; FP8 needs Transformer Engine. Each figure comes from a process of its own
+with random windows (`--mock-data`), 5 steps to warm up and 10 timed. TFLOP/s and MFU count
+attention causally (model/config.py). FP8 and bf16 are compared for one 9B decoder layer as the
+difference of eight and four layers, and by their losses over 200 steps on text that can be learned:
+a random chain of 4,096 words, eight of which may follow each. The peer of our step is
+`megatron.training.train_step`, of the same wheel, on the same model, windows and settings; their
+losses must agree before times are shown. At smoke size the model is lm-debug's and bf16 stands in
+for FP8.
 """
 
 import os
@@ -24,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import report
+from common import SMOKE, report, sized, synchronize
 from megatron_step import megatron_train_step
 from tokenizers import Tokenizer, models
 
@@ -35,54 +39,78 @@ from megatron_speech.training.devices import peak_tflops
 from megatron_speech.training.installed import installed
 from megatron_speech.vocab import SpeechTextVocab
 
-WARM_UP, STEPS, CURVE_STEPS = 10, 20, 200
-AVERAGED = 10  # steps of a loss curve that are compared together
-CHAIN_WORDS, FOLLOWERS, CHAIN_TOKENS = 4096, 8, 4_000_000
-FP8 = {"fp8_format": "hybrid", "fp8_recipe": "tensorwise"}
+WARM_UP, STEPS = sized(5, 1), sized(10, 2)
+CURVE_STEPS, AVERAGED = sized(200, 4), sized(10, 2)  # AVERAGED steps are compared together
+TEXT_WORDS, NUM_CODES = sized(151_552, 1_529), sized(16_384, 512)  # 168,960 rows with padding
+CHAIN_WORDS, FOLLOWERS, CHAIN_TOKENS = 4096, 8, sized(4_000_000, 20_000)
+FP8 = {} if SMOKE else {"fp8_format": "hybrid", "fp8_recipe": "tensorwise"}
+SMALL, LARGE = ("lm-debug", "lm-debug") if SMOKE else ("lm-1.5b", "lm-9b")
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     # recipe, changes of the model, changes of the precision
-    "1.5b bf16": ("lm-1.5b", {}, {}),
-    "1.5b fp8": ("lm-1.5b", {}, FP8),
-    "9b 4 layers bf16": ("lm-9b", {"num_layers": 4}, {}),
-    "9b 8 layers bf16": ("lm-9b", {"num_layers": 8}, {}),
-    "9b 4 layers fp8": ("lm-9b", {"num_layers": 4}, FP8),
-    "9b 8 layers fp8": ("lm-9b", {"num_layers": 8}, FP8),
+    "1.5b bf16": (SMALL, {}, {}),
+    "1.5b fp8": (SMALL, {}, FP8),
+    "9b 4 layers bf16": (LARGE, {"num_layers": 4}, {}),
+    "9b 8 layers bf16": (LARGE, {"num_layers": 8}, {}),
+    "9b 4 layers fp8": (LARGE, {"num_layers": 4}, FP8),
+    "9b 8 layers fp8": (LARGE, {"num_layers": 8}, FP8),
 }
+COUNTED = {"flop count": "causal attention, no recomputation"}
 
 
 def main() -> None:
-    if len(sys.argv) > 2:  # one case, in a process of its own
-        kind, case, folder = sys.argv[1:4]
+    if len(sys.argv) == 4:  # one case, in a process of its own
+        kind, case, folder = sys.argv[1:]
         return _run_case(kind, case, Path(folder))
-    if not installed().has_transformer_engine:
-        raise SystemExit("this benchmark needs a GPU and Transformer Engine (pip install .[gpu])")
+    if len(sys.argv) != 2 or sys.argv[1] not in PARTS:
+        raise SystemExit(f"name one of: {', '.join(PARTS)}")
+    if not SMOKE and installed().gpu is None:
+        raise SystemExit("this benchmark needs a GPU; torch sees none here")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        _make_vocab(folder)
-        found = {case: _start("ours", case, folder) for case in CASES}
-        peer = _start("peer", "1.5b bf16", folder)
-        curves = [_start("curve", f"1.5b {kind}", folder)["losses"] for kind in ("bf16", "fp8")]
-    ours = found["1.5b bf16"]
+        _make_vocab(Path(name))
+        PARTS[sys.argv[1]](Path(name))
+
+
+def steps(folder: Path) -> None:
+    """Our step in bf16, and the peer's."""
+    ours, peer = (_start(kind, "1.5b bf16", folder) for kind in ("ours", "peer"))
     if abs(ours["loss"] - peer["loss"]) > 1e-2 * peer["loss"]:
         raise SystemExit(f"losses differ: {ours['loss']} and {peer['loss']}; no times are shown")
-    figures = {f"{case}: {key}": value for case, f in found.items() for key, value in f.items()}
-    layer = {
-        kind: found[f"9b 8 layers {kind}"]["seconds"] - found[f"9b 4 layers {kind}"]["seconds"]
-        for kind in ("bf16", "fp8")
-    }
-    rest = {k: found[f"9b 4 layers {k}"]["seconds"] - layer[k] for k in layer}
-    whole = {k: rest[k] + 10 * layer[k] for k in layer}  # 40 layers are 10 times the four
-    figures |= {
-        "1.5b: whole model, fp8 over bf16": ours["seconds"] / found["1.5b fp8"]["seconds"],
-        "9b: decoder layer, fp8 over bf16": layer["bf16"] / layer["fp8"],
-        "9b: projected to 40 layers, fp8 over bf16": whole["bf16"] / whole["fp8"],
-        f"1.5b: largest deviation of fp8 losses over {CURVE_STEPS} steps": deviation(*curves),
-        "1.5b: bf16 loss at the end": curves[0][-1],
+    figures = {f"1.5b bf16: {key}": value for key, value in ours.items()} | {
         "ours over megatron.training": peer["seconds"] / ours["seconds"],
         "megatron.training: seconds": peer["seconds"],
-        "flop count": "causal attention, no recomputation",
     }
-    report("training_gpu", "megatron.training of the same wheel; bf16 for FP8", figures)
+    report("training_gpu", "megatron.training of the same wheel", figures | COUNTED)
+
+
+def fp8(folder: Path) -> None:
+    """FP8 over bf16, for layers and a whole model."""
+    found = {case: _start("ours", case, folder) for case in CASES}
+    seconds = {case: found[case]["seconds"] for case in found}
+    layer = {k: seconds[f"9b 8 layers {k}"] - seconds[f"9b 4 layers {k}"] for k in ("bf16", "fp8")}
+    rest = {k: seconds[f"9b 4 layers {k}"] - layer[k] for k in layer}
+    whole = {k: rest[k] + 10 * layer[k] for k in layer}  # 40 layers are 10 times the four
+    figures = {f"{case}: {key}": value for case, f in found.items() for key, value in f.items()}
+    figures |= {
+        "1.5b: whole model, fp8 over bf16": seconds["1.5b bf16"] / seconds["1.5b fp8"],
+        "9b: decoder layer, fp8 over bf16": layer["bf16"] / layer["fp8"],
+        "9b: projected to 40 layers, fp8 over bf16": whole["bf16"] / whole["fp8"],
+    }
+    report("training_gpu_fp8", "bf16", figures | COUNTED)
+
+
+def curves(folder: Path) -> None:
+    """Losses of both precisions."""
+    bf16, fp8 = (_start("curve", f"1.5b {kind}", folder)["losses"] for kind in ("bf16", "fp8"))
+    figures = {
+        "steps": CURVE_STEPS,
+        "largest deviation of fp8 losses": deviation(bf16, fp8),
+        "bf16 losses": bf16,
+        "fp8 losses": fp8,
+    }
+    report("training_gpu_curves", "bf16", figures)
+
+
+PARTS: dict[str, Callable[[Path], None]] = {"steps": steps, "fp8": fp8, "curves": curves}
 
 
 def deviation(expected: list[float], found: list[float]) -> float:
@@ -110,24 +138,26 @@ def _run_case(kind: str, case: str, folder: Path) -> None:
         if kind == "peer":
             step = stack.enter_context(megatron_train_step(trainer, config))
         for index in range(config.loop.train_iters):
-            torch.cuda.synchronize()
+            synchronize()
             started = time.perf_counter()
             losses.append(step(index)["lm loss"])
-            torch.cuda.synchronize()
+            synchronize()
             seconds.append(time.perf_counter() - started)
     if kind == "curve":
         return write_json(folder / f"{kind} {case}.json", {"losses": losses})
     typical = statistics.median(seconds[WARM_UP:])
     tokens = config.batch.global_batch_size * config.data.seq_length
-    flops = config.model.train_flops_per_token(config.data.seq_length, 168_960)
+    vocab = SpeechTextVocab.from_pretrained(folder / "vocab")
+    flops = config.model.train_flops_per_token(config.data.seq_length, vocab.padded_size)
     tflops = tokens * flops / typical / 1e12
     figures = {
         "seconds": typical,
         "tokens/s/GPU": tokens / typical,
         "TFLOP/s/GPU": tflops,
-        "memory GiB": torch.cuda.max_memory_allocated() / 2**30,
         "loss": losses[WARM_UP],
     }
+    if torch.cuda.is_available():
+        figures["memory GiB"] = torch.cuda.max_memory_allocated() / 2**30
     peak = peak_tflops(installed().gpu)
     if peak is not None:
         figures["MFU %"] = 100 * tflops / peak
@@ -140,11 +170,17 @@ def _config(case: str, folder: Path) -> lm.LMConfig:
     return replace(
         config,
         model=replace(config.model, **model),
-        data=replace(config.data, vocab=folder / "vocab", mock_data=True),
-        batch=replace(config.batch, global_batch_size=8, lr_warmup_iters=5),
+        data=replace(
+            config.data, vocab=folder / "vocab", mock_data=True, reset_attention_mask=False
+        ),
+        batch=replace(
+            config.batch, micro_batch_size=1, global_batch_size=8, lr_warmup_iters=WARM_UP
+        ),
         precision=replace(config.precision, **precision),
         parallel=replace(config.parallel, tensor_model_parallel_size=1, sequence_parallel=False),
-        loop=replace(config.loop, train_iters=WARM_UP + STEPS, save=folder / "run"),
+        loop=replace(
+            config.loop, train_iters=WARM_UP + STEPS, save=folder / "run", eval_interval=0
+        ),
     )
 
 
@@ -170,12 +206,12 @@ def write_chain(prefix: Path, vocab: SpeechTextVocab, tokens: int = CHAIN_TOKENS
 
 
 def _make_vocab(folder: Path) -> None:
-    """A vocabulary of the paper's size: 168,960 rows with padding."""
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 151_552)}
+    """A vocabulary of the paper's size, and text to learn."""
+    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, TEXT_WORDS)}
     (folder / "text").mkdir()
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
     tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=16_384)
+    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES)
     vocab.save_pretrained(folder / "vocab")
     write_chain(folder / "chain", vocab)
 

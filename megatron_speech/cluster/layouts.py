@@ -1,5 +1,6 @@
 """Layouts a run accepts on so many GPUs, what each needs and costs, and which to take."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -17,6 +18,12 @@ _TOKENS_TO_FILL_A_GPU = 8192
 RECOMPUTATIONS: dict[str, dict] = {
     "none": {},
     "mlp": {"recompute_granularity": "selective", "recompute_modules": ("mlp",)},
+    # as many layers as it takes to fit, found by _fewest_recomputed
+    "block": {
+        "recompute_granularity": "full",
+        "recompute_method": "block",
+        "recompute_num_layers": 1,
+    },
     "full": {
         "recompute_granularity": "full",
         "recompute_method": "uniform",
@@ -93,7 +100,7 @@ class PinConfig:
     micro_batch_size: int | None = None
     """Windows per process in one pass."""
     recompute: str | None = None
-    """none, mlp or full."""
+    """none, mlp, block (as many whole layers as it takes) or full."""
 
     def __post_init__(self) -> None:
         if self.recompute is not None and self.recompute not in RECOMPUTATIONS:
@@ -133,8 +140,31 @@ def all_layouts(
             check_settings(changed, workload.padded_vocab_size, gpus, here)
         except ConfigError:
             continue
+        if recompute == "block":
+            parallel = _fewest_recomputed(workload, parallel, size, gpus, limits)
         found.append(_weigh(workload, parallel, size, recompute, gpus, limits))
     return found
+
+
+def _fewest_recomputed(
+    workload: Workload, parallel: ParallelConfig, size: int, gpus: int, limits: Limits
+) -> ParallelConfig:
+    """The layout with the fewest layers of a stage computed again that fits, or with all."""
+    replicas = parallel.data_parallel_size(gpus)
+
+    def of(layers: int) -> ParallelConfig:
+        return replace(parallel, recompute_num_layers=layers)
+
+    def fits(layers: int) -> bool:
+        return fullest_memory(workload, of(layers), size, replicas).peak <= limits.memory_bytes
+
+    most = _layers_of_chunk(workload, parallel)
+    return of(1 + bisect_left(range(1, most), True, key=fits))
+
+
+def _layers_of_chunk(workload: Workload, parallel: ParallelConfig) -> int:
+    virtual = parallel.num_virtual_stages_per_pipeline_rank
+    return workload.model.num_layers // (parallel.pipeline_model_parallel_size * virtual)
 
 
 def best(layouts: list[Layout]) -> Layout | None:
@@ -207,7 +237,7 @@ def _weigh(
         memory=memory,
         fits=memory.peak <= limits.memory_bytes,
         bubble=bubble(parallel, micro_batches),
-        recompute_flops=_recompute_flops(workload, recompute),
+        recompute_flops=_recompute_flops(workload, parallel, recompute),
         exposed_tensor_parallel=_exposed(workload, parallel, limits),
     )
 
@@ -218,15 +248,17 @@ def bubble(parallel: ParallelConfig, micro_batches: int) -> float:
     return waiting / (parallel.num_virtual_stages_per_pipeline_rank * micro_batches + waiting)
 
 
-def _recompute_flops(workload: Workload, recompute: str) -> float:
+def _recompute_flops(workload: Workload, parallel: ParallelConfig, recompute: str) -> float:
     """Operations of the forward passes done again, over all of a step."""
     model, length = workload.model, workload.seq_length
     whole = model.train_flops_per_token(length, workload.padded_vocab_size)
     again = 0.0
     if recompute == "mlp":
         again = 2.0 * model.num_layers * 3 * model.hidden_size * model.ffn_hidden_size
-    elif recompute == "full":
+    elif recompute in ("block", "full"):
         again = model.train_flops_per_token(length, 0) / 3
+    if recompute == "block":
+        again *= (parallel.recompute_num_layers or 0) / _layers_of_chunk(workload, parallel)
     return again / whole
 
 

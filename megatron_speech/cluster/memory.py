@@ -9,6 +9,9 @@ from ..training.parallel_config import ParallelConfig
 from .activations import Activations
 from .shards import StageShards, stage_shards
 
+_USERBUFFERS = 10
+"""Buffers of a layer's whole input that Transformer Engine overlaps communication through."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -94,20 +97,24 @@ def stage_memory(
     activations = count * (kept.layers(layers) + (kept.embedding if stage == 0 else 0))
     gathered = kept.residual * parallel.tensor_model_parallel_size
     gathered *= parallel.sequence_parallel  # core's one buffer for gathered inputs
+    buffers = _USERBUFFERS * gathered * parallel.tp_comm_overlap
     moments = [(activations, 0, kept.recomputed + kept.gradients + gathered)]
     if stage == stages - 1:
         moments.append((activations, kept.head_peak, gathered))
-    moments.append((0, 0, _between_passes(shards, workload, parallel)))
+    recorded = workload.precision.cuda_graph_impl != "none"  # replayed where it was recorded
+    kept_on = activations if recorded else 0
+    moments.append((kept_on, 0, _between_passes(shards, workload, parallel)))
     activations, head, working = max(moments, key=sum)
     bf16 = workload.precision.bf16
+    in_fp8_alone = 2 * shards.linear_elements * workload.precision.fp8_param_gather
     return Memory(
-        weights=shards.weight_bytes(bf16),
+        weights=shards.weight_bytes(bf16) - in_fp8_alone,
         fp8_weights=2 * shards.linear_elements if workload.precision.fp8_format else 0,
         gradients=shards.gradient_bytes(bf16),
         optimizer=shards.optimizer_bytes(bf16),
         activations=activations,
         head=head,
-        working=working,
+        working=working + buffers,
     )
 
 

@@ -193,7 +193,7 @@ class _Search:
             seq_length=config.seq_length,
             global_batch_size=config.global_batch_size,
             precision=config.precision,
-            implementation=choose(config.precision, self._here),
+            implementation=choose(config.precision, self._here, vocab_size),
         )
         self._known: dict[int, list[Layout]] = {}
 

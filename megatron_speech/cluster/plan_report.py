@@ -22,8 +22,8 @@ def print_plan(plan: Plan) -> None:
     console.print(_table_of_rows(plan.rows))
     console.print(
         f"GiB of the fullest process on {plan.chosen.gpus} GPUs, which may use "
-        f"{plan.memory_gib:.1f}; activations and peak\nwith nothing/mlp/full layers recomputed; "
-        "* is taken, (...) does not fit"
+        f"{plan.memory_gib:.1f}; activations and peak\nwith "
+        "nothing/mlp/some/all layers recomputed; * is taken, (...) does not fit"
     )
     console.print(_table_of_layouts(plan))
     if plan.chosen.layout is None:

@@ -27,7 +27,7 @@ class BuildOptions:
     @property
     def implementation(self) -> Implementation:
         """The layers that are taken on this machine."""
-        return choose(self.precision, installed())
+        return choose(self.precision, installed(), self.padded_vocab_size)
 
 
 def build_model(
@@ -143,6 +143,7 @@ def transformer_config(model: ModelConfig, parallel: ParallelConfig, options: Bu
         ),
         context_parallel_size=parallel.context_parallel_size,
         sequence_parallel=parallel.sequence_parallel,
+        tp_comm_overlap=parallel.tp_comm_overlap,
         # The interleaved schedule gives wrong losses on gloo with other values of these three.
         overlap_p2p_comm=interleaved,
         batch_p2p_comm=not interleaved,
@@ -185,11 +186,14 @@ def _kernels(options: BuildOptions) -> dict[str, Any]:
         "attention_backend": AttnBackend[precision.attention_backend],
         "fp8": precision.fp8_format,
         "fp8_recipe": precision.fp8_recipe,
+        "fp8_param": precision.fp8_param_gather,
         "fp8_amax_history_len": precision.fp8_amax_history_len,
         "fp8_amax_compute_algo": precision.fp8_amax_compute_algo,
         "first_last_layers_bf16": precision.first_last_layers_bf16,
         "num_layers_at_start_in_bf16": precision.num_layers_at_start_in_bf16,
         "num_layers_at_end_in_bf16": precision.num_layers_at_end_in_bf16,
+        "cuda_graph_impl": precision.cuda_graph_impl,
+        "cuda_graph_modules": list(precision.cuda_graph_modules),
     }
 
 

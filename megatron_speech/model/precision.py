@@ -9,6 +9,7 @@ from ..training.parallel_config import ParallelConfig, flag
 from .config import ModelConfig
 
 _HOPPER = (9, 0)
+_LARGE_VOCABULARY = 65_536
 # FP8 products read their operands in rows, or blocks, of this many numbers
 _FP8_UNITS = {"delayed": 16, "tensorwise": 16, "blockwise": 128}
 
@@ -27,6 +28,9 @@ class PrecisionConfig:
     """Steps of history for delayed scales."""
     fp8_amax_compute_algo: Literal["max", "most_recent"] = "max"
     """What of that history makes the scale."""
+    fp8_param_gather: bool = False
+    """Keep the layers' matrices in FP8 alone and gather them so (distributed optimizer): two bytes
+    a weight less, half the communication; the optimizer's fp32 copies stay."""
     first_last_layers_bf16: bool = False
     """Keep the first and last layers in bf16 under FP8."""
     num_layers_at_start_in_bf16: int = 1
@@ -39,8 +43,20 @@ class PrecisionConfig:
     """Kernel of Transformer Engine's attention."""
     no_cross_entropy_loss_fusion: bool = False
     """Compute the loss unfused even where the fused kernel would do (bf16 on a GPU)."""
-    cross_entropy_fusion_impl: Literal["native", "te"] = "native"
-    """Core's fused loss, or Transformer Engine's, which keeps no fp32 copy of the logits."""
+    cross_entropy_fusion_impl: Literal["auto", "native", "te"] = "auto"
+    """Core's fused loss, or Transformer Engine's, which keeps no fp32 copy of the logits; auto: the
+    latter for vocabularies of 65,536 and more where its layers are taken."""
+    cuda_graph_impl: Literal["none", "local"] = "none"
+    """Record each layer's kernels once and replay them (core's CUDA graphs; Transformer Engine)."""
+    cuda_graph_modules: tuple[Literal["attn", "mlp"], ...] = ()
+    """Parts of a layer that are recorded; the whole layer if not given."""
+
+    @property
+    def product_formats(self) -> tuple[str, ...]:
+        """Formats of the operands of the layers' products: fp8, bf16, or both."""
+        if self.fp8_format is None:
+            return ("bf16",)
+        return ("fp8", "bf16") if self.first_last_layers_bf16 else ("fp8",)
 
     def __post_init__(self) -> None:
         for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
@@ -50,8 +66,13 @@ class PrecisionConfig:
             raise ConfigError(
                 f"--fp8-amax-history-len is {self.fp8_amax_history_len}; give at least 1"
             )
-        if self.first_last_layers_bf16 and self.fp8_format is None:
-            raise ConfigError("--first-last-layers-bf16 belongs to --fp8-format; drop it or set it")
+        for name in ("first_last_layers_bf16", "fp8_param_gather"):
+            if getattr(self, name) and self.fp8_format is None:
+                raise ConfigError(f"{flag(name)} belongs to --fp8-format; drop it or set it")
+        if self.cuda_graph_modules and self.cuda_graph_impl == "none":
+            raise ConfigError(
+                "--cuda-graph-modules needs --cuda-graph-impl local; drop it or set it"
+            )
         if self.fp8_format is None:
             return
         if not self.bf16:
@@ -95,7 +116,9 @@ class Implementation:
         return f"layers: {layers}; attention: {self.attention}; RMSNorm: {norm}; fused: {names}"
 
 
-def choose(precision: PrecisionConfig, here: Installed) -> Implementation:
+def choose(
+    precision: PrecisionConfig, here: Installed, padded_vocab_size: int = 0
+) -> Implementation:
     """What the settings ask for, as far as it is installed.
 
     Core's fused loss rounds its gradient to bf16, so fp32 takes the unfused one; core's apex norm
@@ -112,6 +135,7 @@ def choose(precision: PrecisionConfig, here: Installed) -> Implementation:
         f"--fp8-format {precision.fp8_format}": precision.fp8_format is not None,
         f"--attention-backend {precision.attention_backend}": precision.attention_backend != "auto",
         "--cross-entropy-fusion-impl te": precision.cross_entropy_fusion_impl == "te",
+        f"--cuda-graph-impl {precision.cuda_graph_impl}": precision.cuda_graph_impl != "none",
     }
     version = here.transformer_engine or here.transformer_engine_error or "missing"
     for setting in (setting for setting, asked in wanted.items() if asked and not engine):
@@ -127,13 +151,16 @@ def choose(precision: PrecisionConfig, here: Installed) -> Implementation:
         flash = f"flash-attn {here.flash_attention}" if here.flash_attention else "no flash-attn"
         backend = precision.attention_backend
         attention = f"Transformer Engine {here.transformer_engine} ({backend}, {flash})"
+    loss = precision.cross_entropy_fusion_impl
+    if loss == "auto":
+        loss = "te" if engine and padded_vocab_size >= _LARGE_VOCABULARY else "native"
     accumulation = "apex" if here.apex else "Transformer Engine" if engine else None
     return Implementation(
         transformer_engine=engine,
         attention=attention,
         rope_fusion=engine,
         swiglu_fusion=on_gpu,
-        cross_entropy=precision.cross_entropy_fusion_impl if fused_loss else None,
+        cross_entropy=loss if fused_loss else None,
         gradient_accumulation=accumulation if on_gpu and precision.bf16 else None,
     )
 
@@ -173,6 +200,10 @@ def check_fp8(
                 f"--fp8-recipe {precision.fp8_recipe} needs a multiple of {unit}, but {name} is "
                 f"{value}; change it, the layout or the recipe, or use bf16"
             )
+    if precision.fp8_param_gather and not parallel.use_distributed_optimizer:
+        raise ConfigError(
+            "--fp8-param-gather needs --use-distributed-optimizer; set it or drop both"
+        )
     if precision.first_last_layers_bf16:
         share = model.num_layers // parallel.pipeline_model_parallel_size
         for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
@@ -181,3 +212,45 @@ def check_fp8(
                     f"{flag(name)} {getattr(precision, name)} is more than the {share} layers of "
                     "a pipeline stage; lower it"
                 )
+
+
+def check_graphs(
+    precision: PrecisionConfig,
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    separate_documents: bool,
+) -> None:
+    """Refuse what cannot be recorded in CUDA graphs and replayed.
+
+    Raises:
+        ConfigError: names the setting to change.
+    """
+    if precision.cuda_graph_impl == "none":
+        return
+    for asked, what, why in (
+        (
+            separate_documents,
+            "--reset-attention-mask, and datasets that are packed as whole documents",
+            "where documents begin changes from window to window",
+        ),
+        (
+            parallel.recompute_granularity == "full",
+            "--recompute-granularity full",
+            "core records whole layers or parts of them; recompute selectively",
+        ),
+        (
+            parallel.cpu_offloading_num_layers > 0 or bool(parallel.offload_modules),
+            "--cpu-offloading-num-layers and --offload-modules",
+            "what is recorded keeps its memory",
+        ),
+        (
+            model.hidden_dropout > 0 or model.attention_dropout > 0,
+            "--hidden-dropout and --attention-dropout",
+            "a repeated or continued step would draw other masks",
+        ),
+    ):
+        if asked:
+            raise ConfigError(
+                f"--cuda-graph-impl {precision.cuda_graph_impl} does not work with {what}: {why}; "
+                "change one of them"
+            )

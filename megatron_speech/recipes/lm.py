@@ -19,6 +19,7 @@ from ..training.parallel import (
     kernels_in_order,
     launched_world_size,
     session,
+    userbuffers,
 )
 from ..vocab import SpeechTextVocab
 from .base_model import shape_of
@@ -69,7 +70,14 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         data = replace(data, data_cache_path=config.loop.save / "data_cache")
     train_samples = config.batch.schedule(data.seq_length).first(config.loop.train_iters)
     samples = (train_samples, config.batch.eval_iters * config.batch.global_batch_size)
-    with session(config.parallel, config.batch.seed) as layout:
+    graphs = config.precision.cuda_graph_impl != "none"
+    tokens = config.batch.micro_batch_size * data.seq_length
+    shape = (tokens // config.parallel.context_parallel_size, config.model.hidden_size)
+    formats = config.precision.product_formats
+    with (
+        session(config.parallel, config.batch.seed, graphs) as layout,
+        userbuffers(config.parallel, shape, formats),
+    ):
         from ..data.dataset import build_datasets  # needs the session: core warns on import
         from ..model.gpt import BuildOptions, build_model
 

@@ -3,7 +3,7 @@
 from ..data.config import parse_blend
 from ..data.indexed_files import read_facts
 from ..errors import ConfigError
-from ..model.precision import check_fp8, choose
+from ..model.precision import check_fp8, check_graphs, choose
 from ..training.installed import Installed
 from ..training.megatron import check_documents
 from .lm_recipes import LMConfig
@@ -21,7 +21,11 @@ def check_settings(
     parallel.check_machine(here)
     replicas = parallel.data_parallel_size(world_size)
     config.model.check_layout(parallel, seq_length, padded_vocab_size)
-    choose(config.precision, here)
+    choose(config.precision, here, padded_vocab_size)
+    if parallel.tp_comm_overlap and config.precision.transformer_impl == "local":
+        raise ConfigError(
+            "--tp-comm-overlap is Transformer Engine's; drop it or --transformer-impl local"
+        )
     if parallel.grad_reduce_in_bf16 and not config.precision.bf16:
         raise ConfigError("--grad-reduce-in-bf16 belongs to --bf16; drop it or set both")
     tokens = batch.micro_batch_size * seq_length // parallel.context_parallel_size
@@ -31,17 +35,21 @@ def check_settings(
     batch.check_schedule(config.loop.train_iters)
     config.loop.check()
     check_documents(parallel, config.data.reset_attention_mask)
+    check_graphs(config.precision, config.model, parallel, config.data.reset_attention_mask)
 
 
 def check_packing(config: LMConfig) -> None:
-    """Refuse datasets that are packed as whole documents where sequences are divided.
+    """Refuse datasets that are packed as whole documents where sequences are divided, or kernels
+    recorded.
 
     Raises:
         ConfigError: names the setting to change.
         DataError: a dataset is missing or damaged.
     """
-    if config.parallel.context_parallel_size == 1 or config.data.mock_data:
+    graphs = config.precision.cuda_graph_impl != "none"
+    if config.data.mock_data or (config.parallel.context_parallel_size == 1 and not graphs):
         return
     prefixes, _ = parse_blend(config.data.data_path, "--data-path")
     whole = any(read_facts(prefix).packing == "whole" for prefix in prefixes)
     check_documents(config.parallel, whole)
+    check_graphs(config.precision, config.model, config.parallel, whole)

@@ -143,11 +143,11 @@ class FlowObjective(ReadBatches[FlowInputs]):
 
     def loss(
         self, model: nn.Module, batch: FlowInputs, iteration: int
-    ) -> tuple[torch.Tensor, Metrics]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Velocity error of the flow + weighted squared error of the guess."""
         losses = model(batch)
         total = losses["flow loss"] + self.config.guess_loss_weight * losses["guess loss"]
-        return total, {name: value.item() for name, value in losses.items()}
+        return total, {name: value.detach() for name, value in losses.items()}
 
     def evaluate(self, model: FlowModel, iteration: int) -> Metrics:
         """Losses on the held-out recordings, always with the same noise; rank 0 adds samples."""

@@ -150,10 +150,10 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
 
     def loss(
         self, model: nn.Module, batch: VocoderInputs, iteration: int
-    ) -> tuple[torch.Tensor, Metrics]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """All losses of one micro-batch."""
         total, parts = model(batch, iteration >= self.config.gan_start_step)
-        return total, {name: value.item() for name, value in parts.items()}
+        return total, {name: value.detach() for name, value in parts.items()}
 
     def evaluate(self, model: VocoderTraining, iteration: int) -> Metrics:
         """Spectral distances of whole held-out recordings; rank 0 adds sounds and pictures."""

@@ -114,7 +114,8 @@ class AsrObjective:
         iteration, part = divmod(number, self._micro_batches)
         size = self.data.micro_batch_size
         start = (self.rank * self._micro_batches + part) * size
-        return self.train.batch(self._plan.batch(iteration)[start : start + size].tolist())
+        batch = self.train.batch(self._plan.batch(iteration)[start : start + size].tolist())
+        return batch.pinned() if self.device.type == "cuda" else batch
 
     def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
         """Fill the codebook on the step at which quantization starts; go on with its ramp."""
@@ -130,20 +131,20 @@ class AsrObjective:
 
     def loss(
         self, model: nn.Module, batch: AsrBatch, iteration: int
-    ) -> tuple[torch.Tensor, Metrics]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy of the text + weighted CTCs + commitment."""
         quantize = self.config.quantize and iteration >= self.config.quantize_start_step
         output: ModelOutput = model(batch.mel, batch.mel_lengths, batch.decoder_input, quantize)
         flat = output.logits.float().flatten(0, 1)
         total = F.cross_entropy(flat, batch.labels.flatten(), ignore_index=IGNORED)
-        metrics = {"asr loss": total.item()}
+        metrics = {"asr loss": total.detach()}
         for name, weight, ctc in self._ctc_losses(output, batch):
             total = total + weight * ctc
-            metrics[name] = ctc.item()
+            metrics[name] = ctc.detach()
         if output.encoder.quantized is not None:
             commitment = output.encoder.quantized.commitment_loss
             total = total + self._commitment_weight * commitment
-            metrics["commitment loss"] = commitment.item()
+            metrics["commitment loss"] = commitment.detach()
         return total, metrics
 
     def _ctc_losses(
@@ -239,8 +240,9 @@ def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]
     Clips with fewer frames than their text needs contribute nothing.
     """
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    flat = torch.tensor([token for target in targets for token in target], device=logits.device)
-    sizes = torch.tensor([len(target) for target in targets], device=logits.device)
+    flat = torch.tensor([token for target in targets for token in target])
+    sizes = torch.tensor([len(target) for target in targets])
+    flat, sizes = (value.to(logits.device, non_blocking=True) for value in (flat, sizes))
     blank = logits.shape[-1] - 1
     return F.ctc_loss(
         log_probabilities, flat, valid.sum(dim=1), sizes, blank=blank, zero_infinity=True

@@ -101,15 +101,18 @@ class VectorQuantizer(Quantizer):
 
     def forward(self, hidden: torch.Tensor, valid: torch.Tensor) -> Quantized:
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
-        flat = hidden.detach()[valid]  # as the encoder made it; the codebook is fp32
+        # asked once: how many positions are valid is a number the device has to be waited for
+        places = valid.flatten().nonzero().flatten()
+        flat = hidden.detach().flatten(0, 1)[places]  # as the encoder made it; the codebook is fp32
         indices = nearest_codes(flat, self.codebook.weight)
         if self.training:
             self._pending.append((flat, indices))
         hidden = hidden.float()
         codes = torch.zeros(valid.shape, dtype=torch.int64, device=hidden.device)
-        codes[valid] = indices
+        codes.view(-1)[places] = indices
         vectors = self.lookup(codes)
-        loss = (hidden[valid] - vectors[valid]).square().mean()
+        apart = hidden.flatten(0, 1)[places] - vectors.flatten(0, 1)[places]
+        loss = apart.square().mean()
         # Straight through: the value is the code's, the derivative is that of the input.
         return Quantized(hidden + (vectors - hidden).detach(), codes, loss)
 

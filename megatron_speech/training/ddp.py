@@ -4,6 +4,7 @@ Serves the speech tokenizer and the speech decoder; language models use the mega
 """
 
 import gc
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -87,8 +88,13 @@ class Objective(Protocol):
         """Called before the first micro-batch of a step (codebook initialisation)."""
         ...
 
-    def loss(self, model: Any, batch: Any, iteration: int) -> tuple[torch.Tensor, Metrics]:
-        """Scalar loss of one micro-batch and its metrics, of the same names on every rank."""
+    def loss(
+        self, model: Any, batch: Any, iteration: int
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Scalar loss of one micro-batch and its metrics, of the same names on every rank.
+
+        Metrics are scalars on the device: to read one would wait for the device.
+        """
         ...
 
     def after_step(self, model: Any, iteration: int) -> Metrics:
@@ -182,18 +188,19 @@ class DdpTrainer:
         self._optimizer.zero_grad(set_to_none=True)
         self.objective.before_step(self.model, iteration)
         batches = self.objective.batches(iteration if batch is None else batch)
-        metrics: Metrics = {}
+        sums: dict[str, torch.Tensor] = {}
         for index, micro_batch in enumerate(batches):
             with self._synchronise_if(index == len(batches) - 1), self._autocast():
                 loss, found = self.objective.loss(self._wrapped, micro_batch, iteration)
                 (loss / len(batches)).backward()
-            for name, value in ({"loss": loss.item()} | found).items():
-                metrics[name] = metrics.get(name, 0.0) + value / len(batches)
-        metrics = mean_over_ranks(metrics, self.device)
+            for name, value in ({"loss": loss} | found).items():
+                share = value.detach().double() / len(batches)
+                sums[name] = sums[name] + share if name in sums else share
+        metrics = mean_over_ranks(sums)
         limit = self.config.clip_grad or float("inf")
         grad_norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        metrics["grad-norm"] = grad_norm.item()
-        faulty = self.any_rank(judge(metrics) is not None) or not torch.isfinite(grad_norm)
+        norm = metrics["grad-norm"] = grad_norm.item()
+        faulty = self.any_rank(judge(metrics) is not None) or not math.isfinite(norm)
         if faulty:
             self.objective.drop_step(self.model)
         else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..vocab import is_speech
 from . import megatron_checkpoint
-from .batch import Batch, Windows, read_batch, slice_for_context_parallel
+from .batch import Batch, Reader, Windows, slice_for_context_parallel
 from .batch_config import BatchConfig
 from .batch_schedule import micro_batches
 from .checkpoint import PendingSave
@@ -87,6 +88,9 @@ class MegatronTrainer:
         core_config = chunks[0].config
         # only Transformer Engine's layers, which bring the fused RoPE, read packed sequences
         self._packed: bool = data.separate_documents and core_config.apply_rope_fusion
+        # with virtual stages each chunk asks for the same windows in its own time
+        ahead = layout.device.type == "cuda" and len(chunks) == 1
+        self._reader = Reader(self._packed, layout.device, ahead)
         self.chunks = wrap_data_parallel(chunks, config, parallel)
         self.optimizer = build_optimizer(self.chunks, config, parallel)
         self.scheduler = build_scheduler(self.optimizer, config, self._schedule, train_iters)
@@ -184,6 +188,7 @@ class MegatronTrainer:
 
     def save(self, directory: Path) -> PendingSave | None:
         """Write a torch_dist checkpoint, with `--async-save` while training goes on."""
+        self._reader.rest()
         with whole_parameters(self.chunks, self.parallel):
             return megatron_checkpoint.save(self, directory)
 
@@ -228,12 +233,13 @@ class MegatronTrainer:
         )
 
     def _batches(self, windows: Windows, first: int, size: int) -> Iterator[Batch]:
-        """This process's micro-batches of a global batch, read when the schedule asks."""
+        """This process's micro-batches of a global batch; behind them the next one begins."""
         rows, layout = self.config.micro_batch_size, self.layout
         replicas, replica = layout.data_parallel_size, layout.data_parallel_rank
-        for indices in micro_batches(first, size, rows, replicas, replica):
+        own = [*micro_batches(first, size + rows * replicas, rows, replicas, replica)]
+        for indices, then in pairwise(own):
             with self._throughput.reading():
-                batch = read_batch(windows, indices, self.layout.device, self._packed)
+                batch = self._reader.get(windows, indices, then)
                 if self.parallel.context_parallel_size > 1:
                     batch = slice_for_context_parallel(batch)
             yield batch

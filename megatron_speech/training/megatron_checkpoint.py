@@ -31,7 +31,7 @@ from .optimizer_state import (
     separate_steps,
     steps_left_alone,
 )
-from .parallel import ParallelConfig
+from .parallel import ParallelConfig, random_state, set_random_state
 
 DATA_KEY = "data"
 """Where the run stood in its data, see `data.blend.BlendPosition`."""
@@ -124,7 +124,7 @@ def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) ->
     trainer.scheduler.num_steps = 0  # core adds what it reads to the steps already taken
     trainer.scheduler.load_state_dict(loaded["opt_param_scheduler"])
     if same_layout:
-        _restore_random_state(loaded["random"])
+        set_random_state(loaded["random"][0])
 
 
 def start_from(trainer: Checkpointed, directory: Path) -> None:
@@ -260,14 +260,9 @@ def _random_state() -> Any:
     from megatron.core import parallel_state
     from megatron.core.dist_checkpointing.mapping import ShardedObject
 
-    value = {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(),
-        "tracker": _random_tracker().get_states(),
-    }
     return ShardedObject(
         "random",
-        [value],
+        [random_state()],
         (
             parallel_state.get_pipeline_model_parallel_world_size(),
             parallel_state.get_tensor_model_parallel_world_size(),
@@ -278,16 +273,3 @@ def _random_state() -> Any:
         ),
         replica_id=parallel_state.get_data_parallel_rank(with_context_parallel=True),
     )
-
-
-def _random_tracker() -> Any:
-    from megatron.core import tensor_parallel
-
-    return tensor_parallel.get_cuda_rng_tracker()
-
-
-def _restore_random_state(stored: list[dict[str, Any]]) -> None:
-    value = stored[0]
-    _random_tracker().set_states(value["tracker"])
-    torch.cuda.set_rng_state(value["cuda"])
-    torch.set_rng_state(value["torch"])

@@ -64,11 +64,14 @@ def is_launched_main_rank() -> bool:
 
 
 @contextmanager
-def session(config: ParallelConfig, seed: int = 1234) -> Iterator[ProcessLayout]:
+def session(
+    config: ParallelConfig, seed: int = 1234, cuda_graphs: bool = False
+) -> Iterator[ProcessLayout]:
     """Start process groups and core's parallel state, and take down what was started here.
 
     Works under torchrun, inside a process group that exists already (which is then kept), and
-    alone. Without CUDA, core runs on the stand-in inside the block. Warnings that core gives
+    alone. Without CUDA, core runs on the stand-in inside the block. `cuda_graphs` keeps random
+    states where recorded kernels can read them. Warnings that core gives
     about its own optional dependencies are silenced.
 
     Raises:
@@ -92,7 +95,7 @@ def session(config: ParallelConfig, seed: int = 1234) -> Iterator[ProcessLayout]
             stack.callback(setattr, sys, "excepthook", sys.excepthook)  # torch wraps it
             _start_process_group(on_gpu, config.distributed_timeout_minutes)
             stack.callback(dist.destroy_process_group)
-        yield _start_model_parallel(config, seed, device, stack)
+        yield _start_model_parallel(config, seed, device, cuda_graphs, stack)
 
 
 @contextmanager
@@ -162,7 +165,7 @@ def _start_process_group(on_gpu: bool, timeout_minutes: int) -> None:
 
 
 def _start_model_parallel(
-    config: ParallelConfig, seed: int, device: torch.device, stack: ExitStack
+    config: ParallelConfig, seed: int, device: torch.device, cuda_graphs: bool, stack: ExitStack
 ) -> ProcessLayout:
     from megatron.core import parallel_state, tensor_parallel
 
@@ -179,7 +182,9 @@ def _start_model_parallel(
     stack.callback(torch.set_rng_state, random_state)
     stage = parallel_state.get_pipeline_model_parallel_rank()
     torch.manual_seed(seed + 100 * stage)
-    tensor_parallel.model_parallel_cuda_manual_seed(seed + 100 * stage, force_reset_rng=True)
+    tensor_parallel.model_parallel_cuda_manual_seed(
+        seed + 100 * stage, use_cudagraphable_rng=cuda_graphs, force_reset_rng=True
+    )
     return ProcessLayout(
         rank=dist.get_rank(),
         world_size=dist.get_world_size(),
@@ -192,24 +197,63 @@ def _start_model_parallel(
     )
 
 
+@contextmanager
+def userbuffers(
+    config: ParallelConfig, shape: tuple[int, int], formats: tuple[str, ...]
+) -> Iterator[None]:
+    """With --tp-comm-overlap, Transformer Engine's communicators for the time of the block.
+
+    `shape` is that of a layer's whole input, (tokens of a micro-batch, width); `formats` are those
+    of its products (`PrecisionConfig.product_formats`). Inside a session.
+    """
+    if not config.tp_comm_overlap:
+        yield
+        return
+    from transformer_engine.pytorch import (  # pyright: ignore[reportMissingImports]
+        module as engine,
+    )
+
+    modes = engine.base.UserBufferQuantizationMode
+    engine.base.initialize_ub(
+        shape=list(shape),
+        tp_size=config.tensor_model_parallel_size,
+        quantization_modes=[modes.FP8 if name == "fp8" else modes.NONE for name in formats],
+        ub_cfgs={},
+        bootstrap_backend="nccl",
+    )
+    try:
+        yield
+    finally:
+        engine.base.destroy_ub()
+
+
 def random_state() -> dict[str, Any]:
-    """State of all random generators of this process."""
+    """State of all random generators of this process, as tensors."""
     from megatron.core import tensor_parallel
+    from megatron.core.tensor_parallel.random import convert_cuda_rng_state
 
     tracker: Any = tensor_parallel.get_cuda_rng_tracker()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(),
-        "tracker": tracker.get_states(),
+        "tracker": {
+            name: convert_cuda_rng_state(state) for name, state in tracker.get_states().items()
+        },
     }
 
 
 def set_random_state(state: dict[str, Any]) -> None:
     """Go back to what `random_state` gave."""
     from megatron.core import tensor_parallel
+    from megatron.core.tensor_parallel.random import convert_cuda_rng_state
 
     tracker: Any = tensor_parallel.get_cuda_rng_tracker()
-    tracker.set_states(state["tracker"])
+    tracker.set_states(
+        {
+            name: convert_cuda_rng_state(kept, to_graphable=tracker.use_cudagraphable_rng)
+            for name, kept in state["tracker"].items()
+        }
+    )
     torch.cuda.set_rng_state(state["cuda"])
     torch.set_rng_state(state["torch"])
 

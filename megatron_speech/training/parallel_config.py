@@ -25,6 +25,9 @@ class ParallelConfig:
     """Processes that share each sequence; needs Transformer Engine on GPUs."""
     sequence_parallel: bool = False
     """Divide norms and dropout over the tensor-parallel processes as well."""
+    tp_comm_overlap: bool = False
+    """Overlap tensor-parallel communication with the products beside it (Transformer Engine's
+    userbuffers; needs sequence parallelism)."""
     use_distributed_optimizer: bool = False
     """Divide optimizer state over the data-parallel processes."""
     overlap_grad_reduce: bool = False
@@ -75,6 +78,11 @@ class ParallelConfig:
             raise ConfigError(
                 "--sequence-parallel needs --tensor-model-parallel-size of at least 2; "
                 "drop it or raise the tensor parallel size"
+            )
+        if self.tp_comm_overlap and not self.sequence_parallel:
+            raise ConfigError(
+                "--tp-comm-overlap needs --sequence-parallel (and --tensor-model-parallel-size of "
+                "at least 2): what it hides is the gathering and scattering of the divided stream"
             )
         if self.num_virtual_stages_per_pipeline_rank > 1 and self.pipeline_model_parallel_size == 1:
             raise ConfigError(
@@ -182,14 +190,16 @@ class ParallelConfig:
         here = here or installed()
         wanted = {
             "context_parallel_size": self.context_parallel_size > 1,
+            "tp_comm_overlap": self.tp_comm_overlap,
             "cpu_offloading_num_layers": self.cpu_offloading_num_layers > 0,
             "offload_modules": bool(self.offload_modules),
         }
         for name in (name for name, asked in wanted.items() if asked):
             if not here.has_transformer_engine:
+                asked_for = flag(name) + _shown(getattr(self, name))
                 raise ConfigError(
-                    f"{flag(name)} {_shown(getattr(self, name))} needs GPUs with Transformer "
-                    "Engine; drop it here, or install the extra [gpu] on a machine with GPUs"
+                    f"{asked_for} needs GPUs with Transformer Engine; drop it here, or install "
+                    "the extra [gpu] on a machine with GPUs"
                 )
         if self.offload_modules and os.environ.get("NVTE_CPU_OFFLOAD_V1") != "1":
             raise ConfigError(
@@ -210,4 +220,7 @@ def _check_known(name: str, given: tuple[str, ...], known: tuple[str, ...]) -> N
 
 
 def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    """What follows a flag; nothing for one that is bare."""
+    if value is True:
+        return ""
+    return " " + (" ".join(map(str, value)) if isinstance(value, tuple) else str(value))

@@ -24,10 +24,10 @@ def gather_objects[Value](value: Value) -> list[Value]:
     return gathered
 
 
-def mean_over_ranks(metrics: Metrics, device: torch.device) -> Metrics:
-    """Mean of each figure; all ranks must have the same names, in the same order."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return metrics
-    values = torch.tensor(list(metrics.values()), dtype=torch.float64, device=device)
-    dist.all_reduce(values)
-    return dict(zip(metrics, (values / dist.get_world_size()).tolist(), strict=True))
+def mean_over_ranks(metrics: dict[str, torch.Tensor]) -> Metrics:
+    """Mean of each figure, a scalar; all ranks must have the same names, in the same order."""
+    values = torch.stack([value.double() for value in metrics.values()])
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return dict(zip(metrics, values.tolist(), strict=True))

@@ -32,11 +32,8 @@ def test_no_figure_stands_outside_the_table():
     assert not re.findall(r"\d+(?:\.\d+)?(?![\d\w])", prose.replace("FP8", "").replace("bf16", ""))
 
 
-def test_what_was_not_measured_says_so(tmp_path):
-    lines = table.table(tmp_path).splitlines()[2:]
-    assert len(lines) == len(table.ROWS)
-    assert all(line.count(table.OPEN) == 2 for line in lines)
-    assert not any(re.search(r"\| [\d.]+ ", line) for line in lines)
+def test_what_was_not_measured_has_no_line(tmp_path):
+    assert table.table(tmp_path) == table.HEAD
 
 
 def test_a_result_without_a_row_is_listed_by_name(tmp_path):

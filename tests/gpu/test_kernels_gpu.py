@@ -8,6 +8,7 @@ from megatron_speech.kernels.vq_lookup import nearest_codes, vq_lookup
 from megatron_speech.kernels.vq_lookup.triton_impl import search
 
 from megatron_speech.errors import DataError
+from tests.gpu.device import DEVICE, sized
 from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, wrong_and_tied
 
 # (N, K, D), 10M vectors in all; 16,384 x 1,280 is the paper's codebook.
@@ -24,7 +25,7 @@ SHAPES = [
 
 
 def on_gpu(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, device="cuda", generator=torch.Generator("cuda").manual_seed(seed))
+    return torch.randn(*shape, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(seed))
 
 
 def test_shapes_add_up():
@@ -32,7 +33,8 @@ def test_shapes_add_up():
 
 
 @pytest.mark.parametrize(("n", "k", "d", "dtypes"), SHAPES)
-def test_index_is_exact(n, k, d, dtypes, capsys):
+def test_index_is_exact(n, k, d, dtypes, capsys, record_property):
+    n, k = sized(n, 300), sized(k, 1_024)
     x, codebook = (on_gpu(n, d).to(DTYPES[dtypes][0]), on_gpu(k, d, seed=1).to(DTYPES[dtypes][1]))
     found = search(x, codebook)
     wrong, tied = wrong_and_tied(found.indices, x, codebook)
@@ -41,22 +43,24 @@ def test_index_is_exact(n, k, d, dtypes, capsys):
             f"\nN={n:,} K={k:,} D={d:,} {dtypes}: {wrong} wrong, {tied} ties, "
             f"{found.contested / n:.3%} redone, {found.scanned / n:.3%} over the whole codebook"
         )
+    record_property("vectors", n)
+    record_property("wrong", wrong)
     assert wrong == 0
 
 
 @pytest.mark.parametrize("dtypes", ["bf16", "bf16 against fp32"])
 def test_vectors_around_codes_with_a_common_offset(dtypes):
     """Like hidden states: a few large components shared by all, small differences that decide."""
-    offset = torch.zeros(512, device="cuda")
-    offset[[3, 200]] = torch.tensor([60.0, -200.0], device="cuda")
+    offset = torch.zeros(512, device=DEVICE)
+    offset[[3, 200]] = torch.tensor([60.0, -200.0], device=DEVICE)
     codebook = (on_gpu(4_096, 512, seed=1) + offset).to(DTYPES[dtypes][1])
-    x = (on_gpu(200_000, 512) + offset).to(DTYPES[dtypes][0])
+    x = (on_gpu(sized(200_000, 40), 512) + offset).to(DTYPES[dtypes][0])
     assert wrong_and_tied(search(x, codebook).indices, x, codebook)[0] == 0
 
 
 @pytest.mark.parametrize(("name", "x", "codebook"), list(adversarial()))
 def test_adversarial(name, x, codebook):
-    found = nearest_codes(x.cuda(), codebook.cuda())
+    found = nearest_codes(x.to(DEVICE), codebook.to(DEVICE))
     assert found.tolist() == exact_nearest(x, codebook).tolist(), name
 
 
@@ -80,7 +84,7 @@ def test_computed_scores_stay_within_the_error_bound():
 def test_rows_that_are_not_numbers_touch_nobody_else():
     x, codebook = on_gpu(5_000, 256).bfloat16(), on_gpu(600, 256, seed=1).bfloat16()
     expected = nearest_codes(x, codebook)
-    bad = torch.arange(0, 5_000, 7, device="cuda")
+    bad = torch.arange(0, 5_000, 7, device=DEVICE)
     x[bad[::2]], x[bad[1::2], 9] = torch.nan, torch.inf
     found = nearest_codes(x, codebook)
     expected[bad] = 0

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.training.installed import installed
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.gpu.plain_layers import ENGINE, assert_alike
 from tests.training.megatron_world import Run, run
@@ -77,6 +79,20 @@ def test_transformer_engine_s_loss_keeps_no_fp32_copy_of_the_logits():
             assert losses[name] == pytest.approx(expected.item(), rel=1e-3)
             del logits, loss
     assert peaks["te"] < 1.5 * size < peaks["native"]
+
+
+def test_losses_are_those_of_a_cpu(monkeypatch, tmp_path):
+    """In fp32, from the same weights, on the same windows."""
+    fp32 = PrecisionConfig(transformer_impl="local")
+    run(Run(last=0, save=tmp_path / "weights", precision=fp32))
+    task = Run(weights=tmp_path / "weights", last=6, precision=fp32)
+    found = run(task)["steps"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    installed.cache_clear()
+    try:
+        assert_alike(found, run(task)["steps"], 1e-4)
+    finally:
+        installed.cache_clear()
 
 
 def test_resumed_run_equals_uninterrupted_run(weights, tmp_path):

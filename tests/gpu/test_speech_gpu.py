@@ -12,12 +12,12 @@ from megatron_speech.data.manifest import read_manifest
 from megatron_speech.speech_decoder import SpeechDecoder
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.training.reporting import read_metrics
+from tests.gpu.device import DEVICE
 from tests.speech_decoder.tiny_decoder import random_codes, tiny_decoder
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tests.tools import decoder_training, speech_training
 from tools import tokenize_speech, train_speech_decoder, train_speech_tokenizer
 
-DEVICE = "cuda"
 LENGTHS_S = (0.05, 0.4, 1.0, 1.3, 2.0, 3.7, 5.5, 8.0, 31.0)
 TOKENIZERS = {
     "tokenizer": "--no-kmeans-init",

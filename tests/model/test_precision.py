@@ -53,6 +53,24 @@ def test_the_log_says_what_was_chosen(precision, here, line):
     assert choose(precision, here).describe() == line
 
 
+@pytest.mark.parametrize(
+    ("here", "changes", "rows", "loss"),
+    [
+        (FULL, {}, 168_960, "te"),
+        (FULL, {}, 65_536, "te"),
+        (FULL, {}, 65_408, "native"),
+        (BARE, {}, 168_960, "native"),
+        (FULL, {"transformer_impl": "local"}, 168_960, "native"),
+        (FULL, {"cross_entropy_fusion_impl": "native"}, 168_960, "native"),
+        (FULL, {"cross_entropy_fusion_impl": "te"}, 1_024, "te"),
+        (FULL, {"no_cross_entropy_loss_fusion": True}, 168_960, None),
+        (CPU, {}, 168_960, None),
+    ],
+)
+def test_large_vocabularies_take_the_loss_that_copies_no_logits(here, changes, rows, loss):
+    assert choose(replace(BF16, **changes), here, rows).cross_entropy == loss
+
+
 def test_fp32_takes_no_kernel_that_rounds_gradients_to_bf16():
     chosen = choose(PrecisionConfig(), FULL)
     assert chosen.transformer_engine

@@ -59,6 +59,27 @@ def test_core_takes_the_settings_of_fp8(recipe, loss, options):
     assert (config.fp8, config.fp8_recipe) == ("hybrid", recipe)
 
 
+def test_core_takes_graphs_userbuffers_and_fp8_weights(options):
+    precision = PrecisionConfig(
+        bf16=True,
+        fp8_format="hybrid",
+        fp8_param_gather=True,
+        cuda_graph_impl="local",
+        cuda_graph_modules=("attn", "mlp"),
+    )
+    divided = ParallelConfig(
+        tensor_model_parallel_size=2,
+        sequence_parallel=True,
+        tp_comm_overlap=True,
+        use_distributed_optimizer=True,
+    )
+    with session(ONE, seed=7):
+        config = gpt.transformer_config(MODEL, divided, options(precision))
+    assert config.fp8_param
+    assert config.tp_comm_overlap
+    assert [module.name for module in config.cuda_graph_modules] == ["attn", "mlp"]
+
+
 class Bare:
     """As much of a trainer as a checkpoint of weights needs; the optimizer would need a GPU."""
 

@@ -35,6 +35,7 @@ TP2, PP2 = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2
 VPP2 = PP2 | {"num_virtual_stages_per_pipeline_rank": 2}
 FP8 = {"bf16": True, "fp8_format": "hybrid"}
 FULL = {"recompute_granularity": "full", "recompute_method": "block"}
+GRAPHS = {"bf16": True, "cuda_graph_impl": "local"}
 
 
 def check(settings: dict[str, object], world: int = 1, here: Installed = CPU) -> None:
@@ -183,6 +184,25 @@ ILLEGAL = [
     ({"bf16": True, "cross_entropy_fusion_impl": "te"}, 1, CPU, "--cross-entropy-fusion-impl te"),
     ({"attention_backend": "flash"}, 1, CPU, "--attention-backend flash"),
     ({"fp8_amax_history_len": 0}, 1, CPU, "--fp8-amax-history-len"),
+    # userbuffers, FP8 weights, CUDA graphs
+    (TP2 | {"tp_comm_overlap": True, "global_batch_size": 16}, 2, H100, "--sequence-parallel"),
+    ({"tp_comm_overlap": True}, 1, H100, "--tensor-model-parallel-size"),
+    (
+        TP2 | {"tp_comm_overlap": True, "sequence_parallel": True, "global_batch_size": 16}, 2, CPU,
+        "--tp-comm-overlap needs GPUs with Transformer Engine",
+    ),
+    (
+        TP2 | {"tp_comm_overlap": True, "sequence_parallel": True, "global_batch_size": 16,
+               "transformer_impl": "local"}, 2, H100, "--transformer-impl local",
+    ),
+    ({"bf16": True, "fp8_param_gather": True}, 1, H100, "--fp8-format"),
+    (FP8 | {"fp8_param_gather": True}, 1, H100, "--use-distributed-optimizer"),
+    (GRAPHS, 1, CPU, "--cuda-graph-impl local needs Transformer Engine and a GPU"),
+    ({"cuda_graph_modules": ("attn",)}, 1, H100, "--cuda-graph-impl"),
+    (GRAPHS | {"reset_attention_mask": True}, 1, H100, "--reset-attention-mask"),
+    (GRAPHS | FULL | {"recompute_num_layers": 1}, 1, H100, "--recompute-granularity full"),
+    (GRAPHS | {"cpu_offloading_num_layers": 1}, 1, H100, "--cpu-offloading-num-layers"),
+    (GRAPHS | {"hidden_dropout": 0.1}, 1, H100, "--hidden-dropout"),
     # the loop and its health
     ({"wandb_exp_name": "a"}, 1, CPU, "--wandb-project"),
     ({"bad_step_limit": 0}, 1, CPU, "--bad-step-limit"),
@@ -220,6 +240,13 @@ LEGAL = [
     (FP8 | {"fp8_recipe": "blockwise", "first_last_layers_bf16": True}, 1, H100),
     (FP8 | TP2 | {"ffn_hidden_size": 13_696, "global_batch_size": 16}, 2, H100),
     (FP8 | {"first_last_layers_bf16": True}, 1, H100),
+    (FP8 | {"fp8_param_gather": True, "use_distributed_optimizer": True}, 1, H100),
+    (
+        TP2 | {"tp_comm_overlap": True, "sequence_parallel": True, "global_batch_size": 16}, 2,
+        H100,
+    ),
+    (GRAPHS | {"cuda_graph_modules": ("attn", "mlp")}, 1, H100),
+    (GRAPHS | {"recompute_granularity": "selective", "recompute_modules": ("mlp",)}, 1, H100),
     ({"loss_spike_factor": 1.5, "bad_step_policy": "rollback"}, 1, CPU),
 ]  # fmt: skip
 

@@ -38,7 +38,7 @@ class Regression:
 
     def loss(self, model, batch, iteration):
         loss = nn.functional.mse_loss(model(batch[0]), batch[1])
-        return loss, {"loss": loss.item()}
+        return loss, {"loss": loss}
 
     def after_step(self, model, iteration):
         self.at_step.get(iteration, lambda: None)()
@@ -279,7 +279,7 @@ class Parts(Regression):
 
     def loss(self, model, batch, iteration):
         loss, _ = super().loss(model, batch, iteration)
-        return 3 * loss, {"part loss": loss.item()}
+        return 3 * loss, {"part loss": loss.detach()}
 
     def after_step(self, model, iteration):
         self.updated.append(iteration)
