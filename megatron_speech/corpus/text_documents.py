@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class PreprocessConfig:
     """Files are <output-prefix>_<key>_document.bin, .idx and .json."""
     tokenizer_model: Path
     """Vocabulary folder (tools/build_vocab.py)."""
+    tokenizer_type: Literal["HuggingFaceTokenizer", "SentencePieceTokenizer"] = (
+        "HuggingFaceTokenizer"
+    )
+    """Taken for Megatron's sake; the folder itself says what its tokenizer is."""
     json_keys: tuple[str, ...] = ("text",)
     """Keys or columns to extract; each makes a dataset of its own."""
     append_eod: bool = False
