@@ -120,10 +120,7 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         if quantize and self.quantizer is not None:
             with torch.autocast(hidden.device.type, enabled=False):  # rounding would move codes
                 quantized = self.quantizer(hidden, valid)
-            vectors = quantized.vectors
-            if self.training and self.quantizer.share < 1:
-                vectors = hidden.float().lerp(vectors, self.quantizer.share)
-            hidden = vectors.to(hidden.dtype)
+            hidden = quantized.vectors.to(hidden.dtype)
         return EncoderOutput(self.upper(hidden, valid), valid, quantized, lower)
 
     def lower(

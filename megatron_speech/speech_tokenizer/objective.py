@@ -37,9 +37,6 @@ class ObjectiveConfig:
     """Train with the vector quantizer; off trains the same network without it, to compare."""
     quantize_start_step: int = 0
     """Steps trained before the quantizer is switched on."""
-    quantize_ramp_steps: int = 0
-    """Steps over which, from there on, the vectors go linearly from the encoder's to their codes';
-    0 goes at once. What lies above a Whisper's quantizer knows the encoder's."""
     kmeans_init: bool = False
     """Fill the codebook by k-means over vectors of the training data when quantization starts; with
     fsq, fit its projections to them. Else the start is random."""
@@ -51,7 +48,7 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         names = ("ctc_weight", "character_ctc_weight", "upper_character_ctc_weight")
-        for name in (*names, "quantize_start_step", "quantize_ramp_steps"):
+        for name in (*names, "quantize_start_step"):
             if getattr(self, name) < 0:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} is {getattr(self, name)}; expected 0 or more")
@@ -118,10 +115,7 @@ class AsrObjective:
         return batch.pinned() if self.device.type == "cuda" else batch
 
     def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
-        """Fill the codebook on the step at which quantization starts; go on with its ramp."""
-        if model.encoder.quantizer is not None and self.config.quantize_ramp_steps:
-            done = iteration + 1 - self.config.quantize_start_step
-            model.encoder.quantizer.share = min(1.0, done / self.config.quantize_ramp_steps)
+        """Fill the codebook on the step at which quantization starts."""
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
             assert model.encoder.quantizer is not None

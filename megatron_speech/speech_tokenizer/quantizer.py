@@ -44,8 +44,6 @@ class Quantizer(nn.Module, ABC):
 
     num_codes: int
     """Codes K; they are 0..K-1."""
-    share: float = 1.0
-    """How far, in training, vectors go from the encoder's (0) to their codes' (1)."""
     _pending: list[Any]
     """Statistics of each forward since the last update."""
 

@@ -125,28 +125,3 @@ def test_attention_implementations_agree(tiny_config, attention, make_noise):
     with torch.no_grad():
         a, b = eager(mel, lengths), other(mel, lengths)
     torch.testing.assert_close(b.hidden[a.valid], a.hidden[a.valid], rtol=1e-4, atol=1e-4)
-
-
-def upper_input(encoder, mel, lengths, quantize):
-    """What lies above the quantizer gets."""
-    seen = []
-    keep, encoder.upper = encoder.upper, lambda hidden, valid: seen.append(hidden) or hidden
-    encoder(mel, lengths, quantize)
-    encoder.upper = keep
-    return seen[0]
-
-
-def test_vectors_go_from_the_encoders_to_their_codes(encoder, make_noise):
-    batch = collate_features([clip_features(make_noise(16_000), encoder.shape)])
-    own, coded = (upper_input(encoder, *batch, quantize) for quantize in (False, True))
-    assert not torch.allclose(own, coded, atol=1e-3)
-    encoder.quantizer.share = 0.25
-    assert torch.equal(upper_input(encoder, *batch, True), coded)  # only in training
-    encoder.train()
-    half_way = upper_input(encoder, *batch, True)
-    torch.testing.assert_close(half_way, 0.75 * own + 0.25 * coded)
-    lower = encoder.lower
-    hidden = lower(*batch).hidden.detach().requires_grad_()
-    encoder.lower = lambda mel, lengths: lower(mel, lengths)._replace(hidden=hidden)
-    upper_input(encoder, *batch, True).sum().backward()
-    torch.testing.assert_close(hidden.grad, torch.ones_like(hidden))  # straight through

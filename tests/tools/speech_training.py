@@ -19,8 +19,7 @@ from tools import train_speech_tokenizer
 
 TEXTS = ("the cat sat", "a dog ran", "the bird sang a song", "we saw the sea")
 TINY = "--d-model 32 --encoder-ffn-dim 64 --encoder-layers 2 --decoder-ffn-dim 64".split()
-STEPS = "--train-iters 8 --quantize-start-step 3 --quantize-ramp-steps 3"  # a save within the ramp
-SHORT = f"{STEPS} --save-interval 4 --keep-last 9".split()
+SHORT = "--train-iters 8 --quantize-start-step 3 --save-interval 4 --keep-last 9".split()
 DATA = "--ctc-weight 0.3 --asr-vocab-size 280 --kmeans-vectors 200 --global-batch-size 4"
 
 
