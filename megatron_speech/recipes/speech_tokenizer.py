@@ -155,7 +155,7 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
     """Any Whisper, and hours of speech rather than years: `--init-from` says the shape.
 
     The codebook has at most the paper's size for this rate, and 64 vectors of the data for each
-    code. A third of the steps trains without it, so that the pool is learned first.
+    code. A twentieth of the steps trains without it, so that the pool is learned first.
     """
     large = tokenizer_large_v3(pooling_kernel_size, num_codes)
     return replace(
@@ -166,7 +166,7 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
             quantize_restart_threshold=0.1,
         ),
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=16),
-        objective=replace(large.objective, quantize_start_step=1000),
+        objective=replace(large.objective, quantize_start_step=150),
         optimizer=OptimizerConfig(
             lr=1e-4, lr_warmup_iters=50, lr_decay_style="cosine", lr_decay_start=0.5, bf16=True
         ),
