@@ -5,17 +5,21 @@
 """
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 
 if __package__ in (None, ""):  # run as a script: find this package
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from examples.quickstart import charts
-from megatron_speech import cli
-from megatron_speech.files import read_json, write_text
+from megatron_speech.starting import starting
+
+with starting(__name__):
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from statistics import mean, stdev
+
+    from examples.quickstart import charts
+    from megatron_speech import cli
+    from megatron_speech.files import read_json, write_text
 
 _STYLE = """
 svg { color-scheme: light dark; font: 12px ui-sans-serif, system-ui, sans-serif }

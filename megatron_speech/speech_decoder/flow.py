@@ -64,7 +64,7 @@ class FlowModel(nn.Module):
 
     def __init__(self, config: SpeechDecoderConfig):
         super().__init__()
-        self.config = config
+        self.config = replace(config, block_codes=config.codes_in_block)
         width, mels = config.encoder_dim, config.num_mels
         common = (config.conv_kernel_size, config.lookback_blocks, config.dropout)
         sizes = (config.encoder_heads, config.encoder_ffn_dim, *common)

@@ -31,7 +31,7 @@ def record(folder: Path, name: str, figures: dict) -> None:
 
 
 def verdicts(text: str) -> list[str]:
-    return [line.split(" | ")[4].strip(" |") for line in text.splitlines()[2:]]
+    return [line.split("|")[5].strip() for line in text.splitlines()[2:]]
 
 
 def test_the_page_is_what_the_results_say(load):
