@@ -88,11 +88,11 @@ def test_another_job_in_the_same_folder_is_refused(manifest, tokenizer_folder, t
     other = SpeechTokenizer.from_pretrained(tokenizer_folder)
     other.model.encoder.quantizer.codebook.weight.data += 0.5
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(DataError, match="speech tokenizer"):
+    with pytest.raises(ConfigError, match=r"other settings \(speech tokenizer\)"):
         tokenize_speech.main(arguments(manifest, tmp_path / "other", tmp_path / "out"))
     with pytest.raises(DataError, match=f"expected {'0' * 16}"):
         read_code_shards(tmp_path / "out", "0" * 16)
-    with pytest.raises(DataError, match="shard_size"):
+    with pytest.raises(ConfigError, match=r"other settings \(shard_size\)"):
         tokenize_speech.main(
             arguments(manifest, tokenizer_folder, tmp_path / "out", "--shard-size", "5")
         )
