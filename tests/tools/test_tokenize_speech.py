@@ -7,7 +7,7 @@ import soundfile
 
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.errors import CheckpointError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
