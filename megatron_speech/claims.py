@@ -32,6 +32,7 @@ from .folders import new_name_beside, remove_abandoned
 STALE_S = 300.0
 """A claim that was not touched for so long belongs to a process that is gone."""
 _COMMAND_CHARACTERS = 100
+_MOST_TRIES = 100  # of making a folder that others remove at the same time
 
 
 class Claims:
@@ -45,7 +46,6 @@ class Claims:
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
 
     def __enter__(self) -> "Claims":
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._thread.start()
         return self
 
@@ -65,8 +65,7 @@ class Claims:
         with self._lock:
             if self._stop.is_set():
                 return False
-            self._folder.mkdir(parents=True, exist_ok=True)  # gone where another gave its own back
-            if not _create(path, json.dumps(_this_owner(token))):
+            if not _create_in_folder(path, json.dumps(_this_owner(token))):
                 return False
             self._held[name] = token
         return True
@@ -177,6 +176,16 @@ def read_claim(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _create_in_folder(path: Path, text: str) -> bool:
+    """`_create` in a folder that others, who gave back their own claims, may be removing."""
+    for _ in range(_MOST_TRIES):
+        with suppress(FileNotFoundError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return _create(path, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _create(path, text)
 
 
 def _create(path: Path, text: str) -> bool:

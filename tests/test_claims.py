@@ -178,3 +178,19 @@ def test_a_scheduler_that_ends_the_process_frees_its_output(tmp_path, nested):
     child.communicate()
     assert child.returncode == -signal.SIGTERM
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_others_remove_meanwhile_is_made_again(tmp_path, monkeypatch):
+    """Tasks of one job share a folder of claims; the one that made it removes it when it ends."""
+    removed = []
+
+    def new_name(path: Path, keep=claims.new_name_beside) -> Path:
+        if len(removed) < 3:
+            path.parent.rmdir()
+            removed.append(path)
+        return keep(path)
+
+    monkeypatch.setattr(claims, "new_name_beside", new_name)
+    with exclusive(tmp_path / "claims" / "task 1"):
+        assert (tmp_path / "claims" / ".task 1.claim").exists()
+    assert len(removed) == 3

@@ -45,7 +45,8 @@ def test_tools_accept_the_flags(block, capsys):
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda block: block.name)
 def test_make_targets_exist_and_ci_runs_those_it_should(block):
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    targets = " ".join(re.findall(r"^([a-z0-9 -]+):", makefile, flags=re.MULTILINE)).split()
     steps = (ROOT / ".ci" / "run").read_text()
     for words in commands(block.text):
         if words[0] == "make":
