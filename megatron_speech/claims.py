@@ -46,6 +46,8 @@ class Claims:
         self._thread = threading.Thread(target=self._keep_fresh, daemon=True)
 
     def __enter__(self) -> "Claims":
+        with suppress(FileNotFoundError):  # removed meanwhile: made again for each claim
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._thread.start()
         return self
 
