@@ -201,10 +201,6 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         tally[:64] = bytes(64)
         return in_fork(run, log)
 
-    def beside_another() -> None:
-        Claims.take = lambda self, name: False
-        job.run(work)
-
     def reset() -> None:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(kept, work)
@@ -228,11 +224,7 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
         assert contents(work, job) == expected
     if job.alone:
         reset()
-        before = contents(work, job)
-        status, found = in_fork(beside_another, log), contents(work, job)
-        if status != 2 or found != before:
-            differing = _differing(found, before)
-            counts.faults.append(f"beside another process: exit status {status}, {differing}")
+        counts.faults += _beside_another(job, work, log)
     for place in range(places):
         reset()
         log.write_text("")
@@ -254,6 +246,20 @@ def campaign(job: Job, folder: Path, again: bool = False, thorough: bool = True)
             counts.faults.append(f"{place} ({operation}): then {differing}")
     shutil.rmtree(kept)
     return counts
+
+
+def _beside_another(job: Job, work: Path, log: Path) -> list[str]:
+    """Faults where another process holds the output: the job must refuse and change nothing."""
+
+    def run() -> None:
+        Claims.take = lambda self, name: False
+        job.run(work)
+
+    before = contents(work, job)
+    status, found = in_fork(run, log), contents(work, job)
+    if status == 2 and found == before:
+        return []
+    return [f"beside another process: exit status {status}, {_differing(found, before)}"]
 
 
 def _differing(found: dict[str, bytes], expected: dict[str, bytes]) -> str:

@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,14 @@ def deb(path: Path, files: Mapping[str, bytes]) -> Path:
 
 def package(path: Path, **facts: str) -> Package:
     """The package that pins the file `path`."""
-    known = {
-        "name": path.stem,  # whisper-tiny.en.whl is whisper-tiny.en
-        "version": "1.0",
-        "registry": "Debian" if path.suffix == ".deb" else "PyPI",
-        "license": "CC0",
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-    }
-    return Package(**(known | facts))  # type: ignore[arg-type]
+    known = Package(
+        name=path.stem,  # whisper-tiny.en.whl is whisper-tiny.en
+        version="1.0",
+        registry="Debian" if path.suffix == ".deb" else "PyPI",
+        license="CC0",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    return replace(known, **facts)
 
 
 class Shelf:
