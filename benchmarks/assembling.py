@@ -21,15 +21,16 @@ import torch
 from common import report, sized
 from indexing import vocabulary
 
-from megatron_speech.corpus.assemble import AssembleConfig, assemble
-from megatron_speech.corpus.plan import PLAN_SCHEMA, plan_path
-from megatron_speech.corpus.spans import SpanConfig, document_keys, sample_word_spans
-from megatron_speech.corpus.verify import verify
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.data.indexed import open_tokens, token_dtype
-from megatron_speech.files import write_json
-from megatron_speech.parquet import write_parquet
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.datasets.verify import verify
+from megatron_speech.interleaving.assemble import AssembleConfig, assemble
+from megatron_speech.interleaving.plan import PLAN_SCHEMA, plan_path
+from megatron_speech.interleaving.spans import SpanConfig, sample_word_spans
+from megatron_speech.io.files import write_json
+from megatron_speech.io.parquet import write_parquet
+from megatron_speech.jobs.randomness import document_keys
+from megatron_speech.text.vocab import SpeechTextVocab
 
 DOCUMENTS, WORDS, CODES_PER_WORD, SHARD = sized(3000, 100), 690, 5, 20_000
 ROUNDS = sized(5, 1)

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from common import report
 
-from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.errors import ConfigError
-from megatron_speech.progress import track
+from megatron_speech.jobs import cli
+from megatron_speech.jobs.progress import track
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 
 _LOOK_AHEAD_SAMPLES = 40  # 2.5 ms

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from megatron_speech.files import write_json
+from megatron_speech.io.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # a script here finds its own folder, and so not the tools

@@ -14,9 +14,9 @@ from typing import Any
 
 from common import report
 
-from megatron_speech import cli
 from megatron_speech.errors import ConfigError
-from megatron_speech.files import read_json, write_json, write_text
+from megatron_speech.io.files import read_json, write_json, write_text
+from megatron_speech.jobs import cli
 from megatron_speech.recipes.speech_decoder import RECIPES, SpeechDecoderRecipe
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from tools import evaluate_decoder, tokenize_speech, train_speech_decoder

@@ -22,11 +22,11 @@ from common import report, sized, time_pair
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from megatron_speech.corpus.choose_engine import make_engine
-from megatron_speech.corpus.decoding import TransformersEngine
-from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.recipes.lm import RECIPES
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
+from megatron_speech.text_to_token.choose_engine import make_engine
+from megatron_speech.text_to_token.engines import EngineConfig
+from megatron_speech.text_to_token.transformers_engine import TransformersEngine
 
 TEXTS, ALONE, WORDS, CODES = sized(512, 64), sized(8, 1), 10, sized(40, 10)
 NUM_CODES = {"t2t-debug": 512, "t2t-1.5b": 16_384}

@@ -28,7 +28,7 @@ import targets
 import torch
 from common import RESULTS, ROOT, SMOKE, write_record
 
-from megatron_speech.files import write_text
+from megatron_speech.io.files import write_text
 
 PART_SECONDS = 530
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"

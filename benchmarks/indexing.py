@@ -12,7 +12,7 @@ from common import report, sized, time_pair
 from tokenizers import Tokenizer, models
 
 from megatron_speech.data.indexed import IndexedWriter, token_dtype
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 
 DOCUMENTS, TOKENS_PER_DOCUMENT = sized(20_000, 500), 400
 

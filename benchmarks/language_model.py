@@ -23,9 +23,9 @@ from transformers import LlamaForCausalLM
 from megatron_speech.data.indexed import IndexedWriter
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.recipes import lm
-from megatron_speech.training.batch import read_batch
+from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.loop import train
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.training.megatron.batch import read_batch
 
 
 def main() -> None:

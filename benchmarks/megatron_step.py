@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from megatron_speech.recipes.lm_recipes import LMConfig
-from megatron_speech.training.batch import Batch, read_batch
-from megatron_speech.training.megatron import MegatronTrainer
+from megatron_speech.training.megatron.backend import MegatronTrainer
+from megatron_speech.training.megatron.batch import Batch, read_batch
 
 
 @contextmanager

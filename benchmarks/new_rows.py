@@ -25,11 +25,11 @@ from common import report
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from megatron_speech import cli
+from megatron_speech.jobs import cli
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.model.new_rows import NewRowsConfig
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from common import report, sized
 
-from megatron_speech.corpus import text_documents
-from megatron_speech.corpus.text_documents import PreprocessConfig, preprocess
-from megatron_speech.corpus.vocabulary import train_bpe
 from megatron_speech.data.indexed import token_dtype
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.datasets import text as text_documents
+from megatron_speech.datasets.text import PreprocessConfig, preprocess
+from megatron_speech.text.build_vocab import train_bpe
+from megatron_speech.text.vocab import SpeechTextVocab
 
 CHARACTERS_PER_DOCUMENT, VOCABULARY, ROUNDS = 4000, sized(16_000, 2_000), sized(3, 1)
 TRAINED_ON = sized(1500, 200)  # documents

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from common import report, sized, time_pair
 
-from megatron_speech.corpus.spans import SpanConfig, document_keys, sample_word_spans
+from megatron_speech.interleaving.spans import SpanConfig, sample_word_spans
+from megatron_speech.jobs.randomness import document_keys
 
 DOCUMENTS, BATCH = sized(20_480, 2_048), 1024
 WORDS_PER_DOCUMENT = 690  # 900 tokens at 1.3 tokens a word

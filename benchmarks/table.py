@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megatron_speech.files import write_text
+from megatron_speech.io.files import write_text
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"

@@ -13,7 +13,7 @@ from typing import Any
 
 from common import SMOKE
 
-from megatron_speech.files import write_text
+from megatron_speech.io.files import write_text
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "gpu.md"

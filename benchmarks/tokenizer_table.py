@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from common import report
 
-from megatron_speech import cli
 from megatron_speech.audio import read_audio
 from megatron_speech.data.manifest import ManifestRow, read_manifest
 from megatron_speech.errors import ConfigError
 from megatron_speech.evaluation.codes import code_counts, codebook_figures
-from megatron_speech.files import read_json, write_json, write_text
-from megatron_speech.progress import track
+from megatron_speech.io.files import read_json, write_json, write_text
+from megatron_speech.jobs import cli
+from megatron_speech.jobs.progress import track
 from megatron_speech.recipes.speech_tokenizer import RECIPES
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.transcription import word_errors

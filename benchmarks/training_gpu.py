@@ -33,11 +33,11 @@ from megatron_step import megatron_train_step
 from tokenizers import Tokenizer, models
 
 from megatron_speech.data.indexed import IndexedWriter
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.recipes import lm
+from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.devices import peak_tflops
 from megatron_speech.training.installed import installed
-from megatron_speech.vocab import SpeechTextVocab
 
 WARM_UP, STEPS = sized(5, 1), sized(10, 2)
 CURVE_STEPS, AVERAGED = sized(200, 4), sized(10, 2)  # AVERAGED steps are compared together

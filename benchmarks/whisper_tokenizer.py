@@ -20,11 +20,11 @@ import torch
 from common import report
 from torch.nn import functional as F
 
-from megatron_speech import cli
 from megatron_speech.data.manifest import manifest_name, read_manifest
 from megatron_speech.errors import ConfigError
 from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
+from megatron_speech.jobs import cli
 from megatron_speech.recipes.speech_tokenizer import RECIPES
 from megatron_speech.recipes.speech_tokenizer_run import train_speech_tokenizer
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig

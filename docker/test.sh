@@ -60,7 +60,7 @@ container="$(store from localhost/megatron_speech)"
 inside() { store run --isolation chroot "${mounts[@]}" "$container" -- /bin/sh -euc "$1"; }
 # shellcheck disable=SC2016  # expanded inside
 inside '[ "$(id -un)" = speech ] && touch runs-can-be-written && ! touch /opt/image/x 2>/dev/null'
-inside 'cd / && python -c "import megatron_speech.vocab, megatron_speech.kernels.vq_lookup"'
+inside 'cd / && python -c "import megatron_speech.text.vocab, megatron_speech.kernels.vq_lookup"'
 inside "$(store inspect --format '{{range .OCIv1.Config.Cmd}}{{.}} {{end}}' "$container")"
 
 step "a base image that does not fit is refused"

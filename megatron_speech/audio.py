@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .audio_files import AudioFile, check_rate, open_audio
 from .errors import AudioError, ConfigError
+from .io.audio_files import AudioFile, check_rate, open_audio
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400

@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_speech import cli
-from megatron_speech.claims import Claims
+from megatron_speech.jobs import cli
+from megatron_speech.jobs.claims import Claims
 
 Run = Callable[[Path], object]
 """Runs a tool that writes into the folder it is given."""

@@ -37,7 +37,7 @@ def no_pages(name: str, path: Path) -> bytes | None:
 
 
 def _corpus(inputs: Path) -> None:
-    from tests.corpus.samples import make_vocab, write_codes, write_corpus
+    from tests.interleaving.samples import make_vocab, write_codes, write_corpus
 
     make_vocab(inputs)
     write_corpus(inputs / "corpus.parquet", 12)
@@ -45,10 +45,10 @@ def _corpus(inputs: Path) -> None:
 
 
 def _planned(inputs: Path) -> None:
-    from megatron_speech.corpus.generate import generate
-    from megatron_speech.corpus.plan import plan
-    from tests.corpus.jobs import generate_config, plan_config
-    from tests.corpus.samples import LookUpEngine
+    from megatron_speech.interleaving.generate import generate
+    from megatron_speech.interleaving.plan import plan
+    from tests.interleaving.jobs import generate_config, plan_config
+    from tests.interleaving.samples import LookUpEngine
 
     _corpus(inputs)
     plan(plan_config(inputs, inputs / "plan", tasks=1))
@@ -57,7 +57,7 @@ def _planned(inputs: Path) -> None:
 
 @_job("preprocess", _corpus)
 def preprocess(inputs: Path) -> Job:
-    from megatron_speech.corpus import text_documents
+    from megatron_speech.datasets import text as text_documents
     from tools import preprocess_data
 
     def run(work: Path) -> None:
@@ -71,8 +71,8 @@ def preprocess(inputs: Path) -> Job:
 
 @_job("plan", _corpus)
 def plan_spans(inputs: Path) -> Job:
-    from megatron_speech.corpus.plan import plan
-    from tests.corpus.jobs import plan_config
+    from megatron_speech.interleaving.plan import plan
+    from tests.interleaving.jobs import plan_config
 
     def run(work: Path) -> None:
         plan(plan_config(inputs, work / "plan", tasks=2, requests_per_shard=10))
@@ -82,8 +82,8 @@ def plan_spans(inputs: Path) -> Job:
 
 @_job("generate", _planned)
 def generate_codes(inputs: Path) -> Job:
-    from megatron_speech.corpus.generate import GenerateConfig, generate
-    from tests.corpus.samples import LookUpEngine
+    from megatron_speech.interleaving.generate import GenerateConfig, generate
+    from tests.interleaving.samples import LookUpEngine
 
     def run(work: Path) -> None:
         config = GenerateConfig(
@@ -96,9 +96,9 @@ def generate_codes(inputs: Path) -> Job:
 
 @_job("assemble", _planned)
 def assemble_documents(inputs: Path) -> Job:
-    from megatron_speech.corpus import assemble as module
-    from megatron_speech.corpus.assemble import AssembleConfig, assemble
-    from megatron_speech.files import write_text
+    from megatron_speech.interleaving import assemble as module
+    from megatron_speech.interleaving.assemble import AssembleConfig, assemble
+    from megatron_speech.io.files import write_text
 
     def run(work: Path) -> None:
         # drawing takes longer than all else; the page tells times and does not count
@@ -116,7 +116,7 @@ def assemble_documents(inputs: Path) -> Job:
 
 @_job("merge", _planned)
 def merge_datasets(inputs: Path) -> Job:
-    from megatron_speech.corpus.assemble import AssembleConfig, assemble
+    from megatron_speech.interleaving.assemble import AssembleConfig, assemble
     from tools import merge_datasets
 
     def run(work: Path) -> None:
@@ -166,7 +166,7 @@ def train_vocabulary(inputs: Path) -> Job:
 def build_dialogues(inputs: Path) -> Job:
     from megatron_speech.chat.build import build_dialogues
     from tests.chat.test_build import DIALOGUES, config_of, write_dialogues
-    from tests.corpus.samples import LookUpEngine
+    from tests.interleaving.samples import LookUpEngine
 
     def run(work: Path) -> None:
         config = config_of(inputs, work, modes=("streaming", "text"))
@@ -190,8 +190,7 @@ def _spoken_texts(inputs: Path) -> None:
 
 @_job("make speech", _spoken_texts)
 def make_speech(inputs: Path) -> Job:
-    from megatron_speech.corpus import speech_source
-    from tools import make_speech
+    from examples.storyworld import make_speech, speech_source
 
     def forked(function, blocks, done, **how):
         for block in blocks:
@@ -418,7 +417,7 @@ def demo_stages(inputs: Path) -> Job:
     """Two stages, begun with other settings: what those made is removed first."""
     from examples.quickstart.runner import Demo, Stage, run_stages
     from examples.quickstart.sizes import size_named
-    from megatron_speech.files import write_text
+    from megatron_speech.io.files import write_text
 
     def stage(name: str) -> Stage:
         def work(demo, done):

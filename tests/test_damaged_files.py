@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from megatron_speech import files
 from megatron_speech.errors import DataError
+from megatron_speech.io import files
 from megatron_speech.speech_decoder.vocoder import HifiganConfig, HifiganVocoder, load_vocoder
 from megatron_speech.speech_tokenizer.weights import write_tensors
 

@@ -90,7 +90,16 @@ def test_what_an_import_may_not_do_is_seen(code, found):
 
 @pytest.mark.parametrize(
     "name",
-    ["errors", "files", "progress", "cli", "vocab", "corpus.spans", "data", "data.code_shards"],
+    [
+        "errors",
+        "files",
+        "progress",
+        "cli",
+        "vocab",
+        "interleaving.spans",
+        "data",
+        "data.code_shards",
+    ],
 )
 def test_light_rooms_import_no_torch(name: str):
     code = (

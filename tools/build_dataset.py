@@ -15,7 +15,7 @@
 `interleaved-aligned` has codes of recordings instead. Everything can be stopped and run again.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import json
@@ -25,13 +25,8 @@ with starting(__name__):
 
     import tyro
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.aligned import AlignedConfig, build_aligned
-    from megatron_speech.corpus.assemble import AssembleConfig, assemble
-    from megatron_speech.corpus.generate import GenerateConfig, generate
-    from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
-    from megatron_speech.corpus.plan import PlanConfig, plan
-    from megatron_speech.corpus.speech_documents import (
+    from megatron_speech.datasets.recordings import AlignedConfig, build_aligned
+    from megatron_speech.datasets.speech import (
         PairsConfig,
         SpeechConfig,
         TextToTokenConfig,
@@ -39,7 +34,12 @@ with starting(__name__):
         build_speech,
         build_text_to_token,
     )
-    from megatron_speech.executors import Submitted
+    from megatron_speech.interleaving.assemble import AssembleConfig, assemble
+    from megatron_speech.interleaving.generate import GenerateConfig, generate
+    from megatron_speech.interleaving.plan import PlanConfig, plan
+    from megatron_speech.interleaving.three_jobs import InterleavedConfig, build_interleaved
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.executors import Submitted
 
 JOBS: dict[type, Callable[[Any], Any]] = {
     SpeechConfig: build_speech,

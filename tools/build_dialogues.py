@@ -10,16 +10,16 @@ Turns are spoken by a text-to-token model, or are recordings (--user-codes, --as
 shards with ids <dialogue>/<turn>). Everything can be stopped and run again.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import json
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli
     from megatron_speech.chat.build import build_dialogues
     from megatron_speech.chat.config import DialoguesConfig
+    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -9,14 +9,14 @@ Text ids stay what the base tokenizer says; specials and codes are numbered behi
 folder is read by every later tool, and by AutoTokenizer.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.vocabulary import VocabConfig, build_vocab
-    from megatron_speech.vocab import SpeechTextVocab
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.build_vocab import VocabConfig, build_vocab
+    from megatron_speech.text.vocab import SpeechTextVocab
 
 
 def main(argv: Sequence[str] | None = None) -> SpeechTextVocab:

@@ -9,18 +9,18 @@ Ctrl-C stops an answer, twice the program; at the prompt it ends the conversatio
 line does.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass, field
     from pathlib import Path
 
-    from megatron_speech import cli
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.session import ChatConfig
     from megatron_speech.chat.terminal import TerminalChat
-    from megatron_speech.claims import exclusive
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,15 @@ any layout. Both work in one process, tensor by tensor: they need the memory of 
 model.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
+    from megatron_speech.jobs import cli
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
     from megatron_speech.model.hf import Export, export_checkpoint
 

@@ -10,13 +10,13 @@ One FLAC file of 22,050 Hz an utterance. Run again, it keeps what is finished; w
 is listed in OUTPUT/rejected.jsonl.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
-    from megatron_speech.rejected import describe_counts
+    from megatron_speech.io.rejected import describe_counts
+    from megatron_speech.jobs import cli
     from megatron_speech.speech_decoder.job import DecodeSpeechConfig, DecodeSummary, decode_files
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works before anything is installed
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import argparse
     from collections.abc import Sequence
 
     from megatron_speech.cluster.doctor import can_work, examine, screen
-    from megatron_speech.program import run
+    from megatron_speech.jobs.program import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

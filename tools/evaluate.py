@@ -6,15 +6,16 @@
 Directions are written t2t, s2t, s2s, t2s: what the context is, then what the ending is.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli, files
-    from megatron_speech.claims import exclusive
     from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -7,16 +7,17 @@
 With --decoder the sound is judged too, with --judge-url a language model grades the answers.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli, files
-    from megatron_speech.claims import exclusive
     from megatron_speech.evaluation.chat import EvaluateChatConfig, evaluate_chat
     from megatron_speech.evaluation.chat_table import print_tables
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,14 +16,15 @@ the gates, if it is given the plan's requests:
         --codes work/codes --requests work/plan/requests --figure spans.png --output spans.json
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli, files
     from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:

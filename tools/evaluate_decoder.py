@@ -9,14 +9,15 @@ Word errors by the speech tokenizer's own recogniser, and with `--recognisers to
 --utmos-model take TorchScript files (docs/speech_decoder.md).
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli, files
     from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --first 7 --
     --corpus corpus.parquet        # where does this token come from?
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -15,16 +15,16 @@ with starting(__name__):
 
     import tyro
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.inspect import (
+    from megatron_speech.datasets.inspect import (
         InspectConfig,
         Inspection,
         inspect,
         print_inspection,
         write_page,
     )
-    from megatron_speech.corpus.trace import Origin, trace
-    from megatron_speech.vocab import SpeechTextVocab
+    from megatron_speech.datasets.trace import Origin, trace
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,19 @@
         --name prose --output-dir eval/prose --base SmolLM2-135M
 
 Each item is consecutive sentences, the next one, and a wrong one about as long: of another document
-(topic) or of the same one further on (story). Speak texts.jsonl (tools/make_speech.py), tokenize it
+(topic) or of the same one further on (story). Speak texts.jsonl (examples/storyworld/make_speech.py), tokenize it
 (tools/tokenize_speech.py), and give cloze.jsonl to tools/evaluate.py, beside others if you like.
 With --base, a text model from before any training on speech does the items as text.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
-    from megatron_speech import cli
     from megatron_speech.evaluation.make_cloze import MakeClozeConfig, make_cloze
+    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -5,17 +5,17 @@ python tools/merge_datasets.py --input data/part-0 data/part-1 --vocab runs/voca
 python tools/merge_datasets.py --input data/parts --vocab runs/vocab --output-prefix data/whole
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.merge import find_prefixes, merge
     from megatron_speech.data.indexed_files import DatasetFacts
-    from megatron_speech.vocab import SpeechTextVocab
+    from megatron_speech.datasets.merge import find_prefixes, merge
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,17 @@ A rule stands before each dataset: a share of the budget (30%), epochs (1epoch),
 the rest. For a dataset that is yet to be made give its counts: interleaved:455Bspeech+279Btext.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech import cli
     from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
     from megatron_speech.data.mixture_report import draw_mixture, print_mixture
-    from megatron_speech.files import write_text
+    from megatron_speech.io.files import write_text
+    from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,17 +8,17 @@ Every shape, precision and layout flag of pretrain is one here too; a layout is 
 pretrain would accept it. What is neither counted nor given is listed as assumed.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Callable, Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech import cli
     from megatron_speech.cluster.plan import Plan, RunPlanConfig, make_plan, plan_recipes
     from megatron_speech.cluster.plan_report import print_plan
-    from megatron_speech.files import write_json
+    from megatron_speech.io.files import write_json
+    from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,13 +7,13 @@
 Reads the `metrics.jsonl` of each run; lines are training, dots validation.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from pathlib import Path
 
-    from megatron_speech import cli
+    from megatron_speech.jobs import cli
     from megatron_speech.training.plotting import PlotConfig, draw
 
 

@@ -7,15 +7,15 @@ writes data/corpus_text_document.bin, .idx and .json (pass that prefix to pretra
 and, if records had to be set aside, data/corpus_text_document.rejected.jsonl.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.text_documents import PreprocessConfig, TextDataset, preprocess
-    from megatron_speech.executors import Submitted
-    from megatron_speech.rejected import describe_counts
+    from megatron_speech.datasets.text import PreprocessConfig, TextDataset, preprocess
+    from megatron_speech.io.rejected import describe_counts
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.executors import Submitted
 
 
 def main(argv: Sequence[str] | None = None) -> list[TextDataset]:

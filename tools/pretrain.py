@@ -9,12 +9,12 @@ A run found in --save is continued. Checkpoints, `metrics.jsonl`, TensorBoard sc
 resolved `run_config.yaml` and the vocabulary are written there.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
+    from megatron_speech.jobs import cli
     from megatron_speech.recipes import lm
     from megatron_speech.training.loop import LoopResult
 

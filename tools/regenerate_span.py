@@ -7,7 +7,7 @@ Give the model and the engine settings that generated it; the recorded request s
 replayed. Ends with exit code 2 if a single code differs.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -16,13 +16,13 @@ with starting(__name__):
 
     import tyro
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.engines import EngineConfig
-    from megatron_speech.corpus.gates import GateConfig
-    from megatron_speech.corpus.generate import GenerateConfig
-    from megatron_speech.corpus.regenerate import Regenerated, regenerate
+    from megatron_speech.datasets.regenerate import Regenerated, regenerate
     from megatron_speech.errors import DataError
-    from megatron_speech.vocab import SpeechTextVocab
+    from megatron_speech.interleaving.generate import GenerateConfig
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.vocab import SpeechTextVocab
+    from megatron_speech.text_to_token.engines import EngineConfig
+    from megatron_speech.text_to_token.gates import GateConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,15 +7,15 @@ Takes pretrain's flags. Proves that every window is read once per epoch by one r
 processes agree. No weights, no GPU.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Callable, Sequence
     from dataclasses import replace
 
-    from megatron_speech import cli
     from megatron_speech.cluster.rehearsal import Rehearsal, RehearsalConfig, rehearse
     from megatron_speech.data.config import DataConfig
+    from megatron_speech.jobs import cli
     from megatron_speech.recipes.lm_recipes import RECIPES, LMConfig
 
 

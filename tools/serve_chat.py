@@ -10,18 +10,18 @@ It listens on this machine only. To talk from elsewhere, either forward the port
         --ssl-certfile cert.pem --ssl-keyfile key.pem --token-file secret.txt
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass, field
     from pathlib import Path
 
-    from megatron_speech import cli
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.server.config import ServerConfig
     from megatron_speech.chat.session import ChatConfig
     from megatron_speech.errors import ConfigError
+    from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

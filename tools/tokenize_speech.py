@@ -13,15 +13,19 @@ Recordings that cannot be used are listed in OUTPUT/rejected.jsonl with a reason
 says what would be done.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import os
     from collections.abc import Sequence
 
-    from megatron_speech import cli
-    from megatron_speech.speech_tokenizer.bulk import TokenizeResult, tokenize
-    from megatron_speech.speech_tokenizer.bulk_plan import TokenizeConfig, TokenizePlan, make_plan
+    from megatron_speech.jobs import cli
+    from megatron_speech.speech_tokenizer.bulk.job import TokenizeResult, tokenize
+    from megatron_speech.speech_tokenizer.bulk.plan import (
+        TokenizeConfig,
+        TokenizePlan,
+        make_plan,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> TokenizeResult | TokenizePlan:

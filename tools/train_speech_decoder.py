@@ -16,12 +16,12 @@ The finished decoder lies in SAVE/export. Run the same command again to continue
 Samples to hear and see are in TensorBoard. torchrun starts one process a device.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
+    from megatron_speech.jobs import cli
     from megatron_speech.recipes.speech_decoder import RECIPES
     from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_decoder
 

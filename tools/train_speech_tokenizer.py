@@ -14,12 +14,12 @@ torchrun every process trains on its share of each batch:
         --valid-manifest valid.parquet --save runs/large
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech import cli
+    from megatron_speech.jobs import cli
     from megatron_speech.recipes.speech_tokenizer import RECIPES
     from megatron_speech.recipes.speech_tokenizer_run import (
         SpeechTokenizerResult,

@@ -5,7 +5,7 @@ python tools/verify_dataset.py data/interleaved --vocab runs/vocab
 Ends with exit code 2 and says what is wrong if a single byte is not what was written.
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -14,10 +14,10 @@ with starting(__name__):
 
     import tyro
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.verify import Verification, verify
+    from megatron_speech.datasets.verify import Verification, verify
     from megatron_speech.errors import DataError
-    from megatron_speech.vocab import SpeechTextVocab
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.vocab import SpeechTextVocab
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from examples.quickstart.runner import Demo
-from megatron_speech.corpus.sources import Document, find_texts, read_pieces, split_inputs
 from megatron_speech.errors import DataError
-from megatron_speech.files import atomic_path
-from megatron_speech.rejected import Rejected, describe_counts, write_rejected
+from megatron_speech.io.files import atomic_path
+from megatron_speech.io.rejected import Rejected, describe_counts, write_rejected
+from megatron_speech.text.corpora import Document, find_texts, read_pieces, split_inputs
 
 _VALID_ONE_IN = 50
 _WORDS_OF_A_STORY = 40

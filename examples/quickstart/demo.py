@@ -12,7 +12,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -23,8 +23,9 @@ with starting(__name__):
     from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
     from examples.quickstart.runner import Demo, run_stages
     from examples.quickstart.sizes import size_named
-    from megatron_speech import cli, files
-    from megatron_speech.claims import exclusive
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)

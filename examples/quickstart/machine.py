@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 
 _SIDE = 1024
 _SECONDS_EACH = 0.7

@@ -10,7 +10,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -18,8 +18,8 @@ with starting(__name__):
     from statistics import mean, stdev
 
     from examples.quickstart import charts
-    from megatron_speech import cli
-    from megatron_speech.files import read_json, write_text
+    from megatron_speech.io.files import read_json, write_text
+    from megatron_speech.jobs import cli
 
 _STYLE = """
 svg { color-scheme: light dark; font: 12px ui-sans-serif, system-ui, sans-serif }

@@ -215,7 +215,7 @@ def _curves(demo: Demo) -> dict[str, dict[str, list[tuple[float, float]]]]:
 
 def _documents(demo: Demo) -> list[list[Segment]]:
     """Some documents with speech in them: text, and spans with the words the codes stand for."""
-    from megatron_speech.corpus.inspect import InspectConfig, inspect
+    from megatron_speech.datasets.inspect import InspectConfig, inspect
 
     config = InspectConfig(vocab=demo.path("vocab"), documents=_DOCUMENTS_READ)
     shown = []

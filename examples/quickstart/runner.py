@@ -9,9 +9,9 @@ from typing import Any
 
 from examples.quickstart.side_by_side import AT_ONCE, SideBySide
 from examples.quickstart.sizes import DemoSize
-from megatron_speech.corpus.sources import find_texts, fingerprint_inputs
-from megatron_speech.files import fingerprint_of, read_json, write_json
-from megatron_speech.folders import remove_folder
+from megatron_speech.io.files import fingerprint_of, read_json, write_json
+from megatron_speech.jobs.folders import remove_folder
+from megatron_speech.text.corpora import find_texts, fingerprint_inputs
 
 Figures = dict[str, Any]
 

@@ -15,7 +15,7 @@ from examples.quickstart.tables import (
     settings_table,
     thousands,
 )
-from megatron_speech.rejected import describe_counts
+from megatron_speech.io.rejected import describe_counts
 
 _TEST_SETS = {
     "": "held-out sentences",

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from megatron_speech.errors import DataError
-from megatron_speech.files import atomic_path, write_json
+from megatron_speech.io.files import atomic_path, write_json
 
 _LAYER = re.compile(r"layer_(?P<layer>\d+)/(?P<module>.+)")
 _VERSION = 6

@@ -14,7 +14,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -22,11 +22,11 @@ with starting(__name__):
 
     from examples.real import parts
     from examples.real.packages import Fetch, fetch_from_registry
-    from megatron_speech import cli
-    from megatron_speech.claims import exclusive
     from megatron_speech.errors import CheckpointError, DataError
-    from megatron_speech.files import write_json
-    from megatron_speech.model_folders import origin, resolve_model
+    from megatron_speech.io.files import write_json
+    from megatron_speech.io.model_folders import origin, resolve_model
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from examples.real.ctranslate2 import write_whisper
 from megatron_speech.errors import DataError
-from megatron_speech.files import atomic_path, write_json
+from megatron_speech.io.files import atomic_path, write_json
 
 _NAMES = {
     "token_embd": "model.embed_tokens",
@@ -49,7 +49,7 @@ def make_llama(members: Mapping[str, bytes], folder: Path) -> None:
     """
     from transformers import AutoTokenizer
 
-    from megatron_speech.model_folders import load_gguf
+    from megatron_speech.io.model_folders import load_gguf
 
     (content,) = members.values()
     file = folder / "model.gguf"

@@ -9,7 +9,7 @@ from examples.quickstart.runner import Done, Figures, require_finished, to_flags
 from examples.quickstart.stages import engine_flags, generate_codes, pretrain_and_export
 from examples.real.run import TRAINED_VOICES, RealDemo, material
 from examples.real.sizes import BLENDS
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 
 RECIPE = "lm-debug"
 """Of the arms; shape and weights are the base's, the rest is set in sizes.py."""

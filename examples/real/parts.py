@@ -15,8 +15,8 @@ from examples.real.model_parts import make_llama, make_whisper
 from examples.real.packages import Fetch, Package, read_packages
 from examples.real.speech_parts import make_librivox, make_prompts
 from examples.real.text_parts import make_manuals, make_novels
-from megatron_speech.files import fingerprint_of, read_json, write_json
-from megatron_speech.folders import atomic_folder
+from megatron_speech.io.files import fingerprint_of, read_json, write_json
+from megatron_speech.jobs.folders import atomic_folder
 
 Maker = Callable[[Mapping[str, bytes], Path], None]
 

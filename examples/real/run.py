@@ -6,7 +6,7 @@ from pathlib import Path
 
 from examples.quickstart.runner import Demo, Done
 from examples.real.sizes import RealSize
-from megatron_speech.files import fingerprint_of
+from megatron_speech.io.files import fingerprint_of
 
 TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
 """Test sets of synthetic speech: voices of the training, and one that is not among them."""

@@ -83,7 +83,7 @@ def recordings(demo: RealDemo) -> list[Recording]:
 
 def passage(demo: RealDemo) -> list[Segment]:
     """The beginning of an interleaved document; each span with a voice that says its words."""
-    from megatron_speech.corpus.inspect import InspectConfig, inspect
+    from megatron_speech.datasets.inspect import InspectConfig, inspect
 
     config = InspectConfig(vocab=base_vocab(demo), documents=_DOCUMENTS_READ)
     best: list[Segment] = []
@@ -121,6 +121,6 @@ def _beginning(segments: list[Segment]) -> list[Segment]:
 
 def say(words: str) -> np.ndarray:
     """espeak-ng saying some words, (samples,) at its own rate of 16 kHz."""
-    from megatron_speech.corpus.espeak import MANY_VOICES, choose_delivery, engine
+    from examples.storyworld.espeak import MANY_VOICES, choose_delivery, engine
 
     return engine().speak(words, choose_delivery(words, 1, MANY_VOICES[12:13]))

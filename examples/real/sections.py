@@ -12,7 +12,7 @@ from examples.real.model_stages import BASE
 from examples.real.report import HEARD, RealPage, text_loss_rise
 from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES
 from examples.real.sizes import ARMS
-from megatron_speech.rejected import describe_counts
+from megatron_speech.io.rejected import describe_counts
 
 _DIRECTIONS = {"t2t": "T→T", "s2t": "S→T", "s2s": "S→S", "t2s": "T→S"}
 _TASKS = {TOPIC: "topic: the wrong sentence is of another document",

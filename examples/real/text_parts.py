@@ -8,7 +8,7 @@ from pathlib import Path
 
 from examples.real.r_data import read_lazy_data
 from megatron_speech.errors import DataError
-from megatron_speech.files import write_text
+from megatron_speech.io.files import write_text
 
 _CHAPTER = re.compile(r"^\s*chapter\s+[\divxlc]+\.?\s*$", re.IGNORECASE)
 _SHORTEST = 500  # characters of a document

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from examples.quickstart.corpora import first_words, read_documents, write_documents
 from examples.real.sizes import RealSize
-from megatron_speech.corpus.sources import Document
 from megatron_speech.errors import DataError
 from megatron_speech.evaluation.cloze_items import ItemConfig, Sentence, usable_sentences
-from megatron_speech.files import atomic_path, write_text
-from megatron_speech.rejected import Rejected, describe_counts, write_rejected
+from megatron_speech.io.files import atomic_path, write_text
+from megatron_speech.io.rejected import Rejected, describe_counts, write_rejected
+from megatron_speech.text.corpora import Document
 
 _SEED = 17
 _SPOKEN = ItemConfig(min_length=20, max_length=150)

@@ -4,16 +4,16 @@
         --output runs/base_hf
 """
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech import cli
-    from megatron_speech.corpus.vocabulary import train_bpe
     from megatron_speech.data.manifest import read_texts
+    from megatron_speech.jobs import cli
+    from megatron_speech.text.build_vocab import train_bpe
 
 TEXT_IDS = 1024
 END_OF_TEXT_ID = 0  # train_bpe numbers it so

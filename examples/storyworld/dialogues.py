@@ -2,10 +2,20 @@
 
 import random
 
-from .encyclopedia import RELATIONS
-from .stories import PLACE_PHRASES
-from .templates import Wordings, pick
-from .world import COLORS, FOODS, JOBS, PETS, PLACES, THINGS, TOWNS, Person, World
+from examples.storyworld.encyclopedia import RELATIONS
+from examples.storyworld.stories import PLACE_PHRASES
+from examples.storyworld.templates import Wordings, pick
+from examples.storyworld.world import (
+    COLORS,
+    FOODS,
+    JOBS,
+    PETS,
+    PLACES,
+    THINGS,
+    TOWNS,
+    Person,
+    World,
+)
 
 ASKED = Wordings.of('"{Q}" asked {N}.', '"{Q}" {N} asked.')
 ANSWERED = Wordings.of('"{Q}" said {N}.', '"{Q}" {N} answered.', '"{Q}" {N} said.')

@@ -3,8 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from .templates import Wordings, pick
-from .world import (
+from examples.storyworld.templates import Wordings, pick
+from examples.storyworld.world import (
     COLORS,
     DIETS,
     HABITATS,

@@ -4,10 +4,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .encyclopedia import RELATIONS
-from .stories import Story, all_scenarios, held_out_story, story_slots
-from .templates import fill, pick
-from .world import World
+from examples.storyworld.encyclopedia import RELATIONS
+from examples.storyworld.stories import Story, all_scenarios, held_out_story, story_slots
+from examples.storyworld.templates import fill, pick
+from examples.storyworld.world import World
 
 TOPIC_CANDIDATES = 6
 """Endings of other scenarios to choose from; the one nearest in length becomes the wrong one."""

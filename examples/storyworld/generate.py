@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package and its neighbours
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import random
@@ -28,8 +28,8 @@ with starting(__name__):
     from examples.storyworld.stories import all_scenarios, held_out_story, training_story
     from examples.storyworld.templates import pick
     from examples.storyworld.world import World, make_world
-    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
+    from megatron_speech.jobs import cli
 
 STORY_SHARE = 0.80
 ENCYCLOPEDIA_SHARE = 0.11

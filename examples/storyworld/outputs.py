@@ -8,9 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from megatron_speech.files import atomic_path, write_text
-
-from .evaluation import ClozeItem, Question, distinct_sentences
+from examples.storyworld.evaluation import ClozeItem, Question, distinct_sentences
+from megatron_speech.io.files import atomic_path, write_text
 
 PUNCTUATION = '.,?!"'
 

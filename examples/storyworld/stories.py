@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from examples.storyworld.templates import Wordings, fill, is_held_out, pick, pick_index
+from examples.storyworld.world import PLACES, TOWNS, Person, World
 from megatron_speech.errors import DataError
-
-from .templates import Wordings, fill, is_held_out, pick, pick_index
-from .world import PLACES, TOWNS, Person, World
 
 SCENARIO_SKEW = 1.0
 """Later scenarios are rarer in the corpus."""

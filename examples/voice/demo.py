@@ -12,7 +12,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a script: find this package and the tools
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
@@ -24,8 +24,9 @@ with starting(__name__):
     from examples.quickstart.runner import run_stages
     from examples.voice.sizes import SIZES
     from examples.voice.stages import CHAIN, VoiceDemo
-    from megatron_speech import cli, files
-    from megatron_speech.claims import exclusive
+    from megatron_speech.io import files
+    from megatron_speech.jobs import cli
+    from megatron_speech.jobs.claims import exclusive
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from examples.quickstart.runner import Demo, Done, Figures, Stage, require_finished, to_flags
 from examples.voice.sizes import MODES, SHARES, VoiceSize
 from megatron_speech.errors import DataError
-from megatron_speech.files import atomic_path, fingerprint_of, read_json, write_json
+from megatron_speech.io.files import atomic_path, fingerprint_of, read_json, write_json
 
 _LONGEST_SPOKEN_CHARACTERS = 60
 """Text-to-token has learned sentences and short windows: a told story is spoken by sentences."""
@@ -60,7 +60,8 @@ class VoiceDemo(Demo):
 
 def speech(demo: VoiceDemo, done: Done) -> Figures:
     """Recordings of a narrator, who always speaks alike, and their codes."""
-    from tools import make_speech, tokenize_speech
+    from examples.storyworld import make_speech
+    from tools import tokenize_speech
 
     texts = demo.base / "storyworld" / "speech"
     sources = {"train": (texts / "train.parquet", demo.size.recordings),
@@ -199,7 +200,8 @@ def fine_tuning(demo: VoiceDemo, done: Done) -> Figures:
 
 def chat_evaluation(demo: VoiceDemo, done: Done) -> Figures:
     """Held-out questions, asked aloud of the fine-tuned model and of the pre-trained one."""
-    from tools import evaluate_chat, make_speech, tokenize_speech
+    from examples.storyworld import make_speech
+    from tools import evaluate_chat, tokenize_speech
 
     texts, tokenizer = demo.path("dialogues", "texts"), demo.speech_tokenizer
     speech, codes = demo.path("chat", "speech"), demo.path("chat", "codes")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..text_tokenizers import TextTokenizer
-from ..vocab import SpeechTextVocab
+from ..text.tokenizers import TextTokenizer
+from ..text.vocab import SpeechTextVocab
 from .events import AudioChunk, DecoderStream, Event, TextDelta, Timing
 from .rhythm import TokenKind
 

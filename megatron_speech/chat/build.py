@@ -3,7 +3,7 @@
     <work>/settings.json, turns.parquet     the turns kept, in order
     <work>/rejected.jsonl                   what was left out, and why
     <work>/user/, <work>/assistant/         plan.json and request shards, as of interleaving
-    <work>/user-codes/, .../                code shards that answer them (corpus/generate.py)
+    <work>/user-codes/, .../                code shards that answer them (interleaving/generate.py)
     <output-prefix>-<mode>.bin, ...         the datasets
 
 Stopped at any instant and run again, it goes on where it was. The two folders of requests are plans
@@ -20,19 +20,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ..claims import exclusive
-from ..corpus.engines import Engine
-from ..corpus.generate import GenerateConfig, generate
-from ..corpus.requests import RequestWriter
-from ..corpus.sources import find_texts, fingerprint_inputs, split_inputs
-from ..corpus.spans import document_keys, random_bits
 from ..errors import DataError
-from ..files import atomic_path, fingerprint_of, read_json, read_json_object, write_json
-from ..folders import same_job
-from ..parquet import parquet_writer
-from ..progress import Progress
-from ..rejected import Rejected, write_rejected
-from ..vocab import SpeechTextVocab
+from ..interleaving.generate import GenerateConfig, generate
+from ..interleaving.requests import RequestWriter
+from ..io.files import atomic_path, fingerprint_of, read_json, read_json_object, write_json
+from ..io.parquet import parquet_writer
+from ..io.rejected import Rejected, write_rejected
+from ..jobs.claims import exclusive
+from ..jobs.folders import same_job
+from ..jobs.progress import Progress
+from ..jobs.randomness import document_keys, random_bits
+from ..text.corpora import find_texts, fingerprint_inputs, split_inputs
+from ..text.vocab import SpeechTextVocab
+from ..text_to_token.engines import Engine
 from .config import LAYOUTS, DialoguesConfig
 from .dialogues import Dialogue, read_records, speakable_dialogue, turn_id
 from .documents import TurnCodes, assemble_dialogues

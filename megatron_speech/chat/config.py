@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..corpus.engines import EngineConfig
-from ..corpus.gates import GateConfig
 from ..errors import ConfigError
+from ..text_to_token.engines import EngineConfig
+from ..text_to_token.gates import GateConfig
 from .dialogues import SpokenTurnsConfig
 from .template import Modality, Mode, TemplateConfig
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .languages import in_language
 from .rhythm import Kinds, TokenKind
 

@@ -7,7 +7,7 @@ never said. Reasons:
     no_messages, not_text, unknown_role, starts_with_assistant, not_alternating, no_answer,
     system_prompt                       the dialogue is none, or not ours to change
     empty_turn, nothing_to_say          a turn without words
-    code, maths, tables, addresses      content that cannot be said (corpus/speakable.py)
+    code, maths, tables, addresses      content that cannot be said (text/speakable.py)
     long_list, too_long                 longer than one would listen to
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..corpus.numbers import numbers_in_words, require_language
-from ..corpus.sources import Piece, is_parquet, read_lines
-from ..corpus.speakable import Content
 from ..errors import ConfigError, DataError
-from ..json_lines import is_unicode, parse_object, record_id
-from ..rejected import Rejected
+from ..io.json_lines import is_unicode, parse_object, record_id
+from ..io.rejected import Rejected
+from ..text.corpora import Piece, is_parquet, read_lines
+from ..text.numbers import numbers_in_words, require_language
+from ..text.speakable import Content
 
 _ROLES = ("user", "assistant")
 _EMPHASIS = re.compile(r"(\*\*|__|(?<!\w)[*_](?=\w)|(?<=[\w.,!?])[*_](?!\w))")

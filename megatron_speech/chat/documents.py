@@ -11,10 +11,10 @@ import numpy as np
 from ..data.code_shards import read_code_shards
 from ..data.indexed import IndexedWriter, dataset_path
 from ..errors import DataError, VocabularyError
-from ..parquet import open_parquet, read_batches
-from ..progress import Progress
-from ..rejected import Rejected, write_rejected
-from ..vocab import SpeechTextVocab
+from ..io.parquet import open_parquet, read_batches
+from ..io.rejected import Rejected, write_rejected
+from ..jobs.progress import Progress
+from ..text.vocab import SpeechTextVocab
 from .config import LAYOUTS, DatasetMode, DialoguesConfig
 from .dialogues import turn_id
 from .template import ChatTemplate, Modality, Mode, text_outlasts_speech

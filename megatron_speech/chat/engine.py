@@ -19,7 +19,7 @@ from ..audio import check_waveform, resample
 from ..errors import CheckpointError, ConfigError, DataError
 from ..model.exported import load_exported, read_exported_config
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .decoding import ModelTokens, TokenKinds
 from .events import SpeechDecoderLike
 from .served import ServedTokens, VllmServer

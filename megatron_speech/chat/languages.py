@@ -9,7 +9,7 @@ import unicodedata
 import numpy as np
 
 from ..errors import ConfigError
-from ..text_tokenizers import TextTokenizer
+from ..text.tokenizers import TextTokenizer
 
 _SCRIPTS = {"en": ("LATIN",), "zh": ("CJK", "IDEOGRAPHIC")}
 _BROKEN = "\ufffd"

@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from ..errors import ConfigError, DataError, VocabularyError
-from ..vocab import ASSISTANT, ROLES, SYSTEM, USER, SpeechTextVocab
+from ..text.vocab import ASSISTANT, ROLES, SYSTEM, USER, SpeechTextVocab
 
 Mode = Literal["text", "direct", "guided", "streaming"]
 Modality = Literal["speech", "text"]

@@ -11,7 +11,7 @@ import soundfile
 
 from ..audio import read_audio
 from ..errors import MegatronSpeechError
-from ..files import atomic_path
+from ..io.files import atomic_path
 from .events import AudioChunk, Done, TextDelta, Timing
 from .session import ChatSession
 

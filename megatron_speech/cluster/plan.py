@@ -11,10 +11,10 @@ from ..errors import ConfigError
 from ..model.config import ModelConfig
 from ..model.precision import PrecisionConfig, choose
 from ..recipes.lm_recipes import RECIPES, LMConfig
+from ..text.vocab import SpeechTextVocab
 from ..training.batch_config import BatchConfig
 from ..training.devices import GPUS, Gpu
 from ..training.loop_config import LoopConfig
-from ..vocab import SpeechTextVocab
 from .layouts import Layout, Limits, PinConfig, all_layouts, best, pretended
 from .memory import Workload
 from .rate import Rate, RateConfig, find_rate

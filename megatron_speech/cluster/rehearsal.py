@@ -16,7 +16,7 @@ from ..recipes.lm_check import check_settings
 from ..recipes.lm_recipes import LMConfig
 from ..training.batch_schedule import micro_batches
 from ..training.devices import GPUS
-from ..training.parallel import quiet_core
+from ..training.megatron.parallel import quiet_core
 from ..training.parallel_config import ParallelConfig
 from .layouts import pretended
 

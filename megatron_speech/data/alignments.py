@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from ..parquet import read_parquet
+from ..io.parquet import read_parquet
 
 
 class Alignments:

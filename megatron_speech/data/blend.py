@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import fingerprint_of
+from ..io.files import fingerprint_of
 from .epochs import cached
 from .windows import SpeechTextDataset
 

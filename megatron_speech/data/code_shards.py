@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
-from ..files import find_in
-from ..parquet import open_parquet, read_parquet, write_parquet
+from ..io.files import find_in
+from ..io.parquet import open_parquet, read_parquet, write_parquet
 
 _INFO_KEYS = ("frame_rate_hz", "num_codes", "tokenizer_fingerprint")
 _NAMES = ("id", "text", "language", "duration_s", "speaker")

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..rejected import Rejected
+from ..io.rejected import Rejected
 from .list_files import Row, as_text, made_of_rows, read_jsonl_rows
 from .manifest import seconds
 from .recording import Recording

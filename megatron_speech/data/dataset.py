@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .blend import Blend, BlendPosition
 from .config import DataConfig, parse_blend
 from .epochs import on_first_rank_then_all

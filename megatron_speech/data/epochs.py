@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch.distributed as dist
 
-from ..checked_json import read_checked_json, write_checked_json
 from ..errors import DataError, MegatronSpeechError
-from ..files import atomic_path, fingerprint_of
+from ..io.checked_json import read_checked_json, write_checked_json
+from ..io.files import atomic_path, fingerprint_of
 from .packing import pack_documents
 from .soundness import file_checksum
 

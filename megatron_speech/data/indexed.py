@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..checked_json import write_checked_json
 from ..errors import DataError
-from ..files import atomic_path
-from ..folders import remove_abandoned
-from ..parquet import open_parquet, parquet_writer, read_batches
-from ..vocab import SpeechTextVocab
+from ..io.checked_json import write_checked_json
+from ..io.files import atomic_path
+from ..io.parquet import open_parquet, parquet_writer, read_batches
+from ..jobs.folders import remove_abandoned
+from ..text.vocab import SpeechTextVocab
 from .indexed_files import COMPANIONS, DatasetFacts, contents_fingerprint
 from .soundness import (
     Index,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..checked_json import read_checked_json
 from ..errors import DataError
-from ..files import fingerprint_of
+from ..io.checked_json import read_checked_json
+from ..io.files import fingerprint_of
 from .loss_rules import LOSS_RULES
 
 _SAMPLE_BYTES = 1 << 16

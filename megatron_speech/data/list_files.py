@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
-from ..json_lines import is_unicode, parse_object
-from ..parquet import open_parquet, read_batches, require_columns
-from ..rejected import Rejected
+from ..io.json_lines import is_unicode, parse_object
+from ..io.parquet import open_parquet, read_batches, require_columns
+from ..io.rejected import Rejected
 
 _ROWS_AT_A_TIME = 1 << 17
 _BAD_ROW = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)

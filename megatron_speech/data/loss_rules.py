@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Integer
 
 from ..errors import ConfigError
-from ..vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab, is_speech
+from ..text.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab, is_speech
 
 Tokens = Integer[np.ndarray, " n"]
 Mask = Bool[np.ndarray, " n"]

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import DataError
-from ..json_lines import is_unicode
-from ..parquet import write_parquet
-from ..rejected import Rejected, count_reasons, describe_counts
+from ..io.json_lines import is_unicode
+from ..io.parquet import write_parquet
+from ..io.rejected import Rejected, count_reasons, describe_counts
 from .list_files import (
     Row,
     as_text,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..files import atomic_path
+from ..io.files import atomic_path
 from .mixture import Mixture, format_count
 
 _COLOURS = {"text": "#8a8f98", "speech": "#2a9db5"}

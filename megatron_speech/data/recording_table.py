@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..rejected import Rejected
+from ..io.rejected import Rejected
 from .list_files import is_text, read_parquet_columns, rows_of
 from .manifest import MANIFEST_COLUMNS, ManifestRow, manifest_rows_of
 from .recording import Recording

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from ..errors import DataError
-from ..files import fingerprint_of, fingerprint_of_files
-from ..json_lines import is_unicode
-from ..rejected import Rejected
+from ..io.files import fingerprint_of, fingerprint_of_files
+from ..io.json_lines import is_unicode
+from ..io.rejected import Rejected
 from .cuts import is_list_of_cuts, read_cuts
 from .manifest import JSONL_SUFFIXES, manifest_rows, nothing_usable
 from .recording import AUDIO_SUFFIXES, Recording

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError, VocabularyError
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .indexed_files import (
     COMPANIONS,
     DatasetFacts,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..json_lines import parse_object
-from ..rejected import Rejected
+from ..io.json_lines import parse_object
+from ..io.rejected import Rejected
 from .list_files import as_text
 from .manifest import distinct
 from .recording import AUDIO_SUFFIXES, Recording

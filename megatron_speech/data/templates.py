@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..vocab import SPEAK, TRANSCRIBE, SpeechTextVocab
+from ..text.vocab import SPEAK, TRANSCRIBE, SpeechTextVocab
 
 Ids = np.ndarray | Sequence[int]
 LossRule = Literal[

@@ -17,7 +17,7 @@ from ..audio import resample
 from ..chat.session import ChatConfig
 from ..chat.template import Mode
 from ..errors import ConfigError
-from ..files import write_json
+from ..io.files import write_json
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
 from .context import Figure, Utterances

@@ -9,9 +9,9 @@ from ..chat.engine import ChatEngine
 from ..chat.events import AudioChunk, Done, SpokenCodes, Timing
 from ..chat.template import Mode
 from ..errors import DataError
-from ..progress import track
-from ..scripts import WITHOUT_SPACES
+from ..jobs.progress import track
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer
+from ..text.writing_systems import WITHOUT_SPACES
 from .context import Utterances
 from .items import ChatItem
 from .qa import MAX_SPEECH_TOKENS, MAX_TEXT_TOKENS, generate, is_right

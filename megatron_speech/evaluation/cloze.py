@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .context import EvaluationContext, Figure, Result, Utterances
 from .items import ClozeItem, by_task, read_cloze_sets
 from .scoring import LanguageModel, Query

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..corpus.sentences import sentence_spans
-from ..corpus.speakable import Content
 from ..errors import ConfigError
+from ..text.sentences import sentence_spans
+from ..text.speakable import Content
 from .items import ClozeItem
 
 Task = Literal["topic", "story"]

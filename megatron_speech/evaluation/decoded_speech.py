@@ -16,7 +16,7 @@ import torch
 from ..audio import Excerpt, read_audio, resample
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
-from ..progress import track
+from ..jobs.progress import track
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_decoder.job import write_flac
 from ..speech_decoder.mel import griffin_lim, log_mel

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from ..errors import DataError
-from ..json_lines import is_unicode, parse_object
-from ..rejected import Rejected
+from ..io.json_lines import is_unicode, parse_object
+from ..io.rejected import Rejected
 
 
 @dataclass(frozen=True, kw_only=True)

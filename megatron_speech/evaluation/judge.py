@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError
-from ..progress import Progress
+from ..jobs.progress import Progress
 
 _QUALITY = """You grade answers of a voice assistant. Read the question and the answer, which \
 were both spoken and written down by a recogniser, so forgive spelling. Judge how helpful, \

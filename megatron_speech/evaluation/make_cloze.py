@@ -8,8 +8,11 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
-from ..corpus.sentences import sentence_splitter
-from ..corpus.sources import (
+from ..errors import ConfigError, DataError
+from ..io.files import fingerprint_of, write_json, write_text
+from ..io.rejected import Rejected
+from ..jobs.progress import Progress
+from ..text.corpora import (
     Document,
     Piece,
     find_texts,
@@ -18,10 +21,7 @@ from ..corpus.sources import (
     split_inputs,
     total_bytes,
 )
-from ..errors import ConfigError, DataError
-from ..files import fingerprint_of, write_json, write_text
-from ..progress import Progress
-from ..rejected import Rejected
+from ..text.sentences import sentence_splitter
 from .cloze_items import (
     ItemConfig,
     Made,
@@ -41,7 +41,7 @@ class MakeClozeConfig:
     input: tuple[str, ...]
     """Held-out corpus: files, folders or patterns, .parquet, .jsonl, .jsonl.gz, .jsonl.zst."""
     output_dir: Path
-    """Folder for cloze.jsonl, texts.jsonl (what tools/make_speech.py speaks) and report.json."""
+    """Folder for cloze.jsonl, texts.jsonl (what examples/storyworld/make_speech.py speaks) and report.json."""
     not_in: tuple[str, ...] = ()
     """Training corpora. No sentence is used that shares eight successive words with them, or that
     they hold whole."""

@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ..scripts import HANGUL, WITHOUT_SPACES
 from ..speech_tokenizer.transcription import normaliser
+from ..text.writing_systems import HANGUL, WITHOUT_SPACES
 
 _INITIALS = re.compile(r"\b[^\W\d_](?:\.[^\W\d_])+\b\.?")
 _SIGNS = {"+": "plus", "#": "sharp", "*": "star"}

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..errors import ConfigError
-from ..progress import Progress
+from ..jobs.progress import Progress
 from .context import EvaluationContext, Figure, Result
 from .items import QuestionItem, read_questions
 from .matching import is_right

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
+from ..jobs.progress import Progress
 from ..model.exported import load_exported
-from ..progress import Progress
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 
 Precision = Literal["fp32", "bf16"]
 

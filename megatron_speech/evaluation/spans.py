@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.code_shards import find_shards, read_code_shard
 from ..errors import DataError
-from ..parquet import read_parquet
+from ..io.parquet import read_parquet
 
 LENGTHS = ((1, 2), (3, 5), (6, 10), (11, 20), (21, None))  # words
 _FIFTHS = 5

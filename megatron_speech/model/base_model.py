@@ -9,16 +9,16 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from ..claims import exclusive
 from ..errors import CheckpointError, ConfigError
-from ..files import write_text
-from ..folders import atomic_folder
-from ..model_folders import origin, resolve_model
+from ..io.files import write_text
+from ..io.model_folders import origin, resolve_model
+from ..jobs.claims import exclusive
+from ..jobs.folders import atomic_folder
+from ..text.vocab import SpeechTextVocab
 from ..training import checkpoint
-from ..training.checkpoint_check import IDENTITY_KEY
-from ..training.parallel import session
+from ..training.megatron.checkpoint_check import IDENTITY_KEY
+from ..training.megatron.parallel import session
 from ..training.parallel_config import ParallelConfig
-from ..vocab import SpeechTextVocab
 from .card import RUN_CONFIG
 from .config import ModelConfig
 from .families import (

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import read_json_object, read_yaml_object
-from ..vocab import SpeechTextVocab, code_token
+from ..io.files import read_json_object, read_yaml_object
+from ..text.vocab import SpeechTextVocab, code_token
 from .config import ModelConfig
 
 RUN_CONFIG = "run_config.yaml"

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..errors import ConfigError
-from ..training.checkpoint_check import SPEECH_TOKENIZER_KEY
+from ..text.vocab import SpeechTextVocab
+from ..training.megatron.checkpoint_check import SPEECH_TOKENIZER_KEY
 from ..training.parallel_config import ParallelConfig, flag
-from ..vocab import SpeechTextVocab
 
 TRAINING_ONLY = ("hidden_dropout", "attention_dropout", "init_method_std")
 """Settings that a checkpoint's weights do not depend on."""

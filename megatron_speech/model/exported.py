@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
-from ..files import find_in
-from ..model_folders import load_weights, read_settings
-from ..vocab import SpeechTextVocab
+from ..io.files import find_in
+from ..io.model_folders import load_weights, read_settings
+from ..text.vocab import SpeechTextVocab
 
 
 def read_exported_config(

@@ -35,7 +35,7 @@ def build_model(
 ) -> list[torch.nn.Module]:
     """This process's model chunks: one, or one per virtual pipeline stage.
 
-    Needs a running `training.parallel.session`. `chunk(tokens, positions, mask)` gives logits
+    Needs a running `training.megatron.parallel.session`. `chunk(tokens, positions, mask)` gives logits
     (batch, length, padded vocabulary) on the last stage; with `labels=` it gives losses
     (batch, length).
     """

@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..claims import exclusive
 from ..errors import CheckpointError
-from ..files import read_json_object, write_text
-from ..folders import atomic_folder
+from ..io.files import read_json_object, write_text
+from ..jobs.claims import exclusive
+from ..jobs.folders import atomic_folder
+from ..text.vocab import SpeechTextVocab
 from ..training.checkpoint import iteration_directory, latest_iteration
-from ..training.checkpoint_check import (
+from ..training.megatron.checkpoint import DATA_KEY
+from ..training.megatron.checkpoint_check import (
     IDENTITY_KEY,
     SPEECH_TOKENIZER_KEY,
     check_files,
     read_common,
 )
-from ..training.megatron_checkpoint import DATA_KEY
-from ..training.parallel import session
+from ..training.megatron.parallel import session
 from ..training.parallel_config import ParallelConfig
-from ..vocab import SpeechTextVocab
 from .card import RUN_CONFIG, Facts, model_card
 from .config import ModelConfig
 from .families import (

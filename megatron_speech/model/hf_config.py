@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..files import read_json_object
-from ..model_folders import refuse_code
+from ..io.files import read_json_object
+from ..io.model_folders import refuse_code
 from .config import ModelConfig
 from .families import FAMILIES, Family, get_family
 

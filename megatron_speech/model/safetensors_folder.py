@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..files import read_json, write_json
-from ..progress import Progress
+from ..io.files import read_json, write_json
+from ..jobs.progress import Progress
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..progress import Progress
+from ..jobs.progress import Progress
 from .families import Family
 from .safetensors_folder import SafetensorsFolder
 

@@ -29,9 +29,9 @@ from torch.distributed.checkpoint.planner import (
 )
 
 from ..errors import CheckpointError
-from ..progress import Progress
+from ..jobs.progress import Progress
 from ..training.checkpoint import unwritable
-from ..training.checkpoint_check import read_tensors
+from ..training.megatron.checkpoint_check import read_tensors
 
 
 @dataclass(frozen=True, kw_only=True)

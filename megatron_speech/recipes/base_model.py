@@ -9,8 +9,8 @@ import yaml
 from ..errors import ConfigError
 from ..model.card import RUN_CONFIG
 from ..model.config import TRAINING_ONLY, ModelConfig
-from ..training import megatron_checkpoint
 from ..training.checkpoint import iteration_directory, latest_iteration
+from ..training.megatron import checkpoint as megatron_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)

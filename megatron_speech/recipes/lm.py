@@ -7,21 +7,21 @@ from dataclasses import replace
 import yaml
 
 from ..errors import ConfigError
-from ..files import write_text
+from ..io.files import write_text
 from ..model.card import RUN_CONFIG
 from ..model.families import export_obstacle
+from ..text.vocab import SpeechTextVocab
 from ..training.installed import installed
 from ..training.loop import LoopResult, train
-from ..training.megatron import MegatronTrainer, TrainingData
-from ..training.megatron_checkpoint import SPEECH_TOKENIZER_KEY
-from ..training.parallel import (
+from ..training.megatron.backend import MegatronTrainer, TrainingData
+from ..training.megatron.checkpoint import SPEECH_TOKENIZER_KEY
+from ..training.megatron.parallel import (
     is_launched_main_rank,
     kernels_in_order,
     launched_world_size,
     session,
     userbuffers,
 )
-from ..vocab import SpeechTextVocab
 from .base_model import shape_of
 from .lm_check import check_packing, check_settings
 from .lm_recipes import RECIPES, LMConfig, lm_debug

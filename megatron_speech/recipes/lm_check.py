@@ -5,7 +5,7 @@ from ..data.indexed_files import read_facts
 from ..errors import ConfigError
 from ..model.precision import check_fp8, check_graphs, choose
 from ..training.installed import Installed
-from ..training.megatron import check_documents
+from ..training.megatron.backend import check_documents
 from .lm_recipes import LMConfig
 
 

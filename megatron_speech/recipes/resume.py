@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..claims import exclusive
 from ..errors import ConfigError
+from ..jobs.claims import exclusive
 from ..model.card import RUN_CONFIG
 from ..training.checkpoint import find, latest_iteration, read_notes
 from ..training.health import Health
@@ -87,7 +87,7 @@ def continuation(config: "LMConfig") -> "Continuation":
         CheckpointError: the checkpoint cannot be read.
     """
     from ..data.dataset import Continuation
-    from ..training.megatron_checkpoint import DATA_KEY, read_common
+    from ..training.megatron.checkpoint import DATA_KEY, read_common
 
     found = find(config.loop.save, config.loop.load)
     length = config.data.seq_length

@@ -12,8 +12,8 @@ from torch import nn
 
 from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
-from ..files import write_text
-from ..folders import atomic_folder
+from ..io.files import write_text
+from ..jobs.folders import atomic_folder
 from ..model.card import RUN_CONFIG
 from ..speech_decoder.config import SpeechDecoderConfig
 from ..speech_decoder.dataset import Codes, DecoderDataConfig, Utterances, speakers_of

@@ -12,11 +12,11 @@ import yaml
 
 from ..data.manifest import manifest_name, read_manifest
 from ..errors import ConfigError
-from ..files import read_json, write_json, write_text
-from ..folders import atomic_folder
+from ..io.files import read_json, write_json, write_text
+from ..io.model_folders import origin, resolve_model
+from ..io.rejected import Rejected
+from ..jobs.folders import atomic_folder
 from ..model.card import RUN_CONFIG
-from ..model_folders import origin, resolve_model
-from ..rejected import Rejected
 from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig

@@ -11,8 +11,8 @@ from ..audio import Excerpt, read_audio
 from ..data.code_shards import CodeShardInfo, read_code_shards
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
-from ..progress import track
-from ..rejected import Rejected, count_reasons, describe_counts
+from ..io.rejected import Rejected, count_reasons, describe_counts
+from ..jobs.progress import track
 from .mel import SAMPLE_RATE_HZ
 
 _MOST_IN_A_ROW = 100

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
-from ..files import read_json_object, write_json
+from ..io.files import read_json_object, write_json
 from ..speech_tokenizer.weights import read_tensors, write_tensors
 from .config import FlowSamplingConfig, SpeechDecoderConfig
 from .flow import FlowModel

@@ -13,16 +13,16 @@ import numpy as np
 import soundfile
 
 from ..audio import read_audio
-from ..claims import exclusive
 from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
-from ..files import atomic_path, fingerprint_of, fingerprint_of_files
-from ..folders import same_job
-from ..progress import Progress
-from ..rejected import Rejected, describe_counts, write_rejected
+from ..io.files import atomic_path, fingerprint_of, fingerprint_of_files
+from ..io.rejected import Rejected, describe_counts, write_rejected
+from ..jobs.claims import exclusive
+from ..jobs.folders import same_job
+from ..jobs.progress import Progress
 from ..speech_tokenizer.opened import open_speech_tokenizer
-from ..vocab import SpeechTextVocab
+from ..text.vocab import SpeechTextVocab
 from .decoder import SpeechDecoder
 
 _LOUDEST = 32767 / 32768

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
-from ..rejected import Rejected
+from ..io.rejected import Rejected
 from ..speech_tokenizer.batch_plan import make_plan
 from ..speech_tokenizer.read_ahead import LazyBatches, NumberedReadAhead
 from ..speech_tokenizer.set_aside import SetAside

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import CheckpointError, ConfigError
-from ..files import read_json, write_json
-from ..model_folders import load_weights
+from ..io.files import read_json, write_json
+from ..io.model_folders import load_weights
 from ..speech_tokenizer.weights import read_tensors, write_tensors
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, N_FFT, NUM_MELS, SAMPLE_RATE_HZ, overlap_add
 

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 from ..errors import CheckpointError
-from ..files import read_json, write_json
-from ..folders import atomic_folder
+from ..io.files import read_json, write_json
+from ..jobs.folders import atomic_folder
 from .model import SpeechTokenizerModel
 from .text import AsrText
 from .tokenizer import SpeechTokenizer

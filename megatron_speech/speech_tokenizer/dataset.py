@@ -11,12 +11,12 @@ import torch
 import torch.distributed as dist
 
 from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
-from ..audio_files import duration_s
 from ..data.alignments import Alignments
 from ..data.manifest import ManifestRow, read_manifest
 from ..errors import AudioError, ConfigError, DataError
-from ..progress import track
-from ..rejected import Rejected, count_reasons, describe_counts
+from ..io.audio_files import duration_s
+from ..io.rejected import Rejected, count_reasons, describe_counts
+from ..jobs.progress import track
 from ..training.ranks import gather_objects
 from .characters import character_ids
 from .config import SpeechTokenizerConfig

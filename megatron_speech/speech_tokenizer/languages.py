@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from ..scripts import base_language
+from ..text.writing_systems import base_language
 
 # Tags of BCP 47 that stand for what Whisper has a token for under another one.
 _SAME = {"nb": "no", "iw": "he", "in": "id", "fil": "tl", "jv": "jw", "cmn": "zh"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
-from ..files import read_json_object, write_json
+from ..io.files import read_json_object, write_json
 from .characters import PREFIX
 from .config import SpeechTokenizerConfig
 from .model import SpeechTokenizerModel

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..audio import WHOLE, Excerpt
 from ..data.manifest import ManifestRow
-from ..data.words import word_bounds
+from ..text.words import word_bounds
 
 _ROUNDING_S = 0.02  # of aligners
 _EARLIEST = 0.5  # share of the window before which no piece ends: short pieces teach less

@@ -11,7 +11,7 @@ import torch
 from ..audio import SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest, write_manifest
 from ..errors import AudioError, ConfigError, DataError
-from ..rejected import Rejected, write_rejected
+from ..io.rejected import Rejected, write_rejected
 from .whisper import Whisper
 
 _ROWS = 256

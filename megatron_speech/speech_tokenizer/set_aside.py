@@ -5,13 +5,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from ..rejected import (
-    Rejected,
-    count_reasons,
-    describe_counts,
-    read_rejected,
-    write_rejected,
-)
+from ..io.rejected import Rejected, count_reasons, describe_counts, read_rejected, write_rejected
 from ..training.ranks import gather_objects
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
-from ..files import read_json_object, write_json, write_text
-from ..scripts import LANGUAGES_WITHOUT_SPACES
-from ..vocab import open_text_tokenizer
+from ..io.files import read_json_object, write_json, write_text
+from ..text.vocab import open_text_tokenizer
+from ..text.writing_systems import LANGUAGES_WITHOUT_SPACES
 from .languages import language_code
 from .model import SpeechTokenizerModel
 

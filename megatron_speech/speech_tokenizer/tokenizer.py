@@ -11,7 +11,7 @@ import torch
 
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import AudioError, ConfigError, VocabularyError
-from ..files import fingerprint_of
+from ..io.files import fingerprint_of
 from . import layout
 from .config import SpeechTokenizerConfig
 from .features import batch_features, batches_by_length, checked_clip, to_device

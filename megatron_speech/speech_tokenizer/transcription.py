@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from ..scripts import LANGUAGES_WITHOUT_SPACES
+from ..text.writing_systems import LANGUAGES_WITHOUT_SPACES
 from .languages import language_code
 
 _POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0640\u064b-\u0652\u0670]")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
-from ..files import atomic_path, read_json, write_json
+from ..io.files import atomic_path, read_json, write_json
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"

@@ -10,9 +10,9 @@ import torch
 
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import CheckpointError, ConfigError, DataError
-from ..files import read_json_object
-from ..model_folders import resolve_model
-from ..progress import track
+from ..io.files import read_json_object
+from ..io.model_folders import resolve_model
+from ..jobs.progress import track
 from .characters import PREFIX
 from .config import SpeechTokenizerConfig
 from .features import batch_features, batches_by_length, checked_clip, with_silence

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..checked_json import read_checked_json, write_checked_json
 from ..errors import CheckpointError, DataError
-from ..files import is_abandoned, sync_folder, write_text
-from ..folders import remove_folder
+from ..io.checked_json import read_checked_json, write_checked_json
+from ..io.files import is_abandoned, sync_folder, write_text
+from ..jobs.folders import remove_folder
 
 MARKER = "latest_checkpointed_iteration.txt"
 _NOTES = "loop.json"

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_path
+from ..io.files import atomic_path
 from .checkpoint import unwritable
 from .installed import own_gpu
 from .ranks import any_rank, mean_over_ranks

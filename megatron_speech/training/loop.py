@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigError, TrainingError
-from ..progress import Progress
+from ..jobs.progress import Progress
 from . import checkpoint
 from .health import Health, HealthConfig
 from .loop_config import LoopConfig

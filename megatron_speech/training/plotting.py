@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError, DataError
-from ..files import atomic_path, read_yaml_object
+from ..io.files import atomic_path, read_yaml_object
 from .reporting import read_metrics
 
 

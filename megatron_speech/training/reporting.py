@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import read_bytes
+from ..io.files import read_bytes
 from .loop_config import LoopConfig
 from .task import Metrics
 

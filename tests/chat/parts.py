@@ -10,7 +10,7 @@ from megatron_speech.chat.rhythm import Kinds
 from megatron_speech.chat.session import ChatConfig, ChatSession
 from megatron_speech.chat.template import ChatTemplate
 from megatron_speech.errors import ConfigError
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 from tests.data.language_data import NUM_CODES, make_vocab
 
 FINGERPRINT = "f" * 16

@@ -25,7 +25,7 @@ from megatron_speech.errors import (
     DataError,
     VocabularyError,
 )
-from megatron_speech.vocab import ROLES, SpeechTextVocab
+from megatron_speech.text.vocab import ROLES, SpeechTextVocab
 from tests.chat.parts import (
     FINGERPRINT,
     EchoDecoder,

@@ -8,7 +8,7 @@ import pytest
 from megatron_speech.chat.events import AudioChunk, TextDelta
 from megatron_speech.chat.rhythm import TokenKind
 from megatron_speech.chat.template import MODES
-from megatron_speech.vocab import ASSISTANT
+from megatron_speech.text.vocab import ASSISTANT
 from tests.chat.parts import EchoDecoder, make_engine, question, scripted, write_model
 
 LETTERS = {

@@ -13,7 +13,7 @@ from megatron_speech.chat.template import (
 )
 from megatron_speech.data.loss_rules import RuleTokens, loss_mask
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
-from megatron_speech.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
+from megatron_speech.text.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
 from tests.data.language_data import make_vocab
 
 SMALL = TemplateConfig(text_block=3, speech_block=5)

@@ -11,7 +11,7 @@ from unittest import mock
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from megatron_speech.training.parallel import ProcessLayout, session
+from megatron_speech.training.megatron.parallel import ProcessLayout, session
 from megatron_speech.training.parallel_config import ParallelConfig
 
 

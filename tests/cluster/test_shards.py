@@ -15,7 +15,7 @@ from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.recipes import lm
 from megatron_speech.training.batch_config import BatchConfig
-from megatron_speech.training.megatron_optimizer import build_optimizer, wrap_data_parallel
+from megatron_speech.training.megatron.optimizer import build_optimizer, wrap_data_parallel
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.cluster.pretend import standing_at
 from tests.training import megatron_world

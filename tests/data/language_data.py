@@ -8,8 +8,8 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from megatron_speech.data.indexed import IndexedWriter
-from megatron_speech.files import write_json
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.io.files import write_json
+from megatron_speech.text.vocab import SpeechTextVocab
 
 NUM_CODES = 16
 

@@ -12,7 +12,7 @@ from megatron_speech.data.code_shards import (
     write_code_shard,
 )
 from megatron_speech.errors import DataError
-from tests.corpus.samples import INFO, write_codes
+from tests.interleaving.samples import INFO, write_codes
 
 OTHER = dataclasses.replace(INFO, tokenizer_fingerprint="tok-b")
 

@@ -12,7 +12,7 @@ import torch
 from megatron_speech.data.config import DataConfig, parse_blend
 from megatron_speech.data.dataset import build_datasets
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
-from megatron_speech.training.batch import separating_mask
+from megatron_speech.training.megatron.batch import separating_mask
 from tests.data.language_data import make_vocab, random_documents, write_dataset
 
 LENGTH = 64

@@ -12,7 +12,7 @@ from megatron_speech.data import indexed
 from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_tokens, read_index
 from megatron_speech.data.indexed_files import read_facts
 from megatron_speech.errors import DataError
-from tests.corpus.samples import make_vocab
+from tests.interleaving.samples import make_vocab
 
 
 @pytest.fixture(scope="module")

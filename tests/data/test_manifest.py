@@ -7,7 +7,7 @@ import pytest
 
 from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
 from megatron_speech.errors import DataError
-from megatron_speech.rejected import Rejected, count_reasons
+from megatron_speech.io.rejected import Rejected, count_reasons
 
 
 def test_manifest_of_own_recordings(tmp_path: Path) -> None:

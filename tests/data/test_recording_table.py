@@ -12,7 +12,7 @@ from megatron_speech.data.recording import Recording
 from megatron_speech.data.recording_table import joined, table_of
 from megatron_speech.data.recordings import find_recordings
 from megatron_speech.errors import DataError
-from megatron_speech.rejected import Rejected
+from megatron_speech.io.rejected import Rejected
 
 ROWS = [
     {"id": "a", "path": "x/a.wav", "text": "said", "speaker": "s", "language": "en"},

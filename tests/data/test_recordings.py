@@ -14,7 +14,7 @@ from megatron_speech.data.recording import Recording
 from megatron_speech.data.recordings import find_recordings
 from megatron_speech.data.tars import TarFile
 from megatron_speech.errors import DataError
-from megatron_speech.rejected import Rejected, count_reasons
+from megatron_speech.io.rejected import Rejected, count_reasons
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:

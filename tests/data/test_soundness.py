@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from megatron_speech.corpus.inspect import InspectConfig, inspect
-from megatron_speech.corpus.merge import merge
-from megatron_speech.corpus.verify import verify
 from megatron_speech.data.config import DataConfig
 from megatron_speech.data.dataset import build_datasets
 from megatron_speech.data.indexed import IndexedWriter, open_tokens
 from megatron_speech.data.indexed_files import COMPANIONS
+from megatron_speech.datasets.inspect import InspectConfig, inspect
+from megatron_speech.datasets.merge import merge
+from megatron_speech.datasets.verify import verify
 from megatron_speech.errors import DataError
 from tests.data.language_data import make_vocab
 

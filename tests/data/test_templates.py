@@ -1,7 +1,7 @@
 import pytest
 
 from megatron_speech.data import templates
-from tests.corpus.samples import make_vocab
+from tests.interleaving.samples import make_vocab
 
 
 @pytest.fixture(scope="module")

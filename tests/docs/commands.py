@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from megatron_speech import cli
-
-from .pages import ROOT
+from megatron_speech.jobs import cli
+from tests.docs.pages import ROOT
 
 ENDS = {"|", "||", "&&", ";", "&", "(", ")", "<", ">", ">>", "2>", "2>&1"}
 ENDS |= {"do", "done", "then", "fi", "else"}

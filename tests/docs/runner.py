@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .pages import ROOT, Block
+from tests.docs.pages import ROOT, Block
 
 
 def prepare(folder: Path) -> None:

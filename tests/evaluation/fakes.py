@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 
 NUM_CODES = 16
 FINGERPRINT = "f" * 16

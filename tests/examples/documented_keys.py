@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 
 KEYS = {
     "speech_tokenizer": "wer_vq wer_no_vq wer_no_vq_held_out_voice wer_no_vq_windows "

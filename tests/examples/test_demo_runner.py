@@ -12,9 +12,9 @@ from examples.quickstart.machine import expected_seconds, measure_machine
 from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
 from examples.quickstart.sizes import BLENDS, SIZES, size_named
 from examples.voice import demo as voice
-from megatron_speech.claims import exclusive
 from megatron_speech.errors import ConfigError, DataError, InUseError
-from megatron_speech.files import fingerprint_of, read_json, write_json
+from megatron_speech.io.files import fingerprint_of, read_json, write_json
+from megatron_speech.jobs.claims import exclusive
 from megatron_speech.recipes import lm, speech_tokenizer
 
 

@@ -27,7 +27,7 @@ from examples.real.speech_parts import make_librivox, make_prompts
 from examples.real.text_parts import make_manuals, make_novels
 from megatron_speech.data.manifest import read_manifest, read_texts
 from megatron_speech.errors import DataError
-from megatron_speech.model_folders import load_weights
+from megatron_speech.io.model_folders import load_weights
 from megatron_speech.speech_tokenizer.text import AsrText
 from tests.examples import real_archives as archives
 

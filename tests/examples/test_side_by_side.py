@@ -19,7 +19,7 @@ from examples.quickstart.side_by_side import AT_ONCE, NamedLines
 from examples.quickstart.sizes import size_named
 from examples.voice.stages import CHAIN
 from megatron_speech.errors import DataError
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 

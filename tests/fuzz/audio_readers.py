@@ -10,11 +10,10 @@ import numpy as np
 import soundfile
 
 from megatron_speech.audio import Excerpt, read_audio, stream_audio
-from megatron_speech.audio_files import duration_s, open_audio
 from megatron_speech.errors import AudioError
-
-from .mutations import damaged
-from .reader import Expected, Found, Reader
+from megatron_speech.io.audio_files import duration_s, open_audio
+from tests.fuzz.mutations import damaged
+from tests.fuzz.reader import Expected, Found, Reader
 
 FORMATS = {
     "wav": ("WAV", "PCM_16"),

@@ -19,9 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from megatron_speech.errors import MegatronSpeechError
-
-from .reader import Reader
-from .readers import READERS
+from tests.fuzz.reader import Reader
+from tests.fuzz.readers import READERS
 
 SEEDS = Path(__file__).with_name("seeds.txt")
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "fuzzed_readers.json"

@@ -10,19 +10,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from megatron_speech.corpus.plan import request_paths
 from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_tokens
 from megatron_speech.data.soundness import sound_dataset
+from megatron_speech.interleaving.plan import request_paths
+from megatron_speech.io.rejected import Rejected, read_rejected, write_rejected
 from megatron_speech.model.hf_config import read_config, read_generation_ids
 from megatron_speech.model.safetensors_folder import SafetensorsFolder
-from megatron_speech.rejected import Rejected, read_rejected, write_rejected
 from megatron_speech.speech_tokenizer.weights import read_tensors, write_tensors
+from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.checkpoint import latest_iteration, read_notes
-from megatron_speech.vocab import SpeechTextVocab
-from tests.corpus.samples import make_vocab
-
-from .mutations import damaged, damaged_json
-from .reader import Found, Reader
+from tests.interleaving.samples import make_vocab
+from tests.fuzz.mutations import damaged, damaged_json
+from tests.fuzz.reader import Found, Reader
 
 
 def damage_folder(rng: random.Random, folder: Path) -> None:

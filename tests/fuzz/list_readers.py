@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.data.recordings import find_recordings
-from megatron_speech.rejected import Rejected
-
-from .mutations import damaged, damaged_lines, damaged_table
-from .reader import Expected, Found, Reader
+from megatron_speech.io.rejected import Rejected
+from tests.fuzz.mutations import damaged, damaged_lines, damaged_table
+from tests.fuzz.reader import Expected, Found, Reader
 
 Damage = Callable[[random.Random, bytes, bytes], bytes]
 TEXTS = ("ein Wort", "zwei Wörter", "", "two\u2028lines", "数 个 字", "nul \0 byte", "😀")

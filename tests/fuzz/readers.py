@@ -1,10 +1,10 @@
 """All readers by name."""
 
-from .audio_readers import AUDIO
-from .folder_readers import FOLDERS
-from .list_readers import LISTS
-from .reader import Reader
-from .sound_readers import SOUND
-from .text_readers import TEXT
+from tests.fuzz.audio_readers import AUDIO
+from tests.fuzz.folder_readers import FOLDERS
+from tests.fuzz.list_readers import LISTS
+from tests.fuzz.reader import Reader
+from tests.fuzz.sound_readers import SOUND
+from tests.fuzz.text_readers import TEXT
 
 READERS: dict[str, Reader] = {r.name: r for r in (*AUDIO, *LISTS, *SOUND, *TEXT, *FOLDERS)}

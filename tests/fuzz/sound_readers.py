@@ -14,11 +14,10 @@ import numpy as np
 from megatron_speech.data.recording import Recording
 from megatron_speech.data.recordings import find_recordings
 from megatron_speech.errors import AudioError
-from megatron_speech.speech_tokenizer.bulk_reading import read_windows
-
-from .audio_readers import write_sound
-from .mutations import damaged, damaged_json
-from .reader import Expected, Found, Reader
+from megatron_speech.speech_tokenizer.bulk.reading import read_windows
+from tests.fuzz.audio_readers import write_sound
+from tests.fuzz.mutations import damaged, damaged_json
+from tests.fuzz.reader import Expected, Found, Reader
 
 _NAMES = (
     "b.WAV",

@@ -16,7 +16,6 @@ from megatron_speech.chat.dialogues import (
     read_records,
     speakable_dialogue,
 )
-from megatron_speech.corpus.sources import find_texts, read_pieces, split_inputs
 from megatron_speech.data.code_shards import (
     CodeRecord,
     CodeShardInfo,
@@ -27,9 +26,9 @@ from megatron_speech.data.code_shards import (
 )
 from megatron_speech.data.manifest import read_texts
 from megatron_speech.evaluation.items import read_chat_items, read_cloze, read_questions
-from megatron_speech.rejected import Rejected
-
-from .list_readers import (
+from megatron_speech.io.rejected import Rejected
+from megatron_speech.text.corpora import find_texts, read_pieces, split_inputs
+from tests.fuzz.list_readers import (
     TEXTS,
     damage_lines,
     damage_parquet,
@@ -37,7 +36,7 @@ from .list_readers import (
     expect_rows,
     make_lines,
 )
-from .reader import Expected, Found, Reader
+from tests.fuzz.reader import Expected, Found, Reader
 
 _CONFIG = SpokenTurnsConfig()
 

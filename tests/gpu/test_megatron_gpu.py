@@ -52,7 +52,7 @@ def test_transformer_engine_s_loss_keeps_no_fp32_copy_of_the_logits():
     from megatron.core.extensions.transformer_engine import te_parallel_cross_entropy
     from megatron.core.fusions.fused_cross_entropy import fused_vocab_parallel_cross_entropy
 
-    from megatron_speech.training.parallel import session
+    from megatron_speech.training.megatron.parallel import session
 
     rows, vocab = 2048, 168_960
     size = rows * vocab * 2  # bytes of bf16 logits

@@ -11,8 +11,8 @@ from megatron_speech.model.precision import PrecisionConfig, choose
 from megatron_speech.recipes import lm
 from megatron_speech.training.batch_config import BatchConfig
 from megatron_speech.training.installed import installed
-from megatron_speech.training.megatron import MegatronTrainer, TrainingData
-from megatron_speech.training.parallel import session
+from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingData
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 
 VOCAB, LENGTH = 168_960, 8192

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import Run, run

@@ -4,9 +4,9 @@ import threading
 
 import numpy as np
 
+from examples.storyworld.espeak import Delivery, Espeak
 from megatron_speech.audio import SAMPLE_RATE_HZ
 from megatron_speech.chat.events import AudioChunk, Done, Heard, TextDelta, Timing
-from megatron_speech.corpus.espeak import Delivery, Espeak
 from megatron_speech.errors import AudioError
 from tests.chat.fake_engine import FakeEngine
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.corpus.conftest import done, world  # noqa: F401
-from tests.corpus.jobs import run_jobs
-from tests.corpus.kills import kill_and_continue
-from tests.corpus.test_job_kills import finished
+from tests.interleaving.conftest import done, world  # noqa: F401
+from tests.interleaving.jobs import run_jobs
+from tests.interleaving.kills import kill_and_continue
+from tests.interleaving.test_job_kills import finished
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])

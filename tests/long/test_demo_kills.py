@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from tests.kill_jobs import JOBS
 from tests.test_kills import campaign
 

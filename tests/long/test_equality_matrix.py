@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from megatron_speech.files import write_json
+from megatron_speech.io.files import write_json
 from tests.training.megatron_world import STEPS, Run, cases, deviation, run, spawn
 
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks/results/layout_equality_cpu.json"

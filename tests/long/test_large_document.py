@@ -4,8 +4,8 @@ import json
 import resource
 
 from megatron_speech.data.indexed import open_tokens
-from tests.corpus.jobs import run_jobs
-from tests.corpus.samples import WORDS, make_vocab, write_codes
+from tests.interleaving.jobs import run_jobs
+from tests.interleaving.samples import WORDS, make_vocab, write_codes
 from tools import preprocess_data
 
 SIZE = 100_000_000

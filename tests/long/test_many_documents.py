@@ -27,14 +27,14 @@ import pytest
 
 from examples.storyworld.generate import corpus_document
 from examples.storyworld.world import make_world
-from megatron_speech.corpus.assemble import AssembleConfig, assemble
-from megatron_speech.corpus.generate import GenerateConfig, generate
-from megatron_speech.corpus.interleaved import InterleavedConfig, build_interleaved
-from megatron_speech.corpus.plan import PlanConfig, plan
-from megatron_speech.corpus.verify import verify
-from megatron_speech.files import read_json, write_json
-from megatron_speech.vocab import SpeechTextVocab
-from tests.corpus.samples import LookUpEngine, make_vocab, write_codes
+from megatron_speech.datasets.verify import verify
+from megatron_speech.interleaving.assemble import AssembleConfig, assemble
+from megatron_speech.interleaving.generate import GenerateConfig, generate
+from megatron_speech.interleaving.plan import PlanConfig, plan
+from megatron_speech.interleaving.three_jobs import InterleavedConfig, build_interleaved
+from megatron_speech.io.files import read_json, write_json
+from megatron_speech.text.vocab import SpeechTextVocab
+from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "many_documents.json"

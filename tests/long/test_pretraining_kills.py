@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from tests.tools.pretraining import (
     TINY,
     assert_same_runs,

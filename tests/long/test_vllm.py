@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from megatron_speech.corpus.decoding import TransformersEngine
-from megatron_speech.corpus.engines import EngineConfig
-from megatron_speech.corpus.generate import generate
-from megatron_speech.corpus.plan import plan
-from megatron_speech.corpus.vllm_engine import VllmEngine
 from megatron_speech.data.templates import speak_prompt
-from megatron_speech.vocab import SpeechTextVocab
-from tests.corpus.jobs import files_of, generate_config, plan_config
-from tests.corpus.samples import make_vocab, write_codes, write_corpus
-from tests.corpus.tiny_model import write_model
+from megatron_speech.interleaving.generate import generate
+from megatron_speech.interleaving.plan import plan
+from megatron_speech.text.vocab import SpeechTextVocab
+from megatron_speech.text_to_token.engines import EngineConfig
+from megatron_speech.text_to_token.transformers_engine import TransformersEngine
+from megatron_speech.text_to_token.vllm_engine import VllmEngine
+from tests.interleaving.jobs import files_of, generate_config, plan_config
+from tests.interleaving.samples import make_vocab, write_codes, write_corpus
+from tests.text_to_token.tiny_model import write_model
 
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ".venv-vllm/bin/python")).absolute()
 TEXTS = ["The cat.", "Mira saw a red dog near the river.", "ran", "She and Tom ate bread."] * 4

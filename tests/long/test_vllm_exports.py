@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 from tests.model.base_folders import FAMILIES, write_base
 
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ".venv-vllm/bin/python")).absolute()

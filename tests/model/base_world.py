@@ -9,8 +9,8 @@ from torch import Tensor
 
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
-from megatron_speech.training.checkpoint_check import IDENTITY_KEY, read_common
-from megatron_speech.training.parallel import session
+from megatron_speech.training.megatron.checkpoint_check import IDENTITY_KEY, read_common
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 
 ROWS = 300

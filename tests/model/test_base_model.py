@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.model.new_rows import NewRowsConfig
+from megatron_speech.text.vocab import DEFAULT_SPECIALS, SpeechTextVocab
 from megatron_speech.training.parallel_config import ParallelConfig
-from megatron_speech.vocab import DEFAULT_SPECIALS, SpeechTextVocab
 from tests.model import base_world
 from tests.model.base_folders import FAMILIES, write_base
 from tests.model.base_world import ROWS, TOKENS, Group, megatron_logits

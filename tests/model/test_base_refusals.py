@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from megatron_speech.errors import CheckpointError, ConfigError, MegatronSpeechError
 from megatron_speech.model.new_rows import NewRowsConfig
 from megatron_speech.model.torch_dist import write_checkpoint
-from megatron_speech.training.checkpoint_check import IDENTITY_KEY, read_common
-from megatron_speech.training.parallel import session
+from megatron_speech.training.megatron.checkpoint_check import IDENTITY_KEY, read_common
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.data.language_data import make_vocab
 from tests.model.base_folders import write_base

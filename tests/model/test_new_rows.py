@@ -11,7 +11,7 @@ from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.model.new_rows import NewRowsConfig, RowDraw
 from megatron_speech.model.text_check import CHECK_TEXT, TextCheck
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 from tests.model.base_folders import FAMILIES, write_base
 from tools import convert_checkpoint
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from tests.corpus.samples import write_corpus
+from tests.interleaving.samples import write_corpus
 from tests.real_speech.librivox import librivox_clips
 from tests.tools import speech_training
 from tools import build_vocab, tokenize_speech, train_speech_tokenizer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 from tests.slurm.commands import ROOT, Slurm, wait_until
 
 SCRIPTS = sorted((ROOT / "examples").glob("*.sbatch"))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from megatron_speech.errors import CheckpointError, ConfigError, VocabularyError
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.speech_decoder import SpeechDecoder, SpeechDecoderConfig
 from megatron_speech.speech_decoder.config import FlowSamplingConfig
 from megatron_speech.speech_decoder.vocoder import HifiganVocoder, load_vocoder

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-from megatron_speech.files import write_json
+from megatron_speech.io.files import write_json
 
 LANGUAGES = ("en", "fr", "zh")
 _SAID = re.compile(r"Ġ?[a-w]+")

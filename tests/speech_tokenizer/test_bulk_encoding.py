@@ -2,8 +2,8 @@ import threading
 
 import numpy as np
 
-from megatron_speech.speech_tokenizer import bulk_encoding
-from megatron_speech.speech_tokenizer.bulk_encoding import ShardEncoder
+from megatron_speech.speech_tokenizer.bulk.encoding import ShardEncoder
+from megatron_speech.speech_tokenizer.bulk.job import encoding as bulk_encoding
 
 
 class Pair:

@@ -11,8 +11,8 @@ import soundfile
 from megatron_speech.audio import Excerpt, stream_audio
 from megatron_speech.data.recording import Recording
 from megatron_speech.errors import AudioError
-from megatron_speech.speech_tokenizer import bulk_reading
-from megatron_speech.speech_tokenizer.bulk_reading import ReadAhead, read_windows
+from megatron_speech.speech_tokenizer.bulk.job import reading as bulk_reading
+from megatron_speech.speech_tokenizer.bulk.reading import ReadAhead, read_windows
 from megatron_speech.speech_tokenizer.features import cut_windows
 
 

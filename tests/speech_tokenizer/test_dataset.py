@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from megatron_speech.data.manifest import ManifestRow
 from megatron_speech.errors import ConfigError
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.speech_tokenizer import dataset
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import AsrDataset, SpeechDataConfig

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_speech.data.manifest import ManifestRow
-from megatron_speech.parquet import write_parquet
+from megatron_speech.io.parquet import write_parquet
 from megatron_speech.speech_tokenizer.dataset import AsrDataset, SpeechDataConfig
 from megatron_speech.speech_tokenizer.long_recordings import Piece, cut_long
 from megatron_speech.speech_tokenizer.text import AsrText

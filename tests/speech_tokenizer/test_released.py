@@ -11,9 +11,14 @@ from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.encoder import SpeechTokenizerEncoder
 from megatron_speech.speech_tokenizer.lookup import released_codes as codes_by_released_rule
-
-from .conftest import noise
-from .released import SMALL, encoder_only, make_released, released_codes, write_weights
+from tests.speech_tokenizer.conftest import noise
+from tests.speech_tokenizer.released import (
+    SMALL,
+    encoder_only,
+    make_released,
+    released_codes,
+    write_weights,
+)
 
 LENGTHS = (700, 16_000, 1281, 40_500, 99_999)
 """Samples. All but the last leave the 200 samples of padding that a frame may look into."""

@@ -6,8 +6,7 @@ import torch
 
 from megatron_speech.errors import AudioError, ConfigError
 from megatron_speech.speech_tokenizer import SpeechTokenizer
-
-from .conftest import noise
+from tests.speech_tokenizer.conftest import noise
 
 BLOCK_SAMPLES = 16 * 320  # of the tiny tokenizer: 320 ms, 4 codes
 LOOK_AHEAD_SAMPLES = 40

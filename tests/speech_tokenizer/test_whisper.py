@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from megatron_speech.errors import CheckpointError, ConfigError
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.recipes.speech_tokenizer import RECIPES
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.features import batch_features, with_silence

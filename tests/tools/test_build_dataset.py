@@ -5,13 +5,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from megatron_speech.corpus.speech_documents import join_segments
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards, write_code_shard
 from megatron_speech.data.indexed import open_tokens
 from megatron_speech.data.indexed_files import read_facts
 from megatron_speech.data.templates import asr_document, speech_document, tts_document
+from megatron_speech.datasets.speech import join_segments
 from megatron_speech.errors import DataError, VocabularyError
-from tests.corpus.samples import INFO, make_vocab, write_codes, write_corpus
+from tests.interleaving.samples import INFO, make_vocab, write_codes, write_corpus
 from tools import build_dataset, inspect_dataset
 
 

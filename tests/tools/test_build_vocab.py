@@ -4,11 +4,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from megatron_speech.corpus.vocabulary import VocabConfig
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
-from megatron_speech.files import write_json
-from megatron_speech.vocab import SpeechTextVocab
-from tests.corpus.samples import write_corpus
+from megatron_speech.io.files import write_json
+from megatron_speech.text.build_vocab import VocabConfig
+from megatron_speech.text.vocab import SpeechTextVocab
+from tests.interleaving.samples import write_corpus
 from tools import build_vocab
 
 

@@ -13,11 +13,12 @@ import pytest
 import soundfile
 
 from megatron_speech.audio import read_audio
-from megatron_speech.claims import exclusive
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, InUseError
-from megatron_speech.speech_tokenizer import SpeechTokenizer, bulk_encoding
+from megatron_speech.jobs.claims import exclusive
+from megatron_speech.speech_tokenizer import SpeechTokenizer
+from megatron_speech.speech_tokenizer.bulk.job import encoding as bulk_encoding
 from tests.forked import start
 from tests.odd_audio import BAD, ODD, write_odd_audio
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer

@@ -25,7 +25,7 @@ class Press:
             os.kill(os.getpid(), signal.SIGINT)
 
 FIRST = {{"megatron_speech", "examples", "tyro"}}
-LIGHT = {{"megatron_speech", "megatron_speech.starting"}}
+LIGHT = {{"megatron_speech", "megatron_speech.jobs.starting"}}
 sys.meta_path.insert(0, Press())
 """
 """Ctrl-C when the first module is looked for that is not as light as the handler itself."""
@@ -64,5 +64,5 @@ def test_nothing_heavy_is_imported_before(program):
         for node in tree.body
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
-    assert imported[-1] == "megatron_speech.starting"
+    assert imported[-1] == "megatron_speech.jobs.starting"
     assert set(imported[:-1]) <= {"sys", "pathlib"}  # to find the package

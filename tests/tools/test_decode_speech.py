@@ -9,7 +9,7 @@ from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_co
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.speech_decoder import SpeechDecoder
 from megatron_speech.speech_tokenizer import SpeechTokenizer
-from tests.corpus.samples import make_vocab
+from tests.interleaving.samples import make_vocab
 from tests.speech_decoder.tiny_decoder import FINGERPRINT, NUM_CODES, random_codes, tiny_decoder
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import decode_speech

@@ -10,7 +10,7 @@ from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.context import Figure, Result
 from megatron_speech.evaluation.run import print_table
 from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
-from megatron_speech.vocab import SpeechTextVocab
+from megatron_speech.text.vocab import SpeechTextVocab
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
 from tools import evaluate
 

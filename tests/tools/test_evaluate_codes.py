@@ -9,7 +9,7 @@ import pytest
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.codes import codebook_figures
-from megatron_speech.parquet import write_parquet
+from megatron_speech.io.parquet import write_parquet
 from megatron_speech.speech_tokenizer import tokenizer as tokenizer_module
 from tests.evaluation.fakes import (
     FINGERPRINT,

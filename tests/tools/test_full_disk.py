@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from examples.storyworld import make_speech
 from megatron_speech.chat.build import build_dialogues
-from megatron_speech.corpus.assemble import assemble
-from megatron_speech.corpus.generate import generate
-from megatron_speech.corpus.plan import plan
 from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.files import temporary_beside
+from megatron_speech.interleaving.assemble import assemble
+from megatron_speech.interleaving.generate import generate
+from megatron_speech.interleaving.plan import plan
+from megatron_speech.io.files import temporary_beside
 from megatron_speech.model import hf
 from tests.chat.test_build import DIALOGUES, config_of, write_dialogues
-from tests.corpus.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
-from tests.corpus.samples import LookUpEngine, make_vocab, write_codes, write_corpus
+from tests.interleaving.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
+from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes, write_corpus
 from tests.full_disk import expect_no_space, expect_one_line
 from tests.speech_decoder.tiny_decoder import tiny_decoder
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
@@ -27,7 +28,6 @@ from tools import (
     convert_checkpoint,
     decode_speech,
     evaluate,
-    make_speech,
     pretrain,
     tokenize_speech,
 )

@@ -3,7 +3,7 @@ import pytest
 
 from megatron_speech.data.indexed import IndexedWriter
 from megatron_speech.errors import DataError, VocabularyError
-from tests.corpus.samples import make_vocab
+from tests.interleaving.samples import make_vocab
 from tools import inspect_dataset
 
 

@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from tokenizers import Tokenizer, models, normalizers
 
-from megatron_speech.corpus import text_documents, text_encoder
-from megatron_speech.corpus.text_encoder import TextEncoder, agrees_on_characters, fast_engine
 from megatron_speech.data import indexed
 from megatron_speech.data.indexed import open_tokens
+from megatron_speech.datasets import text as text_documents
 from megatron_speech.errors import DataError, VocabularyError
-from megatron_speech.text_tokenizers import open_text_tokenizer
-from tests.corpus.samples import make_vocab, write_corpus
+from megatron_speech.text import encoder as text_encoder
+from megatron_speech.text.encoder import TextEncoder, agrees_on_characters, fast_engine
+from megatron_speech.text.tokenizers import open_text_tokenizer
+from tests.interleaving.samples import make_vocab, write_corpus
 from tools import preprocess_data
 
 ROOT = Path(__file__).resolve().parents[2]

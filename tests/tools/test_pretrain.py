@@ -11,8 +11,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from megatron_speech import folders
-from megatron_speech.claims import exclusive
 from megatron_speech.errors import (
     CheckpointError,
     ConfigError,
@@ -20,11 +18,13 @@ from megatron_speech.errors import (
     InUseError,
     VocabularyError,
 )
+from megatron_speech.jobs import folders
+from megatron_speech.jobs.claims import exclusive
 from megatron_speech.model import hf
 from megatron_speech.model.gpt import BuildOptions, build_model
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.text.vocab import SpeechTextVocab
+from megatron_speech.training.megatron.parallel import ParallelConfig, session
 from megatron_speech.training.reporting import read_metrics
-from megatron_speech.vocab import SpeechTextVocab
 from tests.data.language_data import make_vocab, random_documents, write_dataset
 from tools import convert_checkpoint, pretrain
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.whisper import Whisper, transcribe_audio
 from tests.speech_tokenizer.conftest import noise

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from megatron_speech.data.code_shards import CodeShardInfo, read_code_shard, write_code_shard
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
-from megatron_speech.files import read_json, write_json
+from megatron_speech.io.files import read_json, write_json
 from megatron_speech.speech_decoder import SpeechDecoder
 from megatron_speech.training.checkpoint import iteration_directory
 from megatron_speech.training.reporting import read_metrics

@@ -13,7 +13,7 @@ from transformers import WhisperForConditionalGeneration
 
 from megatron_speech.data.manifest import read_manifest, write_manifest
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
-from megatron_speech.files import read_json
+from megatron_speech.io.files import read_json
 from megatron_speech.recipes import speech_tokenizer_run
 from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.encoder import whisper_config

@@ -10,13 +10,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.nn.utils import parameters_to_vector
 
-from megatron_speech.files import write_json
+from megatron_speech.io.files import write_json
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.batch_config import BatchConfig
-from megatron_speech.training.megatron import MegatronTrainer, TrainingData
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingData
+from megatron_speech.training.megatron.parallel import ParallelConfig, session
 
 VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 20
 MODEL = ModelConfig(

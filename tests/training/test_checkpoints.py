@@ -20,10 +20,10 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from megatron_speech.errors import CheckpointError
 from megatron_speech.model import layers
 from megatron_speech.model.precision import PrecisionConfig
-from megatron_speech.training import megatron_checkpoint
-from megatron_speech.training.background_save import BackgroundSave
-from megatron_speech.training.optimizer_state import allocate_state
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.megatron.backend import checkpoint as megatron_checkpoint
+from megatron_speech.training.megatron.background_save import BackgroundSave
+from megatron_speech.training.megatron.optimizer_state import allocate_state
+from megatron_speech.training.megatron.parallel import ParallelConfig, session
 from tests.training import megatron_world
 from tests.training.megatron_world import CHAINS, Run, run
 

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from megatron_speech.training.batch import read_batch, slice_for_context_parallel
-from megatron_speech.training.parallel import session
+from megatron_speech.training.megatron.batch import read_batch, slice_for_context_parallel
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import LENGTH, Windows
 

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from megatron_speech.training.distributions import transformer_engine_version
 from megatron_speech.training.installed import installed, own_gpu
-from megatron_speech.training.parallel import kernels_in_order, session
+from megatron_speech.training.megatron.parallel import kernels_in_order, session
 from megatron_speech.training.parallel_config import ParallelConfig
 
 ENGINE = "transformer_engine"

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from megatron_speech.errors import CheckpointError
 from megatron_speech.model.hf import checkpoint_tensors
 from megatron_speech.model.hf_config import config_from_model
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.megatron.parallel import ParallelConfig, session
 from tests.training import megatron_world
 from tests.training.megatron_world import (
     MODEL,

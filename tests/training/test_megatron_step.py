@@ -13,8 +13,8 @@ from megatron_speech.data.config import DataConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.recipes.lm_recipes import LMConfig
-from megatron_speech.training.megatron import MegatronTrainer, TrainingData
-from megatron_speech.training.parallel import session
+from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingData
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import (
     BATCH,

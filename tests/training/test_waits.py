@@ -13,10 +13,10 @@ from megatron_speech.speech_tokenizer import quantizer
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrBatch
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
-from megatron_speech.training import batch as batches
-from megatron_speech.training import megatron
 from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
-from megatron_speech.training.parallel import ParallelConfig, session
+from megatron_speech.training.megatron.backend import backend as megatron
+from megatron_speech.training.megatron.backend import batch as batches
+from megatron_speech.training.megatron.parallel import ParallelConfig, session
 from tests.training.megatron_world import BATCH, Windows
 from tests.training.test_megatron_step import trainer
 from tests.training.waits import counted, on_the_cpu

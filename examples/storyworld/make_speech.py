@@ -1,0 +1,71 @@
+"""Speak a list of texts by espeak-ng: 16 kHz FLAC files and a manifest.
+
+    python examples/storyworld/make_speech.py --texts runs/storyworld/speech/train.parquet \\
+        --output-dir runs/speech/train --voices train
+
+Run again, it keeps what is finished. Texts that cannot be read or spoken go to
+rejected.jsonl.
+"""
+
+from megatron_speech.jobs.starting import starting
+
+with starting(__name__):
+    import time
+    from collections.abc import Sequence
+    from dataclasses import dataclass
+    from pathlib import Path
+    from typing import Literal
+
+    from examples.storyworld.espeak import HELD_OUT_VOICES, MANY_VOICES, NARRATORS, TRAINING_VOICES
+    from examples.storyworld.speech_source import SpeechSummary, speak_texts
+    from megatron_speech.data.manifest import read_texts
+    from megatron_speech.io.rejected import Rejected, describe_counts
+    from megatron_speech.jobs import cli
+
+VOICES = {
+    "train": TRAINING_VOICES,
+    "held-out": HELD_OUT_VOICES,
+    "all": (*TRAINING_VOICES, *HELD_OUT_VOICES),
+    "many": MANY_VOICES,
+    "narrator": NARRATORS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeSpeechConfig:
+    """Settings of this tool."""
+
+    texts: Path
+    """Parquet or JSON lines (.jsonl, .jsonl.gz, .jsonl.zst) with `text` and, if possible, `id`."""
+    output_dir: Path
+    """Folder for audio/ and manifest.parquet."""
+    text_column: str = "text"
+    """Column that holds the text."""
+    voices: Literal["train", "held-out", "all", "many", "narrator"] = "train"
+    """Which voices speak: `many` are sixty of several accents, `held-out` is for tests alone,
+    `narrator` for a speech decoder."""
+    seed: int = 1
+    """With the id, decides voice, pitch and rate of an utterance."""
+    workers: int | None = None
+    """Processes; as many as there are processors if not given."""
+
+
+def main(argv: Sequence[str] | None = None) -> SpeechSummary:
+    """Make the speech and return what was made."""
+    config = cli.parse(MakeSpeechConfig, argv, "Speak a list of texts by espeak-ng.")
+    started = time.monotonic()
+    unusable: list[Rejected] = []
+    texts = read_texts(config.texts, config.text_column, unusable)
+    voices = VOICES[config.voices]
+    summary = speak_texts(texts, config.output_dir, voices, config.seed, config.workers, unusable)
+    seconds = time.monotonic() - started
+    print(
+        f"{summary.utterances:,} utterances, {summary.duration_s / 3600:.2f} h in {seconds:.0f} s "
+        f"({summary.duration_s / seconds:.0f} x real time), {summary.reused:,} found finished, "
+        f"rejected: {describe_counts(summary.rejected)}"
+    )
+    return summary
+
+
+if __name__ == "__main__":
+    cli.run(main)

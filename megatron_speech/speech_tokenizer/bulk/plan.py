@@ -1,0 +1,152 @@
+"""What a bulk job will do: its settings, its shards, and what it takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ...audio import SAMPLE_RATE_HZ
+from ...data.recording import Recording
+from ...data.recordings import Recordings, find_recordings
+from ...errors import ConfigError
+from ...io.rejected import Rejected, count_reasons, describe_counts
+from ...jobs.tasks import Share, find_share
+from ..config import CONV_STRIDE, SpeechTokenizerConfig
+from .encoding import SORTED_BATCHES
+
+_PYTHON_BYTES = 700e6
+_SAMPLE_BYTES = 4
+_READING_LISTS = 2
+"""Times the memory of the lists, while they are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig:
+    """What to tokenize, with what, to where."""
+
+    input: tuple[Path, ...]
+    """Manifests (.parquet, .tsv, .jsonl), lhotse cuts (.jsonl.gz), WebDataset tars, or folders of
+    audio or of tars."""
+    speech_tokenizer: Path
+    """Folder of the speech tokenizer."""
+    output: Path
+    """Folder of the code shards."""
+    audio_root: Path | None = None
+    """Where relative paths in manifests and cuts start; none means the list's own folder."""
+    shard_size: int = 4096
+    """Recordings per shard; a tar is one shard whatever it holds."""
+    device: str = "cpu"
+    """Where features and encoder are computed: cpu, cuda (under torchrun one GPU each), cuda:1."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the encoder; the codebook stays in float32."""
+    batch_seconds: float = 240.0
+    """Audio per batch, padding included; GPUs like 2,000 and more."""
+    num_workers: int = 4
+    """Threads that read and resample."""
+    task: int | None = None
+    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
+    tasks: int | None = None
+    """Number of tasks: each makes every n-th shard."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1 or self.num_workers < 1:
+            raise ConfigError("--shard-size and --num-workers must be at least 1")
+        if not 30 <= self.batch_seconds < float("inf"):
+            raise ConfigError(
+                f"--batch-seconds is {self.batch_seconds:g}; expected at least 30, one window"
+            )
+        if not self.input:
+            raise ConfigError("--input names nothing to tokenize")
+
+    @property
+    def batch_samples(self) -> int:
+        """`batch_seconds` in samples."""
+        return round(self.batch_seconds * SAMPLE_RATE_HZ)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizePlan:
+    """A bulk job as one task sees it. Shards are numbered alike by every task."""
+
+    config: TokenizeConfig
+    recordings: Recordings
+    share: Share
+
+    @cached_property
+    def paths(self) -> list[Path]:
+        """Files of the shards: first those of listed recordings, then one for each tar."""
+        listed = -(-len(self.recordings.listed) // self.config.shard_size)
+        shards = range(listed + len(self.recordings.tars))
+        return [self.config.output / f"shard_{number:06d}.parquet" for number in shards]
+
+    @property
+    def own(self) -> list[int]:
+        """Numbers of the shards of this task."""
+        return list(self.share.of(range(len(self.paths))))
+
+    def read_shard(self, number: int) -> tuple[list[Recording], list[Rejected]]:
+        """The recordings of a shard, and what its tar holds that cannot be used."""
+        size, listed = self.config.shard_size, self.recordings.listed
+        first = number * size
+        if first < len(listed):
+            return listed[first : first + size], []
+        return self.recordings.tars[number - -(-len(listed) // size)].read()
+
+    @property
+    def hours(self) -> float:
+        """Hours of the recordings whose lists say how long they are."""
+        return self.recordings.listed.seconds / 3600
+
+    def describe(self) -> str:
+        """The plan in a few lines."""
+        listed, tars, config = self.recordings.listed, self.recordings.tars, self.config
+        known = listed.known_durations
+        there = sum(path.exists() for path in self.paths)
+        of_tars = f", {len(tars):,} tars (counted when they are read)" if tars else ""
+        host, batch = _memory_bytes(config)
+        host += _READING_LISTS * listed.num_bytes
+        place = "on the device" if config.device != "cpu" else "more"
+        lines = {
+            "clips": f"{len(listed):,}{of_tars}",
+            "hours": f"{self.hours:,.2f} in the {known:,} clips whose length is known",
+            "set aside": describe_counts(count_reasons(self.recordings.rejected)),
+            "shards": f"{len(self.paths):,}, of which {there:,} are there",
+            "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
+            "memory": f"about {host / 1e9:.1f} GB a task, and {batch / 1e9:.1f} GB {place} while "
+            f"a batch of {config.batch_seconds:g} s is encoded",
+        }
+        return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
+
+
+def make_plan(config: TokenizeConfig, environment: Mapping[str, str]) -> TokenizePlan:
+    """Read the lists and find out which task this is.
+
+    Raises:
+        DataError: an input that is missing, of no known kind, or without anything usable.
+        ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
+    """
+    share = find_share(config.task, config.tasks, environment)
+    found = find_recordings(config.input, config.audio_root)
+    return TokenizePlan(config=config, recordings=found, share=share)
+
+
+def _memory_bytes(config: TokenizeConfig) -> tuple[float, float]:
+    """Estimates: for the whole time, and beside that for one batch in the encoder."""
+    from ..layout import read_config
+
+    shape = read_config(config.speech_tokenizer)
+    weights = sum(path.stat().st_size for path in config.speech_tokenizer.glob("*.safetensors"))
+    audio = (2 * SORTED_BATCHES + 2) * config.batch_samples * _SAMPLE_BYTES
+    return _PYTHON_BYTES + weights + audio, _batch_bytes(config, shape)
+
+
+def _batch_bytes(config: TokenizeConfig, shape: SpeechTokenizerConfig) -> float:
+    element = 2 if config.dtype == "bfloat16" else 4
+    positions = shape.max_source_positions
+    windows = max(config.batch_samples // shape.window_samples, 1)
+    wide = shape.num_mel_bins * CONV_STRIDE * 2 + shape.d_model * 6 + shape.encoder_ffn_dim * 2
+    masks = 2 * positions  # the scores themselves are never whole
+    return windows * positions * (wide + masks) * element
