@@ -16,7 +16,14 @@ from megatron_speech.data.indexed_files import read_facts
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
 from megatron_speech.text.vocab import SpeechTextVocab
 from tests.interleaving.jobs import documents_of, files_of
-from tests.interleaving.samples import INFO, NUM_CODES, LookUpEngine, look_up, make_vocab, write_codes
+from tests.interleaving.samples import (
+    INFO,
+    NUM_CODES,
+    LookUpEngine,
+    look_up,
+    make_vocab,
+    write_codes,
+)
 
 DIALOGUES = {
     "a": ["Tom saw a dog.", "The dog ran.", "Where was it?", "It was near the house."],

@@ -11,9 +11,9 @@ from examples.quickstart.page_data import PageData
 from examples.quickstart.runner import Demo, Done, Times
 from examples.quickstart.sizes import SIZES
 from examples.quickstart.tables import percent, seconds_text, thousands
-from tests.interleaving.samples import write_codes
 from tests.examples.documented_keys import missing_keys
 from tests.examples.sample_report import DIRECTIONS, make_page_data, make_report
+from tests.interleaving.samples import write_codes
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 

@@ -19,9 +19,9 @@ from megatron_speech.model.safetensors_folder import SafetensorsFolder
 from megatron_speech.speech_tokenizer.weights import read_tensors, write_tensors
 from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.checkpoint import latest_iteration, read_notes
-from tests.interleaving.samples import make_vocab
 from tests.fuzz.mutations import damaged, damaged_json
 from tests.fuzz.reader import Found, Reader
+from tests.interleaving.samples import make_vocab
 
 
 def damage_folder(rng: random.Random, folder: Path) -> None:

@@ -15,7 +15,7 @@ from megatron_speech.text.sentences import split_sentences
 from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.text.words import word_bounds
 from tests.interleaving.samples import NUM_CODES, make_vocab, story
-from tests.test_vocab import train_sentencepiece
+from tests.text.test_vocab import train_sentencepiece
 
 TEXTS = st.text(max_size=80) | st.lists(
     st.sampled_from(

@@ -8,7 +8,7 @@ import torch
 from megatron_speech.errors import ConfigError
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
-from megatron_speech.training.megatron.backend import cpu_stand_in
+from megatron_speech.training.megatron import cpu_stand_in
 from megatron_speech.training.megatron.batch import separating_mask
 from megatron_speech.training.megatron.parallel import ParallelConfig, session
 

@@ -12,7 +12,7 @@ import torch
 from megatron_speech.model import gpt
 from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.precision import PrecisionConfig
-from megatron_speech.training.megatron.backend import checkpoint as megatron_checkpoint
+from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
 from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import BATCH, IDENTITY, MODEL, VOCAB

@@ -2,8 +2,8 @@ import threading
 
 import numpy as np
 
+from megatron_speech.speech_tokenizer.bulk import encoding
 from megatron_speech.speech_tokenizer.bulk.encoding import ShardEncoder
-from megatron_speech.speech_tokenizer.bulk.job import encoding as bulk_encoding
 
 
 class Pair:
@@ -25,7 +25,7 @@ class Pair:
 
 
 def test_features_are_prepared_while_the_batch_before_is_encoded(monkeypatch):
-    monkeypatch.setattr(bulk_encoding, "SORTED_BATCHES", 2)
+    monkeypatch.setattr(encoding, "SORTED_BATCHES", 2)
     encoder = ShardEncoder(Pair(5), 20)  # pyright: ignore[reportArgumentType]
     for number in range(10):
         encoder.add(number // 2, np.full(10, number, np.float32))

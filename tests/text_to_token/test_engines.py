@@ -14,7 +14,7 @@ from megatron_speech.data.templates import speak_prompt
 from megatron_speech.errors import CheckpointError, ConfigError
 from megatron_speech.interleaving.generate import Maker, generate_shard, read_report
 from megatron_speech.io.files import read_json, write_json
-from megatron_speech.text_to_token import transformers_engine as decoding
+from megatron_speech.text_to_token import transformers_engine
 from megatron_speech.text_to_token.engines import EngineConfig, make_batches, split_requests
 from megatron_speech.text_to_token.gates import GateConfig, Gates
 from megatron_speech.text_to_token.transformers_engine import TransformersEngine
@@ -221,7 +221,7 @@ def test_rows_that_have_ended_may_be_asked_for_seldom(model_folder, monkeypatch)
     """As on a GPU, where asking stalls it."""
     often = TransformersEngine(model_folder, EngineConfig(device="cpu"))
     expected = often.generate(TEXTS, SEEDS, limit_of)
-    monkeypatch.setitem(decoding._STEPS_BETWEEN_CHECKS, "cpu", 16)
+    monkeypatch.setitem(transformers_engine._STEPS_BETWEEN_CHECKS, "cpu", 16)
     seldom = TransformersEngine(model_folder, EngineConfig(device="cpu"))
     found = seldom.generate(TEXTS, SEEDS, limit_of)
     for one, other in zip(expected, found, strict=True):

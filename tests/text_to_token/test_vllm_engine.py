@@ -11,8 +11,8 @@ from megatron_speech.text_to_token import vllm_engine
 from megatron_speech.text_to_token.choose_engine import make_engine
 from megatron_speech.text_to_token.engines import EngineConfig
 from megatron_speech.text_to_token.vllm_engine import VllmEngine
-from tests.interleaving import fake_vllm
 from tests.interleaving.samples import make_vocab
+from tests.text_to_token import fake_vllm
 from tests.text_to_token.tiny_model import write_model
 
 TEXTS = ["The cat ran.", "Mira", "Tom saw a red dog near the river and then a house."]

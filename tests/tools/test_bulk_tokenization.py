@@ -18,7 +18,7 @@ from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, InUseError
 from megatron_speech.jobs.claims import exclusive
 from megatron_speech.speech_tokenizer import SpeechTokenizer
-from megatron_speech.speech_tokenizer.bulk.job import encoding as bulk_encoding
+from megatron_speech.speech_tokenizer.bulk import encoding
 from tests.forked import start
 from tests.odd_audio import BAD, ODD, write_odd_audio
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
@@ -136,7 +136,7 @@ def test_a_task_of_an_array_makes_its_share(whole, speech, tokenizer_folder, tmp
 
 def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path, monkeypatch):
     """Not from threads, room to read ahead, or which shards a worker makes; and they are full."""
-    monkeypatch.setattr(bulk_encoding, "SORTED_BATCHES", 2)
+    monkeypatch.setattr(encoding, "SORTED_BATCHES", 2)
     original, seen = SpeechTokenizer.prepare_batch, {}
 
     def prepare_batch(self, windows):

@@ -15,9 +15,15 @@ from megatron_speech.interleaving.plan import plan
 from megatron_speech.io.files import temporary_beside
 from megatron_speech.model import hf
 from tests.chat.test_build import DIALOGUES, config_of, write_dialogues
-from tests.interleaving.jobs import assemble_config, files_of, generate_config, plan_config, run_jobs
-from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes, write_corpus
 from tests.full_disk import expect_no_space, expect_one_line
+from tests.interleaving.jobs import (
+    assemble_config,
+    files_of,
+    generate_config,
+    plan_config,
+    run_jobs,
+)
+from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes, write_corpus
 from tests.speech_decoder.tiny_decoder import tiny_decoder
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tests.tools.pretraining import TINY, write_data

@@ -20,7 +20,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from megatron_speech.errors import CheckpointError
 from megatron_speech.model import layers
 from megatron_speech.model.precision import PrecisionConfig
-from megatron_speech.training.megatron.backend import checkpoint as megatron_checkpoint
+from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
 from megatron_speech.training.megatron.background_save import BackgroundSave
 from megatron_speech.training.megatron.optimizer_state import allocate_state
 from megatron_speech.training.megatron.parallel import ParallelConfig, session

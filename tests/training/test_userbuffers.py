@@ -8,7 +8,7 @@ import torch
 from megatron.core.tensor_parallel import random as core_random
 
 from megatron_speech.model.precision import PrecisionConfig
-from megatron_speech.training.megatron.backend import parallel
+from megatron_speech.training.megatron import parallel
 from megatron_speech.training.megatron.parallel import ParallelConfig, session, userbuffers
 
 DIVIDED = ParallelConfig(tensor_model_parallel_size=2, sequence_parallel=True, tp_comm_overlap=True)

@@ -14,8 +14,8 @@ from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrBatch
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
-from megatron_speech.training.megatron.backend import backend as megatron
-from megatron_speech.training.megatron.backend import batch as batches
+from megatron_speech.training.megatron import backend
+from megatron_speech.training.megatron import batch as batches
 from megatron_speech.training.megatron.parallel import ParallelConfig, session
 from tests.training.megatron_world import BATCH, Windows
 from tests.training.test_megatron_step import trainer
@@ -203,7 +203,7 @@ def test_reading_ahead_changes_no_step(monkeypatch):
     losses, make = [], batches.Reader
     for ahead in (False, True):
         monkeypatch.setattr(
-            megatron, "Reader", lambda packed, device, _, ahead=ahead: make(packed, device, ahead)
+            backend, "Reader", lambda packed, device, _, ahead=ahead: make(packed, device, ahead)
         )
         with session(ParallelConfig(), seed=7) as layout:
             made = trainer(layout)
