@@ -4,7 +4,7 @@
         --name prose --output-dir eval/prose --base SmolLM2-135M
 
 Each item is consecutive sentences, the next one, and a wrong one about as long: of another document
-(topic) or of the same one further on (story). Speak texts.jsonl (examples/storyworld/make_speech.py), tokenize it
+(topic) or of the same one further on (story). Speak texts.jsonl (tools/make_speech.py), tokenize it
 (tools/tokenize_speech.py), and give cloze.jsonl to tools/evaluate.py, beside others if you like.
 With --base, a text model from before any training on speech does the items as text.
 """

@@ -121,6 +121,6 @@ def _beginning(segments: list[Segment]) -> list[Segment]:
 
 def say(words: str) -> np.ndarray:
     """espeak-ng saying some words, (samples,) at its own rate of 16 kHz."""
-    from examples.storyworld.espeak import MANY_VOICES, choose_delivery, engine
+    from megatron_speech.text_to_speech.espeak import MANY_VOICES, choose_delivery, engine
 
     return engine().speak(words, choose_delivery(words, 1, MANY_VOICES[12:13]))

@@ -41,7 +41,7 @@ class MakeClozeConfig:
     input: tuple[str, ...]
     """Held-out corpus: files, folders or patterns, .parquet, .jsonl, .jsonl.gz, .jsonl.zst."""
     output_dir: Path
-    """Folder for cloze.jsonl, texts.jsonl (what examples/storyworld/make_speech.py speaks) and report.json."""
+    """Folder for cloze.jsonl, texts.jsonl (what tools/make_speech.py speaks) and report.json."""
     not_in: tuple[str, ...] = ()
     """Training corpora. No sentence is used that shares eight successive words with them, or that
     they hold whole."""

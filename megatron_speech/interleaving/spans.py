@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
-from ..jobs.randomness import uniform
+from ..jobs.randomness import random_bits, uniform
 from .units import UnitName
 
 _LENGTHS, _SWAP, _PLACES, _LAST_PLACES, _ORDER, _ROUNDING = range(1, 7)

@@ -35,8 +35,8 @@ def build_model(
 ) -> list[torch.nn.Module]:
     """This process's model chunks: one, or one per virtual pipeline stage.
 
-    Needs a running `training.megatron.parallel.session`. `chunk(tokens, positions, mask)` gives logits
-    (batch, length, padded vocabulary) on the last stage; with `labels=` it gives losses
+    Needs a running `training.megatron.parallel.session`. `chunk(tokens, positions, mask)` gives
+    logits (batch, length, padded vocabulary) on the last stage; with `labels=` it gives losses
     (batch, length).
     """
     from megatron.core import parallel_state

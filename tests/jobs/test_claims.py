@@ -167,7 +167,8 @@ def test_of_two_that_see_a_dead_claim_one_gets_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("nested", ["", ", exclusive(Path(sys.argv[1] + '-too'))"])
 def test_a_scheduler_that_ends_the_process_frees_its_output(tmp_path, nested):
     code = (
-        "import sys, time; from pathlib import Path; from megatron_speech.jobs.claims import exclusive\n"
+        "import sys, time; from pathlib import Path\n"
+        "from megatron_speech.jobs.claims import exclusive\n"
         f"with exclusive(Path(sys.argv[1])){nested}:\n    print(flush=True); time.sleep(100)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out")]

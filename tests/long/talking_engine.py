@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 
-from examples.storyworld.espeak import Delivery, Espeak
 from megatron_speech.audio import SAMPLE_RATE_HZ
 from megatron_speech.chat.events import AudioChunk, Done, Heard, TextDelta, Timing
 from megatron_speech.errors import AudioError
+from megatron_speech.text_to_speech.espeak import Delivery, Espeak
 from tests.chat.fake_engine import FakeEngine
 
 QUESTIONS = ("Where did Mira find the red lamp?", "No, tell me about the boat instead.")

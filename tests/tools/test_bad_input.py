@@ -28,7 +28,7 @@ NOT_THERE = {
     "tools.evaluate_codes": "--speech-tokenizer none --codes none",
     "tools.evaluate_decoder": "--decoder none --speech-tokenizer none --manifest none --output out",
     "tools.inspect_dataset": "none --vocab none",
-    "examples.storyworld.make_speech": "--texts none --output-dir out",
+    "tools.make_speech": "--texts none --output-dir out",
     "tools.merge_datasets": "--input none --vocab none --output-prefix out",
     "tools.plan_mixture": "--tokens 1B --seq-length 64 --data-path rest none",
     "tools.plan_run": "lm-smoke --measured-run none",

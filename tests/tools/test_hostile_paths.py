@@ -83,7 +83,7 @@ WRITE = {
     "tools.preprocess_data": "--input IN/corpus.jsonl --tokenizer-model IN/vocab --append-eod "
     "--output-prefix OUT/a",
     "tools.build_dataset": "plan --input IN/corpus.jsonl --vocab IN/vocab --output OUT",
-    "examples.storyworld.make_speech": "--texts IN/corpus.jsonl --output-dir OUT --workers 1",
+    "tools.make_speech": "--texts IN/corpus.jsonl --output-dir OUT --workers 1",
     "tools.plan_run": "lm-smoke --output OUT/plan.json",
     "tools.pretrain": "lm-smoke --mock-data --vocab IN/vocab --save OUT --train-iters 1",
 }

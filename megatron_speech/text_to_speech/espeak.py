@@ -5,7 +5,7 @@ and id. Imports no torch.
 
 espeak-ng carries state from one utterance to the next (the phase of the voice's flutter), so the
 same text said later differs by a few samples. What is said after a fresh start of the process is
-always the same; `examples/storyworld/speech_source.py` makes speech in blocks for that reason.
+always the same; `text_to_speech/speech_source.py` makes speech in blocks for that reason.
 """
 
 import ctypes
@@ -16,8 +16,8 @@ from functools import cache
 import numpy as np
 import soxr
 
-from megatron_speech.errors import ConfigError, DataError, MegatronSpeechError
-from megatron_speech.text.words import is_speakable
+from ..errors import ConfigError, DataError, MegatronSpeechError
+from ..text.words import is_speakable
 
 SAMPLE_RATE_HZ = 16_000
 TRIM_PEAK = 0.01

@@ -1,6 +1,6 @@
 """Speak a list of texts by espeak-ng: 16 kHz FLAC files and a manifest.
 
-    python examples/storyworld/make_speech.py --texts runs/storyworld/speech/train.parquet \\
+    python tools/make_speech.py --texts runs/storyworld/speech/train.parquet \\
         --output-dir runs/speech/train --voices train
 
 Run again, it keeps what is finished. Texts that cannot be read or spoken go to
@@ -16,11 +16,16 @@ with starting(__name__):
     from pathlib import Path
     from typing import Literal
 
-    from examples.storyworld.espeak import HELD_OUT_VOICES, MANY_VOICES, NARRATORS, TRAINING_VOICES
-    from examples.storyworld.speech_source import SpeechSummary, speak_texts
     from megatron_speech.data.manifest import read_texts
     from megatron_speech.io.rejected import Rejected, describe_counts
     from megatron_speech.jobs import cli
+    from megatron_speech.text_to_speech.espeak import (
+        HELD_OUT_VOICES,
+        MANY_VOICES,
+        NARRATORS,
+        TRAINING_VOICES,
+    )
+    from megatron_speech.text_to_speech.speech_source import SpeechSummary, speak_texts
 
 VOICES = {
     "train": TRAINING_VOICES,

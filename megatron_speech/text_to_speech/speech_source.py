@@ -22,22 +22,22 @@ from urllib.parse import quote
 
 import soundfile
 
-from examples.storyworld.espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
-from megatron_speech.data.manifest import ManifestRow, write_manifest
-from megatron_speech.errors import ConfigError, DataError
-from megatron_speech.io.files import (
+from ..data.manifest import ManifestRow, write_manifest
+from ..errors import ConfigError, DataError
+from ..io.files import (
     fingerprint_of,
     is_abandoned,
     read_json,
     temporary_beside,
     write_json,
 )
-from megatron_speech.io.rejected import Rejected, write_rejected
-from megatron_speech.jobs.claims import exclusive
-from megatron_speech.jobs.folders import remove_folder, same_job
-from megatron_speech.jobs.progress import Progress
-from megatron_speech.jobs.tasks import run_tasks
-from megatron_speech.text.words import is_speakable
+from ..io.rejected import Rejected, write_rejected
+from ..jobs.claims import exclusive
+from ..jobs.folders import remove_folder, same_job
+from ..jobs.progress import Progress
+from ..jobs.tasks import run_tasks
+from ..text.words import is_speakable
+from ..text_to_speech.espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
 
 BLOCK_UTTERANCES = 128
 LANGUAGE = "en"
