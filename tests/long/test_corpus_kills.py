@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.interleaving.conftest import done, world  # noqa: F401
+from tests.conftest import done, world  # noqa: F401
 from tests.interleaving.jobs import run_jobs
 from tests.interleaving.kills import kill_and_continue
 from tests.interleaving.test_job_kills import finished

@@ -4,13 +4,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.interleaving.jobs import run_jobs
-from tests.interleaving.samples import make_vocab, write_codes, write_corpus
-
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     """A folder with a vocabulary, a corpus and a code shard to be like."""
+    from tests.interleaving.samples import make_vocab, write_codes, write_corpus
+
     folder = tmp_path_factory.mktemp("world")
     make_vocab(folder)
     texts = write_corpus(folder / "corpus.parquet")
@@ -24,5 +23,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def done(world, tmp_path_factory):
+    from tests.interleaving.jobs import run_jobs
+
     work = tmp_path_factory.mktemp("done")
     return work, run_jobs(world, work)
