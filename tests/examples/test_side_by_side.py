@@ -137,7 +137,7 @@ SCRIPT = """
     from pathlib import Path
     from examples.quickstart.runner import Demo, run_stages
     from examples.quickstart.sizes import size_named
-    from megatron_speech import cli
+    from megatron_speech.jobs import cli
     from tests.examples.test_side_by_side import sleep, two_beside
 
     def main():

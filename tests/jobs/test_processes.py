@@ -18,7 +18,7 @@ with starting(__name__):
     import multiprocessing, sys, time
     from concurrent.futures import ProcessPoolExecutor
     from pathlib import Path
-    from megatron_speech import processes
+    from megatron_speech.jobs import processes
     from megatron_speech.jobs.tasks import run_tasks
     from megatron_speech.io.files import atomic_path
 
@@ -105,7 +105,7 @@ def test_a_stop_is_said_once(tmp_path, kind, when, send, number, status, said):
 
 STOPPED_BETWEEN = """
 import signal, sys
-from megatron_speech import processes
+from megatron_speech.jobs import processes
 
 set_handler, left = signal.signal, int(sys.argv[1])
 

@@ -82,7 +82,7 @@ PROGRAM = """
 from megatron_speech.jobs.starting import starting
 with starting(__name__):
     import sys, time
-    from megatron_speech import program
+    from megatron_speech.jobs import program
 def main():
     {main}
 if __name__ == "__main__":
