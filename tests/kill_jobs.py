@@ -190,7 +190,8 @@ def _spoken_texts(inputs: Path) -> None:
 
 @_job("make speech", _spoken_texts)
 def make_speech(inputs: Path) -> Job:
-    from examples.storyworld import make_speech, speech_source
+    from megatron_speech.text_to_speech import speech_source
+    from tools import make_speech
 
     def forked(function, blocks, done, **how):
         for block in blocks:

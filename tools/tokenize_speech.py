@@ -21,11 +21,7 @@ with starting(__name__):
 
     from megatron_speech.jobs import cli
     from megatron_speech.speech_tokenizer.bulk.job import TokenizeResult, tokenize
-    from megatron_speech.speech_tokenizer.bulk.plan import (
-        TokenizeConfig,
-        TokenizePlan,
-        make_plan,
-    )
+    from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, TokenizePlan, make_plan
 
 
 def main(argv: Sequence[str] | None = None) -> TokenizeResult | TokenizePlan:

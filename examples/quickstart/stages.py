@@ -43,7 +43,7 @@ def storyworld(demo: Demo, done: Done) -> Figures:
 
 def speech(demo: Demo, done: Done) -> Figures:
     """Real audio of sentences, windows, stories and evaluation items, by espeak-ng."""
-    from examples.storyworld import make_speech
+    from tools import make_speech
 
     texts = demo.path("storyworld", "speech")
     lists = {name: texts / f"{name}.parquet" for name in _SPOKEN}

@@ -68,8 +68,7 @@ def recordings(demo: RealDemo, done: Done) -> Figures:
 
 def speech(demo: RealDemo, done: Done) -> Figures:
     """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng."""
-    from examples.storyworld import make_speech
-    from tools import make_cloze
+    from tools import make_cloze, make_speech
 
     folder = demo.path("text")
     figures = write_texts(folder, done["materials"]["text"], demo.size)
@@ -102,8 +101,8 @@ def speech(demo: RealDemo, done: Done) -> Figures:
 
 def _speak(demo: RealDemo, lists: dict[str, Path], voices: str) -> Any:
     """Speak several lists of texts in one go; the recordings of each as a manifest of its name."""
-    from examples.storyworld import make_speech
     from megatron_speech.data.manifest import read_manifest, read_texts, write_manifest
+    from tools import make_speech
 
     texts = {name: read_texts(path) for name, path in lists.items()}
     together = demo.path("speech", voices)

@@ -60,8 +60,7 @@ class VoiceDemo(Demo):
 
 def speech(demo: VoiceDemo, done: Done) -> Figures:
     """Recordings of a narrator, who always speaks alike, and their codes."""
-    from examples.storyworld import make_speech
-    from tools import tokenize_speech
+    from tools import make_speech, tokenize_speech
 
     texts = demo.base / "storyworld" / "speech"
     sources = {"train": (texts / "train.parquet", demo.size.recordings),
@@ -200,8 +199,7 @@ def fine_tuning(demo: VoiceDemo, done: Done) -> Figures:
 
 def chat_evaluation(demo: VoiceDemo, done: Done) -> Figures:
     """Held-out questions, asked aloud of the fine-tuned model and of the pre-trained one."""
-    from examples.storyworld import make_speech
-    from tools import evaluate_chat, tokenize_speech
+    from tools import evaluate_chat, make_speech, tokenize_speech
 
     texts, tokenizer = demo.path("dialogues", "texts"), demo.speech_tokenizer
     speech, codes = demo.path("chat", "speech"), demo.path("chat", "codes")

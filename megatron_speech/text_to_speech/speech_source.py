@@ -24,20 +24,14 @@ import soundfile
 
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
-from ..io.files import (
-    fingerprint_of,
-    is_abandoned,
-    read_json,
-    temporary_beside,
-    write_json,
-)
+from ..io.files import fingerprint_of, is_abandoned, read_json, temporary_beside, write_json
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.claims import exclusive
 from ..jobs.folders import remove_folder, same_job
 from ..jobs.progress import Progress
 from ..jobs.tasks import run_tasks
 from ..text.words import is_speakable
-from ..text_to_speech.espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
 
 BLOCK_UTTERANCES = 128
 LANGUAGE = "en"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from examples.storyworld import make_speech
 from megatron_speech.chat.build import build_dialogues
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.interleaving.assemble import assemble
@@ -34,6 +33,7 @@ from tools import (
     convert_checkpoint,
     decode_speech,
     evaluate,
+    make_speech,
     pretrain,
     tokenize_speech,
 )

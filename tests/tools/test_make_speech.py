@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from examples.storyworld import espeak, make_speech, speech_source
 from megatron_speech import audio
 from megatron_speech.data.manifest import read_manifest, read_texts
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.text_to_speech import espeak, speech_source
+from tools import make_speech
 
 SENTENCES = {
     "story-1/000": "Anna went to the park.",
