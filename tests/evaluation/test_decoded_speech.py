@@ -14,7 +14,9 @@ from megatron_speech.io.files import read_json
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
 from megatron_speech.speech_tokenizer.whisper import Whisper
 from tests.speech_decoder.tiny_decoder import tiny_decoder
+from tests.speech_tokenizer.conftest import make_tokenizer as make_tokenizer
 from tests.speech_tokenizer.conftest import noise
+from tests.speech_tokenizer.conftest import text_folder as text_folder
 from tests.speech_tokenizer.small_whisper import save_small_whisper
 from tools import evaluate_decoder
 

@@ -2,14 +2,13 @@
 
 import pytest
 
-from tests.conftest import done, world  # noqa: F401
 from tests.interleaving.jobs import run_jobs
 from tests.interleaving.kills import kill_and_continue
 from tests.interleaving.test_job_kills import finished
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_ten_kills_each(world, tmp_path, workers):  # noqa: F811
+def test_ten_kills_each(world, tmp_path, workers):
     run_jobs(world, tmp_path / "whole", tasks=6)
     hits = kill_and_continue(world, tmp_path / "killed", 10, workers, seed=workers)
     assert hits == 10
