@@ -1,4 +1,4 @@
-"""The house itself: imports start nothing, light modules stay light, layers hold."""
+"""The repository as a whole: imports start nothing, light modules import no torch, no circles."""
 
 import ast
 import os
