@@ -20,6 +20,7 @@ with starting(__name__):
     import re
     from collections.abc import Mapping, Sequence
     from dataclasses import dataclass
+    from itertools import pairwise
     from statistics import mean
     from typing import Any
 
@@ -151,7 +152,14 @@ def _points(run: Path, seed: int, rules: Mapping[str, Any]) -> list[Point]:
                 f"{rules['most_parameters']:,}"
             )
         points.append(point)
-    return sorted(points, key=lambda point: point.tokens)
+    points.sort(key=lambda point: point.tokens)
+    for before, after in pairwise(points):
+        if after.tokens - before.tokens < rules["least_tokens_between"]:
+            raise DataError(
+                f"{folder} was evaluated at {before.tokens:,} and {after.tokens:,} tokens; "
+                f"expected at least {rules['least_tokens_between']:,} between evaluations"
+            )
+    return points
 
 
 def _reached(seed: int, points: Sequence[Point], accuracy: float) -> Point:

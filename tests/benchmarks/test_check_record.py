@@ -1,4 +1,4 @@
-"""An entry for the records is checked: what keeps the rules is counted, what breaks one is named."""
+"""An entry for the records: what keeps the rules is counted, what breaks one is named."""
 
 import hashlib
 import importlib.util
@@ -28,6 +28,7 @@ RULES = {
     "accuracy": 0.85,
     "items": 600,
     "items_sha256": hashlib.sha256(b"items").hexdigest(),
+    "least_tokens_between": 100_000,
     "most_parameters": 4_000_000,
     "seeds": SEEDS,
     "speech_tokenizer": {"recipe": "tokenizer-smoke", "settings": {"loop.train_iters": 30}},
@@ -156,6 +157,12 @@ def test_a_broken_rule_is_named(run, said):
 def test_a_large_model_is_refused(run):
     with pytest.raises(DataError, match="3,500,000 parameters; expected at most 3,000,000"):
         record.check_entry(run, RULES | {"most_parameters": 3_000_000})
+
+
+def test_evaluations_in_quick_succession_are_refused(run):
+    """Of many looks at one run, the luckiest would count."""
+    with pytest.raises(DataError, match="evaluated at 1,024,000 and 2,150,400 tokens"):
+        record.check_entry(run, RULES | {"least_tokens_between": 2_000_000})
 
 
 def test_the_page_shows_the_entries():
