@@ -16,7 +16,7 @@ import pytest
 
 from examples.quickstart.chain import chain
 from examples.quickstart.runner import Demo
-from examples.quickstart.sizes import size_named
+from examples.quickstart.sizes import SIZES
 from examples.voice import stages as voice
 from examples.voice.sizes import SIZES as VOICE_SIZES
 from megatron_speech.training import reporting
@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "speedrun.sh"
 STORY_SEGMENTS = {"smoke": 153, "demo": 9_030}
 """Sentences of the spoken stories, which the demo counts to cut their codes into shards."""
+SPOKEN = ("train", "stories", "sentences", "windows", "held-out-voice", "evaluation")
 Command = tuple[str, ...]
 
 RECORDER = """#!{python}
@@ -63,9 +64,10 @@ class RecordedTool(types.ModuleType):
 
 def write_story_shards(run: Path, size: str) -> None:
     """The files that commands are made of: shards of stories, and how many sentences they have."""
-    (run / "speech" / "stories").mkdir(parents=True)
     table = pa.table({"id": range(STORY_SEGMENTS[size])})
-    pq.write_table(table, run / "speech" / "stories" / "manifest.parquet")
+    for name in SPOKEN:
+        (run / "speech" / name).mkdir(parents=True)
+        pq.write_table(table, run / "speech" / name / "manifest.parquet")
     (run / "codes" / "stories").mkdir(parents=True)
     for number in range(16):
         (run / "codes" / "stories" / f"shard_{number:06d}.parquet").touch()
@@ -95,7 +97,7 @@ def commands_of_the_demos(size: str, folder: Path, monkeypatch) -> list[list[str
     monkeypatch.setattr("examples.quickstart.corpora.choose_text", lambda demo: {})
     run = folder / "run"
     write_story_shards(run, size)
-    demo = Demo(size=size_named(size), output=run, machine={"precision": "fp32"})
+    demo = Demo(size=SIZES[size], output=run, machine={"precision": "fp32"})
     for stage in chain(demo.size):
         stage.run(demo, {})
     talking = voice.VoiceDemo(
@@ -117,11 +119,11 @@ def by_flag(words: list[str]) -> Command:
         else:
             parts.append(word)
     leading = [part for part in parts if not part.startswith("--")]
-    return (*leading, *sorted(set(parts[len(leading) :]) - OF_THE_MACHINE))
+    return (*leading, *sorted(set(parts[len(leading) :]) - DEFAULTS))
 
 
-OF_THE_MACHINE = {"--dtype float32", "--device cpu", "--precision fp32"}
-"""What the demo says of a machine without fast bf16, and is the default of the tools."""
+DEFAULTS = {"--dtype float32", "--device cpu", "--precision fp32", "--no-bf16", "--quantize"}
+"""What the demos say explicitly (on a machine without fast bf16) and the tools do by themselves."""
 
 
 def is_a_measurement(command: Command) -> bool:
