@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from megatron_speech.starting import starting
+from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import hashlib
@@ -26,9 +26,9 @@ with starting(__name__):
 
     import pyarrow.parquet as pq
 
-    from megatron_speech import cli
     from megatron_speech.errors import DataError
-    from megatron_speech.files import read_json_object, read_yaml_object
+    from megatron_speech.io.files import read_json_object, read_yaml_object
+    from megatron_speech.jobs import cli
     from megatron_speech.model.card import RUN_CONFIG
     from megatron_speech.recipes import lm, speech_tokenizer
     from megatron_speech.recipes.resume import flat, plain

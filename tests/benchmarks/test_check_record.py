@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from megatron_speech.errors import DataError
-from megatron_speech.files import read_json, read_yaml_object
+from megatron_speech.io.files import read_json, read_yaml_object
 from megatron_speech.model.card import Facts, model_card
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.recipes import lm, speech_tokenizer
 from megatron_speech.recipes.resume import plain
-from tests.corpus.samples import make_vocab
+from tests.interleaving.samples import make_vocab
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = importlib.util.spec_from_file_location("record", ROOT / "benchmarks" / "check_record.py")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from examples import pictures
-from megatron_speech.corpus.inspect import Run
+from megatron_speech.datasets.inspect import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOWN = re.findall(r"!\[[^\]]*\]\((docs/pictures/[\w.]+)\)", (ROOT / "README.md").read_text())
