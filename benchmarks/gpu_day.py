@@ -47,11 +47,11 @@ class Step:
     def arguments(self) -> list[str]:
         words = shlex.split(self.command if not SMOKE or self.rehearsal is None else self.rehearsal)
         if words[0].startswith("tests/"):
-            words = ["-m", "pytest", "-q", "-ra", "--override-ini", "addopts=", *PYTEST, *words]
+            words = ["-m", "pytest", "-q", "-m", "", *PYTEST, *words]
         return words
 
 
-PYTEST = ("--strict-markers", "--import-mode=importlib", "-p", "no:cacheprovider")
+PYTEST = ("-p", "no:cacheprovider")
 KERNELS = "tests/gpu/test_kernels_gpu.py"
 PARTS: dict[int, tuple[str, list[Step]]] = {
     1: (

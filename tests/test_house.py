@@ -1,9 +1,11 @@
-"""The house itself: imports start nothing, light modules stay light, layers hold."""
+"""The repository as a whole: imports start nothing, light modules import no torch, no circles."""
 
 import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -150,3 +152,29 @@ def test_functions_are_short(folder: str):
         if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60
     ]
     assert not long, "\n".join(long)
+
+
+MARKERS = {
+    "gpu": {"gpu"},
+    "gpu_image": {"gpu_image"},
+    "gpus": {"gpus"},
+    "long": {"long", "browser", "vllm"},
+    "real_speech": {"real"},
+    "slurm": {"slurm"},
+}
+"""Folders of tests that `make test` leaves out, and the markers of what they need."""
+
+
+def test_what_make_test_leaves_out_is_marked_and_has_a_target():
+    """A marker that is forgotten would bring an hour, or a GPU, into `make test`."""
+    for folder, markers in MARKERS.items():
+        for path in (ROOT / "tests" / folder).glob("test_*.py"):
+            found = re.findall(r"^pytestmark = pytest\.mark\.(\w+)$", path.read_text(), re.M)
+            assert len(found) == 1, f"{path.relative_to(ROOT)} has the markers {found}"
+            assert found[0] in markers, f"{path.relative_to(ROOT)} is marked {found[0]}"
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    known = {line.partition(":")[0] for line in settings["markers"]}
+    assert known == set().union(*MARKERS.values())
+    assert set(re.findall(r"\w+", settings["addopts"][-1])) - {"not", "or"} == known
+    targets = re.findall(r"pytest -q -m (\"[a-z_ ]+\"|\w+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"\w+", " ".join(targets))) - {"or"} == known

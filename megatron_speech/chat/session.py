@@ -134,7 +134,7 @@ class ChatSession:
 
         With `heard_s`, how much of the answer's sound was played, the history forgets what was
         made but not heard, also when all of it was made already; with 0 the whole answer. Answers
-        without sound, in mode text or for want of a speech decoder, stay.
+        without sound, in mode text or without a speech decoder, stay.
         """
         self._stop.set()
         self._tokens.cancel()

@@ -1,4 +1,4 @@
-"""What a sound dataset is. Trainer, merge, verify and inspect all ask here.
+"""Whether a dataset is valid. Trainer, merge, verify and inspect all ask here.
 
 `sound_dataset` reads the index and some hundred KiB of tokens, so it can be asked before every run;
 `changed_files` reads every byte; ids outside the vocabulary are found where tokens are read.

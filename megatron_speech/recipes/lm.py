@@ -1,4 +1,4 @@
-"""What binds a recipe's model, data and trainer into the training of a language model."""
+"""Connects a recipe's model, data and trainer for the training of a language model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

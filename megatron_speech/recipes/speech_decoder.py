@@ -162,7 +162,7 @@ def vocoder_debug() -> VocoderRecipe:
 
 
 def vocoder_smoke() -> VocoderRecipe:
-    """Twenty steps of a tiny vocoder, its judges included."""
+    """Twenty steps of a tiny vocoder, its discriminators included."""
     debug = vocoder_debug()
     return replace(
         debug,
@@ -175,7 +175,7 @@ def vocoder_smoke() -> VocoderRecipe:
 
 
 def vocoder_hifigan() -> VocoderRecipe:
-    """HiFi-GAN V1 at 22,050 Hz with judges."""
+    """HiFi-GAN V1 at 22,050 Hz with discriminators."""
     return VocoderRecipe(
         hifigan=HifiganConfig(),
         data=DecoderDataConfig(micro_batch_size=16, global_batch_size=128, num_workers=16),

@@ -1,4 +1,4 @@
-"""What binds a recipe's parts into the training of a flow model or of a vocoder."""
+"""Connects a recipe's parts for the training of a flow model or of a vocoder."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""What binds a recipe's model, data and trainer into the training of a speech tokenizer."""
+"""Connects a recipe's model, data and trainer for the training of a speech tokenizer."""
 
 import sys
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Judges of a vocoder's audio for adversarial training, and their losses.
+"""Discriminators for the adversarial training of a vocoder, and their losses.
 
 Periods as in HiFi-GAN (Kong et al. 2020, arXiv 2010.05646), magnitude spectrograms of several
 resolutions as in UnivNet (Jang et al. 2021, arXiv 2106.07889); hinge losses as in Vocos.
@@ -59,7 +59,7 @@ def _spectrogram(n_fft: int, hop: int) -> Callable[[Tensor], Tensor]:
 
 
 class Discriminators(nn.Module):
-    """All judges; `width` scales their channels (1 is HiFi-GAN's size)."""
+    """All discriminators; `width` scales their channels (1 is HiFi-GAN's size)."""
 
     def __init__(self, width: float = 1.0):
         super().__init__()
@@ -87,7 +87,7 @@ def adversarial_loss(made: list[Features]) -> Tensor:
 
 
 def feature_loss(real: list[Features], made: list[Features]) -> Tensor:
-    """Mean distance of the judges' inner layers on recording and made audio."""
+    """Mean distance of the discriminators' inner layers on recording and made audio."""
     distances = [
         F.l1_loss(m, r.detach())
         for one, other in zip(real, made, strict=True)

@@ -47,7 +47,7 @@ class FlowObjectiveConfig:
 
 
 class ReadBatches[Batch](ABC):
-    """Micro-batches of a global batch, read ahead: what both objectives of this room share.
+    """Micro-batches of a global batch, read ahead: what both objectives of this package share.
 
     `make(utterances, number)` turns recordings into micro-batch `number`, a pure function of it.
     """

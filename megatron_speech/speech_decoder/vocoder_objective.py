@@ -1,4 +1,4 @@
-"""What a vocoder is trained for: audio whose spectra are the recording's, and that fools judges."""
+"""What a vocoder is trained for: the recording's spectra, and audio that discriminators accept."""
 
 from dataclasses import dataclass
 
@@ -39,15 +39,15 @@ class VocoderObjectiveConfig:
     stft_loss_weight: float = 1.0
     """Weight of the distances of magnitude spectra in several resolutions."""
     gan: bool = True
-    """Train judges beside the vocoder and make it fool them."""
+    """Train discriminators with the vocoder, which learns to fool them."""
     gan_start_step: int = 0
-    """Steps before the judges come in."""
+    """Steps before the discriminators are used."""
     gan_width: float = 1.0
-    """Channels of the judges, as a share of HiFi-GAN's."""
+    """Channels of the discriminators, as a share of HiFi-GAN's."""
     adversarial_loss_weight: float = 1.0
-    """Weight of the judges' verdicts."""
+    """Weight of the adversarial loss."""
     feature_loss_weight: float = 2.0
-    """Weight of the distances in the judges' inner layers."""
+    """Weight of the distances in the discriminators' inner layers."""
 
     def __post_init__(self) -> None:
         if self.crop_frames < 16 or self.gan_width <= 0 or self.gan_start_step < 0:
@@ -67,7 +67,7 @@ class VocoderInputs:
 
 
 class VocoderTraining(nn.Module):
-    """A vocoder with its judges: both sides learn in one backward pass.
+    """A vocoder with its discriminators: both sides learn in one backward pass.
 
     The vocoder's losses see the judges' weights as constants, the judges' loss sees the vocoder's
     audio as constant, so the gradient of each side is what alternating updates would take.

@@ -125,7 +125,7 @@ class Gates:
     """Bounds on generated codes of `frame_rate_hz` codes a second, for any text.
 
     `bounds` is None where `like` has too little speech with text to measure any: lengths are then
-    held to wide bounds that any speech keeps, and loops and variety are not looked at.
+    checked against wide bounds that any speech keeps, and loops and variety are not looked at.
     """
 
     def __init__(self, config: GateConfig, like: Path, frame_rate_hz: float):

@@ -1,4 +1,4 @@
-"""Is a step sound? And what is done about one that is not."""
+"""Whether a step went well, and what is done about one that did not."""
 
 import math
 from collections import deque

@@ -12,7 +12,7 @@ StepCheck = Callable[[Metrics], str | None]
 
 
 def healthy(metrics: Metrics) -> str | None:
-    """The judge that finds no fault."""
+    """The check that finds no fault."""
 
 
 class Trainer(Protocol):

@@ -5,7 +5,6 @@ tests/long/test_vllm_chat.py asks the same of vLLM itself.
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,10 +16,12 @@ from transformers import LlamaForCausalLM
 
 @contextmanager
 def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[ThreadingHTTPServer]:
-    """A server; `requests` are those it got, `made` the tokens it made, `most_tokens` how many it
-    makes before it breaks, `silent_s` how long it takes to answer, `slow_s` to begin then."""
+    """A server; `requests` are those it got, `answering` those it has not ended, `made` the tokens
+    it made, `most_tokens` how many it makes before it breaks. While the event `answers` is cleared
+    it says nothing, while `begins` is it says nothing but the header, and of `pauses_at` tokens it
+    makes no more while `goes_on` is."""
     model = LlamaForCausalLM.from_pretrained(folder)
-    lock = threading.Lock()
+    lock, counting = threading.Lock(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -34,22 +35,33 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert request["model"] == "tiny"
             server.requests.append(request)
+            with counting:
+                server.answering += 1
+            try:
+                self._answer(request)
+            finally:
+                with counting:
+                    server.answering -= 1
+
+        def _answer(self, request):
             allowed = torch.tensor(request["allowed_token_ids"])
             if int(allowed.max()) >= model.config.vocab_size:
                 self._reply(400, {"message": "allowed_token_ids contains out-of-vocab token id"})
                 return
-            time.sleep(server.silent_s)
+            wait_for(server.answers)
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             ids = list(request["prompt"])
             with suppress(OSError):  # the client has heard enough
                 self.end_headers()
-                time.sleep(server.slow_s)
+                wait_for(server.begins)
                 for _ in range(min(request["max_tokens"], server.most_tokens)):
                     with torch.inference_mode(), lock:
                         logits = model(torch.tensor([ids])).logits[0, -1]
                     ids.append(int(allowed[logits[allowed].argmax()]))
                     server.made += 1
+                    if server.made == server.pauses_at:
+                        wait_for(server.goes_on)
                     self._event(json.dumps({"choices": [{"token_ids": ids[-1:]}]}))
                 self._event("[DONE]")
                 self.wfile.write(b"0\r\n\r\n")
@@ -69,16 +81,27 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
             del format, args
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.made, server.most_tokens = [], 0, 1 << 30
-    server.silent_s = server.slow_s = 0.0
+    server.requests, server.answering = [], 0
+    server.made, server.most_tokens, server.pauses_at = 0, 1 << 30, None
+    server.answers, server.begins, server.goes_on = (threading.Event() for _ in range(3))
+    for event in (server.answers, server.begins, server.goes_on):
+        event.set()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
         yield server
     finally:
+        for event in (server.answers, server.begins, server.goes_on):
+            event.set()
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def wait_for(event: threading.Event) -> None:
+    """Until a test sets it; a client that waits for the server meets an error after a minute."""
+    if not event.wait(60):
+        raise TimeoutError("nobody let the server go on")
 
 
 def url_of(server: ThreadingHTTPServer) -> str:

@@ -11,6 +11,8 @@ from megatron_speech.errors import DataError
 from tests.gpu.device import DEVICE, sized
 from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, wrong_and_tied
 
+pytestmark = pytest.mark.gpu
+
 # (N, K, D), 10M vectors in all; 16,384 x 1,280 is the paper's codebook.
 SHAPES = [
     (300_000, 16_384, 1_280, "bf16"),

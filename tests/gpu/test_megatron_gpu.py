@@ -11,6 +11,8 @@ from megatron_speech.training.parallel_config import ParallelConfig
 from tests.gpu.plain_layers import ENGINE, assert_alike
 from tests.training.megatron_world import Run, run
 
+pytestmark = pytest.mark.gpu
+
 
 @pytest.mark.parametrize(
     "changes",

@@ -15,6 +15,8 @@ from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingD
 from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 
+pytestmark = pytest.mark.gpu
+
 VOCAB, LENGTH = 168_960, 8192
 BF16 = PrecisionConfig(bf16=True)
 FULL = ParallelConfig(

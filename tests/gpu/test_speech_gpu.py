@@ -18,6 +18,8 @@ from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tests.tools import decoder_training, speech_training
 from tools import tokenize_speech, train_speech_decoder, train_speech_tokenizer
 
+pytestmark = pytest.mark.gpu
+
 LENGTHS_S = (0.05, 0.4, 1.0, 1.3, 2.0, 3.7, 5.5, 8.0, 31.0)
 TOKENIZERS = {
     "tokenizer": "--no-kmeans-init",

@@ -9,6 +9,8 @@ from megatron_speech.training.installed import installed
 from tests.gpu.plain_layers import ENGINE, LOCAL, assert_alike
 from tests.training.megatron_world import Run, run
 
+pytestmark = pytest.mark.gpu_image
+
 FP8 = replace(ENGINE, fp8_format="hybrid")
 
 

@@ -12,6 +12,8 @@ from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.training.megatron_world import Run, run
 
+pytestmark = pytest.mark.gpus
+
 ENGINE = PrecisionConfig(bf16=True, transformer_impl="transformer_engine")
 
 

@@ -2,7 +2,11 @@
 take NCCL where there are GPUs.
 """
 
+import pytest
+
 from tests.tools import test_train_speech_decoder, test_train_speech_tokenizer
+
+pytestmark = pytest.mark.gpus
 
 manifest = test_train_speech_tokenizer.manifest
 speech = test_train_speech_decoder.speech

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 
 import pytest
 
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.interleaving.generate import device_of_worker
 from megatron_speech.jobs.tasks import Share, find_share, run_tasks, worker_number
+from tests.chat.fake_engine import until
 
 
 def slurm(task: int, least: int, most: int, step: int = 1) -> dict[str, str]:
@@ -55,12 +55,18 @@ def test_shares_hold_each_item_once(tasks):
 
 
 def number(_):
-    time.sleep(0.2)  # long enough for the other worker to take a task
     return os.getpid(), worker_number()
 
 
-def test_workers_are_numbered():
-    found = set(run_tasks(number, range(8), workers=2, description="counting"))
+def number_of_two(folder):
+    """Waits for the other worker: one that is quick would do all tasks alone."""
+    (folder / str(os.getpid())).touch()
+    until(lambda: len(list(folder.iterdir())) == 2, seconds=300)
+    return number(None)
+
+
+def test_workers_are_numbered(tmp_path):
+    found = set(run_tasks(number_of_two, [tmp_path] * 8, workers=2, description="counting"))
     assert {worker for _, worker in found} == {0, 1}
     assert len(found) == 2
     assert run_tasks(number, [0], workers=1, description="counting") == [(os.getpid(), 0)]

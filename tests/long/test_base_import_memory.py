@@ -23,6 +23,8 @@ from megatron_speech.model.hf_config import config_from_model
 from megatron_speech.model.safetensors_folder import Output, write_shards
 from megatron_speech.recipes.lm_recipes import lm_9b
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS, ROWS, TOKENS, CODES = 16, 151_552, 151_343, 16_384
 MOST_BYTES = 5 * 10**9

@@ -24,6 +24,8 @@ from tests.forked import start
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 WORKERS = 2

@@ -16,6 +16,8 @@ from megatron_speech.audio import SAMPLE_RATE_HZ
 from tests.chat.fake_engine import Client, serving, until
 from tests.long.talking_engine import ANSWER, QUESTIONS, TalkingEngine, speak
 
+pytestmark = pytest.mark.browser
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Everything that would reach the loudspeaker also reaches an analyser of ours.
 LISTEN = """

@@ -6,6 +6,8 @@ from tests.interleaving.jobs import run_jobs
 from tests.interleaving.kills import kill_and_continue
 from tests.interleaving.test_job_kills import finished
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_ten_kills_each(world, tmp_path, workers):

@@ -12,6 +12,8 @@ import pytest
 
 from megatron_speech.io.files import read_json
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 

@@ -1,7 +1,11 @@
 """All documentation blocks that can run here, as written, from the walkthrough's first on."""
 
+import pytest
+
 from tests.docs.pages import RUN, all_blocks
 from tests.docs.runner import prepare, run
+
+pytestmark = pytest.mark.long
 
 
 def test_quick_and_long_blocks_run_one_after_the_other(tmp_path):

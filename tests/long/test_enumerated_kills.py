@@ -11,6 +11,8 @@ from megatron_speech.io.files import read_json, write_json
 from tests.kill_jobs import JOBS
 from tests.test_kills import campaign
 
+pytestmark = pytest.mark.long
+
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "enumerated_kills.json"
 BEGUN = {"a new output": (), "a finished output": ("again",)}
 

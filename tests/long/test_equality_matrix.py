@@ -16,6 +16,8 @@ import torch
 from megatron_speech.io.files import write_json
 from tests.training.megatron_world import STEPS, Run, cases, deviation, run, spawn
 
+pytestmark = pytest.mark.long
+
 RESULT = Path(__file__).resolve().parents[2] / "benchmarks/results/layout_equality_cpu.json"
 LIMITS = {"fp32": 1e-5, "bf16": 1e-2}
 

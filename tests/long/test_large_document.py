@@ -3,10 +3,14 @@
 import json
 import resource
 
+import pytest
+
 from megatron_speech.data.indexed import open_tokens
 from tests.interleaving.jobs import run_jobs
 from tests.interleaving.samples import WORDS, make_vocab, write_codes
 from tools import preprocess_data
+
+pytestmark = pytest.mark.long
 
 SIZE = 100_000_000
 MOST_GIB = 16  # of the test and all jobs in one process

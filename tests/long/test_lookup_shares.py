@@ -10,6 +10,8 @@ from torch import Tensor
 from tests.kernels.interpreter import run_interpreted
 from tests.kernels.lookup_cases import randn
 
+pytestmark = pytest.mark.long
+
 
 def test_shares_at_the_papers_size():
     run_interpreted("interpreted_shares.py")

@@ -36,6 +36,8 @@ from megatron_speech.io.files import read_json, write_json
 from megatron_speech.text.vocab import SpeechTextVocab
 from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "many_documents.json"
 DOCUMENTS = int(os.environ.get("DOCUMENTS", "1000000"))

@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.long
 
 RECORDINGS, ROWS = 10_000_000, 500_000
 MOST_BYTES_EACH = 700

@@ -28,6 +28,8 @@ from tests.tools.pretraining import (
     write_data,
 )
 
+pytestmark = pytest.mark.long
+
 KILLS, STEPS = 20, 400
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "pretraining_kills.json"
 WAYS = {

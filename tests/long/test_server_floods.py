@@ -24,6 +24,8 @@ from tests.chat.fake_engine import RATE_HZ, Client, free_port, until
 from tests.chat.test_server_frames import BINARY, CONT, PING, PONG, TEXT, frame
 from tests.chat.test_server_limits import GET, UPGRADE
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 FLOOD_S, ATTACKERS = 10.0, 4
 FILES = 256

@@ -18,6 +18,8 @@ from tests.tools.speech_training import (
     write_speech,
 )
 
+pytestmark = pytest.mark.long
+
 KILLS, STEPS = 20, 480
 
 

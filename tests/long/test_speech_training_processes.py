@@ -19,6 +19,8 @@ from megatron_speech.speech_tokenizer import SpeechTokenizer
 from megatron_speech.speech_tokenizer.transcription import word_errors
 from megatron_speech.training.reporting import read_metrics
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[2]
 SPEECH = Path(os.environ.get("SPEECH", ROOT / "runs/demo/speech"))
 STEPS = int(os.environ.get("STEPS", "3000"))

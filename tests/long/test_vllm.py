@@ -21,6 +21,8 @@ from tests.interleaving.jobs import files_of, generate_config, plan_config
 from tests.interleaving.samples import make_vocab, write_codes, write_corpus
 from tests.text_to_token.tiny_model import write_model
 
+pytestmark = pytest.mark.vllm
+
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ".venv-vllm/bin/python")).absolute()
 TEXTS = ["The cat.", "Mira saw a red dog near the river.", "ran", "She and Tom ate bread."] * 4
 SEEDS = list(range(100, 100 + len(TEXTS)))

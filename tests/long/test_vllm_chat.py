@@ -15,6 +15,8 @@ from megatron_speech.errors import ServiceError
 from tests.chat.parts import make_engine, question, write_model
 from tests.slurm.commands import wait_until
 
+pytestmark = pytest.mark.vllm
+
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ".venv-vllm/bin/python")).absolute()
 
 

@@ -14,6 +14,8 @@ from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.text.vocab import SpeechTextVocab
 from tests.model.base_folders import FAMILIES, write_base
 
+pytestmark = pytest.mark.vllm
+
 PYTHON = Path(os.environ.get("VLLM_PYTHON", ".venv-vllm/bin/python")).absolute()
 PROMPT, LENGTH = [3, 1, 4, 1, 5, 9, 2, 6], 12
 # Widths that vLLM's kernels take.

@@ -23,6 +23,8 @@ from tools import (
     train_speech_decoder,
 )
 
+pytestmark = pytest.mark.real
+
 SMALL = "--encoder-dim 16 --encoder-heads 2 --encoder-ffn-dim 16 --flow-dim 16 --flow-ffn-dim 16"
 SHORT = "--train-iters 8 --global-batch-size 2 --micro-batch-size 1 --no-tensorboard"
 

@@ -11,6 +11,8 @@ from megatron_speech.speech_tokenizer import SpeechTokenizer
 from tests.tools import speech_training
 from tools import build_dataset, evaluate_codes, inspect_dataset, train_speech_tokenizer
 
+pytestmark = pytest.mark.real
+
 
 def records_of(codes: Path) -> list[CodeRecord]:
     return list(read_code_shards(codes)[1])

@@ -16,6 +16,8 @@ import pytest
 from megatron_speech.io.files import read_json
 from tests.slurm.commands import ROOT, Slurm, wait_until
 
+pytestmark = pytest.mark.slurm
+
 SCRIPTS = sorted((ROOT / "examples").glob("*.sbatch"))
 PATIENCE_S = 7200
 STEPS = 20

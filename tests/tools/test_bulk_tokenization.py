@@ -3,10 +3,12 @@
 import gzip
 import json
 import math
+import os
+import signal
 import tarfile
-import time
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.errors import ConfigError, InUseError
 from megatron_speech.jobs.claims import exclusive
 from megatron_speech.speech_tokenizer import SpeechTokenizer
-from megatron_speech.speech_tokenizer.bulk import encoding
+from megatron_speech.speech_tokenizer.bulk import encoding, job
 from tests.forked import start
 from tests.odd_audio import BAD, ODD, write_odd_audio
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
@@ -158,19 +160,29 @@ def test_batches_follow_from_the_shard_alone(speech, tokenizer_folder, tmp_path,
     assert len(seen["one"]) < 20
 
 
+def killed_with_two_shards_more(arguments):
+    """The tool, killed when it is about to write its third shard."""
+    written, write = [], job.write_code_shard
+
+    def write_or_die(path, *content):
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        written.append(path)
+        write(path, *content)
+
+    with mock.patch.object(job, "write_code_shard", write_or_die):
+        tokenize_speech.main(arguments)
+
+
 def test_two_kills_change_no_byte(whole, speech, tokenizer_folder, tmp_path):
     arguments = flags(speech / "manifest.parquet", tokenizer_folder, tmp_path)
-    for wanted, left in ((1, 1), (3, 0)):
-        process = start(tokenize_speech.main, arguments)
-        try:
-            while len(list(tmp_path.glob("*.parquet"))) < wanted and process.is_alive():
-                time.sleep(0.002)
-        finally:
-            process.kill()
-            process.join()
-        assert len(list(tmp_path.glob("*.parquet"))) <= 6 - left
+    for made in (2, 4):
+        process = start(killed_with_two_shards_more, arguments)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(tmp_path.glob("*.parquet"))) == made
     result = tokenize_speech.main(arguments)
-    assert result.skipped_shards >= 3
+    assert result.skipped_shards == 4
     assert shards(tmp_path) == shards(whole)
 
 

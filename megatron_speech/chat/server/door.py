@@ -1,4 +1,4 @@
-"""The door to the conversations: who comes in, where they wait, how they leave."""
+"""Connections to conversations: who is admitted, where they wait, how they leave."""
 
 import asyncio
 import hmac

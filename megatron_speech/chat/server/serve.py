@@ -1,4 +1,4 @@
-"""The web server: the page, the door behind it, and uvicorn around both."""
+"""The web server: the page, the WebSocket endpoint behind it, and uvicorn around both."""
 
 import logging
 import signal
