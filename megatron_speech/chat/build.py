@@ -33,7 +33,7 @@ from ..parquet import parquet_writer
 from ..progress import Progress
 from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
-from .config import LAYOUTS, DialoguesConfig
+from .config import DialoguesConfig, mode_of
 from .dialogues import Dialogue, read_records, speakable_dialogue, turn_id
 from .documents import TurnCodes, assemble_dialogues
 from .template import ChatTemplate
@@ -63,7 +63,7 @@ def _build(config: DialoguesConfig, engine: Engine | None) -> dict[str, Any]:
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     template = ChatTemplate(vocab, config.template)
     for mode in config.modes:
-        template.require_mode(LAYOUTS[mode])
+        template.require_mode(mode_of(mode))
     codes = {role: TurnCodes(paths, vocab) for role, paths in config.recordings.items()}
     counts = plan_dialogues(config, codes)
     generated = {}

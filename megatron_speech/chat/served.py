@@ -8,13 +8,13 @@ it the request: vLLM's prefix cache makes each a continuation of the last.
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, ServiceError
-from .decoding import SamplingConfig, TokenKinds
+from .decoding import SamplingConfig, TokenKinds, TokenSource
 from .rhythm import Kinds
 
 _TIMEOUT_S = 60.0
@@ -42,7 +42,7 @@ class VllmServer:
         self.url = url
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        with self._ask("GET", "/v1/models") as reply:
+        with closing(self.ask("models")) as reply:
             try:
                 model = json.loads(reply.response.read())["data"][0]
                 self._model: str = model["id"]
@@ -50,12 +50,18 @@ class VllmServer:
                 """Positions that the server grants a sequence."""
             except (ValueError, LookupError, TypeError, OSError, HTTPException) as error:
                 raise ServiceError(f"what answers at {url} is no vLLM server ({error!r})") from None
-        self._require_row(rows - 1)
+        # one token out of the vocabulary's last row: a smaller model refuses it
+        last = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [rows - 1]}
+        self.ask("completions", last).close()
 
-    def completion(
-        self, request: dict[str, Any], connected: Callable[["Reply"], None] = lambda _: None
+    def ask(
+        self,
+        endpoint: str,
+        request: dict[str, Any] | None = None,
+        connected: Callable[["Reply"], None] = lambda _: None,
     ) -> "Reply":
-        """A completion, with `stream` one under way: closing it stops the server's work.
+        """What the server says to a request to the model, or to none; with `stream`, closing the
+        reply stops the server's work.
 
         Args:
             connected: is given the reply before the server has begun it, to shut it sooner.
@@ -63,20 +69,6 @@ class VllmServer:
         Raises:
             ServiceError: the server is gone, or refuses the request.
         """
-        return self._ask("POST", "/v1/completions", {"model": self._model, **request}, connected)
-
-    def _require_row(self, token: int) -> None:
-        """One token out of the vocabulary's last row: a smaller model refuses it."""
-        request = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [token]}
-        self.completion(request).close()
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        connected: Callable[["Reply"], None] = lambda _: None,
-    ) -> "Reply":
         kind = HTTPSConnection if self._secure else HTTPConnection
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
@@ -84,12 +76,12 @@ class VllmServer:
             reply = Reply(connection)
             connected(reply)
             connection.request(
-                method,
-                self._path + path,
-                None if body is None else json.dumps(body),
+                "GET" if request is None else "POST",
+                f"{self._path}/v1/{endpoint}",
+                request and json.dumps({"model": self._model, **request}),
                 {"Content-Type": "application/json", "Connection": "close"},
             )
-            reply.begin(connection.getresponse())
+            reply.response = reply.owner = connection.getresponse()
         except (OSError, HTTPException) as error:
             connection.close()
             raise ServiceError(
@@ -110,11 +102,8 @@ class Reply:
     response: HTTPResponse
 
     def __init__(self, connection: HTTPConnection):
-        self._line, self._hang_up = connection.sock, connection.close
-
-    def begin(self, response: HTTPResponse) -> None:
-        """The server has answered, and the line is the response's now."""
-        self.response, self._hang_up = response, response.close
+        self._line = connection.sock
+        self.owner: HTTPConnection | HTTPResponse = connection  # of the line
 
     def token_ids(self) -> Iterator[int]:
         """Ids of a stream's server-sent events.
@@ -140,17 +129,11 @@ class Reply:
         """Hang up."""
         self.shut()
         with suppress(OSError):
-            self._hang_up()
-
-    def __enter__(self) -> "Reply":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+            self.owner.close()
 
 
-class ServedTokens:
-    """A `TokenSource` of a vLLM server."""
+class ServedTokens(TokenSource):
+    """Tokens of a vLLM server."""
 
     def __init__(self, server: VllmServer, kinds: TokenKinds, sampling: SamplingConfig):
         self._server, self._kinds, self._sampling = server, kinds, sampling
@@ -169,11 +152,6 @@ class ServedTokens:
         self._end = len(prompt) + most_tokens
 
     def choose(self, allowed: Kinds) -> int | None:
-        """See `TokenSource`.
-
-        Raises:
-            ServiceError: the server is gone, or refuses the request.
-        """
         try:
             if self._reply is None or allowed != self._allowed:
                 self._start(allowed)
@@ -189,17 +167,14 @@ class ServedTokens:
             ) from None
 
     def append(self, token: int) -> None:
-        """See `TokenSource`."""
         self._tokens.append(token)
 
     def cancel(self) -> None:
-        """See `TokenSource`."""
         self._cancelled = True
         if (reply := self._reply) is not None:
             reply.shut()
 
     def end(self) -> None:
-        """Stop the request under way, if there is one."""
         if self._reply is not None:
             self._reply.close()
         self._reply = None
@@ -208,7 +183,8 @@ class ServedTokens:
         self.end()
         self._allowed = allowed
         sampling = self._sampling
-        reply = self._server.completion(
+        reply = self._server.ask(
+            "completions",
             {
                 "prompt": self._tokens,
                 "max_tokens": max(1, self._end - len(self._tokens)),

@@ -16,7 +16,7 @@ from ..files import write_text
 from ..folders import atomic_folder
 from ..model.card import RUN_CONFIG
 from ..speech_decoder.config import SpeechDecoderConfig
-from ..speech_decoder.dataset import Codes, DecoderDataConfig, Utterances, speakers_of
+from ..speech_decoder.dataset import Codes, DecoderDataConfig, DecoderDataset
 from ..speech_decoder.decoder import VOCODER, load_flow, save_flow
 from ..speech_decoder.flow import FlowModel
 from ..speech_decoder.objective import FlowObjective
@@ -26,7 +26,7 @@ from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..training.checkpoint import latest_iteration
-from ..training.ddp import DdpTrainer, Objective, process_group
+from ..training.ddp import DdpTrainer, process_group
 from ..training.loop import train
 from ..training.reporting import read_metrics
 from .resume import check_resume, flat, plain, sole_trainer
@@ -89,9 +89,8 @@ def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -
     with _material(recipe.data, codes, save) as (utterances, valid, set_aside):
         model = _flow_model(recipe, codes, utterances)
         board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
-        objective = FlowObjective(
-            utterances, valid, model.config, recipe.objective, device, set_aside, board
-        )
+        material = (utterances, valid, device, set_aside, board)
+        objective = FlowObjective(model.config, recipe.objective, *material)
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
         with atomic_folder(save / "export") as staging:
@@ -106,7 +105,8 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
         vocoder = _vocoder(recipe)
         model = VocoderTraining(vocoder, recipe.objective)
         board = SampleBoard(save) if _shows_samples(recipe) else None
-        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
+        material = (utterances, valid, device, set_aside, board)
+        objective = VocoderObjective(recipe.objective, *material)
         finished = _fit(recipe, model, objective, device)
     if finished and _rank() == 0:
         with atomic_folder(save / "export") as staging:
@@ -117,14 +117,14 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
 @contextmanager
 def _material(
     data: DecoderDataConfig, codes: Codes | None, save: Path
-) -> Iterator[tuple[Utterances, Utterances | None, SetAside]]:
+) -> Iterator[tuple[DecoderDataset, DecoderDataset | None, SetAside]]:
     """Recordings to train and validate on, and the file of those that cannot be used."""
     set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
-    utterances = Utterances(data.manifest, data, codes, "reading training speech")
+    utterances = DecoderDataset(data.manifest, data, codes, "reading training speech")
     valid = None
     if data.valid_manifest:
         kept = replace(data, cache_audio=False)
-        valid = Utterances(data.valid_manifest, kept, codes, "reading held-out speech")
+        valid = DecoderDataset(data.valid_manifest, kept, codes, "reading held-out speech")
     for part in filter(None, (utterances, valid)):
         set_aside.add(part.rejected)
     set_aside.write()
@@ -137,13 +137,12 @@ def _fit(
     objective: FlowObjective | VocoderObjective,
     device: torch.device,
 ) -> bool:
-    known: Objective = objective
-    trainer = DdpTrainer(model, known, recipe.optimizer, recipe.loop.train_iters, device)
+    trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
     with closing(objective), closing(trainer):
         return train(trainer, recipe.loop, recipe.health).finished
 
 
-def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterances) -> FlowModel:
+def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: DecoderDataset) -> FlowModel:
     """A new model for these codes, or the one of --init-from, which must be of the same codes."""
     info = codes.info
     if recipe.init_from is not None:
@@ -156,7 +155,7 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
                 f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at "
                 f"{info.frame_rate_hz} Hz of {info.tokenizer_fingerprint}"
             )
-        new = sorted(set(speakers_of(utterances)) - set(found.speakers))
+        new = sorted(set(utterances.speakers()) - set(found.speakers))
         if recipe.speaker_embedding:
             model.add_speakers(new)
         elif found.speakers and new and _rank() == 0:
@@ -170,7 +169,7 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         num_codes=info.num_codes,
         frame_rate_hz=info.frame_rate_hz,
         tokenizer_fingerprint=info.tokenizer_fingerprint,
-        speakers=speakers_of(utterances) if recipe.speaker_embedding else (),
+        speakers=utterances.speakers() if recipe.speaker_embedding else (),
     )
     model = FlowModel(config)
     if recipe.codebook_of is not None:

@@ -1,6 +1,7 @@
 """What a vocoder is trained for: audio whose spectra are the recording's, and that fools judges."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..speech_tokenizer.set_aside import SetAside
 from ..training.task import Metrics
-from .dataset import Utterance, Utterances
+from .dataset import Utterance
 from .discriminators import (
     RESOLUTIONS,
     Discriminators,
@@ -20,9 +20,9 @@ from .discriminators import (
     discriminator_loss,
     feature_loss,
 )
+from .flow import OnDevice
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, log_mel, log_mel_within, magnitudes
 from .objective import ReadBatches
-from .samples import SampleBoard
 from .vocoder import Vocoder
 
 _SAMPLES = 3
@@ -57,7 +57,7 @@ class VocoderObjectiveConfig:
 
 
 @dataclass(frozen=True)
-class VocoderInputs:
+class VocoderInputs(OnDevice):
     """Crops of B recordings."""
 
     audio: Tensor
@@ -118,20 +118,12 @@ def stft_loss(made: Float[Tensor, "b n"], real: Float[Tensor, "b n"]) -> Tensor:
 
 
 class VocoderObjective(ReadBatches[VocoderInputs]):
-    """Trains `VocoderTraining`; implements `training.ddp.Objective`."""
+    """Trains `VocoderTraining`."""
 
-    def __init__(
-        self,
-        train: Utterances,
-        valid: Utterances | None,
-        config: VocoderObjectiveConfig,
-        device: torch.device,
-        set_aside: SetAside,
-        board: SampleBoard | None,
-    ):
-        super().__init__(train, train.data, set_aside)
-        self.config, self.device = config, device
-        self._valid, self._board = valid, board
+    def __init__(self, config: VocoderObjectiveConfig, *material: Any):
+        """`material` is that of `ReadBatches`."""
+        super().__init__(*material)
+        self.config = config
 
     def make(self, utterances: list[Utterance], random: np.random.Generator) -> VocoderInputs:
         """Crops with the spectrogram that the whole recording has there."""
@@ -143,10 +135,6 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
         audio = torch.from_numpy(np.stack(rows))
         inner = audio[:, MARGIN_SAMPLES:-MARGIN_SAMPLES]
         return VocoderInputs(inner, log_mel_within(audio))
-
-    def to_device(self, batch: VocoderInputs) -> VocoderInputs:
-        """Move it."""
-        return VocoderInputs(batch.audio.to(self.device), batch.mel.to(self.device))
 
     def loss(
         self, model: nn.Module, batch: VocoderInputs, iteration: int
@@ -174,11 +162,3 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
                 pictures = {"recording": mel[0], "vocoder": log_mel(made)[0]}
                 self._board.picture(f"mel/{number}", pictures, iteration)
         return {name: value / most for name, value in sums.items()}
-
-    def close(self) -> None:
-        """Stop reading."""
-        super().close()
-        if self._valid is not None:
-            self._valid.close()
-        if self._board is not None:
-            self._board.close()

@@ -12,15 +12,12 @@ from contextlib import contextmanager
 
 from ...errors import ConfigError
 from .config import ServerConfig
+from .protocol import EndedError
 
 _MOST_SILENT = 256
 _FEWEST_SILENT = 16
 _FILES = 64
 """That the process may have open beside its connections."""
-
-
-class AddressFullError(Exception):
-    """An address has as many conversations as it may have."""
 
 
 class Connection:
@@ -49,11 +46,11 @@ class Connection:
         """While it lasts, the client is not silent.
 
         Raises:
-            AddressFullError: there are `max_per_address` of its address already.
+            EndedError: there are `max_per_address` of its address already.
         """
         most = self.config.max_per_address
         if most and self._among.talking(self.network) >= most:
-            raise AddressFullError
+            raise EndedError("full", f"{most} conversations come from your address already")
         self.talking = True
         self._stop_clock()
         try:
