@@ -65,6 +65,12 @@ class RunPlanConfig:
         if self.precision.fp8_format and GPUS[self.gpu].fp8_tflops is None:
             raise ConfigError(f"--gpu {self.gpu} does not compute in FP8; drop --fp8-format")
 
+    @property
+    def memory(self) -> float:
+        """Bytes that a process may use."""
+        given = self.gpu_memory_gb or GPUS[self.gpu].memory_gb
+        return 1e9 * given - self.reserve_gib * 2**30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -146,13 +152,9 @@ def make_plan(config: RunPlanConfig) -> Plan:
     flops = config.model.train_flops_per_token(config.seq_length, vocab_size)
     steps = -(-tokens // (config.global_batch_size * config.seq_length))
     rate = find_rate(config.rate, gpu, config.precision.fp8_format is not None)
-    memory = 1e9 * (config.gpu_memory_gb or gpu.memory_gb) - config.reserve_gib * 2**30
-    limits = Limits(
-        gpu=gpu, gpus_per_node=config.gpus_per_node, memory_bytes=memory, tflops=rate.tflops
-    )
-    search = _Search(config, gpu, vocab_size, steps, limits)
-    rows = tuple(_row(search, count, tokens, flops, rate) for count in config.gpu_counts)
-    chosen = _row(search, config.gpus, tokens, flops, rate)
+    layouts = _layouts(config, gpu, vocab_size, steps, rate.tflops)
+    counts = (*config.gpu_counts, config.gpus)
+    *rows, chosen = (_row(layouts[count], count, tokens, flops, rate) for count in counts)
     parameters = config.model.num_parameters(vocab_size)
     bytes_a_token = 4 if vocab_size >= _INT32_FROM else 2
     stages = stage_costs(
@@ -163,51 +165,47 @@ def make_plan(config: RunPlanConfig) -> Plan:
         flops_per_token=flops,
         tokens=tokens,
         steps=steps,
-        memory_gib=memory / 2**30,
+        memory_gib=config.memory / 2**30,
         rate=rate,
-        rows=rows,
+        rows=tuple(rows),
         chosen=chosen,
-        layouts=tuple(search.layouts(config.gpus)),
+        layouts=tuple(layouts[config.gpus]),
         stages=stages,
         assumptions=(*_assumptions(config, rate), *stages.assumptions),
     )
 
 
-class _Search:
-    """Layouts by number of GPUs."""
-
-    def __init__(
-        self, config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, limits: Limits
-    ):
-        self._here, self._limits, self._pins = pretended(config.gpu, gpu), limits, config.layout
-        self._run = LMConfig(
-            model=config.model,
-            data=DataConfig(seq_length=config.seq_length, mock_data=True),
-            batch=BatchConfig(global_batch_size=config.global_batch_size),
-            precision=config.precision,
-            loop=LoopConfig(train_iters=steps),
-        )
-        self._workload = Workload(
-            model=config.model,
-            padded_vocab_size=vocab_size,
-            seq_length=config.seq_length,
-            global_batch_size=config.global_batch_size,
-            precision=config.precision,
-            implementation=choose(config.precision, self._here, vocab_size),
-        )
-        self._known: dict[int, list[Layout]] = {}
-
-    def layouts(self, gpus: int) -> list[Layout]:
-        """All that a run on so many GPUs would accept."""
-        if gpus not in self._known:
-            self._known[gpus] = all_layouts(
-                self._run, self._workload, self._here, gpus, self._limits, self._pins
-            )
-        return self._known[gpus]
+def _layouts(
+    config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, tflops: float
+) -> dict[int, list[Layout]]:
+    """All layouts that a run would accept, by number of GPUs."""
+    here = pretended(config.gpu, gpu)
+    run = LMConfig(
+        model=config.model,
+        data=DataConfig(seq_length=config.seq_length, mock_data=True),
+        batch=BatchConfig(global_batch_size=config.global_batch_size),
+        precision=config.precision,
+        loop=LoopConfig(train_iters=steps),
+    )
+    workload = Workload(
+        model=config.model,
+        padded_vocab_size=vocab_size,
+        seq_length=config.seq_length,
+        global_batch_size=config.global_batch_size,
+        precision=config.precision,
+        implementation=choose(config.precision, here, vocab_size),
+    )
+    limits = Limits(
+        gpu=gpu, gpus_per_node=config.gpus_per_node, memory_bytes=config.memory, tflops=tflops
+    )
+    return {
+        gpus: all_layouts(run, workload, here, gpus, limits, config.layout)
+        for gpus in {config.gpus, *config.gpu_counts}
+    }
 
 
-def _row(search: _Search, gpus: int, tokens: int, flops: float, rate: Rate) -> Row:
-    layout = best(search.layouts(gpus))
+def _row(layouts: list[Layout], gpus: int, tokens: int, flops: float, rate: Rate) -> Row:
+    layout = best(layouts)
     if layout is None:
         return Row(gpus=gpus, layout=None)
     share = 1.0 if rate.includes_layout else layout.efficiency
