@@ -17,7 +17,7 @@ from ..rejected import Rejected, write_rejected
 from ..vocab import SpeechTextVocab
 from .config import DatasetMode, DialoguesConfig, mode_of
 from .dialogues import turn_id
-from .template import ChatTemplate, Modality, text_outlasts_speech
+from .template import ChatTemplate, Modality, Mode, text_outlasts_speech
 
 _AT_A_TIME = 1024
 
@@ -122,7 +122,8 @@ class DialogueDataset:
         config: DialoguesConfig,
         template: ChatTemplate,
     ):
-        self.name, self.mode, self.questions = name, mode_of(name), questions
+        self.name, self.questions = name, questions
+        self.mode: Mode = mode_of(name)
         self.template, self.seq_length = template, config.seq_length
         prefix = dataset_path(config.output_prefix, f"-{dataset_name(name, questions)}")
         self.writer = IndexedWriter(prefix, template.vocab)

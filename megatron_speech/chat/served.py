@@ -78,7 +78,7 @@ class VllmServer:
             connection.request(
                 "GET" if request is None else "POST",
                 f"{self._path}/v1/{endpoint}",
-                request and json.dumps({"model": self._model, **request}),
+                None if request is None else json.dumps({"model": self._model, **request}),
                 {"Content-Type": "application/json", "Connection": "close"},
             )
             reply.response = reply.owner = connection.getresponse()

@@ -115,6 +115,7 @@ class DecoderDataset:
                 f"no usable recordings{whose} in {', '.join(map(str, manifests))}; set aside: "
                 f"{describe_counts(count_reasons(self.rejected))}"
             )
+        self.sizes = [len(self.rows)]
         self.durations_s = [self._duration_s(n) for n in range(len(self.rows))]
 
     def __len__(self) -> int:

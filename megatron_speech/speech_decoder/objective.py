@@ -1,24 +1,20 @@
 """What the flow model is trained for: true spectrograms of given codes (paper section 3)."""
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
 from ..rejected import Rejected
-from ..speech_tokenizer.batch_plan import make_plan
-from ..speech_tokenizer.read_ahead import LazyBatches, NumberedReadAhead
+from ..speech_tokenizer.read_ahead import ReadBatches
 from ..speech_tokenizer.set_aside import SetAside
-from ..training.ddp import Objective
 from ..training.task import Metrics
 from .config import SpeechDecoderConfig
 from .dataset import DecoderDataset, Utterance
-from .flow import FlowInputs, FlowModel, OnDevice
+from .flow import FlowInputs, FlowModel
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, log_mel_within
 from .samples import FlowSamples, SampleBoard
 
@@ -48,12 +44,8 @@ class FlowObjectiveConfig:
             raise ConfigError("--crop-codes must be 1 or more, --guess-loss-weight 0 or more")
 
 
-class ReadBatches[Batch: OnDevice](Objective):
-    """Micro-batches of a global batch, read ahead: what both objectives of the decoder share.
-
-    `make(utterances, random)` turns recordings into a micro-batch. What is made of one depends on
-    its number alone. `valid` and `board` are the held-out recordings and where samples are shown.
-    """
+class DecoderObjective[Batch](ReadBatches[Batch]):
+    """What those of flow and vocoder share: held-out recordings, and where samples are shown."""
 
     def __init__(
         self,
@@ -63,60 +55,22 @@ class ReadBatches[Batch: OnDevice](Objective):
         set_aside: SetAside,
         board: SampleBoard | None,
     ):
-        data = train.data
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        world_size = dist.get_world_size() if dist.is_initialized() else 1
-        if data.global_batch_size % (data.micro_batch_size * world_size):
-            raise ConfigError(
-                f"--global-batch-size {data.global_batch_size} must be a multiple of "
-                f"--micro-batch-size {data.micro_batch_size} x {world_size} processes"
-            )
-        self.samples_per_step = data.global_batch_size
-        self._per_rank = data.global_batch_size // (data.micro_batch_size * world_size)
-        self.data, self.device, self._train, self._valid = data, device, train, valid
-        self._set_aside, self._board = set_aside, board
-        durations, count = train.durations_s, len(train)
-        self._plan = make_plan(durations, [count], (), data.global_batch_size, data.seed)
-        self._reader = NumberedReadAhead(self._read, data.read_ahead)
-
-    def batches(self, iteration: int) -> LazyBatches[Batch]:
-        """This rank's micro-batches of step `iteration`."""
-        first = iteration * self._per_rank
-        return LazyBatches(lambda n: self._take(first + n), self._per_rank)
-
-    @abstractmethod
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> Batch: ...
-
-    def _take(self, number: int) -> Batch:
-        batch, broken = self._reader.get(number)
-        self._set_aside.add(broken)
-        return batch.to(self.device)
-
-    def _read(self, number: int) -> tuple[Batch, list[Rejected]]:
-        iteration, part = divmod(number, self._per_rank)
-        size = self.data.micro_batch_size
-        place = self.rank * self._per_rank + part
-        indices = self._plan.batch(iteration)[place * size : (place + 1) * size]
-        utterances, broken = self._train.get(indices.tolist())
-        random = np.random.default_rng((self.data.seed, iteration, place))
-        return self.make(utterances, random), broken
+        super().__init__(train, device, set_aside)
+        self._valid, self._board = valid, board
 
     def after_step(self, model: nn.Module, iteration: int) -> Metrics:
         """Nothing to add."""
         return {}
 
-    def before_save(self) -> None:
-        """Write down which recordings could not be read."""
-        self._set_aside.write()
-
     def close(self) -> None:
         """Stop reading."""
-        for part in (self._reader, self._train, self._valid, self._board):
+        super().close()
+        for part in (self.train, self._valid, self._board):
             if part is not None:
                 part.close()
 
 
-class FlowObjective(ReadBatches[FlowInputs]):
+class FlowObjective(DecoderObjective[FlowInputs]):
     """Flow matching and first guess."""
 
     _board: FlowSamples | None
@@ -124,15 +78,18 @@ class FlowObjective(ReadBatches[FlowInputs]):
     def __init__(
         self, model_config: SpeechDecoderConfig, config: FlowObjectiveConfig, *material: Any
     ):
-        """`material` is that of `ReadBatches`."""
+        """`material` is that of `DecoderObjective`."""
         super().__init__(*material)
         self.model_config, self.config = model_config, config
         self._rows = {name: row for row, name in enumerate(model_config.speakers, start=1)}
 
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> FlowInputs:
+    def read(
+        self, indices: list[int], random: np.random.Generator
+    ) -> tuple[FlowInputs, list[Rejected]]:
         """A padded batch of crops with noise, times and what is left out."""
+        utterances, broken = self.train.get(indices)
         spans = [self._span(len(item.codes), random) for item in utterances]
-        return self._inputs(utterances, spans, random)
+        return self._inputs(utterances, spans, random), broken
 
     def loss(
         self, model: nn.Module, batch: FlowInputs, iteration: int

@@ -149,7 +149,10 @@ class HifiganVocoder(Vocoder):
             model_in_dim=NUM_MELS,
             sampling_rate=SAMPLE_RATE_HZ,
             normalize_before=False,
-            **{name: list(v) if isinstance(v, tuple) else v for name, v in vars(config).items()},
+            upsample_initial_channel=config.upsample_initial_channel,
+            upsample_rates=list(config.upsample_rates),
+            upsample_kernel_sizes=list(config.upsample_kernel_sizes),
+            resblock_kernel_sizes=list(config.resblock_kernel_sizes),
             resblock_dilation_sizes=[[1, 3, 5]] * len(config.resblock_kernel_sizes),
         )
         return cls(SpeechT5HifiGan(settings))

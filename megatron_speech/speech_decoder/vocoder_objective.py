@@ -11,8 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..rejected import Rejected
 from ..training.task import Metrics
-from .dataset import Utterance
 from .discriminators import (
     RESOLUTIONS,
     Discriminators,
@@ -22,7 +22,7 @@ from .discriminators import (
 )
 from .flow import OnDevice
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, log_mel, log_mel_within, magnitudes
-from .objective import ReadBatches
+from .objective import DecoderObjective
 from .vocoder import Vocoder
 
 _SAMPLES = 3
@@ -117,16 +117,19 @@ def stft_loss(made: Float[Tensor, "b n"], real: Float[Tensor, "b n"]) -> Tensor:
     return torch.stack(found).mean()
 
 
-class VocoderObjective(ReadBatches[VocoderInputs]):
+class VocoderObjective(DecoderObjective[VocoderInputs]):
     """Trains `VocoderTraining`."""
 
     def __init__(self, config: VocoderObjectiveConfig, *material: Any):
-        """`material` is that of `ReadBatches`."""
+        """`material` is that of `DecoderObjective`."""
         super().__init__(*material)
         self.config = config
 
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> VocoderInputs:
+    def read(
+        self, indices: list[int], random: np.random.Generator
+    ) -> tuple[VocoderInputs, list[Rejected]]:
         """Crops with the spectrogram that the whole recording has there."""
+        utterances, broken = self.train.get(indices)
         length = self.config.crop_frames * HOP_SAMPLES
         rows = []
         for item in utterances:
@@ -134,7 +137,7 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
             rows.append(item.excerpt(start - MARGIN_SAMPLES, start + length + MARGIN_SAMPLES))
         audio = torch.from_numpy(np.stack(rows))
         inner = audio[:, MARGIN_SAMPLES:-MARGIN_SAMPLES]
-        return VocoderInputs(inner, log_mel_within(audio))
+        return VocoderInputs(inner, log_mel_within(audio)), broken
 
     def loss(
         self, model: nn.Module, batch: VocoderInputs, iteration: int

@@ -86,7 +86,6 @@ class Objective(Protocol):
 
     def before_step(self, model: Any, iteration: int) -> None:
         """Called before the first micro-batch of a step (codebook initialisation)."""
-        ...
 
     def loss(
         self, model: Any, batch: Any, iteration: int
@@ -103,7 +102,6 @@ class Objective(Protocol):
 
     def drop_step(self, model: Any) -> None:
         """Called instead of `after_step` after a bad step: forget what its batches left."""
-        ...
 
     def evaluate(self, model: Any, iteration: int) -> Metrics:
         """Metrics on held-out data."""
