@@ -10,7 +10,7 @@ processes agree. No weights, no GPU.
 from megatron_speech.starting import starting
 
 with starting(__name__):
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from dataclasses import replace
 
     from megatron_speech import cli
@@ -21,21 +21,14 @@ with starting(__name__):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Rehearse a recipe and print what held."""
-    recipes = {name: _pretending(recipe) for name, recipe in RECIPES.items()}
-    _, config = cli.parse_recipe(recipes, argv, __doc__ or "")
+    _, config = cli.parse_recipe(RECIPES, argv, __doc__, _pretended)
     print(rehearse(config))
 
 
-def _pretending(recipe: Callable[[], LMConfig]) -> Callable[[], RehearsalConfig]:
-    """The recipe with windows that need no datasets."""
-
-    def defaults() -> RehearsalConfig:
-        run = recipe()
-        data = DataConfig(seq_length=run.data.seq_length, mock_data=True)
-        return RehearsalConfig(run=replace(run, data=data))
-
-    defaults.__doc__ = recipe.__doc__
-    return defaults
+def _pretended(run: LMConfig) -> RehearsalConfig:
+    """With windows that need no datasets."""
+    data = DataConfig(seq_length=run.data.seq_length, mock_data=True)
+    return RehearsalConfig(run=replace(run, data=data))
 
 
 if __name__ == "__main__":

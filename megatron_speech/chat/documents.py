@@ -122,9 +122,9 @@ class DialogueDataset:
         config: DialoguesConfig,
         template: ChatTemplate,
     ):
-        self.name, self.questions = name, questions
+        self.name, self.template, self.seq_length = name, template, config.seq_length
         self.mode: Mode = mode_of(name)
-        self.template, self.seq_length = template, config.seq_length
+        self.questions: Modality = questions
         prefix = dataset_path(config.output_prefix, f"-{dataset_name(name, questions)}")
         self.writer = IndexedWriter(prefix, template.vocab)
         self.rejected: list[Rejected] = []

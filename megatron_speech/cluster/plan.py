@@ -1,6 +1,5 @@
 """What a pre-training run needs: parameters, memory by layout, time, GPU-hours and disk."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from ..data.mixture import parse_count
 from ..errors import ConfigError
 from ..model.config import ModelConfig
 from ..model.precision import PrecisionConfig, choose
-from ..recipes.lm_recipes import RECIPES, LMConfig
+from ..recipes.lm_recipes import LMConfig
 from ..training.batch_config import BatchConfig
 from ..training.devices import GPUS, Gpu
 from ..training.loop_config import LoopConfig
@@ -117,26 +116,17 @@ def _plain_row(row: Row) -> dict[str, Any]:
     return asdict(row) | {"layout": layout}
 
 
-def plan_recipes() -> dict[str, Callable[[], RunPlanConfig]]:
-    """A plan's defaults for each recipe of a language model."""
-    return {name: _from_recipe(recipe) for name, recipe in RECIPES.items()}
-
-
-def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], RunPlanConfig]:
-    def defaults() -> RunPlanConfig:
-        config = recipe()
-        length, batch = config.data.seq_length, config.batch.global_batch_size
-        return RunPlanConfig(
-            model=config.model,
-            precision=config.precision,
-            stages=StagesConfig(keep_last=config.loop.keep_last or 2),
-            tokens=str(config.loop.train_iters * batch * length),
-            seq_length=length,
-            global_batch_size=batch,
-        )
-
-    defaults.__doc__ = recipe.__doc__
-    return defaults
+def plan_of(run: LMConfig) -> RunPlanConfig:
+    """A plan's defaults for a run."""
+    length, batch = run.data.seq_length, run.batch.global_batch_size
+    return RunPlanConfig(
+        model=run.model,
+        precision=run.precision,
+        stages=StagesConfig(keep_last=run.loop.keep_last or 2),
+        tokens=str(run.loop.train_iters * batch * length),
+        seq_length=length,
+        global_batch_size=batch,
+    )
 
 
 def make_plan(config: RunPlanConfig) -> Plan:

@@ -227,8 +227,8 @@ def test_addresses_are_counted_as_subscribers_have_them():
         assert gone[4:] == []
         first.closed()
         with late.conversation():
-            assert late in everyone
-            assert first not in everyone
+            assert late in everyone.all
+            assert first not in everyone.all
 
     asyncio.run(count())
 
@@ -240,7 +240,7 @@ def test_all_silent_ones_together_have_an_end():
         for number in range(300):
             everyone.admit(f"10.0.{number // 256}.{number % 256}", lambda n=number: gone.append(n))
         everyone.make_room()
-        return gone, len(everyone)
+        return gone, len(everyone.all)
 
     gone, left = asyncio.run(count())
     assert gone == list(range(45))

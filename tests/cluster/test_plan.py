@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 
 from megatron_speech.cluster.memory import in_flight
-from megatron_speech.cluster.plan import RunPlanConfig, make_plan, plan_recipes
+from megatron_speech.cluster.plan import RunPlanConfig, make_plan, plan_of
 from megatron_speech.cluster.rate import RateConfig, find_rate
 from megatron_speech.cluster.stages import tokenizer_flops
 from megatron_speech.errors import ConfigError
 from megatron_speech.model.config import ModelConfig
+from megatron_speech.recipes.lm_recipes import RECIPES
 from megatron_speech.recipes.speech_tokenizer import tokenizer_large_v3_12_5hz
 from megatron_speech.training.devices import GPUS
 from megatron_speech.training.parallel_config import ParallelConfig
 from tools import plan_run
 
-PAPER = plan_recipes()["lm-9b"]()
+PAPER = plan_of(RECIPES["lm-9b"]())
 
 
 def shape(layers, width, ffn, heads, groups, **changes) -> ModelConfig:

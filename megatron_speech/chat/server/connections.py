@@ -57,13 +57,13 @@ class Connection:
             yield
         finally:
             self.talking = False
-            if self in self._among:
+            if self in self._among.all:
                 self.end_after(self.config.stall_s)
 
     def closed(self) -> None:
         """Its socket is closed, or about to be."""
         self._stop_clock()
-        self._among.forget(self)
+        self._among.all.pop(self, None)
 
     def _stop_clock(self) -> None:
         if self._end is not None:
@@ -80,7 +80,7 @@ class Connections:
 
     def __init__(self, config: ServerConfig):
         self.config = config
-        self._all: dict[Connection, None] = {}  # in order of arrival
+        self.all: dict[Connection, None] = {}  # in order of arrival
         places = config.max_sessions + config.max_waiting
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = _MOST_SILENT if allowed == resource.RLIM_INFINITY else allowed - _FILES - places
@@ -92,18 +92,12 @@ class Connections:
             )
         self._most_silent = min(_MOST_SILENT, room)
 
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._all
-
-    def __len__(self) -> int:
-        return len(self._all)
-
     def admit(self, host: str, abort: Callable[[], object]) -> Connection:
         """A client of `host` was accepted; it has `hello_s` to ask for something."""
         new = Connection(self, _network(host), abort)
-        self._all[new] = None
+        self.all[new] = None
         new.end_after(self.config.hello_s)
-        silent = [one for one in self._all if not one.talking]
+        silent = [one for one in self.all if not one.talking]
         nearby = [one for one in silent if one.network == new.network]
         if self.config.max_per_address and len(nearby) > self.config.max_per_address:
             self._close_oldest(nearby)
@@ -113,21 +107,17 @@ class Connections:
 
     def make_room(self) -> None:
         """Close the oldest that is silent."""
-        if silent := [one for one in self._all if not one.talking]:
+        if silent := [one for one in self.all if not one.talking]:
             self._close_oldest(silent)
 
     def end_all_after(self, seconds: float) -> None:
         """Close them then: who does not take a farewell holds nobody up."""
-        for one in self._all:
+        for one in self.all:
             one.end_after(seconds)
 
     def talking(self, network: str) -> int:
         """Conversations of an address, those that wait for a place included."""
-        return sum(one.talking and one.network == network for one in self._all)
-
-    def forget(self, connection: Connection) -> None:
-        """It counts no more."""
-        self._all.pop(connection, None)
+        return sum(one.talking and one.network == network for one in self.all)
 
     def _close_oldest(self, silent: list[Connection]) -> None:
         victim = min(silent, key=lambda one: one.answering)  # the first of those without a request
