@@ -207,11 +207,11 @@ class ChatSession:
             if not len(codes):
                 raise DataError("the question has no codes; say something")
         else:
-            codes, duration_s = self._codes(user, sample_rate_hz)
+            codes, duration_s = self._heard(user, sample_rate_hz), len(user) / sample_rate_hz
         ids = template.spoken_question(codes)
         return Turn(role="user", tokens=(template.stop_id, *ids), codes=codes), duration_s
 
-    def _codes(self, audio: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
+    def _heard(self, audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         tokenizer = self._parts.speech_tokenizer
         if tokenizer is None:
             raise ConfigError("the engine has no speech tokenizer, so it cannot hear; give one")
@@ -225,8 +225,7 @@ class ChatSession:
                 f"audio of shape {audio.shape} and type {audio.dtype}; expected mono floats"
             )
         check_waveform(audio, "the question")
-        heard = resample(audio, sample_rate_hz)
-        return tokenizer.encode([heard])[0], len(audio) / sample_rate_hz
+        return tokenizer.encode([resample(audio, sample_rate_hz)])[0]
 
     @property
     def _decoder(self) -> SpeechDecoder | None:
