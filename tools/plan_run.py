@@ -16,7 +16,7 @@ with starting(__name__):
     from pathlib import Path
 
     from megatron_speech import cli
-    from megatron_speech.cluster.plan import Plan, RunPlanConfig, make_plan, plan_of
+    from megatron_speech.cluster.plan import RunPlan, RunPlanConfig, make_plan, plan_of
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.files import write_json
     from megatron_speech.recipes.lm_recipes import RECIPES
@@ -31,7 +31,7 @@ class Arguments:
     """Also write the plan as JSON."""
 
 
-def main(argv: Sequence[str] | None = None) -> Plan:
+def main(argv: Sequence[str] | None = None) -> RunPlan:
     """Print the plan of a recipe and return it."""
     _, arguments = cli.parse_recipe(
         RECIPES, argv, __doc__, lambda run: Arguments(plan=plan_of(run))

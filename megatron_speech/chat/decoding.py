@@ -36,7 +36,7 @@ class SamplingConfig:
             raise ConfigError(f"--top-p is {self.top_p}; expected more than 0, at most 1")
 
 
-class TokenKinds:
+class AnswerVocab:
     """Which kind each token is, and which may be chosen.
 
     Args:
@@ -118,7 +118,7 @@ class ModelTokens(TokenSource):
     """Tokens of a causal language model of transformers, in this process; its keys and values are
     kept from turn to turn. No token is waited for, and nothing goes on behind an answer."""
 
-    def __init__(self, model: Any, kinds: TokenKinds, sampling: SamplingConfig):
+    def __init__(self, model: Any, kinds: AnswerVocab, sampling: SamplingConfig):
         self._model, self._kinds, self._sampling = model, kinds, sampling
         self._cache: Any = None
         self._read: list[int] = []  # what the cache holds

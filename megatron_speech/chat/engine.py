@@ -21,7 +21,7 @@ from ..model.exported import load_exported, read_exported_config
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..vocab import SpeechTextVocab
-from .decoding import ModelTokens, TokenKinds
+from .decoding import AnswerVocab, ModelTokens
 from .served import ServedTokens, VllmServer
 from .session import ChatConfig, ChatSession, Parts
 from .template import PAPER_FRAME_RATE_HZ, ChatTemplate, Mode
@@ -62,7 +62,7 @@ class ChatEngine:
         template.require_mode(config.mode)
         require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
         sampling = config.sampling
-        kinds = TokenKinds(self.vocab, described.vocab_size, template.stop_id, sampling.language)
+        kinds = AnswerVocab(self.vocab, described.vocab_size, template.stop_id, sampling.language)
         context = _context(described, config, str(model))
         if config.vllm_url is None:
             dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32

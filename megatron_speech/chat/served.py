@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, ServiceError
-from .decoding import SamplingConfig, TokenKinds, TokenSource
+from .decoding import AnswerVocab, SamplingConfig, TokenSource
 from .rhythm import Kinds
 
 _TIMEOUT_S = 60.0
@@ -58,8 +58,8 @@ class VllmServer:
         self,
         endpoint: str,
         request: dict[str, Any] | None = None,
-        connected: Callable[["Reply"], None] = lambda _: None,
-    ) -> "Reply":
+        connected: Callable[["ServerReply"], None] = lambda _: None,
+    ) -> "ServerReply":
         """What the server says to a request to the model, or to none; with `stream`, closing the
         reply stops the server's work.
 
@@ -73,7 +73,7 @@ class VllmServer:
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.connect()
-            reply = Reply(connection)
+            reply = ServerReply(connection)
             connected(reply)
             connection.request(
                 "GET" if request is None else "POST",
@@ -96,7 +96,7 @@ class VllmServer:
         return reply
 
 
-class Reply:
+class ServerReply:
     """A reply that another thread can end, whether it has begun or not."""
 
     response: HTTPResponse
@@ -135,10 +135,10 @@ class Reply:
 class ServedTokens(TokenSource):
     """Tokens of a vLLM server."""
 
-    def __init__(self, server: VllmServer, kinds: TokenKinds, sampling: SamplingConfig):
+    def __init__(self, server: VllmServer, kinds: AnswerVocab, sampling: SamplingConfig):
         self._server, self._kinds, self._sampling = server, kinds, sampling
         self._allowed: Kinds = frozenset()
-        self._reply: Reply | None = None
+        self._reply: ServerReply | None = None
         self._ahead: Iterator[int] = iter(())
         self._cancelled = False
         self._tokens: list[int] = []
@@ -203,7 +203,7 @@ class ServedTokens(TokenSource):
         )
         self._ahead = reply.token_ids()
 
-    def _hold(self, reply: Reply) -> None:
+    def _hold(self, reply: ServerReply) -> None:
         self._reply = reply
         if self._cancelled:  # while the line was made
             reply.shut()

@@ -12,7 +12,7 @@ from ..errors import AudioError, ConfigError, DataError
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from .answer import Answer, Stopwatch
-from .decoding import SamplingConfig, TokenKinds, TokenSource
+from .decoding import AnswerVocab, SamplingConfig, TokenSource
 from .events import Done, Event, Heard, Reason, SpokenCodes, Turn
 from .rhythm import Rhythm, TokenKind
 from .template import ChatTemplate, Modality, Mode, TemplateConfig
@@ -62,7 +62,7 @@ class Parts:
     tokens: Callable[[], TokenSource]
     """Makes a conversation's source of tokens."""
     template: ChatTemplate
-    kinds: TokenKinds
+    kinds: AnswerVocab
     context_tokens: int
     speech_tokenizer: OpenedSpeechTokenizer | None
     decoder: SpeechDecoder | None

@@ -72,7 +72,7 @@ class RunPlanConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PlanRow:
     """A number of GPUs, the layout to take there (None: none fits) and what comes of it."""
 
     gpus: int
@@ -83,7 +83,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """All of it; `assumptions` names every figure that was neither counted nor given."""
 
     parameters: int
@@ -94,8 +94,8 @@ class Plan:
     memory_gib: float
     """What a process may use."""
     rate: Rate
-    rows: tuple[Row, ...]
-    chosen: Row
+    rows: tuple[PlanRow, ...]
+    chosen: PlanRow
     layouts: tuple[Layout, ...]
     """All that a run on `chosen.gpus` would accept."""
     stages: StageCosts
@@ -108,7 +108,7 @@ class Plan:
         return found | {"chosen": _plain_row(self.chosen)}
 
 
-def _plain_row(row: Row) -> dict[str, Any]:
+def _plain_row(row: PlanRow) -> dict[str, Any]:
     if row.layout is None:
         return asdict(row)
     peak = {**asdict(row.layout.memory), "peak": row.layout.memory.peak}
@@ -129,7 +129,7 @@ def plan_of(run: LMConfig) -> RunPlanConfig:
     )
 
 
-def make_plan(config: RunPlanConfig) -> Plan:
+def make_plan(config: RunPlanConfig) -> RunPlan:
     """Count, search and multiply.
 
     Raises:
@@ -150,7 +150,7 @@ def make_plan(config: RunPlanConfig) -> Plan:
     stages = stage_costs(
         config.stages, tokens, parameters, config.precision.bf16, bytes_a_token, gpu
     )
-    return Plan(
+    return RunPlan(
         parameters=parameters,
         flops_per_token=flops,
         tokens=tokens,
@@ -194,14 +194,14 @@ def _layouts(
     }
 
 
-def _row(layouts: list[Layout], gpus: int, tokens: int, flops: float, rate: Rate) -> Row:
+def _row(layouts: list[Layout], gpus: int, tokens: int, flops: float, rate: Rate) -> PlanRow:
     layout = best(layouts)
     if layout is None:
-        return Row(gpus=gpus, layout=None)
+        return PlanRow(gpus=gpus, layout=None)
     share = 1.0 if rate.includes_layout else layout.efficiency
     per_gpu = 1e12 * rate.tflops * share / flops
     seconds = tokens / per_gpu / gpus
-    return Row(
+    return PlanRow(
         gpus=gpus,
         layout=layout,
         tokens_per_s_per_gpu=per_gpu,

@@ -69,7 +69,7 @@ class _BufferLayer(CacheLayerMixin):
         return self.capacity
 
 
-class Decoder:
+class BatchDecoder:
     """Continues prompts with some tokens until one that ends them.
 
     Args:
@@ -202,7 +202,7 @@ class TransformersEngine(PromptEngine):
         if config.device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = load_weights(AutoModelForCausalLM, model, dtype=getattr(torch, config.dtype))
-        self._decoder = Decoder(
+        self._decoder = BatchDecoder(
             loaded.to(self._device).eval(),
             tokens=range(self.vocab.code_offset, self.vocab.code_offset + self.num_codes),
             end_token=self.vocab.end_of_audio_id,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..corpus.decoding import Decoder
+from ..corpus.decoding import BatchDecoder
 from ..corpus.engines import make_batches
 from ..errors import ConfigError
 from ..progress import Progress
@@ -121,7 +121,7 @@ def generate(
         said = (ids < vocab.text.size) & ~vocab.is_speech(ids)
         said &= ~np.isin(ids, [*vocab.specials.values(), stop])
     tokens = ids[said]
-    decoder = Decoder(model.model, tokens=tokens.tolist(), end_token=stop)
+    decoder = BatchDecoder(model.model, tokens=tokens.tolist(), end_token=stop)
     answers: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(prompts)
     with Progress(description, len(prompts), "questions") as bar:
         for members in make_batches([len(prompt) for prompt in prompts], BATCH_SIZE):
