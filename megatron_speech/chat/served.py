@@ -8,7 +8,7 @@ it the request: vLLM's prefix cache makes each a continuation of the last.
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,9 +42,9 @@ class VllmServer:
         self.url = url
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        with closing(self.ask("models")) as reply:
+        with self.ask("models") as reply:
             try:
-                model = json.loads(reply.response.read())["data"][0]
+                model = json.loads(reply.read())["data"][0]
                 self._model: str = model["id"]
                 self.context_tokens: int = int(model["max_model_len"])
                 """Positions that the server grants a sequence."""
@@ -58,13 +58,13 @@ class VllmServer:
         self,
         endpoint: str,
         request: dict[str, Any] | None = None,
-        connected: Callable[["ServerReply"], None] = lambda _: None,
-    ) -> "ServerReply":
-        """What the server says to a request to the model, or to none; with `stream`, closing the
-        reply stops the server's work.
+        connected: Callable[[socket.socket], None] = lambda _: None,
+    ) -> HTTPResponse:
+        """What the server says to a request to the model, or to none.
 
         Args:
-            connected: is given the reply before the server has begun it, to shut it sooner.
+            connected: is given the line before the server has begun its reply: whoever shuts it
+                down ends the wait, and the server's work.
 
         Raises:
             ServiceError: the server is gone, or refuses the request.
@@ -73,45 +73,35 @@ class VllmServer:
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.connect()
-            reply = ServerReply(connection)
-            connected(reply)
+            connected(connection.sock)
             connection.request(
                 "GET" if request is None else "POST",
                 f"{self._path}/v1/{endpoint}",
                 None if request is None else json.dumps({"model": self._model, **request}),
                 {"Content-Type": "application/json", "Connection": "close"},
             )
-            reply.response = reply.owner = connection.getresponse()
+            reply = connection.getresponse()
         except (OSError, HTTPException) as error:
             connection.close()
             raise ServiceError(
                 f"no vLLM server answers at {self.url} ({error}); start one with `vllm serve "
                 "FOLDER`, FOLDER being the --model given here"
             ) from None
-        if reply.response.status != 200:
-            said = reply.response.read(_MOST_SAID).decode("utf-8", "replace")
-            reply.close()
-            status = reply.response.status
-            raise ServiceError(f"the vLLM server at {self.url} says {status}: {said}")
+        if reply.status != 200:
+            with reply:
+                said = reply.read(_MOST_SAID).decode("utf-8", "replace")
+            raise ServiceError(f"the vLLM server at {self.url} says {reply.status}: {said}")
         return reply
 
 
-class ServerReply:
-    """A reply that another thread can end, whether it has begun or not."""
+def token_ids(reply: HTTPResponse) -> Iterator[int]:
+    """Ids of a stream's server-sent events; closes it behind them.
 
-    response: HTTPResponse
-
-    def __init__(self, connection: HTTPConnection):
-        self._line = connection.sock
-        self.owner: HTTPConnection | HTTPResponse = connection  # of the line
-
-    def token_ids(self) -> Iterator[int]:
-        """Ids of a stream's server-sent events.
-
-        Raises:
-            ServiceError: the server says that it failed.
-        """
-        for line in self.response:
+    Raises:
+        ServiceError: the server says that it failed.
+    """
+    with reply:
+        for line in reply:
             _, found, data = line.partition(b"data: ")
             if not found or data.strip() == b"[DONE]":
                 continue
@@ -120,17 +110,6 @@ class ServerReply:
                 raise ServiceError(f"the vLLM server says: {event['error']}"[:_MOST_SAID])
             yield from event["choices"][0].get("token_ids") or ()
 
-    def shut(self) -> None:
-        """From any thread: whoever reads meets the end."""
-        with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Hang up."""
-        self.shut()
-        with suppress(OSError):
-            self.owner.close()
-
 
 class ServedTokens(TokenSource):
     """Tokens of a vLLM server."""
@@ -138,7 +117,7 @@ class ServedTokens(TokenSource):
     def __init__(self, server: VllmServer, kinds: AnswerVocab, sampling: SamplingConfig):
         self._server, self._kinds, self._sampling = server, kinds, sampling
         self._allowed: Kinds = frozenset()
-        self._reply: ServerReply | None = None
+        self._line: socket.socket | None = None  # of the request under way
         self._ahead: Iterator[int] = iter(())
         self._cancelled = False
         self._tokens: list[int] = []
@@ -153,7 +132,7 @@ class ServedTokens(TokenSource):
 
     def choose(self, allowed: Kinds) -> int | None:
         try:
-            if self._reply is None or allowed != self._allowed:
+            if self._line is None or allowed != self._allowed:
                 self._start(allowed)
             return next(self._ahead)
         except (OSError, HTTPException, StopIteration, ValueError, LookupError) as error:
@@ -171,13 +150,17 @@ class ServedTokens(TokenSource):
 
     def cancel(self) -> None:
         self._cancelled = True
-        if (reply := self._reply) is not None:
-            reply.shut()
+        self._shut(self._line)
 
     def end(self) -> None:
-        if self._reply is not None:
-            self._reply.close()
-        self._reply = None
+        self._shut(self._line)
+        self._line, self._ahead = None, iter(())
+
+    def _shut(self, line: socket.socket | None) -> None:
+        """Whoever reads of it meets the end."""
+        if line is not None:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     def _start(self, allowed: Kinds) -> None:
         self.end()
@@ -201,9 +184,9 @@ class ServedTokens(TokenSource):
             },
             self._hold,
         )
-        self._ahead = reply.token_ids()
+        self._ahead = token_ids(reply)
 
-    def _hold(self, reply: ServerReply) -> None:
-        self._reply = reply
+    def _hold(self, line: socket.socket) -> None:
+        self._line = line
         if self._cancelled:  # while the line was made
-            reply.shut()
+            self._shut(line)
