@@ -113,10 +113,7 @@ bench: export BENCHMARK_SIZE = $(SIZE)
 bench: $(STAMP)
 	$(PYTHON) benchmarks/indexing.py
 	$(PYTHON) benchmarks/preprocessing.py
-	$(PYTHON) benchmarks/assembling.py
-	$(PYTHON) benchmarks/span_sampling.py
 	$(PYTHON) benchmarks/generation.py
-	$(PYTHON) benchmarks/sampling.py
 	$(PYTHON) benchmarks/decoding.py
 	$(PYTHON) benchmarks/language_model.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py

@@ -18,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, sized, time_pair
-from tokenizers import Tokenizer, models, pre_tokenizers
+from common import report, sized, time_pair, word_vocabulary
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from megatron_speech.corpus.choose_engine import make_engine
 from megatron_speech.corpus.decoding import TransformersEngine
 from megatron_speech.corpus.engines import EngineConfig
 from megatron_speech.recipes.lm import RECIPES
-from megatron_speech.vocab import SpeechTextVocab
 
 TEXTS, ALONE, WORDS, CODES = sized(512, 64), sized(8, 1), 10, sized(40, 10)
 NUM_CODES = {"t2t-debug": 512, "t2t-1.5b": 16_384}
@@ -96,12 +94,7 @@ def resized(engine: TransformersEngine, batch_size: int) -> TransformersEngine:
 
 def write_model(folder: Path, recipe: str) -> list[str]:
     """An exported folder; returns texts of its words."""
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1000)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    (folder / "text").mkdir(parents=True)
-    tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES[recipe])
+    vocab = word_vocabulary(folder / "text", 1000, NUM_CODES[recipe])
     shape = RECIPES[recipe]().model
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -23,8 +23,9 @@ HEAD = (
     "|---|---|---|---|---|---|\n"
 )
 OPEN = "not yet in this table"
-# figures that pages of docs/ show: no ratio to a peer
+# figures that pages of docs/ show, and those of scripts that are gone
 ELSEWHERE = (
+    "assembling",
     "chat_server",
     "code_stability",
     "decoder_table",
@@ -36,6 +37,8 @@ ELSEWHERE = (
     "many_documents",
     "new_rows",
     "pretraining_kills",
+    "sampling",
+    "span_sampling",
     "tokenizer_table",
     "whisper_equality",
     "whisper_starts",
@@ -51,17 +54,9 @@ class Row:
     result: str
     what: str
     peer: str
-    ratio: Callable[[Figures], float]
-    spread: Callable[[Figures], list[float]] = lambda figures: []
     ours: Callable[[Figures], str] = lambda figures: ""
-
-
-def _speedup(figures: Figures) -> float:
-    return figures["speedup"]
-
-
-def _speedup_range(figures: Figures) -> list[float]:
-    return figures.get("speedup_range", [])
+    ratio: Callable[[Figures], float] = lambda figures: figures["speedup"]
+    spread: Callable[[Figures], list[float]] = lambda figures: figures.get("speedup_range", [])
 
 
 def _rate(value: float, unit: str) -> str:
@@ -76,8 +71,6 @@ ROWS = (
         result="indexing",
         what="token arrays to .bin/.idx, one thread",
         peer="Megatron's IndexedDatasetBuilder, document by document",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["ours_mtok_per_s"] * 1e6, "tokens/s"),
     ),
     Row(
@@ -104,13 +97,6 @@ ROWS = (
         ours=lambda f: _rate(f["sentencepiece"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
     ),
     Row(
-        result="span_sampling",
-        what="spans of documents of 690 words, 1,024 at a time",
-        peer="the same function, one document at a time",
-        ratio=lambda f: f["documents_per_core_s"] / f["documents_per_core_s_alone"],
-        ours=lambda f: _rate(f["documents_per_core_s"], "documents/core-s"),
-    ),
-    Row(
         result="generation",
         what="text to codes, t2t-debug's shape, batches of 512",
         peer="the same engine, one text at a time",
@@ -125,56 +111,27 @@ ROWS = (
         ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
     ),
     Row(
-        result="assembling",
-        what="plans and codes to interleaved .bin/.idx and provenance",
-        peer="IndexedDatasetBuilder.add_document of finished documents",
-        ratio=lambda f: f["assemble_mtok_per_core_s"] / f["index_alone_one_by_one_mtok_per_core_s"],
-        ours=lambda f: _rate(f["assemble_mtok_per_core_s"] * 1e6, "tokens/core-s"),
-    ),
-    Row(
-        result="sampling",
-        what="packing of five million whole documents",
-        peer="best fit, document by document",
-        ratio=lambda f: f["packing_one_by_one_s"] / f["packing_s"],
-        ours=lambda f: f"{f['packing_s']:.2g} s, {f['fill']:.2%} full",
-    ),
-    Row(
-        result="sampling",
-        what="cutting of the same into windows",
-        peer="core's GPTDataset",
-        ratio=lambda f: f["cutting_gptdataset_s"] / f["cutting_s"],
-        ours=lambda f: f"{f['cutting_s']:.2g} s",
-    ),
-    Row(
         result="language_model",
         what="training steps of lm-debug through Megatron-Core, fp32",
         peer="plain PyTorch loop over transformers' Llama, same weights and windows",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["ours_tokens_per_s"], "tokens/s"),
     ),
     Row(
         result="bulk_tokenization",
         what="recordings to code shards, demo tokenizer, short clips, core-seconds",
         peer="plain loop over batches of 16 padded to 30 s, same model",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.1f} s clips",
     ),
     Row(
         result="bulk_tokenization_joined",
         what="the same, clips joined",
         peer="the same",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.0f} s clips",
     ),
     Row(
         result="bulk_tokenization_gpu",
         what="whisper-large-v3's shape on a GPU, bf16, audio in memory",
         peer="the same",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time",
     ),
     *(
@@ -218,8 +175,6 @@ ROWS = (
             result=f"codebook_update_{device}",
             what=f"codebook statistics, {place}",
             peer="one-hot product",
-            ratio=_speedup,
-            spread=_speedup_range,
             ours=lambda f: f"{f['gb_per_s']:.3g} GB/s",
         )
         for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
@@ -228,8 +183,6 @@ ROWS = (
         result="generation_vllm_gpu",
         what="text to codes with vLLM, t2t-1.5b's shape in bf16, one GPU",
         peer="the transformers engine",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
     ),
     *(
@@ -237,8 +190,6 @@ ROWS = (
             result=f"decoding_{device}",
             what=f"codes to sound as they come, {shape}",
             peer="the same decoder, whole utterances",
-            ratio=_speedup,
-            spread=_speedup_range,
             ours=lambda f: f"first sound after {f['first_sound_s']:.2g} s",
         )
         for device, shape in (
