@@ -1,20 +1,15 @@
 """What binds a recipe's parts into the training of a flow model or of a vocoder."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import yaml
 from torch import nn
 
 from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
-from ..files import write_text
 from ..folders import atomic_folder
-from ..model.card import RUN_CONFIG
 from ..speech_decoder.config import SpeechDecoderConfig
 from ..speech_decoder.dataset import Codes, DecoderDataConfig, Utterances, speakers_of
 from ..speech_decoder.decoder import VOCODER, load_flow, save_flow
@@ -25,27 +20,15 @@ from ..speech_decoder.vocoder import HifiganVocoder, IstftVocoder, Vocoder, load
 from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
-from ..training.checkpoint import latest_iteration
-from ..training.ddp import DdpTrainer, Objective, process_group
+from ..training.ddp import DdpTrainer
 from ..training.loop import train
-from ..training.reporting import read_metrics
-from .resume import check_resume, flat, plain, sole_trainer
+from ..training.parallel import is_launched_main_rank
+from .resume import flat, plain, sole_trainer
 from .speech_decoder import RECIPES, SpeechDecoderRecipe, VocoderRecipe
+from .speech_run import SpeechResult, begun, result_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderResult:
-    """How a training ended."""
-
-    export: Path | None
-    """Folder of the finished model; None if it stopped early."""
-    finished: bool
-    """False if it was stopped and should be started again."""
-    metrics: dict[str, float]
-    """Figures of the last evaluation."""
-
-
-def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> DecoderResult:
+def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> SpeechResult:
     """Train, and export to `save/export` when all steps are done; called again, export again.
 
     `name` is that of the recipe which `recipe` was made from.
@@ -59,41 +42,32 @@ def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> Dec
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with recordings and --save with a folder")
     _refuse_another_model(recipe, RECIPES[name]())
-    with sole_trainer(save):
-        finished = _train(recipe, save)
-    records = read_metrics(save, "valid")
-    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
-    return DecoderResult(
-        export=save / "export" if finished else None, finished=finished, metrics=figures
-    )
-
-
-def _train(recipe: SpeechDecoderRecipe | VocoderRecipe, save: Path) -> bool:
-    settings = plain(recipe)
-    note = check_resume(save, settings)
-    with process_group() as device:
-        if _rank() == 0:
-            print(note or "", end="\n" if note else "", flush=True)
-            write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
-        torch.manual_seed(recipe.data.seed)
+    with (
+        sole_trainer(save),
+        begun(save, plain(recipe), recipe.data.seed) as (device, set_aside),
+    ):
         if isinstance(recipe, SpeechDecoderRecipe):
-            return _train_flow(recipe, save, device)
-        return _train_vocoder(recipe, save, device)
+            finished = _train_flow(recipe, save, device, set_aside)
+        else:
+            finished = _train_vocoder(recipe, save, device, set_aside)
+    return result_of(save, finished)
 
 
-def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -> bool:
+def _train_flow(
+    recipe: SpeechDecoderRecipe, save: Path, device: torch.device, set_aside: SetAside
+) -> bool:
     if not recipe.codes:
         raise ConfigError("give --codes with code shards of the recordings (tokenize_speech)")
     codes = Codes(recipe.codes)
     vocoder = load_vocoder(recipe.vocoder) if recipe.vocoder is not None else None
-    with _material(recipe.data, codes, save) as (utterances, valid, set_aside):
-        model = _flow_model(recipe, codes, utterances)
-        board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
-        objective = FlowObjective(
-            utterances, valid, model.config, recipe.objective, device, set_aside, board
-        )
-        finished = _fit(recipe, model, objective, device)
-    if finished and _rank() == 0:
+    utterances, valid = _material(recipe.data, codes, set_aside)
+    model = _flow_model(recipe, codes, utterances)
+    board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
+    objective = FlowObjective(
+        utterances, valid, model.config, recipe.objective, device, set_aside, board
+    )
+    finished = _fit(recipe, model, objective, device)
+    if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             if vocoder is not None:
                 vocoder.save_pretrained(staging / VOCODER)
@@ -101,25 +75,25 @@ def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -
     return finished
 
 
-def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> bool:
-    with _material(recipe.data, None, save) as (utterances, valid, set_aside):
-        vocoder = _vocoder(recipe)
-        model = VocoderTraining(vocoder, recipe.objective)
-        board = SampleBoard(save) if _shows_samples(recipe) else None
-        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
-        finished = _fit(recipe, model, objective, device)
-    if finished and _rank() == 0:
+def _train_vocoder(
+    recipe: VocoderRecipe, save: Path, device: torch.device, set_aside: SetAside
+) -> bool:
+    utterances, valid = _material(recipe.data, None, set_aside)
+    vocoder = _vocoder(recipe)
+    model = VocoderTraining(vocoder, recipe.objective)
+    board = SampleBoard(save) if _shows_samples(recipe) else None
+    objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
+    finished = _fit(recipe, model, objective, device)
+    if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             vocoder.save_pretrained(staging)
     return finished
 
 
-@contextmanager
 def _material(
-    data: DecoderDataConfig, codes: Codes | None, save: Path
-) -> Iterator[tuple[Utterances, Utterances | None, SetAside]]:
-    """Recordings to train and validate on, and the file of those that cannot be used."""
-    set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
+    data: DecoderDataConfig, codes: Codes | None, set_aside: SetAside
+) -> tuple[Utterances, Utterances | None]:
+    """Recordings to train and validate on; those that cannot be used are set aside."""
     utterances = Utterances(data.manifest, data, codes, "reading training speech")
     valid = None
     if data.valid_manifest:
@@ -128,7 +102,7 @@ def _material(
     for part in filter(None, (utterances, valid)):
         set_aside.add(part.rejected)
     set_aside.write()
-    yield utterances, valid, set_aside
+    return utterances, valid
 
 
 def _fit(
@@ -137,8 +111,7 @@ def _fit(
     objective: FlowObjective | VocoderObjective,
     device: torch.device,
 ) -> bool:
-    known: Objective = objective
-    trainer = DdpTrainer(model, known, recipe.optimizer, recipe.loop.train_iters, device)
+    trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
     with closing(objective), closing(trainer):
         return train(trainer, recipe.loop, recipe.health).finished
 
@@ -159,7 +132,7 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         new = sorted(set(speakers_of(utterances)) - set(found.speakers))
         if recipe.speaker_embedding:
             model.add_speakers(new)
-        elif found.speakers and new and _rank() == 0:
+        elif found.speakers and new and is_launched_main_rank():
             print(
                 f"voices that --init-from {recipe.init_from} does not know train the row of nobody "
                 f"({', '.join(new)}); --speaker-embedding gives them rows of their own"
@@ -223,8 +196,4 @@ def _vocoder(recipe: VocoderRecipe) -> Vocoder:
 
 
 def _shows_samples(recipe: SpeechDecoderRecipe | VocoderRecipe) -> bool:
-    return recipe.loop.tensorboard and bool(recipe.data.valid_manifest) and _rank() == 0
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return recipe.loop.tensorboard and bool(recipe.data.valid_manifest) and is_launched_main_rank()

@@ -25,8 +25,9 @@ def read_tensors(folder: Path) -> Tensors:
     """
     source = SafetensorsFolder(folder)
     of_index = source.index_metadata.get(_DIGEST)
-    for path, metadata in source.metadata.items() if isinstance(of_index, dict) else ():
-        if path.name in of_index and of_index[path.name] != metadata.get(_DIGEST):
+    saved = of_index if isinstance(of_index, dict) else {}
+    for path, metadata in source.metadata.items():
+        if saved.get(path.name, metadata.get(_DIGEST)) != metadata.get(_DIGEST):
             raise CheckpointError(
                 f"{path} is of another save than {INDEX}: saving was interrupted; save or download "
                 "the folder again"

@@ -17,7 +17,6 @@ from . import megatron_checkpoint
 from .batch import Batch, Reader, Windows, slice_for_context_parallel
 from .batch_config import BatchConfig
 from .batch_schedule import micro_batches
-from .checkpoint import PendingSave
 from .gradients import Gradients
 from .megatron_optimizer import (
     build_optimizer,
@@ -28,7 +27,7 @@ from .megatron_optimizer import (
 )
 from .parallel import ProcessLayout, random_state, set_random_state
 from .parallel_config import ParallelConfig
-from .task import Metrics, StepCheck, healthy
+from .task import Metrics, PendingSave, StepCheck, healthy
 from .throughput import Throughput
 
 _LOSSES = ("lm loss", "text loss", "speech loss")
