@@ -9,7 +9,7 @@ import tyro
 from .program import run
 from .starting import INTERRUPTED
 
-__all__ = ["INTERRUPTED", "derived", "parse", "parse_recipe", "run"]
+__all__ = ["INTERRUPTED", "parse", "parse_recipe", "run"]
 
 Config = TypeVar("Config")
 
@@ -19,21 +19,6 @@ _STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
 def parse(config: type[Config], argv: Sequence[str] | None, description: str | None) -> Config:
     """Read a dataclass from the command line; an unknown flag exits with the nearest names."""
     return tyro.cli(config, args=argv, description=description, config=_STYLE)
-
-
-def derived(
-    recipes: Mapping[str, Callable[[], Any]], change: Callable[[Any], Config]
-) -> dict[str, Callable[[], Config]]:
-    """Recipes of the same names and help whose configs are made from those of `recipes`."""
-
-    def from_recipe(recipe: Callable[[], Any]) -> Callable[[], Config]:
-        def defaults() -> Config:
-            return change(recipe())
-
-        defaults.__doc__ = recipe.__doc__
-        return defaults
-
-    return {name: from_recipe(recipe) for name, recipe in recipes.items()}
 
 
 def parse_recipe(

@@ -11,7 +11,7 @@ pretrain would accept it. What is neither counted nor given is listed as assumed
 from megatron_speech.starting import starting
 
 with starting(__name__):
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
@@ -32,7 +32,7 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> Plan:
     """Print the plan of a recipe and return it."""
-    recipes = cli.derived(plan_recipes(), lambda plan: Arguments(plan=plan))
+    recipes = {name: _arguments(recipe) for name, recipe in plan_recipes().items()}
     _, arguments = cli.parse_recipe(recipes, argv, __doc__ or "")
     plan = make_plan(arguments.plan)
     print_plan(plan)
@@ -40,6 +40,14 @@ def main(argv: Sequence[str] | None = None) -> Plan:
         write_json(arguments.output, plan.plain())
         print(f"wrote {arguments.output}")
     return plan
+
+
+def _arguments(recipe: Callable[[], RunPlanConfig]) -> Callable[[], Arguments]:
+    def defaults() -> Arguments:
+        return Arguments(plan=recipe())
+
+    defaults.__doc__ = recipe.__doc__
+    return defaults
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ processes agree. No weights, no GPU.
 from megatron_speech.starting import starting
 
 with starting(__name__):
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from dataclasses import replace
 
     from megatron_speech import cli
@@ -21,16 +21,23 @@ with starting(__name__):
 
 def main(argv: Sequence[str] | None = None) -> Rehearsal:
     """Rehearse a recipe, print what held and return it."""
-    _, config = cli.parse_recipe(cli.derived(RECIPES, _pretending), argv, __doc__ or "")
+    recipes = {name: _pretending(recipe) for name, recipe in RECIPES.items()}
+    _, config = cli.parse_recipe(recipes, argv, __doc__ or "")
     found = rehearse(config)
     print(_words(found))
     return found
 
 
-def _pretending(run: LMConfig) -> RehearsalConfig:
-    """The run with windows that need no datasets."""
-    data = DataConfig(seq_length=run.data.seq_length, mock_data=True)
-    return RehearsalConfig(run=replace(run, data=data))
+def _pretending(recipe: Callable[[], LMConfig]) -> Callable[[], RehearsalConfig]:
+    """The recipe with windows that need no datasets."""
+
+    def defaults() -> RehearsalConfig:
+        run = recipe()
+        data = DataConfig(seq_length=run.data.seq_length, mock_data=True)
+        return RehearsalConfig(run=replace(run, data=data))
+
+    defaults.__doc__ = recipe.__doc__
+    return defaults
 
 
 def _words(found: Rehearsal) -> str:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..cli import derived
 from ..data.config import DataConfig
 from ..data.mixture import parse_count
 from ..errors import ConfigError
@@ -114,19 +113,24 @@ def _plain_row(row: Row) -> dict[str, Any]:
 
 def plan_recipes() -> dict[str, Callable[[], RunPlanConfig]]:
     """A plan's defaults for each recipe of a language model."""
-    return derived(RECIPES, _plan_of)
+    return {name: _from_recipe(recipe) for name, recipe in RECIPES.items()}
 
 
-def _plan_of(config: LMConfig) -> RunPlanConfig:
-    length, batch = config.data.seq_length, config.batch.global_batch_size
-    return RunPlanConfig(
-        model=config.model,
-        precision=config.precision,
-        stages=StagesConfig(keep_last=config.loop.keep_last or 2),
-        tokens=str(config.loop.train_iters * batch * length),
-        seq_length=length,
-        global_batch_size=batch,
-    )
+def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], RunPlanConfig]:
+    def defaults() -> RunPlanConfig:
+        config = recipe()
+        length, batch = config.data.seq_length, config.batch.global_batch_size
+        return RunPlanConfig(
+            model=config.model,
+            precision=config.precision,
+            stages=StagesConfig(keep_last=config.loop.keep_last or 2),
+            tokens=str(config.loop.train_iters * batch * length),
+            seq_length=length,
+            global_batch_size=batch,
+        )
+
+    defaults.__doc__ = recipe.__doc__
+    return defaults
 
 
 def make_plan(config: RunPlanConfig) -> Plan:

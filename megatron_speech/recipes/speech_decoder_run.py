@@ -1,6 +1,7 @@
 """What binds a recipe's parts into the training of a flow model or of a vocoder."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..speech_decoder.vocoder import HifiganVocoder, IstftVocoder, Vocoder, load
 from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
+from ..training.checkpoint import latest_iteration
 from ..training.ddp import DdpTrainer
 from ..training.loop import train
 from ..training.parallel import is_launched_main_rank
@@ -42,31 +44,26 @@ def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> Spe
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with recordings and --save with a folder")
     _refuse_another_model(recipe, RECIPES[name]())
-    with (
-        sole_trainer(save),
-        begun(save, plain(recipe), recipe.data.seed) as (device, set_aside),
-    ):
+    with sole_trainer(save), begun(save, plain(recipe), recipe.data.seed) as device:
         if isinstance(recipe, SpeechDecoderRecipe):
-            finished = _train_flow(recipe, save, device, set_aside)
+            finished = _train_flow(recipe, save, device)
         else:
-            finished = _train_vocoder(recipe, save, device, set_aside)
+            finished = _train_vocoder(recipe, save, device)
     return result_of(save, finished)
 
 
-def _train_flow(
-    recipe: SpeechDecoderRecipe, save: Path, device: torch.device, set_aside: SetAside
-) -> bool:
+def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -> bool:
     if not recipe.codes:
         raise ConfigError("give --codes with code shards of the recordings (tokenize_speech)")
     codes = Codes(recipe.codes)
     vocoder = load_vocoder(recipe.vocoder) if recipe.vocoder is not None else None
-    utterances, valid = _material(recipe.data, codes, set_aside)
-    model = _flow_model(recipe, codes, utterances)
-    board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
-    objective = FlowObjective(
-        utterances, valid, model.config, recipe.objective, device, set_aside, board
-    )
-    finished = _fit(recipe, model, objective, device)
+    with _material(recipe.data, codes, save) as (utterances, valid, set_aside):
+        model = _flow_model(recipe, codes, utterances)
+        board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
+        objective = FlowObjective(
+            utterances, valid, model.config, recipe.objective, device, set_aside, board
+        )
+        finished = _fit(recipe, model, objective, device)
     if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             if vocoder is not None:
@@ -75,25 +72,25 @@ def _train_flow(
     return finished
 
 
-def _train_vocoder(
-    recipe: VocoderRecipe, save: Path, device: torch.device, set_aside: SetAside
-) -> bool:
-    utterances, valid = _material(recipe.data, None, set_aside)
-    vocoder = _vocoder(recipe)
-    model = VocoderTraining(vocoder, recipe.objective)
-    board = SampleBoard(save) if _shows_samples(recipe) else None
-    objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
-    finished = _fit(recipe, model, objective, device)
+def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> bool:
+    with _material(recipe.data, None, save) as (utterances, valid, set_aside):
+        vocoder = _vocoder(recipe)
+        model = VocoderTraining(vocoder, recipe.objective)
+        board = SampleBoard(save) if _shows_samples(recipe) else None
+        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
+        finished = _fit(recipe, model, objective, device)
     if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             vocoder.save_pretrained(staging)
     return finished
 
 
+@contextmanager
 def _material(
-    data: DecoderDataConfig, codes: Codes | None, set_aside: SetAside
-) -> tuple[Utterances, Utterances | None]:
-    """Recordings to train and validate on; those that cannot be used are set aside."""
+    data: DecoderDataConfig, codes: Codes | None, save: Path
+) -> Iterator[tuple[Utterances, Utterances | None, SetAside]]:
+    """Recordings to train and validate on, and the file of those that cannot be used."""
+    set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
     utterances = Utterances(data.manifest, data, codes, "reading training speech")
     valid = None
     if data.valid_manifest:
@@ -102,7 +99,7 @@ def _material(
     for part in filter(None, (utterances, valid)):
         set_aside.add(part.rejected)
     set_aside.write()
-    return utterances, valid
+    yield utterances, valid, set_aside
 
 
 def _fit(

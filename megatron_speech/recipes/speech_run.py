@@ -11,8 +11,6 @@ import yaml
 
 from ..files import write_text
 from ..model.card import RUN_CONFIG
-from ..speech_tokenizer.set_aside import SetAside
-from ..training.checkpoint import latest_iteration
 from ..training.ddp import process_group
 from ..training.parallel import is_launched_main_rank
 from ..training.reporting import read_metrics
@@ -33,10 +31,8 @@ class SpeechResult:
 
 
 @contextmanager
-def begun(
-    save: Path, settings: dict[str, Any], seed: int
-) -> Iterator[tuple[torch.device, SetAside]]:
-    """Processes, seed and the file of unusable recordings of a training into `save`.
+def begun(save: Path, settings: dict[str, Any], seed: int) -> Iterator[torch.device]:
+    """Join the processes of a training into `save` and seed it; yields this process's device.
 
     `settings` are kept in the folder, and what changed of them since is said.
 
@@ -49,7 +45,7 @@ def begun(
             print(note or "", end="\n" if note else "", flush=True)
             write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
         torch.manual_seed(seed)
-        yield device, SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
+        yield device
 
 
 def result_of(save: Path, finished: bool) -> SpeechResult:

@@ -20,6 +20,7 @@ from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import AsrDataset, read_sources
 from ..speech_tokenizer.model import SpeechTokenizerModel
 from ..speech_tokenizer.objective import AsrObjective
+from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.text import AsrText, train_text_tokenizer
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..speech_tokenizer.whisper import load_whisper, shaped_as_whisper
@@ -55,7 +56,8 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechResult:
 def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechResult:
     given, (recipe, came_from) = recipe, _fetched(recipe)
     settings = plain(replace(given, model=recipe.model)) | {"came_from": came_from}
-    with begun(save, settings, recipe.data.seed) as (device, set_aside):
+    with begun(save, settings, recipe.data.seed) as device:
+        set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
         unusable: list[Rejected] = []
         sources = read_sources(recipe.data.manifest, unusable)
         text = _open_text(recipe, save, [row.text for rows in sources for row in rows])

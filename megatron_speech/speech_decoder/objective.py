@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
@@ -12,7 +13,6 @@ from ..rejected import Rejected
 from ..speech_tokenizer.batch_plan import make_plan
 from ..speech_tokenizer.read_ahead import LazyBatches, NumberedReadAhead
 from ..speech_tokenizer.set_aside import SetAside
-from ..training.ranks import rank_and_size
 from ..training.task import Metrics
 from .config import SpeechDecoderConfig
 from .dataset import DecoderDataConfig, Utterance, Utterances, speaker_rows
@@ -53,7 +53,8 @@ class ReadBatches[Batch](ABC):
     """
 
     def __init__(self, utterances: Utterances, data: DecoderDataConfig, set_aside: SetAside):
-        self.rank, world_size = rank_and_size()
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        world_size = dist.get_world_size() if dist.is_initialized() else 1
         if data.global_batch_size % (data.micro_batch_size * world_size):
             raise ConfigError(
                 f"--global-batch-size {data.global_batch_size} must be a multiple of "

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..training.ranks import rank_and_size
 from ..training.task import Metrics
 from .batch_plan import make_plan
 from .best import BestModel
@@ -68,7 +68,8 @@ class AsrObjective:
     ):
         self.train, self.valid = train, valid
         self.data, self.config, self.device = train.data, config, device
-        self.rank, self.world_size = rank_and_size()
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         data = self.data
         self.samples_per_step = data.global_batch_size
         if data.global_batch_size % (data.micro_batch_size * self.world_size):
