@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from common import report, sized
-from indexing import vocabulary
+from common import report, sized, word_vocabulary
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.data.indexed import open_tokens, token_dtype
@@ -40,7 +39,7 @@ INFO = CodeShardInfo(frame_rate_hz=12.5, num_codes=16_384, tokenizer_fingerprint
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        vocab = vocabulary(folder / "base")
+        vocab = word_vocabulary(folder / "base", 50_000, 16_384)
         vocab.save_pretrained(folder / "vocab")
         write_inputs(folder, vocab)
         config = AssembleConfig(

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from megatron_speech.io.files import write_json
+from megatron_speech.text.vocab import SpeechTextVocab
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # a script here finds its own folder, and so not the tools
@@ -30,6 +32,16 @@ RESULTS = ROOT / ("runs/benchmarks-smoke" if SMOKE else "benchmarks/results")
 def sized(full: int, smoke: int) -> int:
     """How large to be in this run."""
     return smoke if SMOKE else full
+
+
+def word_vocabulary(folder: Path, words: int, num_codes: int) -> SpeechTextVocab:
+    """Text of `words` tokens, the end of a document, w1, w2, ..., and codes; `folder` is new."""
+    ids = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, words)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<|endoftext|>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return SpeechTextVocab.extend(folder, num_codes)
 
 
 def time_pair(

@@ -18,12 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, sized, time_pair
-from tokenizers import Tokenizer, models, pre_tokenizers
+from common import report, sized, time_pair, word_vocabulary
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from megatron_speech.recipes.lm import RECIPES
-from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.text_to_token.choose_engine import make_engine
 from megatron_speech.text_to_token.engines import EngineConfig
 from megatron_speech.text_to_token.transformers_engine import TransformersEngine
@@ -96,12 +94,7 @@ def resized(engine: TransformersEngine, batch_size: int) -> TransformersEngine:
 
 def write_model(folder: Path, recipe: str) -> list[str]:
     """An exported folder; returns texts of its words."""
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1000)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    (folder / "text").mkdir(parents=True)
-    tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES[recipe])
+    vocab = word_vocabulary(folder / "text", 1000, NUM_CODES[recipe])
     shape = RECIPES[recipe]().model
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, sized, time_pair
-from tokenizers import Tokenizer, models
+from common import report, sized, time_pair, word_vocabulary
 
 from megatron_speech.data.indexed import IndexedWriter, token_dtype
-from megatron_speech.text.vocab import SpeechTextVocab
 
 DOCUMENTS, TOKENS_PER_DOCUMENT = sized(20_000, 500), 400
 
@@ -21,7 +19,7 @@ def main() -> None:
     from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
 
     with tempfile.TemporaryDirectory() as folder:
-        vocab = vocabulary(Path(folder) / "vocab")
+        vocab = word_vocabulary(Path(folder) / "vocab", 50_000, 16_384)
         random = np.random.default_rng(0)
         lengths = random.poisson(TOKENS_PER_DOCUMENT, DOCUMENTS)
         tokens = random.integers(0, vocab.size, lengths.sum()).astype(np.int64)
@@ -50,15 +48,6 @@ def main() -> None:
     figures["ours_mtok_per_s"] = len(tokens) / figures["ours_s"] / 1e6
     figures["peer_mtok_per_s"] = len(tokens) / figures["peer_s"] / 1e6
     report("indexing", "IndexedDatasetBuilder.add_document", figures)
-
-
-def vocabulary(folder: Path) -> SpeechTextVocab:
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 50_000)}
-    folder.mkdir()
-    Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")).save(
-        str(folder / "tokenizer.json")
-    )
-    return SpeechTextVocab.extend(folder, num_codes=16_384)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, time_pair
+from common import report, time_pair, word_vocabulary
 from megatron_step import megatron_train_step
-from tokenizers import Tokenizer, models
 from transformers import LlamaForCausalLM
 
 from megatron_speech.data.indexed import IndexedWriter
 from megatron_speech.model.hf import export_checkpoint
 from megatron_speech.recipes import lm
-from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.loop import train
 from megatron_speech.training.megatron.batch import read_batch
 
@@ -71,11 +69,7 @@ def main() -> None:
 
 def _config(folder: Path, bf16: bool) -> lm.LMConfig:
     # 1,529 words, 7 specials and 512 codes: no padding, which an export would cut off
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, 1_529)}
-    (folder / "text").mkdir()
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
-    tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=512)
+    vocab = word_vocabulary(folder / "text", 1_529, 512)
     assert vocab.size == vocab.padded_size
     vocab.save_pretrained(folder / "vocab")
     with IndexedWriter(folder / "data", vocab) as writer:

@@ -23,7 +23,7 @@ HEAD = (
     "|---|---|---|---|---|---|\n"
 )
 OPEN = "not yet in this table"
-# figures that pages of docs/ show: no ratio to a peer
+# figures that pages of docs/ show: no ratio to a peer; some of scripts that are gone
 ELSEWHERE = (
     "chat_server",
     "code_stability",
@@ -51,17 +51,9 @@ class Row:
     result: str
     what: str
     peer: str
-    ratio: Callable[[Figures], float]
-    spread: Callable[[Figures], list[float]] = lambda figures: []
     ours: Callable[[Figures], str] = lambda figures: ""
-
-
-def _speedup(figures: Figures) -> float:
-    return figures["speedup"]
-
-
-def _speedup_range(figures: Figures) -> list[float]:
-    return figures.get("speedup_range", [])
+    ratio: Callable[[Figures], float] = lambda figures: figures["speedup"]
+    spread: Callable[[Figures], list[float]] = lambda figures: figures.get("speedup_range", [])
 
 
 def _rate(value: float, unit: str) -> str:
@@ -76,8 +68,6 @@ ROWS = (
         result="indexing",
         what="token arrays to .bin/.idx, one thread",
         peer="Megatron's IndexedDatasetBuilder, document by document",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["ours_mtok_per_s"] * 1e6, "tokens/s"),
     ),
     Row(
@@ -149,32 +139,24 @@ ROWS = (
         result="language_model",
         what="training steps of lm-debug through Megatron-Core, fp32",
         peer="plain PyTorch loop over transformers' Llama, same weights and windows",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["ours_tokens_per_s"], "tokens/s"),
     ),
     Row(
         result="bulk_tokenization",
         what="recordings to code shards, demo tokenizer, short clips, core-seconds",
         peer="plain loop over batches of 16 padded to 30 s, same model",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.1f} s clips",
     ),
     Row(
         result="bulk_tokenization_joined",
         what="the same, clips joined",
         peer="the same",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time, {f['mean_clip_s']:.0f} s clips",
     ),
     Row(
         result="bulk_tokenization_gpu",
         what="whisper-large-v3's shape on a GPU, bf16, audio in memory",
         peer="the same",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: f"{f['ours_x_real_time']:.0f} x real time",
     ),
     *(
@@ -218,8 +200,6 @@ ROWS = (
             result=f"codebook_update_{device}",
             what=f"codebook statistics, {place}",
             peer="one-hot product",
-            ratio=_speedup,
-            spread=_speedup_range,
             ours=lambda f: f"{f['gb_per_s']:.3g} GB/s",
         )
         for device, place in (("cpu", "fp32, one thread"), ("cuda", "bf16, one GPU"))
@@ -228,8 +208,6 @@ ROWS = (
         result="generation_vllm_gpu",
         what="text to codes with vLLM, t2t-1.5b's shape in bf16, one GPU",
         peer="the transformers engine",
-        ratio=_speedup,
-        spread=_speedup_range,
         ours=lambda f: _rate(f["codes_per_s"], "codes/s"),
     ),
     *(
@@ -237,8 +215,6 @@ ROWS = (
             result=f"decoding_{device}",
             what=f"codes to sound as they come, {shape}",
             peer="the same decoder, whole utterances",
-            ratio=_speedup,
-            spread=_speedup_range,
             ours=lambda f: f"first sound after {f['first_sound_s']:.2g} s",
         )
         for device, shape in (

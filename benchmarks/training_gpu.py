@@ -28,9 +28,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import SMOKE, report, sized, synchronize
+from common import SMOKE, report, sized, synchronize, word_vocabulary
 from megatron_step import megatron_train_step
-from tokenizers import Tokenizer, models
 
 from megatron_speech.data.indexed import IndexedWriter
 from megatron_speech.io.files import read_json, write_json
@@ -207,11 +206,7 @@ def write_chain(prefix: Path, vocab: SpeechTextVocab, tokens: int = CHAIN_TOKENS
 
 def _make_vocab(folder: Path) -> None:
     """A vocabulary of the paper's size, and text to learn."""
-    words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, TEXT_WORDS)}
-    (folder / "text").mkdir()
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>"))
-    tokenizer.save(str(folder / "text" / "tokenizer.json"))
-    vocab = SpeechTextVocab.extend(folder / "text", num_codes=NUM_CODES)
+    vocab = word_vocabulary(folder / "text", TEXT_WORDS, NUM_CODES)
     vocab.save_pretrained(folder / "vocab")
     write_chain(folder / "chain", vocab)
 

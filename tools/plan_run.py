@@ -11,14 +11,15 @@ pretrain would accept it. What is neither counted nor given is listed as assumed
 from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from dataclasses import dataclass
     from pathlib import Path
 
-    from megatron_speech.cluster.plan import Plan, RunPlanConfig, make_plan, plan_recipes
+    from megatron_speech.cluster.plan import RunPlan, RunPlanConfig, make_plan, plan_of
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.io.files import write_json
     from megatron_speech.jobs import cli
+    from megatron_speech.recipes.lm_recipes import RECIPES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +31,17 @@ class Arguments:
     """Also write the plan as JSON."""
 
 
-def main(argv: Sequence[str] | None = None) -> Plan:
+def main(argv: Sequence[str] | None = None) -> RunPlan:
     """Print the plan of a recipe and return it."""
-    recipes = {name: _arguments(recipe) for name, recipe in plan_recipes().items()}
-    _, arguments = cli.parse_recipe(recipes, argv, __doc__ or "")
+    _, arguments = cli.parse_recipe(
+        RECIPES, argv, __doc__, lambda run: Arguments(plan=plan_of(run))
+    )
     plan = make_plan(arguments.plan)
     print_plan(plan)
     if arguments.output is not None:
         write_json(arguments.output, plan.plain())
         print(f"wrote {arguments.output}")
     return plan
-
-
-def _arguments(recipe: Callable[[], RunPlanConfig]) -> Callable[[], Arguments]:
-    def defaults() -> Arguments:
-        return Arguments(plan=recipe())
-
-    defaults.__doc__ = recipe.__doc__
-    return defaults
 
 
 if __name__ == "__main__":

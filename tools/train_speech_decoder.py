@@ -23,10 +23,11 @@ with starting(__name__):
 
     from megatron_speech.jobs import cli
     from megatron_speech.recipes.speech_decoder import RECIPES
-    from megatron_speech.recipes.speech_decoder_run import DecoderResult, train_decoder
+    from megatron_speech.recipes.speech_decoder_run import train_decoder
+    from megatron_speech.recipes.speech_run import SpeechResult
 
 
-def main(argv: Sequence[str] | None = None) -> DecoderResult:
+def main(argv: Sequence[str] | None = None) -> SpeechResult:
     """Train the recipe named on the command line."""
     result = train_decoder(*cli.parse_recipe(RECIPES, argv, __doc__ or ""))
     if result.export is not None:

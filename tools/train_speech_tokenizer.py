@@ -20,14 +20,12 @@ with starting(__name__):
     from collections.abc import Sequence
 
     from megatron_speech.jobs import cli
+    from megatron_speech.recipes.speech_run import SpeechResult
     from megatron_speech.recipes.speech_tokenizer import RECIPES
-    from megatron_speech.recipes.speech_tokenizer_run import (
-        SpeechTokenizerResult,
-        train_speech_tokenizer,
-    )
+    from megatron_speech.recipes.speech_tokenizer_run import train_speech_tokenizer
 
 
-def main(argv: Sequence[str] | None = None) -> SpeechTokenizerResult:
+def main(argv: Sequence[str] | None = None) -> SpeechResult:
     """Train the recipe named on the command line."""
     _, recipe = cli.parse_recipe(RECIPES, argv, __doc__ or "")
     return train_speech_tokenizer(recipe)

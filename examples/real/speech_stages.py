@@ -39,10 +39,10 @@ def _require_fit(whisper: Path, base: Path) -> None:
         CheckpointError: no Whisper, or no base model of a known family.
     """
     from megatron_speech.model.hf_config import model_from_config, read_config
-    from megatron_speech.recipes.speech_tokenizer import tokenizer_from_whisper_12_5hz
+    from megatron_speech.recipes.speech_tokenizer import tokenizer_from_whisper
     from megatron_speech.speech_tokenizer.whisper import shaped_as_whisper
 
-    shaped_as_whisper(tokenizer_from_whisper_12_5hz().model, whisper)
+    shaped_as_whisper(tokenizer_from_whisper(4, 16_384).model, whisper)
     model_from_config(read_config(base), base)
 
 

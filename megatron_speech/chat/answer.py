@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..speech_decoder.stream import SpeechDecodeStream
 from ..text.tokenizers import TextTokenizer
 from ..text.vocab import SpeechTextVocab
-from .events import AudioChunk, DecoderStream, Event, TextDelta, Timing
+from .events import AudioChunk, Event, TextDelta, Timing
 from .rhythm import TokenKind
 
 _BROKEN = "\ufffd"  # a character of which only some bytes are there
@@ -46,42 +46,31 @@ class TextStream:
         self._ids: list[int] = []
         self._context = self._given = 0  # a few ids before those given: spaces depend on them
 
-    def push(self, token: int) -> str:
-        """What `token` adds; nothing while a character is incomplete."""
-        self._ids.append(token)
-        return self._new(final=False)
-
-    def finish(self) -> str:
-        """What was held back."""
-        return self._new(final=True)
-
-    def _new(self, final: bool) -> str:
+    def push(self, *tokens: int) -> str:
+        """What `tokens` add; nothing while a character is incomplete, no tokens give the rest."""
+        self._ids += tokens
         known = self._tokenizer.decode(self._ids[self._context : self._given])
         text = self._tokenizer.decode(self._ids[self._context :])
-        if not final and text.endswith(_BROKEN):
+        if tokens and text.endswith(_BROKEN):
             return ""
         self._context, self._given = self._given, len(self._ids)
         return text[len(known) :]
-
-
-@dataclass(frozen=True)
-class Voice:
-    """What speaks one answer."""
-
-    stream: DecoderStream
-    sample_rate_hz: int
 
 
 class Answer:
     """The tokens of an answer as they come, and the events they give.
 
     Args:
-        voice: None gives no sound.
         decode_codes: codes handed to the speech decoder at a time.
+        voice: what speaks this answer; None gives no sound.
     """
 
     def __init__(
-        self, vocab: SpeechTextVocab, watch: Stopwatch, voice: Voice | None, decode_codes: int
+        self,
+        vocab: SpeechTextVocab,
+        watch: Stopwatch,
+        decode_codes: int,
+        voice: SpeechDecodeStream | None,
     ):
         self.tokens: list[int] = []
         self.text_ids: list[int] = []
@@ -105,11 +94,11 @@ class Answer:
 
     def finish(self) -> Iterator[Event]:
         """What is left of text and sound."""
-        yield from self._say(self._text.finish())
+        yield from self._say(self._text.push())
         if self._voice is not None and self.codes:
             if len(self.codes) > self._decoded:
                 yield from self._decode()
-            yield from self._sound(self._voice, self._voice.stream.finish())
+            yield from self._sound(self._voice.finish())
 
     def _say(self, text: str) -> Iterator[Event]:
         if text:
@@ -123,15 +112,16 @@ class Answer:
         codes = np.array(self.codes[self._decoded :], dtype=np.int64)
         self._decoded = len(self.codes)
         if self._voice is not None:
-            yield from self._sound(self._voice, self._voice.stream.feed(codes))
+            yield from self._sound(self._voice.feed(codes))
 
-    def _sound(self, voice: Voice, samples: np.ndarray) -> Iterator[Event]:
-        if not len(samples):
+    def _sound(self, samples: np.ndarray) -> Iterator[Event]:
+        if not len(samples) or self._voice is None:
             return
-        self._audio_s += len(samples) / voice.sample_rate_hz
+        rate_hz = self._voice.sample_rate_hz
+        self._audio_s += len(samples) / rate_hz
         self._watch.lap("first_decode_s")
         first = self._watch.since_start("first_audio_s")
-        yield AudioChunk(samples=samples, sample_rate_hz=voice.sample_rate_hz)
+        yield AudioChunk(samples=samples, sample_rate_hz=rate_hz)
         if first:
             yield self.timing()
 

@@ -33,7 +33,7 @@ from ..jobs.randomness import document_keys, random_bits
 from ..text.corpora import find_texts, fingerprint_inputs, split_inputs
 from ..text.vocab import SpeechTextVocab
 from ..text_to_token.engines import Engine
-from .config import LAYOUTS, DialoguesConfig
+from .config import DialoguesConfig, mode_of
 from .dialogues import Dialogue, read_records, speakable_dialogue, turn_id
 from .documents import TurnCodes, assemble_dialogues
 from .template import ChatTemplate
@@ -56,28 +56,24 @@ def build_dialogues(config: DialoguesConfig, engine: Engine | None = None) -> di
         InUseError: another process works there.
     """
     with exclusive(config.work_folder, inside=True), exclusive(config.output_prefix):
-        return _build(config, engine)
-
-
-def _build(config: DialoguesConfig, engine: Engine | None) -> dict[str, Any]:
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
-    template = ChatTemplate(vocab, config.template)
-    for mode in config.modes:
-        template.require_mode(LAYOUTS[mode])
-    codes = {role: TurnCodes(paths, vocab) for role, paths in config.recordings.items()}
-    counts = plan_dialogues(config, codes)
-    generated = {}
-    for role in config.generated_roles:
-        plan = config.work_folder / role / "plan.json"
-        if read_json_object(plan, request_shards=list)["request_shards"]:
-            generation = _generation(config, role)
-            generated[role] = generate(generation, engine)
-            codes[role].read([generation.output])
-    rates = [each.frame_rate_hz for each in codes.values() if each.frame_rate_hz]
-    if rates:
-        template = ChatTemplate(vocab, config.template, rates[0])
-    datasets = assemble_dialogues(config, template, codes["user"], codes["assistant"])
-    return {"dialogues": counts, "generation": generated, "datasets": datasets}
+        vocab = SpeechTextVocab.from_pretrained(config.vocab)
+        template = ChatTemplate(vocab, config.template)
+        for mode in config.modes:
+            template.require_mode(mode_of(mode))
+        codes = {role: TurnCodes(paths, vocab) for role, paths in config.recordings.items()}
+        counts = plan_dialogues(config, codes)
+        generated = {}
+        for role in config.generated_roles:
+            plan = config.work_folder / role / "plan.json"
+            if read_json_object(plan, request_shards=list)["request_shards"]:
+                generation = _generation(config, role)
+                generated[role] = generate(generation, engine)
+                codes[role].read([generation.output])
+        rates = [each.frame_rate_hz for each in codes.values() if each.frame_rate_hz]
+        if rates:
+            template = ChatTemplate(vocab, config.template, rates[0])
+        datasets = assemble_dialogues(config, template, codes["user"], codes["assistant"])
+        return {"dialogues": counts, "generation": generated, "datasets": datasets}
 
 
 def _generation(config: DialoguesConfig, role: str) -> GenerateConfig:

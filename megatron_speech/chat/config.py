@@ -12,15 +12,10 @@ from .template import Modality, Mode, TemplateConfig
 
 DatasetMode = Literal["text", "direct", "guided", "streaming", "streaming_text", "streaming_speech"]
 
-LAYOUTS: dict[DatasetMode, Mode] = {
-    "text": "text",
-    "direct": "direct",
-    "guided": "guided",
-    "streaming": "streaming",
-    "streaming_text": "streaming",
-    "streaming_speech": "streaming",
-}
-"""How the answers of a dataset are laid out; the last two differ in their loss only."""
+
+def mode_of(dataset: DatasetMode) -> Mode:
+    """How its answers are written; the last two differ from streaming in their loss only."""
+    return "streaming" if dataset in ("streaming_text", "streaming_speech") else dataset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Tokens of an answer, one by one: keys and values kept, kinds of tokens masked, one drawn."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -35,7 +36,7 @@ class SamplingConfig:
             raise ConfigError(f"--top-p is {self.top_p}; expected more than 0, at most 1")
 
 
-class TokenKinds:
+class AnswerVocab:
     """Which kind each token is, and which may be chosen.
 
     Args:
@@ -108,82 +109,55 @@ class TokenSource(Protocol):
 
     def cancel(self) -> None:
         """From any thread: let a `choose` that waits return at once."""
-        ...
 
     def end(self) -> None:
         """Stop working on the answer."""
-        ...
 
 
-class ModelTokens:
-    """Tokens of a causal language model of transformers, in this process."""
+class ModelTokens(TokenSource):
+    """Tokens of a causal language model of transformers, in this process; its keys and values are
+    kept from turn to turn. No token is waited for, and nothing goes on behind an answer."""
 
-    def __init__(self, model: Any, kinds: TokenKinds, sampling: SamplingConfig):
-        self._sequence = GrowingSequence(model)
-        self._kinds, self._sampling = kinds, sampling
+    def __init__(self, model: Any, kinds: AnswerVocab, sampling: SamplingConfig):
+        self._model, self._kinds, self._sampling = model, kinds, sampling
+        self._cache: Any = None
+        self._read: list[int] = []  # what the cache holds
+        self._unread: list[int] = []
         self._logits: Tensor
-        self._unread: list[int]
         self._random: torch.Generator
 
     def begin(self, prompt: list[int], seed: int, most_tokens: int) -> None:
-        """See `TokenSource`."""
+        """What the tokens read so far begin with already is not computed again."""
+        from transformers import DynamicCache
+
         self._random = torch.Generator().manual_seed(seed)
-        self._logits, self._unread = self._sequence.read(prompt), []
+        known = zip(self._read, prompt[:-1], strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], known))
+        if self._cache is None or common == 0:
+            self._cache, common = DynamicCache(config=self._model.config), 0
+        elif common < len(self._read):
+            self._cache.crop(common - len(self._read))  # below zero: as many from the end
+        self._read, self._unread = prompt[:common], prompt[common:]
+        self._extend()
 
     def choose(self, allowed: Kinds) -> int:
-        """See `TokenSource`."""
         if self._unread:
-            self._logits, self._unread = self._sequence.extend(self._unread), []
+            self._extend()
         return choose(self._logits, self._kinds.forbidden(allowed), self._sampling, self._random)
 
     def append(self, token: int) -> None:
-        """See `TokenSource`."""
         self._unread.append(token)
 
-    def cancel(self) -> None:
-        """A token is not waited for."""
-
-    def end(self) -> None:
-        """Nothing goes on behind an answer."""
-
-
-class GrowingSequence:
-    """The tokens a model has read, with their keys and values."""
-
-    def __init__(self, model: Any):
-        self._model = model
-        self._cache: Any = None
-        self._tokens: list[int] = []
-
     @torch.inference_mode()
-    def read(self, tokens: list[int]) -> Tensor:
-        """Make `tokens` the sequence; returns the logits (rows,) of what comes next.
-
-        What the sequence begins with already is not computed again. At least one token is given.
-        """
-        from transformers import DynamicCache
-
-        common = 0
-        for ours, theirs in zip(self._tokens, tokens[:-1], strict=False):
-            if ours != theirs:
-                break
-            common += 1
-        if self._cache is None or common == 0:
-            self._cache, common = DynamicCache(config=self._model.config), 0
-        elif common < len(self._tokens):
-            self._cache.crop(common - len(self._tokens))  # below zero: as many from the end
-        self._tokens = tokens[:common]  # what the cache holds, should the model fail
-        return self.extend(tokens[common:])
-
-    @torch.inference_mode()
-    def extend(self, tokens: list[int]) -> Tensor:
-        """Append at least one token; returns the logits (rows,) of what comes next."""
-        ids = torch.tensor([tokens], device=self._model.device)
+    def _extend(self) -> None:
+        """Read what is unread: the logits (rows,) of what comes next."""
+        ids = torch.tensor([self._unread], device=self._model.device)
         output = self._model(
             input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1
         )
-        self._tokens += tokens
-        return output.logits[0, -1].float()
+        self._read += self._unread
+        self._unread = []
+        self._logits = output.logits[0, -1].float()
 
 
 def choose(logits: Tensor, forbidden: Tensor, config: SamplingConfig, random: Any) -> int:

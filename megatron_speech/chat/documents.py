@@ -1,8 +1,8 @@
 """Turns and their codes -> training documents, one dataset for each mode and kind of question."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..io.parquet import open_parquet, read_batches
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.progress import Progress
 from ..text.vocab import SpeechTextVocab
-from .config import LAYOUTS, DatasetMode, DialoguesConfig
+from .config import DatasetMode, DialoguesConfig, mode_of
 from .dialogues import turn_id
 from .template import ChatTemplate, Modality, Mode, text_outlasts_speech
 
@@ -69,17 +69,6 @@ class TurnCodes:
         return self._codes.get(name, np.zeros(0)).astype(np.int64)
 
 
-@dataclass
-class _Dataset:
-    """One of the datasets while it is written."""
-
-    name: DatasetMode
-    mode: Mode
-    questions: Modality
-    writer: IndexedWriter
-    rejected: list[Rejected] = field(default_factory=list)
-
-
 def assemble_dialogues(
     config: DialoguesConfig, template: ChatTemplate, user: TurnCodes, assistant: TurnCodes
 ) -> dict[str, dict[str, Any]]:
@@ -94,30 +83,28 @@ def assemble_dialogues(
             "questions and answers are codes of different speech tokenizers "
             f"({sorted(tokenizers)}); tokenize all of them with one"
         )
-    datasets = [
-        _Dataset(mode, LAYOUTS[mode], questions, IndexedWriter(prefix, template.vocab))
+    datasets = {
+        dataset_name(mode, questions): DialogueDataset(mode, questions, config, template)
         for mode in config.modes
         for questions in config.questions
-        for prefix in [_prefix(config, mode, questions)]
-    ]
-    composer = Composer(template, user, assistant, config.seq_length)
-    with ExitStack() as stack:
-        for dataset in datasets:
-            stack.enter_context(dataset.writer)
-        with Progress("assemble dialogues", unit="dialogues") as progress:
-            for names, dialogues in _turns(config.work_folder / "turns.parquet"):
-                texts = _encode(template.vocab, dialogues)
-                for dataset in datasets:
-                    composer.add(dataset, names, texts)
-                progress.advance(len(names))
-        for dataset in datasets:
-            _require_some(dataset)
-    fingerprint = next(iter(tokenizers), None)
-    extra = {"template": asdict(template.config)}
-    return {
-        dataset_name(dataset.name, dataset.questions): _finish(dataset, fingerprint, extra)
-        for dataset in datasets
     }
+    with ExitStack() as stack:
+        for dataset in datasets.values():
+            stack.enter_context(dataset.writer)
+        path = config.work_folder / "turns.parquet"
+        with Progress("assemble dialogues", unit="dialogues") as progress:
+            for batch in read_batches(open_parquet(path), path, _AT_A_TIME):
+                names, dialogues = batch["dialogue_id"].to_pylist(), batch["turns"].to_pylist()
+                flat = [turn for turns in dialogues for turn in turns]
+                ids = iter(template.vocab.text.encode_batch(flat))
+                texts = [[next(ids) for _ in turns] for turns in dialogues]
+                for dataset in datasets.values():
+                    dataset.add(names, texts, user, assistant)
+                progress.advance(len(names))
+        for dataset in datasets.values():
+            dataset.require_some()
+    fingerprint = next(iter(tokenizers), None)
+    return {name: dataset.finish(fingerprint) for name, dataset in datasets.items()}
 
 
 def dataset_name(mode: DatasetMode, questions: Modality) -> str:
@@ -125,97 +112,82 @@ def dataset_name(mode: DatasetMode, questions: Modality) -> str:
     return mode if questions == "speech" else f"{mode}-from-text"
 
 
-def _prefix(config: DialoguesConfig, mode: DatasetMode, questions: Modality) -> Path:
-    return dataset_path(config.output_prefix, f"-{dataset_name(mode, questions)}")
+class DialogueDataset:
+    """One of the datasets while it is written."""
 
+    def __init__(
+        self,
+        name: DatasetMode,
+        questions: Modality,
+        config: DialoguesConfig,
+        template: ChatTemplate,
+    ):
+        self.name, self.template, self.seq_length = name, template, config.seq_length
+        self.mode: Mode = mode_of(name)
+        self.questions: Modality = questions
+        prefix = dataset_path(config.output_prefix, f"-{dataset_name(name, questions)}")
+        self.writer = IndexedWriter(prefix, template.vocab)
+        self.rejected: list[Rejected] = []
 
-def _turns(path: Path) -> Iterator[tuple[list[str], list[list[str]]]]:
-    for batch in read_batches(open_parquet(path), path, _AT_A_TIME):
-        yield batch["dialogue_id"].to_pylist(), batch["turns"].to_pylist()
-
-
-def _encode(vocab: SpeechTextVocab, dialogues: list[list[str]]) -> list[list[list[int]]]:
-    """Text ids of every turn of every dialogue, tokenised at once."""
-    flat = iter(vocab.text.encode_batch([turn for turns in dialogues for turn in turns]))
-    return [[next(flat) for _ in turns] for turns in dialogues]
-
-
-@dataclass(frozen=True)
-class Composer:
-    """Makes documents of turns."""
-
-    template: ChatTemplate
-    user: TurnCodes
-    assistant: TurnCodes
-    seq_length: int | None
-
-    def add(self, dataset: _Dataset, names: list[str], texts: list[list[list[int]]]) -> None:
-        """Write the documents of some dialogues (text ids by turn) to a dataset."""
-        documents, sources = [], []
+    def add(
+        self, names: list[str], texts: list[list[list[int]]], user: TurnCodes, assistant: TurnCodes
+    ) -> None:
+        """Write the documents of some dialogues: their names, text ids by turn, and codes."""
+        documents = {}
         for name, turns in zip(names, texts, strict=True):
-            document = self._document(dataset, name, turns)
+            spoken = [(user, assistant)[n % 2][turn_id(name, n)] for n in range(len(turns))]
+            document = self._document(name, turns, spoken)
             if document is not None:
-                documents.append(document)
-                sources.append(name)
-        dataset.writer.add_documents(documents, sources)
+                documents[name] = document
+        self.writer.add_documents(list(documents.values()), list(documents))
 
-    def _document(self, dataset: _Dataset, name: str, turns: list[list[int]]) -> np.ndarray | None:
+    def _document(
+        self, name: str, texts: list[list[int]], spoken: list[np.ndarray]
+    ) -> np.ndarray | None:
         """The dialogue up to its first exchange that cannot stand in this dataset."""
-        template = self.template
-        tokens = template.system(dataset.mode, dataset.questions)
+        template, mode = self.template, self.mode
+        tokens = template.system(mode, self.questions)
         empty = len(tokens)
-        for first in range(0, len(turns), 2):
-            asked, said = turn_id(name, first), turn_id(name, first + 1)
-            question, answer = self.user[asked], self.assistant[said]
-            fault = self._fault(dataset, question, turns[first + 1], answer)
+        for first in range(0, len(texts), 2):
+            answer = texts[first + 1], spoken[first + 1]
+            fault = self._fault(spoken[first], *answer)
             if fault is None:
-                exchange = [
-                    template.stop_id,
-                    *self._question(dataset, question, turns[first]),
-                    *template.answer_begin(dataset.mode),
-                    *template.answer(dataset.mode, turns[first + 1], answer),
-                ]
+                question = template.written_question(texts[first])
+                if self.questions == "speech":
+                    question = template.spoken_question(spoken[first])
+                begin, said = template.answer_begin(mode), template.answer(mode, *answer)
+                exchange = [template.stop_id, *question, *begin, *said]
                 # a window of n positions holds a document of n + 1 tokens
                 if self.seq_length and len(tokens) + len(exchange) + 1 > self.seq_length:
                     fault = "too_many_tokens"
-                else:
-                    tokens += exchange
-                    continue
-            dataset.rejected.append(Rejected(asked, fault))
-            break
+            if fault is not None:
+                self.rejected.append(Rejected(turn_id(name, first), fault))
+                break
+            tokens += exchange
         if len(tokens) == empty:
             return None
         return np.array([*tokens, template.stop_id, template.vocab.eod_id], dtype=np.int64)
 
-    def _question(self, dataset: _Dataset, codes: np.ndarray, text: list[int]) -> list[int]:
-        if dataset.questions == "speech":
-            return self.template.spoken_question(codes)
-        return self.template.question_of_ids(text)
-
-    def _fault(
-        self, dataset: _Dataset, question: np.ndarray, text: list[int], answer: np.ndarray
-    ) -> str | None:
-        if dataset.questions == "speech" and not len(question):
+    def _fault(self, question: np.ndarray, text: list[int], answer: np.ndarray) -> str | None:
+        if self.questions == "speech" and not len(question):
             return "no_codes_of_question"
-        if dataset.mode != "text" and not len(answer):
+        if self.mode != "text" and not len(answer):
             return "no_codes_of_answer"
-        if dataset.mode == "streaming" and text_outlasts_speech(
-            len(text), len(answer), self.template.config
-        ):
+        sizes = len(text), len(answer)
+        if self.mode == "streaming" and text_outlasts_speech(*sizes, self.template.config):
             return "text_outlasts_speech"
         return None
 
+    def require_some(self) -> None:
+        """Raise a DataError if nothing is left."""
+        if not self.writer.documents:
+            reasons = ", ".join(sorted({item.reason for item in self.rejected}))
+            raise DataError(f"no dialogue is left for the dataset {self.writer.prefix}: {reasons}")
 
-def _require_some(dataset: _Dataset) -> None:
-    if not dataset.writer.documents:
-        reasons = sorted({item.reason for item in dataset.rejected})
-        raise DataError(
-            f"no dialogue is left for the dataset {dataset.writer.prefix}: {', '.join(reasons)}"
-        )
-
-
-def _finish(dataset: _Dataset, fingerprint: str | None, extra: dict[str, Any]) -> dict[str, Any]:
-    path = dataset_path(dataset.writer.prefix, ".rejected.jsonl")
-    counts = {"rejected": write_rejected(path, dataset.rejected), **extra}
-    facts = dataset.writer.write_facts(f"dialogue_{dataset.name}", fingerprint, counts)
-    return {**asdict(facts), **counts}
+    def finish(self, fingerprint: str | None) -> dict[str, Any]:
+        """Write what was left out, and `<prefix>.json`; returns what the latter holds."""
+        path = dataset_path(self.writer.prefix, ".rejected.jsonl")
+        rejected = write_rejected(path, self.rejected)
+        counts = {"rejected": rejected, "template": asdict(self.template.config)}
+        facts = self.writer.write_facts(f"dialogue_{self.name}", fingerprint, counts)
+        return {**asdict(facts), **counts}

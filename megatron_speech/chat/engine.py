@@ -18,10 +18,10 @@ import torch
 from ..audio import check_waveform, resample
 from ..errors import CheckpointError, ConfigError, DataError
 from ..model.exported import load_exported, read_exported_config
+from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..text.vocab import SpeechTextVocab
-from .decoding import ModelTokens, TokenKinds
-from .events import SpeechDecoderLike
+from .decoding import AnswerVocab, ModelTokens
 from .served import ServedTokens, VllmServer
 from .session import ChatConfig, ChatSession, Parts
 from .template import PAPER_FRAME_RATE_HZ, ChatTemplate, Mode
@@ -51,7 +51,7 @@ class ChatEngine:
         self,
         model: str | Path,
         speech_tokenizer: OpenedSpeechTokenizer | None = None,
-        decoder: SpeechDecoderLike | None = None,
+        decoder: SpeechDecoder | None = None,
         config: ChatConfig | None = None,
     ):
         config = config or ChatConfig()
@@ -62,7 +62,7 @@ class ChatEngine:
         template.require_mode(config.mode)
         require_same_codes(self.vocab, speech_tokenizer, decoder, str(model))
         sampling = config.sampling
-        kinds = TokenKinds(self.vocab, described.vocab_size, template.stop_id, sampling.language)
+        kinds = AnswerVocab(self.vocab, described.vocab_size, template.stop_id, sampling.language)
         context = _context(described, config, str(model))
         if config.vllm_url is None:
             dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
@@ -96,8 +96,6 @@ class ChatEngine:
         Raises:
             ConfigError: a folder is not there. What is wrong with one is raised as by `ChatEngine`.
         """
-        from ..speech_decoder import SpeechDecoder
-
         named = {"--model": model, "--speech-tokenizer": speech_tokenizer, "--decoder": decoder}
         missing = [f"{name} {path}" for name, path in named.items() if path and not path.is_dir()]
         if missing:
@@ -168,7 +166,7 @@ def _context(described: Any, config: ChatConfig, name: str) -> int:
 def require_same_codes(
     vocab: SpeechTextVocab,
     tokenizer: OpenedSpeechTokenizer | None,
-    decoder: SpeechDecoderLike | None,
+    decoder: SpeechDecoder | None,
     model: str,
 ) -> None:
     """Refuse a speech tokenizer or speech decoder of other codes than the model's.

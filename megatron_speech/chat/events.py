@@ -1,7 +1,7 @@
-"""What a session says while it answers, and what the engine needs of its neighbours."""
+"""What a session says while it answers, and the turns it keeps."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -95,41 +95,3 @@ class SpokenCodes:
     """A question that was tokenised already: (n,) int64, from whoever heard it while it came."""
 
     codes: np.ndarray
-
-
-class DecoderStream(Protocol):
-    """Codes in blocks -> sound, one answer."""
-
-    def feed(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (n,) -> float32 (samples,), maybe none yet."""
-        ...
-
-    def finish(self) -> np.ndarray:
-        """The sound that is left, float32 (samples,)."""
-        ...
-
-
-class SpeechDecoderLike(Protocol):
-    """What the engine needs of a `SpeechDecoder`."""
-
-    @property
-    def sample_rate_hz(self) -> int: ...
-
-    @property
-    def frame_rate_hz(self) -> float: ...
-
-    @property
-    def num_codes(self) -> int: ...
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def check_codes_of(self, frame_rate_hz: float, num_codes: int, fingerprint: str) -> None:
-        """Raise a ConfigError if it was not trained on these codes."""
-        ...
-
-    def decode(
-        self, codes: np.ndarray, seed: int = 0, speaker: str | None = None
-    ) -> np.ndarray: ...
-
-    def stream(self, seed: int = 0, speaker: str | None = None) -> DecoderStream: ...

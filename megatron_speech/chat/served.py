@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, ServiceError
-from .decoding import SamplingConfig, TokenKinds
+from .decoding import AnswerVocab, SamplingConfig, TokenSource
 from .rhythm import Kinds
 
 _TIMEOUT_S = 60.0
@@ -42,87 +42,66 @@ class VllmServer:
         self.url = url
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self._path = parts.path.rstrip("/").removesuffix("/v1")
-        with self._ask("GET", "/v1/models") as reply:
+        with self.ask("models") as reply:
             try:
-                model = json.loads(reply.response.read())["data"][0]
+                model = json.loads(reply.read())["data"][0]
                 self._model: str = model["id"]
                 self.context_tokens: int = int(model["max_model_len"])
                 """Positions that the server grants a sequence."""
             except (ValueError, LookupError, TypeError, OSError, HTTPException) as error:
                 raise ServiceError(f"what answers at {url} is no vLLM server ({error!r})") from None
-        self._require_row(rows - 1)
+        # one token out of the vocabulary's last row: a smaller model refuses it
+        last = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [rows - 1]}
+        self.ask("completions", last).close()
 
-    def completion(
-        self, request: dict[str, Any], connected: Callable[["Reply"], None] = lambda _: None
-    ) -> "Reply":
-        """A completion, with `stream` one under way: closing it stops the server's work.
+    def ask(
+        self,
+        endpoint: str,
+        request: dict[str, Any] | None = None,
+        connected: Callable[[socket.socket], None] = lambda _: None,
+    ) -> HTTPResponse:
+        """What the server says to a request to the model, or to none.
 
         Args:
-            connected: is given the reply before the server has begun it, to shut it sooner.
+            connected: is given the line before the server has begun its reply: whoever shuts it
+                down ends the wait, and the server's work.
 
         Raises:
             ServiceError: the server is gone, or refuses the request.
         """
-        return self._ask("POST", "/v1/completions", {"model": self._model, **request}, connected)
-
-    def _require_row(self, token: int) -> None:
-        """One token out of the vocabulary's last row: a smaller model refuses it."""
-        request = {"prompt": [0], "max_tokens": 1, "allowed_token_ids": [token]}
-        self.completion(request).close()
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        connected: Callable[["Reply"], None] = lambda _: None,
-    ) -> "Reply":
         kind = HTTPSConnection if self._secure else HTTPConnection
         connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
         try:
             connection.connect()
-            reply = Reply(connection)
-            connected(reply)
+            connected(connection.sock)
             connection.request(
-                method,
-                self._path + path,
-                None if body is None else json.dumps(body),
+                "GET" if request is None else "POST",
+                f"{self._path}/v1/{endpoint}",
+                None if request is None else json.dumps({"model": self._model, **request}),
                 {"Content-Type": "application/json", "Connection": "close"},
             )
-            reply.begin(connection.getresponse())
+            reply = connection.getresponse()
         except (OSError, HTTPException) as error:
             connection.close()
             raise ServiceError(
                 f"no vLLM server answers at {self.url} ({error}); start one with `vllm serve "
                 "FOLDER`, FOLDER being the --model given here"
             ) from None
-        if reply.response.status != 200:
-            said = reply.response.read(_MOST_SAID).decode("utf-8", "replace")
-            reply.close()
-            status = reply.response.status
-            raise ServiceError(f"the vLLM server at {self.url} says {status}: {said}")
+        if reply.status != 200:
+            with reply:
+                said = reply.read(_MOST_SAID).decode("utf-8", "replace")
+            raise ServiceError(f"the vLLM server at {self.url} says {reply.status}: {said}")
         return reply
 
 
-class Reply:
-    """A reply that another thread can end, whether it has begun or not."""
+def token_ids(reply: HTTPResponse) -> Iterator[int]:
+    """Ids of a stream's server-sent events; closes it behind them.
 
-    response: HTTPResponse
-
-    def __init__(self, connection: HTTPConnection):
-        self._line, self._hang_up = connection.sock, connection.close
-
-    def begin(self, response: HTTPResponse) -> None:
-        """The server has answered, and the line is the response's now."""
-        self.response, self._hang_up = response, response.close
-
-    def token_ids(self) -> Iterator[int]:
-        """Ids of a stream's server-sent events.
-
-        Raises:
-            ServiceError: the server says that it failed.
-        """
-        for line in self.response:
+    Raises:
+        ServiceError: the server says that it failed.
+    """
+    with reply:
+        for line in reply:
             _, found, data = line.partition(b"data: ")
             if not found or data.strip() == b"[DONE]":
                 continue
@@ -131,31 +110,14 @@ class Reply:
                 raise ServiceError(f"the vLLM server says: {event['error']}"[:_MOST_SAID])
             yield from event["choices"][0].get("token_ids") or ()
 
-    def shut(self) -> None:
-        """From any thread: whoever reads meets the end."""
-        with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)
 
-    def close(self) -> None:
-        """Hang up."""
-        self.shut()
-        with suppress(OSError):
-            self._hang_up()
+class ServedTokens(TokenSource):
+    """Tokens of a vLLM server."""
 
-    def __enter__(self) -> "Reply":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-class ServedTokens:
-    """A `TokenSource` of a vLLM server."""
-
-    def __init__(self, server: VllmServer, kinds: TokenKinds, sampling: SamplingConfig):
+    def __init__(self, server: VllmServer, kinds: AnswerVocab, sampling: SamplingConfig):
         self._server, self._kinds, self._sampling = server, kinds, sampling
         self._allowed: Kinds = frozenset()
-        self._reply: Reply | None = None
+        self._line: socket.socket | None = None  # of the request under way
         self._ahead: Iterator[int] = iter(())
         self._cancelled = False
         self._tokens: list[int] = []
@@ -169,13 +131,8 @@ class ServedTokens:
         self._end = len(prompt) + most_tokens
 
     def choose(self, allowed: Kinds) -> int | None:
-        """See `TokenSource`.
-
-        Raises:
-            ServiceError: the server is gone, or refuses the request.
-        """
         try:
-            if self._reply is None or allowed != self._allowed:
+            if self._line is None or allowed != self._allowed:
                 self._start(allowed)
             return next(self._ahead)
         except (OSError, HTTPException, StopIteration, ValueError, LookupError) as error:
@@ -189,26 +146,28 @@ class ServedTokens:
             ) from None
 
     def append(self, token: int) -> None:
-        """See `TokenSource`."""
         self._tokens.append(token)
 
     def cancel(self) -> None:
-        """See `TokenSource`."""
         self._cancelled = True
-        if (reply := self._reply) is not None:
-            reply.shut()
+        self._shut(self._line)
 
     def end(self) -> None:
-        """Stop the request under way, if there is one."""
-        if self._reply is not None:
-            self._reply.close()
-        self._reply = None
+        self._shut(self._line)
+        self._line, self._ahead = None, iter(())
+
+    def _shut(self, line: socket.socket | None) -> None:
+        """Whoever reads of it meets the end."""
+        if line is not None:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
 
     def _start(self, allowed: Kinds) -> None:
         self.end()
         self._allowed = allowed
         sampling = self._sampling
-        reply = self._server.completion(
+        reply = self._server.ask(
+            "completions",
             {
                 "prompt": self._tokens,
                 "max_tokens": max(1, self._end - len(self._tokens)),
@@ -225,9 +184,9 @@ class ServedTokens:
             },
             self._hold,
         )
-        self._ahead = reply.token_ids()
+        self._ahead = token_ids(reply)
 
-    def _hold(self, reply: Reply) -> None:
-        self._reply = reply
+    def _hold(self, line: socket.socket) -> None:
+        self._line = line
         if self._cancelled:  # while the line was made
-            reply.shut()
+            self._shut(line)

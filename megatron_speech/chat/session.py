@@ -9,18 +9,11 @@ import numpy as np
 
 from ..audio import SAMPLE_RATE_HZ, check_waveform, resample
 from ..errors import AudioError, ConfigError, DataError
+from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer
-from .answer import Answer, Stopwatch, Voice
-from .decoding import SamplingConfig, TokenKinds, TokenSource
-from .events import (
-    Done,
-    Event,
-    Heard,
-    Reason,
-    SpeechDecoderLike,
-    SpokenCodes,
-    Turn,
-)
+from .answer import Answer, Stopwatch
+from .decoding import AnswerVocab, SamplingConfig, TokenSource
+from .events import Done, Event, Heard, Reason, SpokenCodes, Turn
 from .rhythm import Rhythm, TokenKind
 from .template import ChatTemplate, Modality, Mode, TemplateConfig
 
@@ -69,19 +62,12 @@ class Parts:
     tokens: Callable[[], TokenSource]
     """Makes a conversation's source of tokens."""
     template: ChatTemplate
-    kinds: TokenKinds
+    kinds: AnswerVocab
     context_tokens: int
     speech_tokenizer: OpenedSpeechTokenizer | None
-    decoder: SpeechDecoderLike | None
+    decoder: SpeechDecoder | None
     decode_codes: int
     config: ChatConfig
-
-    def voice(self) -> Voice | None:
-        """What speaks one answer; none where there is nothing to speak, or no decoder."""
-        if self.decoder is None or self.config.mode == "text":
-            return None
-        stream = self.decoder.stream(self.config.sampling.seed, self.config.voice)
-        return Voice(stream, self.decoder.sample_rate_hz)
 
 
 class ChatSession:
@@ -149,7 +135,9 @@ class ChatSession:
         watch.lap("tokenise_s")
         prompt = self._prompt(question)
         yield Heard(codes=question.codes, duration_s=duration_s)
-        answer = Answer(parts.template.vocab, watch, parts.voice(), parts.decode_codes)
+        decoder, seed = self._decoder, parts.config.sampling.seed
+        voice = None if decoder is None else decoder.stream(seed, parts.config.voice)
+        answer = Answer(parts.template.vocab, watch, parts.decode_codes, voice)
         answer.prompt_tokens = len(prompt)
         reason: Reason = "interrupted"
         try:
@@ -210,20 +198,20 @@ class ChatSession:
         """The user's turn, and how long it was spoken."""
         template = self._parts.template
         if isinstance(user, str):
-            if not user.strip():
+            if not (text := user.strip()):
                 raise DataError("the question is empty; write something")
-            ids = template.written_question(user.strip())
-            return Turn(role="user", tokens=(template.stop_id, *ids), text=user.strip()), 0.0
+            ids = template.written_question(template.vocab.text.encode(text))
+            return Turn(role="user", tokens=(template.stop_id, *ids), text=text), 0.0
         if isinstance(user, SpokenCodes):
             codes, duration_s = np.asarray(user.codes, dtype=np.int64), 0.0
             if not len(codes):
                 raise DataError("the question has no codes; say something")
         else:
-            codes, duration_s = self._codes(user, sample_rate_hz)
+            codes, duration_s = self._heard(user, sample_rate_hz), len(user) / sample_rate_hz
         ids = template.spoken_question(codes)
         return Turn(role="user", tokens=(template.stop_id, *ids), codes=codes), duration_s
 
-    def _codes(self, audio: np.ndarray, sample_rate_hz: int) -> tuple[np.ndarray, float]:
+    def _heard(self, audio: np.ndarray, sample_rate_hz: int) -> np.ndarray:
         tokenizer = self._parts.speech_tokenizer
         if tokenizer is None:
             raise ConfigError("the engine has no speech tokenizer, so it cannot hear; give one")
@@ -237,21 +225,24 @@ class ChatSession:
                 f"audio of shape {audio.shape} and type {audio.dtype}; expected mono floats"
             )
         check_waveform(audio, "the question")
-        heard = resample(audio, sample_rate_hz)
-        return tokenizer.encode([heard])[0], len(audio) / sample_rate_hz
+        return tokenizer.encode([resample(audio, sample_rate_hz)])[0]
 
-    def _system(self) -> list[int]:
-        spoken = not self.history or len(self.history[0].codes)
-        first: Modality = "speech" if spoken else "text"
-        return self._parts.template.system(self._parts.config.mode, first)
+    @property
+    def _decoder(self) -> SpeechDecoder | None:
+        """What speaks the answers."""
+        return None if self._parts.config.mode == "text" else self._parts.decoder
+
+    def _system(self, question: Turn | None = None) -> list[int]:
+        """The system's turn, before `question` if it is the first."""
+        first = self.history[0] if self.history else question
+        modality: Modality = "speech" if first is None or len(first.codes) else "text"
+        return self._parts.template.system(self._parts.config.mode, modality)
 
     def _prompt(self, question: Turn) -> list[int]:
         """System, the last turns there is room for, question, and the beginning of the answer."""
         parts = self._parts
-        mode, context = parts.config.mode, parts.context_tokens
-        first: Modality = "speech" if len(question.codes) else "text"
-        system = self._system() if self.history else parts.template.system(mode, first)
-        begin = parts.template.answer_begin(mode)
+        system, context = self._system(question), parts.context_tokens
+        begin = parts.template.answer_begin(parts.config.mode)
         room = context - len(system) - len(question.tokens) - len(begin)
         room -= min(parts.config.max_new_tokens, context // 4)
         if room < 0:
@@ -286,8 +277,7 @@ class ChatSession:
         self._heard_s = None
         parts = self._parts
         tokenizer, template = parts.speech_tokenizer, parts.template
-        spoken = parts.decoder is not None and parts.config.mode != "text"
-        if not self.history or tokenizer is None or not spoken:
+        if not self.history or tokenizer is None or self._decoder is None:
             return
         turn = self.history[-1]
         heard = round(heard_s * tokenizer.frame_rate_hz)

@@ -66,10 +66,8 @@ class TemplateConfig:
                 f"--text-block {self.text_block} and --speech-block {self.codes_in_block} must "
                 "be at least 1"
             )
-        if self.template == "glm-4-voice" and (self.text_block, self.codes_in_block) != (
-            13,
-            26,
-        ):
+        blocks = (self.text_block, self.codes_in_block)
+        if self.template == "glm-4-voice" and blocks != (13, 26):
             raise ConfigError("the released template says 13 text and 26 audio tokens; keep both")
 
     @property
@@ -102,15 +100,15 @@ class ChatTemplate:
             raise VocabularyError(
                 "the vocabulary has no speech codes: this model cannot hear or speak"
             )
-        missing = [role for role in ROLES if vocab.text.id_of(role) is None]
-        if missing:
+        found = {role: vocab.text.id_of(role) for role in ROLES}
+        self._roles = {role: token for role, token in found.items() if token is not None}
+        if missing := [role for role in ROLES if role not in self._roles]:
             raise VocabularyError(
                 f"the vocabulary has no {', '.join(missing)}, so it cannot hold dialogues; import "
                 "the exported model with tools/convert_checkpoint.py hf-to-megatron --num-codes "
                 f"{vocab.num_codes}, which adds them"
             )
         self.vocab, self.config = vocab, (config or TemplateConfig()).at(frame_rate_hz)
-        self._roles = {role: vocab.text.id_of(role) for role in ROLES}
         released = self.config.template == "glm-4-voice"
         self._line_end = vocab.text.encode("\n") if released else []
         self._header = vocab.text.encode("streaming_transcription\n") if released else []
@@ -118,12 +116,7 @@ class ChatTemplate:
     @property
     def stop_id(self) -> int:
         """The token that ends an answer: the mark of the user's next turn."""
-        return self._role(USER)
-
-    def _role(self, name: str) -> int:
-        found = self._roles[name]
-        assert found is not None
-        return found
+        return self._roles[USER]
 
     def require_mode(self, mode: Mode) -> None:
         """Refuse a mode that the template has no words for.
@@ -144,24 +137,20 @@ class ChatTemplate:
             prompt = _SHORT_PROMPTS[mode]
         else:
             prompt = _RELEASED_PROMPT.format(modality=first_question)
-        return [self._role(SYSTEM), *self._line_end, *self.vocab.text.encode(prompt)]
+        return [self._roles[SYSTEM], *self._line_end, *self.vocab.text.encode(prompt)]
 
     def spoken_question(self, codes: np.ndarray) -> list[int]:
         """A user's turn of codes (n,), without its mark."""
         return [*self._line_end, *self.vocab.speech_segment(codes).tolist()]
 
-    def written_question(self, text: str) -> list[int]:
-        """A user's turn of text, without its mark."""
-        return self.question_of_ids(self.vocab.text.encode(text))
-
-    def question_of_ids(self, text: Sequence[int]) -> list[int]:
+    def written_question(self, text: Sequence[int]) -> list[int]:
         """A user's turn of text ids, without its mark."""
         return [*self._line_end, *text]
 
     def answer_begin(self, mode: Mode) -> list[int]:
         """The assistant's mark and what every answer in this mode begins with."""
         begin = [self.vocab.begin_of_audio_id] if mode == "direct" else []
-        return [self._role(ASSISTANT), *self._header, *begin]
+        return [self._roles[ASSISTANT], *self._header, *begin]
 
     def close(self, turn: Sequence[int]) -> list[int]:
         """A turn that was broken off, so that another may follow: its speech is ended as everywhere

@@ -57,8 +57,15 @@ class TerminalChat:
         return f"; {path}"
 
     def talk(self) -> None:
-        """Ask what is typed until an empty line; a question that cannot be asked is said so."""
-        for question in typed_questions():
+        """Ask what is typed until an empty line, Ctrl-C or Ctrl-D; a question that cannot be asked
+        is said so."""
+        while True:
+            try:
+                question = input("> ").strip()
+            except (EOFError, KeyboardInterrupt):
+                return
+            if not question:
+                return
             try:
                 self.ask(question)
             except MegatronSpeechError as error:
@@ -80,18 +87,6 @@ def describe(timing: Timing) -> str:
     if timing.real_time_factor is not None:
         shown.append(f"real-time factor {timing.real_time_factor:.2f}")
     return ", ".join(shown)
-
-
-def typed_questions() -> Iterator[str]:
-    """Lines from the terminal, up to an empty one, Ctrl-C or Ctrl-D."""
-    while True:
-        try:
-            line = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not line:
-            return
-        yield line
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Activations:
         kept = size * tokens * joined
         kept += size * tokens * head * (heads + max(groups, 1))  # after the rotation
         kept += size * tokens * head * heads + 4 * tokens * heads
-        if not self.implementation.rope_fusion:
+        if not self.implementation.transformer_engine:
             rotated = int(head * model.rotary_percent)
             kept += 4 * size * rotated * tokens // self.micro_batch_size
         if model.qk_layernorm:

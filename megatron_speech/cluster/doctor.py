@@ -9,9 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from importlib.util import find_spec
@@ -54,6 +54,7 @@ _OPTIONAL = {
     ),
     "num2words": ("", "num2words", "numbers are not spoken in words", _EXTRA.format("numbers")),
 }
+_PROBE = ("-m", "megatron_speech.cluster.probes")
 _MARKS = {"ok": "ok", "absent": "--", "broken": "!!", "unknown": "??"}
 
 
@@ -86,33 +87,67 @@ def examine(folder: Path, seconds: float, vllm_python: Path | None) -> dict[str,
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     places = {"run folder": str(folder), "cache": home, "shared memory": "/dev/shm"}
     other = vllm_python or CHECKOUT / ".venv-vllm" / "bin" / "python"
-    there = {name: _is_there(name) for name in _OPTIONAL}
-    commands = {name: ["imports", _OPTIONAL[name][0]] for name in there if there[name]}
-    commands |= {"vLLM": ["vllm"]} if other.exists() else {}
-    answers = _ask(
-        commands
-        | {
-            "packages": ["packages", str(CHECKOUT)],
-            "torch": ["torch_and_devices"],
-            "megatron": ["megatron"],
-            "compiled": ["imports", *_COMPILED],
-            "folders": ["folders", *places.values()],
-        },
-        {"vLLM": str(other.absolute())},
-        seconds,
-    )
+    there = {name: module for name, (module, *_) in _OPTIONAL.items() if _is_there(name)}
+    commands = {
+        **{name: ["imports", module] for name, module in there.items() if module},
+        "packages": ["packages", str(CHECKOUT)],
+        "torch": ["torch_and_devices"],
+        "megatron": ["megatron"],
+        "compiled": ["imports", *_COMPILED],
+        "folders": ["folders", *places.values()],
+    }
+    lines = {key: [sys.executable, *_PROBE, *command] for key, command in commands.items()}
+    if other.exists():
+        lines["vLLM"] = [str(other.absolute()), *_PROBE, "vllm"]
+    with ThreadPoolExecutor(len(lines)) as pool:
+        found = pool.map(lambda line: _ask(line, seconds), lines.values())
+    answers = dict(zip(lines, found, strict=True))
     vllm = _absent("vLLM", "text-to-token decodes with transformers, slower")
-    vllm = replace(answers["vLLM"]["vLLM"] if "vLLM" in answers else vllm, advice=_VLLM)
+    vllm = answers["vLLM"]["vLLM"] if "vLLM" in answers else vllm
+    optional = [
+        _optional(name, answers.get(name)) if name in there else _absent(name, *_OPTIONAL[name][2:])
+        for name in _OPTIONAL
+    ]
     return {
-        "core": _core(answers, there[_ENGINE]),
+        "core": _core(answers, _ENGINE in there),
         "devices": _devices(answers["torch"]),
-        "optional": [*(_optional(name, there[name], answers) for name in _OPTIONAL), vllm],
+        "optional": [*optional, replace(vllm, advice=_VLLM)],
         "folders": [
             replace(found, name=name, detail=f"{path}: {found.detail}", advice=_ROOM)
             for name, path in places.items()
             for found in [answers["folders"][path]]
         ],
     }
+
+
+def _ask(line: Sequence[str], seconds: float) -> _Answer:
+    """Run a probe, for so long at most."""
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
+    answer = _Answer()
+    probe = subprocess.Popen(
+        line,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+        start_new_session=True,
+    )
+    try:
+        said, _ = probe.communicate(timeout=seconds)
+        if code := probe.returncode:
+            crash = f"crashed ({signal.Signals(-code).name})" if code < 0 else ""
+            answer.ended = crash or f"ended with code {code}"
+    except subprocess.TimeoutExpired:
+        os.killpg(probe.pid, signal.SIGKILL)
+        said, _ = probe.communicate()
+        answer.is_late, answer.ended = True, f"no answer within {seconds:.1f} s"
+    for row in said.splitlines():
+        with suppress(ValueError, TypeError):  # libraries print too
+            found = Finding(**json.loads(row))
+            answer[found.name] = found
+    return answer
 
 
 def screen(groups: Mapping[str, Sequence[Finding]]) -> str:
@@ -127,11 +162,12 @@ def screen(groups: Mapping[str, Sequence[Finding]]) -> str:
     if any(finding.state == "unknown" for finding in every):
         lines.append("  ?? were not answered in time: --seconds 60 waits longer")
     end = "the core can work"
-    unknown = [f.name for f in every if f.is_core and f.state == "unknown"]
-    if broken := [f.name for f in every if f.is_core and f.state == "broken"]:
-        end = f"the core cannot work: {', '.join(broken)}"
-    elif unknown:
-        end = f"whether the core works is not known: {', '.join(unknown)}"
+    for state, words in (
+        ("unknown", "whether the core works is not known"),
+        ("broken", "the core cannot work"),
+    ):
+        if names := [f.name for f in every if f.is_core and f.state == state]:
+            end = f"{words}: {', '.join(names)}"
     return "\n".join([*lines, end])
 
 
@@ -145,9 +181,8 @@ def _core(answers: Mapping[str, _Answer], with_engine: bool) -> list[Finding]:
     supported = sys.version_info >= (3, 12)
     if not supported:
         python = replace(python, state="broken", detail="too old", advice="install Python 3.12")
-    packages = answers["packages"] or {"packages": answers["packages"]["packages"]}
     findings = [python]
-    for found in packages.values():
+    for found in list(answers["packages"].values()) or [answers["packages"]["packages"]]:
         missing = found.detail == "not installed"
         findings.append(replace(found, advice=_INSTALL, is_core=missing))
     trials = [("torch", "torch"), ("megatron", "index helpers"), ("megatron", "megatron.core")]
@@ -165,15 +200,15 @@ def _core(answers: Mapping[str, _Answer], with_engine: bool) -> list[Finding]:
 
 
 def _devices(torch: _Answer) -> list[Finding]:
-    gpus, gloo = torch["GPUs"], torch["gloo loopback"]
+    gpus, findings = torch["GPUs"], []
     if not gpus.detail or ("GPUs" not in torch and gpus.state == "broken"):
         gpus = _absent("GPUs", "none: everything runs on CPU, in small sizes")
-    sums = [gloo] if "gloo loopback" in torch or torch.is_late else []
-    sums += [torch["NCCL loopback"]] if gpus.detail and "NCCL loopback" in torch else []
-    return [
-        replace(gpus, advice=_DRIVER * (gpus.state == "broken")),
-        *(replace(each, advice=_NETWORK) for each in sums),
-    ]
+    if "gloo loopback" in torch or torch.is_late:
+        findings.append(torch["gloo loopback"])
+    if "NCCL loopback" in torch:
+        findings.append(torch["NCCL loopback"])
+    gpus = replace(gpus, advice=_DRIVER * (gpus.state == "broken"))
+    return [gpus, *(replace(each, advice=_NETWORK) for each in findings)]
 
 
 def _absent(name: str, detail: str, advice: str = "") -> Finding:
@@ -187,18 +222,14 @@ def _is_there(name: str) -> bool:
     return any(map(installed_version, parts.split())) or any(map(find_spec, tops))
 
 
-def _optional(name: str, is_there: bool, answers: Mapping[str, _Answer]) -> Finding:
-    """Of a package that makes something possible or fast: there, absent, or half there."""
-    module, parts, costs, install = _OPTIONAL[name]
-    if not is_there:
-        return _absent(name, costs, install)
+def _optional(name: str, answer: _Answer | None) -> Finding:
+    """Of a package that makes something possible or fast: whole, or half there."""
+    module, parts, _, install = _OPTIONAL[name]
     found = {part: installed_version(part) for part in parts.split()}
     have = ", ".join(f"{part} {version}" for part, version in found.items() if version)
-    said = answers[name][module] if module else Finding(name=name)
-    if said.state == "ok":
-        return Finding(name=name, detail=have)
-    if said.state == "unknown":
-        return replace(said, name=name)
+    said = answer[module] if answer is not None else Finding(name=name)
+    if said.state != "broken":
+        return replace(said, name=name, detail=have if said.state == "ok" else said.detail)
     first = parts.split()[0]
     names = sorted({each.name.lower() for each in distributions() if each.name})
     all_parts = [each for each in names if f"{each}-".replace("_", "-").startswith(f"{first}-")]
@@ -207,51 +238,10 @@ def _optional(name: str, is_there: bool, answers: Mapping[str, _Answer]) -> Find
     places = [Path(place) for place in (spec and spec.submodule_search_locations) or []]
     if name == "apex" and not any(next(place.glob("optimizers*"), None) for place in places):
         detail = f"{have or 'apex'} is another package of that name, not NVIDIA's"
-        advice = f"{remove}; {install}"
-        return Finding(name=name, state="broken", detail=detail, advice=advice)
+        return replace(said, name=name, detail=detail, advice=f"{remove}; {install}")
     is_whole = name == _ENGINE and transformer_engine_version() is not None
     missing = ", ".join(part for part, version in found.items() if not version and not is_whole)
     lacking = f"half-installed: {have} without {missing}; " if have and missing else ""
     detail = f"{lacking or (have + ': ' if have else '')}import fails: {said.detail}"
     advice = f"{remove}, or install all of it: {install}"
-    return Finding(name=name, state="broken", detail=detail, advice=advice)
-
-
-def _ask(
-    commands: Mapping[str, Sequence[str]], pythons: Mapping[str, str], seconds: float
-) -> dict[str, _Answer]:
-    """Start all probes, wait for them at most so long, kill the rest."""
-    deadline = time.monotonic() + seconds
-    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    answers = {}
-    with tempfile.TemporaryDirectory(prefix="doctor-") as folder:
-        running = {}
-        for key, command in commands.items():
-            line = [pythons.get(key, sys.executable), "-m", "megatron_speech.cluster.probes"]
-            with open(Path(folder) / key, "wb") as stream:  # a pipe that nobody reads would block
-                running[key] = subprocess.Popen(
-                    [*line, *command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=subprocess.DEVNULL,
-                    env=environment,
-                    start_new_session=True,
-                )
-        while time.monotonic() < deadline and any(p.poll() is None for p in running.values()):
-            time.sleep(0.02)
-        for key, process in running.items():
-            answer = answers[key] = _Answer()
-            if (code := process.poll()) is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                answer.is_late, answer.ended = True, f"no answer within {seconds:.1f} s"
-            elif code:
-                crash = f"crashed ({signal.Signals(-code).name})" if code < 0 else ""
-                answer.ended = crash or f"ended with code {code}"
-            for said in (Path(folder) / key).read_text(errors="replace").splitlines():
-                try:
-                    found = Finding(**json.loads(said))
-                except (ValueError, TypeError):
-                    continue  # libraries print too
-                answer[found.name] = found
-    return answers
+    return replace(said, name=name, detail=detail, advice=advice)

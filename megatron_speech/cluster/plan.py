@@ -1,6 +1,5 @@
 """What a pre-training run needs: parameters, memory by layout, time, GPU-hours and disk."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from ..data.mixture import parse_count
 from ..errors import ConfigError
 from ..model.config import ModelConfig
 from ..model.precision import PrecisionConfig, choose
-from ..recipes.lm_recipes import RECIPES, LMConfig
+from ..recipes.lm_recipes import LMConfig
 from ..text.vocab import SpeechTextVocab
 from ..training.batch_config import BatchConfig
 from ..training.devices import GPUS, Gpu
@@ -65,9 +64,15 @@ class RunPlanConfig:
         if self.precision.fp8_format and GPUS[self.gpu].fp8_tflops is None:
             raise ConfigError(f"--gpu {self.gpu} does not compute in FP8; drop --fp8-format")
 
+    @property
+    def memory(self) -> float:
+        """Bytes that a process may use."""
+        given = self.gpu_memory_gb or GPUS[self.gpu].memory_gb
+        return 1e9 * given - self.reserve_gib * 2**30
+
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PlanRow:
     """A number of GPUs, the layout to take there (None: none fits) and what comes of it."""
 
     gpus: int
@@ -78,7 +83,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """All of it; `assumptions` names every figure that was neither counted nor given."""
 
     parameters: int
@@ -89,8 +94,8 @@ class Plan:
     memory_gib: float
     """What a process may use."""
     rate: Rate
-    rows: tuple[Row, ...]
-    chosen: Row
+    rows: tuple[PlanRow, ...]
+    chosen: PlanRow
     layouts: tuple[Layout, ...]
     """All that a run on `chosen.gpus` would accept."""
     stages: StageCosts
@@ -103,7 +108,7 @@ class Plan:
         return found | {"chosen": _plain_row(self.chosen)}
 
 
-def _plain_row(row: Row) -> dict[str, Any]:
+def _plain_row(row: PlanRow) -> dict[str, Any]:
     if row.layout is None:
         return asdict(row)
     peak = {**asdict(row.layout.memory), "peak": row.layout.memory.peak}
@@ -111,29 +116,20 @@ def _plain_row(row: Row) -> dict[str, Any]:
     return asdict(row) | {"layout": layout}
 
 
-def plan_recipes() -> dict[str, Callable[[], RunPlanConfig]]:
-    """A plan's defaults for each recipe of a language model."""
-    return {name: _from_recipe(recipe) for name, recipe in RECIPES.items()}
+def plan_of(run: LMConfig) -> RunPlanConfig:
+    """A plan's defaults for a run."""
+    length, batch = run.data.seq_length, run.batch.global_batch_size
+    return RunPlanConfig(
+        model=run.model,
+        precision=run.precision,
+        stages=StagesConfig(keep_last=run.loop.keep_last or 2),
+        tokens=str(run.loop.train_iters * batch * length),
+        seq_length=length,
+        global_batch_size=batch,
+    )
 
 
-def _from_recipe(recipe: Callable[[], LMConfig]) -> Callable[[], RunPlanConfig]:
-    def defaults() -> RunPlanConfig:
-        config = recipe()
-        length, batch = config.data.seq_length, config.batch.global_batch_size
-        return RunPlanConfig(
-            model=config.model,
-            precision=config.precision,
-            stages=StagesConfig(keep_last=config.loop.keep_last or 2),
-            tokens=str(config.loop.train_iters * batch * length),
-            seq_length=length,
-            global_batch_size=batch,
-        )
-
-    defaults.__doc__ = recipe.__doc__
-    return defaults
-
-
-def make_plan(config: RunPlanConfig) -> Plan:
+def make_plan(config: RunPlanConfig) -> RunPlan:
     """Count, search and multiply.
 
     Raises:
@@ -146,74 +142,66 @@ def make_plan(config: RunPlanConfig) -> Plan:
     flops = config.model.train_flops_per_token(config.seq_length, vocab_size)
     steps = -(-tokens // (config.global_batch_size * config.seq_length))
     rate = find_rate(config.rate, gpu, config.precision.fp8_format is not None)
-    memory = 1e9 * (config.gpu_memory_gb or gpu.memory_gb) - config.reserve_gib * 2**30
-    limits = Limits(
-        gpu=gpu, gpus_per_node=config.gpus_per_node, memory_bytes=memory, tflops=rate.tflops
-    )
-    search = _Search(config, gpu, vocab_size, steps, limits)
-    rows = tuple(_row(search, count, tokens, flops, rate) for count in config.gpu_counts)
-    chosen = _row(search, config.gpus, tokens, flops, rate)
+    layouts = _layouts(config, gpu, vocab_size, steps, rate.tflops)
+    counts = (*config.gpu_counts, config.gpus)
+    *rows, chosen = (_row(layouts[count], count, tokens, flops, rate) for count in counts)
     parameters = config.model.num_parameters(vocab_size)
     bytes_a_token = 4 if vocab_size >= _INT32_FROM else 2
     stages = stage_costs(
         config.stages, tokens, parameters, config.precision.bf16, bytes_a_token, gpu
     )
-    return Plan(
+    return RunPlan(
         parameters=parameters,
         flops_per_token=flops,
         tokens=tokens,
         steps=steps,
-        memory_gib=memory / 2**30,
+        memory_gib=config.memory / 2**30,
         rate=rate,
-        rows=rows,
+        rows=tuple(rows),
         chosen=chosen,
-        layouts=tuple(search.layouts(config.gpus)),
+        layouts=tuple(layouts[config.gpus]),
         stages=stages,
         assumptions=(*_assumptions(config, rate), *stages.assumptions),
     )
 
 
-class _Search:
-    """Layouts by number of GPUs."""
-
-    def __init__(
-        self, config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, limits: Limits
-    ):
-        self._here, self._limits, self._pins = pretended(config.gpu, gpu), limits, config.layout
-        self._run = LMConfig(
-            model=config.model,
-            data=DataConfig(seq_length=config.seq_length, mock_data=True),
-            batch=BatchConfig(global_batch_size=config.global_batch_size),
-            precision=config.precision,
-            loop=LoopConfig(train_iters=steps),
-        )
-        self._workload = Workload(
-            model=config.model,
-            padded_vocab_size=vocab_size,
-            seq_length=config.seq_length,
-            global_batch_size=config.global_batch_size,
-            precision=config.precision,
-            implementation=choose(config.precision, self._here, vocab_size),
-        )
-        self._known: dict[int, list[Layout]] = {}
-
-    def layouts(self, gpus: int) -> list[Layout]:
-        """All that a run on so many GPUs would accept."""
-        if gpus not in self._known:
-            self._known[gpus] = all_layouts(
-                self._run, self._workload, self._here, gpus, self._limits, self._pins
-            )
-        return self._known[gpus]
+def _layouts(
+    config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, tflops: float
+) -> dict[int, list[Layout]]:
+    """All layouts that a run would accept, by number of GPUs."""
+    here = pretended(config.gpu, gpu)
+    run = LMConfig(
+        model=config.model,
+        data=DataConfig(seq_length=config.seq_length, mock_data=True),
+        batch=BatchConfig(global_batch_size=config.global_batch_size),
+        precision=config.precision,
+        loop=LoopConfig(train_iters=steps),
+    )
+    workload = Workload(
+        model=config.model,
+        padded_vocab_size=vocab_size,
+        seq_length=config.seq_length,
+        global_batch_size=config.global_batch_size,
+        precision=config.precision,
+        implementation=choose(config.precision, here, vocab_size),
+    )
+    limits = Limits(
+        gpu=gpu, gpus_per_node=config.gpus_per_node, memory_bytes=config.memory, tflops=tflops
+    )
+    return {
+        gpus: all_layouts(run, workload, here, gpus, limits, config.layout)
+        for gpus in {config.gpus, *config.gpu_counts}
+    }
 
 
-def _row(search: _Search, gpus: int, tokens: int, flops: float, rate: Rate) -> Row:
-    layout = best(search.layouts(gpus))
+def _row(layouts: list[Layout], gpus: int, tokens: int, flops: float, rate: Rate) -> PlanRow:
+    layout = best(layouts)
     if layout is None:
-        return Row(gpus=gpus, layout=None)
+        return PlanRow(gpus=gpus, layout=None)
     share = 1.0 if rate.includes_layout else layout.efficiency
     per_gpu = 1e12 * rate.tflops * share / flops
     seconds = tokens / per_gpu / gpus
-    return Row(
+    return PlanRow(
         gpus=gpus,
         layout=layout,
         tokens_per_s_per_gpu=per_gpu,

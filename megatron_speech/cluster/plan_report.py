@@ -2,13 +2,13 @@
 
 from ..data.mixture import format_count
 from .layouts import Layout
-from .plan import Plan, Row
+from .plan import PlanRow, RunPlan
 from .stages import StageCosts
 
 _GIB = 2**30
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: RunPlan) -> None:
     """Print the model, the table by number of GPUs, memory by layout, other stages, assumptions."""
     from rich.console import Console
 
@@ -47,7 +47,7 @@ def _table(*columns: str):
     return table
 
 
-def _table_of_rows(rows: tuple[Row, ...]):
+def _table_of_rows(rows: tuple[PlanRow, ...]):
     table = _table(
         "GPUs", "layout", "recompute", "GiB", "bubble", "tokens/s/GPU", "days", "GPU-hours"
     )
@@ -82,7 +82,7 @@ def _name(layout: Layout) -> str:
     return " ".join([*names, f"dp{layout.data_parallel_size}", f"mb{layout.micro_batch_size}"])
 
 
-def _table_of_layouts(plan: Plan):
+def _table_of_layouts(plan: RunPlan):
     """One line for each division; what differs by recomputation stands side by side."""
     table = _table("layout", "weights", "grads", "optim", "head", "activations", "peak")
     divisions: dict[str, list[Layout]] = {}

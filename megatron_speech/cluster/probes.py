@@ -12,17 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from importlib import import_module
-from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, ModuleSpec
+from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 
 from ..training.distributions import installed_version
 
-_MISSING = "not installed"
 _LONGEST = 120  # characters of an error: the screen is one
 
 
@@ -63,7 +62,8 @@ def packages(checkout: str) -> None:
         found = installed_version(package.name)
         # a vendor's build (2.11.0a0+nv26.6) counts as the release it is of
         if found is None or Version(found).base_version not in package.specifier:
-            bad[package.name] = f"{found} is outside {package.specifier}" if found else _MISSING
+            outside = f"{found} is outside {package.specifier}"
+            bad[package.name] = outside if found else "not installed"
     good = len(asked) - len(bad)
     attempt("packages", lambda: f"{good} of {len(asked)} in the ranges of setup.py")
     for name, words in bad.items():
@@ -103,21 +103,17 @@ def _gloo() -> str:
     import torch
     import torch.distributed as dist
 
-    store, sums = dist.HashStore(), [0.0, 0.0]
+    store = dist.HashStore()
 
-    def member(rank: int) -> None:
-        group = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=10))
-        value = torch.ones(1000)
+    def member(rank: int) -> float:
+        group, value = dist.ProcessGroupGloo(store, rank, 2, timedelta(seconds=10)), torch.ones(1)
         group.allreduce(value).wait()
-        sums[rank] = float(value.sum())
+        return value.item()
 
-    threads = [threading.Thread(target=member, args=(rank,), daemon=True) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if sums != [2000.0, 2000.0]:
-        raise RuntimeError(f"the sum over two members is {sums}, not 2000")
+    with ThreadPoolExecutor(2) as pool:
+        sums = list(pool.map(member, range(2)))
+    if sums != [2.0, 2.0]:
+        raise RuntimeError(f"the sum over two members is {sums}, not 2")
     return "two members summed over TCP"
 
 
@@ -144,13 +140,11 @@ def _index_helpers() -> str:
     """Loaded from their file: as a part of megatron.core they would import all of it first."""
     import megatron  # a namespace, it runs nothing
 
-    places = [Path(path) / "core" / "datasets" for path in megatron.__path__]
-    files = [place / f"helpers_cpp{suffix}" for place in places for suffix in EXTENSION_SUFFIXES]
-    found = next((str(file) for file in files if file.exists()), None)
-    if found is None:
-        raise ImportError(f"no helpers_cpp for this Python in {', '.join(map(str, places))}")
-    loader = ExtensionFileLoader("helpers_cpp", found)
-    loader.exec_module(module_from_spec(ModuleSpec("helpers_cpp", loader, origin=found)))
+    places = [str(Path(path) / "core" / "datasets") for path in megatron.__path__]
+    spec = PathFinder.find_spec("helpers_cpp", places)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"no helpers_cpp for this Python in {', '.join(places)}")
+    spec.loader.exec_module(module_from_spec(spec))
     return ""
 
 
@@ -175,5 +169,4 @@ def _write_below(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    _PROBES = (imports, vllm, packages, torch_and_devices, megatron, folders)
-    {probe.__name__: probe for probe in _PROBES}[sys.argv[1]](*sys.argv[2:])
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -62,13 +62,9 @@ def find_rate(config: RateConfig, gpu: Gpu, fp8: bool) -> Rate:
     if config.mfu is not None:
         source = f"--mfu {config.mfu:g}"
         return Rate(tflops=config.mfu / 100 * gpu.bf16_tflops, source=source, is_assumed=False)
-    if config.measured_run is not None:
-        return _measured(config.measured_run)
-    share, source = _SHARES["fp8" if fp8 else "bf16"]
-    return Rate(tflops=share * gpu.bf16_tflops, source=source, is_assumed=True)
-
-
-def _measured(run: Path) -> Rate:
+    if (run := config.measured_run) is None:
+        share, source = _SHARES["fp8" if fp8 else "bf16"]
+        return Rate(tflops=share * gpu.bf16_tflops, source=source, is_assumed=True)
     try:
         records = read_metrics(run, "interval")
     except (OSError, ValueError, KeyError) as error:

@@ -23,6 +23,8 @@ from .layouts import pretended
 _KINDS = ("tp", "cp", "dp", "pp")
 _SHARES = {"text": 0.3, "interleaved": 0.655, "speech": 0.031, "pairs": 0.014}
 _MEAN_DOCUMENT_TOKENS = 1000
+Groups = dict[str, np.ndarray]
+"""Ranks by kind of group, and of all that hold one replica of the model: (groups, size) each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,31 +45,8 @@ class RehearsalConfig:
     times, the others twice."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Groups:
-    """Where every process stands: its position in its group of each kind, (processes,) each."""
-
-    position: dict[str, np.ndarray]
-    groups: dict[str, np.ndarray]
-    """Ranks by kind, and of all that hold one replica of the model: (groups, size)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rehearsal:
-    """What was found to be so."""
-
-    processes: int
-    group_sizes: dict[str, int]
-    tensor_groups_within_nodes: bool
-    steps: int
-    windows_read: int
-    epochs: dict[str, float]
-    """Passes over each pretended dataset."""
-    micro_batches: int
-
-
-def rehearse(config: RehearsalConfig) -> Rehearsal:
-    """Walk through the run.
+def rehearse(config: RehearsalConfig) -> str:
+    """Walk through the run; returns what was found to be so, in words.
 
     Raises:
         ConfigError: pretrain would refuse these settings.
@@ -79,20 +58,26 @@ def rehearse(config: RehearsalConfig) -> Rehearsal:
     check_settings(run, config.padded_vocab_size, config.gpus, here)
     with quiet_core():
         groups = form_groups(run.parallel, config.gpus)
-        replica = replicas_agree(groups)
-        read = read_epochs(config, replica)
-    tensor = groups.groups["tp"]
-    node = tensor // config.gpus_per_node
-    return Rehearsal(
-        processes=config.gpus,
-        group_sizes={kind: groups.groups[kind].shape[1] for kind in _KINDS},
-        tensor_groups_within_nodes=bool((node == node[:, :1]).all()),
-        **read,
+        replicas = replicas_of(groups)
+        steps, windows, micro = read_steps(config, int(replicas.max()) + 1)
+        passes = read_epochs(config, windows)
+    node = groups["tp"] // config.gpus_per_node
+    within = "" if (node == node[:, :1]).all() else "; TENSOR PARALLEL GROUPS CROSS NODES"
+    sizes = ", ".join(f"{kind} {groups[kind].shape[1]}" for kind in _KINDS)
+    return (
+        f"{config.gpus:,} processes, each once in its groups of {sizes}{within}\n"
+        f"{steps:,} steps, {windows:,} windows, each read by one replica; passes: "
+        f"{', '.join(f'{name} {count:.2f}' for name, count in passes.items())}; in each, every "
+        f"window once\nmicro-batches of a replica in a step: {micro}"
     )
 
 
 def form_groups(parallel: ParallelConfig, processes: int) -> Groups:
-    """Core's groups, and each process's position in its own."""
+    """Core's groups of processes.
+
+    Raises:
+        DataError: the groups of a kind do not hold each process once.
+    """
     from megatron.core import parallel_state
 
     order = signature(parallel_state.initialize_model_parallel).parameters["order"].default
@@ -104,99 +89,84 @@ def form_groups(parallel: ParallelConfig, processes: int) -> Groups:
         cp=parallel.context_parallel_size,
         order=order,
     )
-    positions, groups = {}, {}
-    for kind in _KINDS:
-        ranks = np.array(generator.get_ranks(kind))
+    groups = {kind: np.array(generator.get_ranks(kind)) for kind in (*_KINDS, "tp-cp-pp")}
+    for kind, ranks in groups.items():
         if not np.array_equal(np.sort(ranks, axis=None), np.arange(processes)):
             raise DataError(f"the {kind} groups do not hold each of {processes} processes once")
-        place = np.empty(processes, np.int64)
-        place[ranks] = np.arange(ranks.shape[1])
-        positions[kind], groups[kind] = place, ranks
-    groups["replica"] = np.array(generator.get_ranks("tp-cp-pp"))
-    return Groups(position=positions, groups=groups)
+    return groups
 
 
-def replicas_agree(groups: Groups) -> np.ndarray:
+def positions(ranks: np.ndarray) -> np.ndarray:
+    """Position of each process in its group, of groups (groups, size): (processes,)."""
+    place = np.empty(ranks.size, np.int64)
+    place[ranks] = np.arange(ranks.shape[1])
+    return place
+
+
+def replicas_of(groups: Groups) -> np.ndarray:
     """The replica that each process reads for: (processes,).
 
     Raises:
         DataError: processes that hold one replica would read for different ones, or two replicas
             for the same, or two processes stand at the same place.
     """
-    replica = groups.position["dp"]
-    members = replica[groups.groups["replica"]]
+    replica = positions(groups["dp"])
+    members = replica[groups["tp-cp-pp"]]
     if not (members == members[:, :1]).all() or len(set(members[:, 0].tolist())) != len(members):
         raise DataError("processes that hold one replica of the model would not read together")
-    places = np.stack([groups.position[kind] for kind in _KINDS])
+    places = np.stack([positions(groups[kind]) for kind in _KINDS])
     if len(np.unique(places, axis=1).T) != places.shape[1]:
         raise DataError("two processes stand at the same place of the layout")
     return replica
 
 
-def read_epochs(config: RehearsalConfig, replica: np.ndarray) -> dict:
-    """Let every replica read its part of every step, and account for each window of each epoch.
+def read_steps(config: RehearsalConfig, replicas: int) -> tuple[int, int, int]:
+    """Let every replica read its part of every step of two epochs.
+
+    Returns steps, windows, and micro-batches of a replica in the first step.
 
     Raises:
-        DataError: a window of an epoch was read twice or left out.
+        DataError: a window was read twice or left out.
     """
-    run, seed = config.run, config.run.batch.seed
-    orders = _pretended_orders(config, seed)
-    total = 2 * config.epoch_windows
-    schedule = run.batch.schedule(run.data.seq_length)
-    steps = 0
-    while schedule.first(steps) < total:
+    batch, steps = config.run.batch, 0
+    schedule = batch.schedule(config.run.data.seq_length)
+    while schedule.first(steps) < 2 * config.epoch_windows:
         steps += 1
-    last = schedule.first(steps)
-    readers = np.zeros(last, np.int64)
-    replicas = int(replica.max()) + 1
+    readers = np.zeros(schedule.first(steps), np.int64)
     for step in range(steps):
         first, size = schedule.first(step), schedule.size(step)
         for number in range(replicas):
-            for part in micro_batches(first, size, run.batch.micro_batch_size, replicas, number):
+            for part in micro_batches(first, size, batch.micro_batch_size, replicas, number):
                 readers[part.start : part.stop] += 1
     if not (readers == 1).all():
         bad = int(np.flatnonzero(readers != 1)[0])
         raise DataError(f"window {bad} of the run would be read {int(readers[bad])} times")
-    chosen, number = draw(list(_SHARES.values()), last)
-    epochs = {}
-    for index, name in enumerate(_SHARES):
-        taken = np.sort(np.asarray(number)[np.asarray(chosen) == index])
-        if not np.array_equal(taken, np.arange(len(taken))):
-            raise DataError(f"the blend skips or repeats windows of {name}")
-        epochs[name] = _passes(orders[name], len(taken), name)
-    return {
-        "steps": steps,
-        "windows_read": last,
-        "epochs": epochs,
-        "micro_batches": schedule.size(0) // (run.batch.micro_batch_size * replicas),
-    }
+    return steps, len(readers), schedule.size(0) // (batch.micro_batch_size * replicas)
 
 
-def _pretended_orders(config: RehearsalConfig, seed: int) -> dict[str, list[np.ndarray]]:
-    """The order of windows in three epochs of each dataset, of documents of random length."""
-    length = config.run.data.seq_length
-    orders: dict[str, list[np.ndarray]] = {}
+def read_epochs(config: RehearsalConfig, windows: int) -> dict[str, float]:
+    """Passes over each of four pretended datasets, of documents of random length.
+
+    Raises:
+        DataError: the blend or an epoch holds a window twice or leaves one out.
+    """
+    length, seed = config.run.data.seq_length, config.run.batch.seed
+    chosen, number = map(np.asarray, draw(list(_SHARES.values()), windows))
+    passes = {}
     for index, (name, share) in enumerate(_SHARES.items()):
-        generator = np.random.default_rng([seed, index])
+        left = int((chosen == index).sum())
+        if not np.array_equal(np.sort(number[chosen == index]), np.arange(left)):
+            raise DataError(f"the blend skips or repeats windows of {name}")
         tokens = share * config.epoch_windows * length * (4 / 3 if name == "text" else 1)
         count = max(round(tokens / _MEAN_DOCUMENT_TOKENS), 1)
-        lengths = generator.geometric(1 / _MEAN_DOCUMENT_TOKENS, count).astype(np.int32)
-        documents = np.arange(count, dtype=np.int32)
-        orders[name] = [
-            cut_epoch(lengths, length, documents, np.random.default_rng([seed, epoch])).order
-            for epoch in range(3)
-        ]
-    return orders
-
-
-def _passes(orders: list[np.ndarray], windows: int, name: str) -> float:
-    """How many epochs the first `windows` windows of a dataset are; each window once in each."""
-    left, passes = windows, 0.0
-    for epoch, order in enumerate(orders):
-        seen = np.bincount(order[:left], minlength=len(order))
-        whole = left >= len(order)
-        if seen.max() > 1 or (whole and seen.min() < 1):
-            raise DataError(f"epoch {epoch} of {name} holds a window twice or leaves one out")
-        passes += min(left / len(order), 1)
-        left -= min(left, len(order))
+        random = np.random.default_rng([seed, index])
+        lengths = random.geometric(1 / _MEAN_DOCUMENT_TOKENS, count).astype(np.int32)
+        documents, passes[name] = np.arange(count, dtype=np.int32), 0.0
+        for epoch in range(3):
+            random = np.random.default_rng([seed, epoch])
+            order = cut_epoch(lengths, length, documents, random).order
+            if not np.array_equal(np.sort(order), np.arange(len(order))):
+                raise DataError(f"epoch {epoch} of {name} holds a window twice or leaves one out")
+            passes[name] += min(left / len(order), 1)
+            left -= min(left, len(order))
     return passes

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ..data.mixture import parse_count
 from ..errors import ConfigError
-from ..recipes.speech_tokenizer import tokenizer_large_v3_12_5hz
+from ..recipes.speech_tokenizer import tokenizer_large_v3
 from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..training.devices import Gpu
 from .shards import checkpoint_bytes
@@ -95,7 +95,7 @@ def stage_costs(
             f"text-to-token: {rate:,.0f} tokens/s/GPU, reported for the paper's 1.5B model on an "
             "H800"
         )
-    shape = tokenizer_large_v3_12_5hz().model
+    shape = tokenizer_large_v3(4, 16_384).model
     codes_per_s = shape.max_source_positions / shape.pooling_kernel_size / _WINDOW_S
     hours = config.audio_hours
     if hours is None:

@@ -16,10 +16,11 @@ ASR. (Paper section 7: closed-book; its matching rule is not stated.)
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from ..errors import ConfigError
 from ..jobs.progress import Progress
+from ..text_to_token.engines import make_batches
+from ..text_to_token.transformers_engine import BatchDecoder
 from .context import EvaluationContext, Figure, Result
 from .items import QuestionItem, read_questions
 from .matching import is_right
@@ -95,7 +96,6 @@ def _read_codes(context: EvaluationContext, codes: Sequence[np.ndarray]) -> list
     return texts
 
 
-@torch.inference_mode()
 def generate(
     model: LanguageModel,
     prompts: Sequence[np.ndarray],
@@ -108,38 +108,26 @@ def generate(
 
     Stops at end-of-audio (speech) or end-of-document (text), which is not returned. One (n,) int64
     array per prompt, in the given order.
+
+    Raises:
+        CheckpointError: the model's logits are NaN or infinite.
     """
     vocab = model.vocab
     stop = vocab.end_of_audio_id if speech else vocab.eod_id
-    logits_rows = model.model.get_output_embeddings().weight.shape[0]
-    ids = np.arange(logits_rows)
+    ids = np.arange(model.model.get_output_embeddings().weight.shape[0])
     if speech:
-        forbidden = ~vocab.is_speech(ids) & (ids != stop)
+        said = vocab.is_speech(ids)
     else:
-        forbidden = ids >= vocab.text.size
-        forbidden |= vocab.is_speech(ids) | np.isin(ids, list(vocab.specials.values()))
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        said = (ids < vocab.text.size) & ~vocab.is_speech(ids)
+        said &= ~np.isin(ids, [*vocab.specials.values(), stop])
+    tokens = ids[said]
+    decoder = BatchDecoder(model.model, tokens=tokens.tolist(), end_token=stop)
     answers: list[np.ndarray] = [np.empty(0, dtype=np.int64)] * len(prompts)
     with Progress(description, len(prompts), "questions") as bar:
-        for start in range(0, len(order), BATCH_SIZE):
-            members = order[start : start + BATCH_SIZE]
-            longest = max(len(prompts[index]) for index in members)
-            inputs = np.full((len(members), longest), vocab.eod_id)
-            mask = np.zeros((len(members), longest), dtype=np.int64)
-            for row, index in enumerate(members):
-                inputs[row, longest - len(prompts[index]) :] = prompts[index]
-                mask[row, longest - len(prompts[index]) :] = 1
-            output = model.model.generate(
-                input_ids=torch.from_numpy(inputs).to(model.device),
-                attention_mask=torch.from_numpy(mask).to(model.device),
-                do_sample=False,
-                max_new_tokens=max_new_tokens,
-                eos_token_id=stop,
-                pad_token_id=stop,
-                suppress_tokens=np.flatnonzero(forbidden).tolist(),
-            )
-            for index, tokens in zip(members, output[:, longest:].cpu().numpy(), strict=True):
-                ends = np.flatnonzero(tokens == stop)
-                answers[index] = tokens[: ends[0]] if len(ends) else tokens
+        for members in make_batches([len(prompt) for prompt in prompts], BATCH_SIZE):
+            limits, seeds = [max_new_tokens] * len(members), np.zeros(len(members), np.uint64)
+            found = decoder.decode([prompts[index] for index in members], limits, seeds)
+            for index, (chosen, _) in zip(members, found, strict=True):
+                answers[index] = tokens[chosen]
             bar.advance(len(members))
     return answers

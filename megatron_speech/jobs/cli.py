@@ -22,14 +22,18 @@ def parse(config: type[Config], argv: Sequence[str] | None, description: str | N
 
 
 def parse_recipe(
-    recipes: Mapping[str, Callable[[], Any]], argv: Sequence[str] | None, description: str | None
+    recipes: Mapping[str, Callable[[], Any]],
+    argv: Sequence[str] | None,
+    description: str | None,
+    overridden: Callable[[Any], Any] = lambda config: config,
 ) -> tuple[str, Any]:
     """Read a recipe's name and the fields that override it.
 
     `recipes` maps each name to a function returning a full config; the function's docstring is
-    the recipe's help. Returns the name chosen and its config.
+    the recipe's help. `overridden` makes of it what the command line overrides. Returns the name
+    chosen and its config.
     """
-    built = {name: recipe() for name, recipe in recipes.items()}
+    built = {name: overridden(recipe()) for name, recipe in recipes.items()}
     names = {name: (recipe.__doc__ or "").strip() for name, recipe in recipes.items()}
     arguments = list(sys.argv[1:] if argv is None else argv)
     chosen = tyro.extras.overridable_config_cli(

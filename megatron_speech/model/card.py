@@ -35,7 +35,7 @@ class Facts:
 
 def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: SpeechTextVocab) -> str:
     """README.md of an export; says nothing of what checkpoint and run config do not tell."""
-    config = _read_config(run_config)
+    config = read_yaml_object(run_config) if run_config.exists() else {}
     lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
     if "hf" in (config.get("base") or {}):
         lines += ["", "## Origin", "", *_origin_lines(config["base"])]
@@ -63,10 +63,6 @@ def _origin_lines(base: dict[str, Any]) -> list[str]:
             f"{loss['after']:.4f} after they were added."
         ]
     return lines
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    return read_yaml_object(path) if path.exists() else {}
 
 
 def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, parameters: int) -> list[str]:

@@ -178,7 +178,7 @@ def _kernels(options: BuildOptions) -> dict[str, Any]:
         "bias_activation_fusion": chosen.swiglu_fusion,
         "bias_dropout_fusion": chosen.swiglu_fusion,
         "masked_softmax_fusion": False,
-        "apply_rope_fusion": chosen.rope_fusion,
+        "apply_rope_fusion": chosen.transformer_engine,
         "cross_entropy_loss_fusion": chosen.cross_entropy is not None,
         "cross_entropy_fusion_impl": chosen.cross_entropy or "native",
         "gradient_accumulation_fusion": chosen.gradient_accumulation == "apex",

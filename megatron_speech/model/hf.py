@@ -1,6 +1,7 @@
 """Export of a training checkpoint to a Hugging Face folder, one tensor of a layer at a time."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -66,18 +67,14 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         ConfigError: the model's family cannot express it.
         InUseError: another process writes the folder.
     """
-    with exclusive(hf):
-        return _export(load, hf, vocab_folder)
-
-
-def _export(load: Path, hf: Path, vocab_folder: Path | None) -> Export:
-    _require_replaceable(hf)
-    iteration = latest_iteration(load)
-    if iteration is None:
-        raise CheckpointError(f"{load} holds no checkpoint: latest_checkpointed_iteration.txt")
-    directory = iteration_directory(load, iteration)
-    vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
-    with session(ParallelConfig()):
+    with exclusive(hf), ExitStack() as stack:
+        _require_replaceable(hf)
+        iteration = latest_iteration(load)
+        if iteration is None:
+            raise CheckpointError(f"{load} holds no checkpoint: latest_checkpointed_iteration.txt")
+        directory = iteration_directory(load, iteration)
+        vocab = SpeechTextVocab.from_pretrained(vocab_folder or load / "vocab")
+        stack.enter_context(session(ParallelConfig()))
         check_files(directory)
         common = read_common(directory)
         stored = _stored_identity(common, directory, vocab)
@@ -86,7 +83,7 @@ def _export(load: Path, hf: Path, vocab_folder: Path | None) -> Export:
         vocab = replace(vocab, speech_tokenizer=known)
         get_family(model)
         with atomic_folder(hf) as staging:
-            dtype = _dtype(directory)
+            dtype = stored_dtype(directory, EMBEDDING)
             outputs = checkpoint_tensors(directory, model, vocab)
             parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
             _write_configs(staging, model, vocab, dtype)
@@ -133,7 +130,8 @@ def checkpoint_tensors(
         CheckpointError: when read, a tensor is missing, damaged or of another shape.
     """
     family = get_family(model)
-    width, dtype, rows = model.hidden_size, _dtype(directory), vocab.embedding_rows
+    width, rows = model.hidden_size, vocab.embedding_rows
+    dtype = stored_dtype(directory, EMBEDDING)
 
     def table(key: str) -> Tensor:
         return read_whole(directory, key, (vocab.padded_size, width), dtype)[:rows]
@@ -162,10 +160,6 @@ def checkpoint_tensors(
     yield Output(family.final_norm, (width,), norm)
     if model.untie_embeddings_and_output_weights:
         yield Output(family.output, (rows, width), partial(table, OUTPUT))
-
-
-def _dtype(directory: Path) -> torch.dtype:
-    return stored_dtype(directory, EMBEDDING)
 
 
 def _write_configs(

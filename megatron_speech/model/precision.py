@@ -91,10 +91,9 @@ class Implementation:
     """Layers and fused kernels a model is built with."""
 
     transformer_engine: bool
-    """Transformer Engine's layers instead of core's local ones."""
+    """Transformer Engine's layers, which bring fused RoPE, instead of core's local ones."""
     attention: str
     """Who computes attention, in words."""
-    rope_fusion: bool
     swiglu_fusion: bool
     cross_entropy: Literal["native", "te"] | None
     """Fused loss; None: core's unfused vocabulary-parallel one."""
@@ -106,7 +105,7 @@ class Implementation:
         """One line for the log."""
         norm = "Transformer Engine" if self.transformer_engine else "torch"
         fused = {
-            "RoPE": self.rope_fusion,
+            "RoPE": self.transformer_engine,
             "SwiGLU": self.swiglu_fusion,
             f"cross-entropy ({self.cross_entropy})": self.cross_entropy is not None,
             f"gradient accumulation ({self.gradient_accumulation})": self.gradient_accumulation,
@@ -158,7 +157,6 @@ def choose(
     return Implementation(
         transformer_engine=engine,
         attention=attention,
-        rope_fusion=engine,
         swiglu_fusion=on_gpu,
         cross_entropy=loss if fused_loss else None,
         gradient_accumulation=accumulation if on_gpu and precision.bf16 else None,

@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,8 +17,9 @@ from ..errors import CheckpointError
 from ..io.files import read_json, write_json
 from ..jobs.progress import Progress
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
@@ -34,24 +37,36 @@ class Entry:
 class SafetensorsFolder:
     """The tensors of a model folder; `entries` says what there is without reading any of it."""
 
+    index_metadata: dict[str, Any]
+    """What the index says of all files; empty where there is one."""
+    metadata: dict[Path, dict[str, str]]
+    """What the header of each file says of it."""
+
     def __init__(self, folder: Path):
-        """Read the index and every shard's header.
+        """Read every file's header: of the single file if there is one, else of those in the index.
 
         Raises:
             CheckpointError: no safetensors, a missing or damaged shard, an index that names what
                 is not there, or weights in pickle files alone.
         """
         self.folder = folder
-        index = folder / _INDEX
-        weight_map = _read_index(index) if index.exists() else None
-        files = sorted(set(weight_map.values())) if weight_map is not None else [_SINGLE]
-        self._require_files(files, index if weight_map is not None else None)
+        index = folder / INDEX
+        weight_map, self.index_metadata = {}, {}
+        if index.exists() and not (folder / SINGLE).exists():
+            weight_map, self.index_metadata = _read_index(index)
+        files = sorted(set(weight_map.values())) or [SINGLE]
+        self._require_files(files, index if weight_map else None)
         self.entries: dict[str, Entry] = {}
-        for name in files:
-            self.entries |= _read_header(folder / name)
+        self.metadata = {}
+        for path in (folder / name for name in files):
+            with _opened(path) as shard:
+                self.metadata[path] = shard.metadata() or {}
+                for name in shard.keys():  # noqa: SIM118
+                    part = shard.get_slice(name)
+                    self.entries[name] = Entry(path, tuple(part.get_shape()), part.get_dtype())
         absent = [
             f"{name} in {file}"
-            for name, file in (weight_map or {}).items()
+            for name, file in weight_map.items()
             if name not in self.entries or self.entries[name].file.name != file
         ]
         if absent:
@@ -69,16 +84,14 @@ class SafetensorsFolder:
                 f"{self.folder} lacks {len(missing)} of the {len(files)} shards that {index.name} "
                 f"names: {_some(missing)}; download them again"
             )
-        pickles = sorted(
-            path.name for kind in ("*.bin", "*.pt", "*.pth") for path in self.folder.glob(kind)
-        )
+        pickles = sorted(path.name for kind in _PICKLES for path in self.folder.glob(kind))
         if pickles:
             raise CheckpointError(
                 f"{self.folder} holds its weights as pickle ({_some(pickles)}), which can run code "
                 "when it is read and is refused; convert it to safetensors with transformers "
                 "(save_pretrained) where you trust it"
             )
-        raise CheckpointError(f"{self.folder} holds no weights: neither {_SINGLE} nor {_INDEX}")
+        raise CheckpointError(f"{self.folder} holds no weights: neither {SINGLE} nor {INDEX}")
 
     def dtype(self) -> torch.dtype:
         """The one type of all tensors.
@@ -139,25 +152,38 @@ class SafetensorsFolder:
             CheckpointError: the shard cannot be read any more, or weights are NaN or infinite.
         """
         path = self.entries[name].file
-        try:
-            with safe_open(path, framework="pt") as shard:
-                whole = rows is None
-                tensor = shard.get_tensor(name) if whole else shard.get_slice(name)[rows]
-                tensor = tensor.clone()
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from None
-        # the extremes of a tensor with NaN are NaN: no second tensor is made to find one
-        if tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
-            raise CheckpointError(
-                f"{path}: {name} holds NaN or infinite weights; take an older save of the model, "
-                "or download the file again"
-            )
-        return tensor
+        with _opened(path) as shard:
+            tensor = shard.get_tensor(name) if rows is None else shard.get_slice(name)[rows]
+            return _checked(path, name, tensor.clone())
+
+    def read_all(self) -> dict[str, Tensor]:
+        """All tensors, still mapped: processes that read the same folder share their memory.
+
+        Raises:
+            CheckpointError: as `read`.
+        """
+        tensors = {}
+        for path in self.metadata:
+            with _opened(path) as shard:
+                for name in shard.keys():  # noqa: SIM118
+                    tensors[name] = _checked(path, name, shard.get_tensor(name))
+        return tensors
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def _checked(path: Path, name: str, tensor: Tensor) -> Tensor:
+    # the extremes of a tensor with NaN are NaN: no second tensor is made to find one
+    if tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
+        raise CheckpointError(
+            f"{path}: {name} holds NaN or infinite weights; take an older save of the model, "
+            "or download the file again"
+        )
+    return tensor
+
+
+def _read_index(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
     try:
-        weight_map = read_json(path)["weight_map"]
+        index = read_json(path)
+        weight_map, metadata = index["weight_map"], dict(index.get("metadata") or {})
         names = set(weight_map.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error!r}; download it again") from None
@@ -167,20 +193,18 @@ def _read_index(path: Path) -> dict[str, str]:
             f"{path} names {_some([repr(n) for n in outside]) or 'no file'}; expected names of "
             "files beside it"
         )
-    return weight_map
+    return weight_map, metadata
 
 
-def _read_header(path: Path) -> dict[str, Entry]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as shard:
-            slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118
-            return {
-                name: Entry(path, tuple(part.get_shape()), part.get_dtype())
-                for name, part in slices.items()
-            }
+            yield shard
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is no whole safetensors file ({error}); download it again"
+            f"{path} is damaged or no whole safetensors file (pickle is not read): {error}; "
+            "download it again"
         ) from None
 
 
@@ -219,12 +243,12 @@ def write_shards(
     with Progress("writing safetensors", parameters * dtype.itemsize / 1e6, "MB") as progress:
         for index, shard in enumerate(shards):
             name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-            name = _SINGLE if len(shards) == 1 else name
+            name = SINGLE if len(shards) == 1 else name
             _write_shard(folder / name, shard, dtype, progress)
             weight_map |= {output.name: name for output in shard}
     if len(shards) > 1:
         total = {"total_size": parameters * dtype.itemsize}
-        write_json(folder / _INDEX, {"metadata": total, "weight_map": weight_map})
+        write_json(folder / INDEX, {"metadata": total, "weight_map": weight_map})
     return parameters
 
 

@@ -112,15 +112,11 @@ def plain(value: Any) -> Any:
 
 def flat(config: dict[str, Any]) -> dict[str, Any]:
     """What `plain` makes of a config with names as `model.sampling.guidance` in one dictionary."""
-    return dict(_items(config, ""))
-
-
-def _items(config: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    found = {}
     for name, value in config.items():
-        if isinstance(value, dict):
-            yield from _items(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+        parts = flat(value) if isinstance(value, dict) else None
+        found |= {name: value} if parts is None else {f"{name}.{n}": v for n, v in parts.items()}
+    return found
 
 
 def _short(value: Any) -> str:

@@ -2,21 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import yaml
 from torch import nn
 
 from ..data.code_shards import CodeShardInfo
 from ..errors import ConfigError
-from ..io.files import write_text
 from ..jobs.folders import atomic_folder
-from ..model.card import RUN_CONFIG
 from ..speech_decoder.config import SpeechDecoderConfig
-from ..speech_decoder.dataset import Codes, DecoderDataConfig, Utterances, speakers_of
+from ..speech_decoder.dataset import Codes, DecoderDataConfig, DecoderDataset
 from ..speech_decoder.decoder import VOCODER, load_flow, save_flow
 from ..speech_decoder.flow import FlowModel
 from ..speech_decoder.objective import FlowObjective
@@ -26,26 +22,15 @@ from ..speech_decoder.vocoder_objective import VocoderObjective, VocoderTraining
 from ..speech_tokenizer.set_aside import SetAside
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..training.checkpoint import latest_iteration
-from ..training.ddp import DdpTrainer, Objective, process_group
+from ..training.ddp import DdpTrainer
 from ..training.loop import train
-from ..training.reporting import read_metrics
-from .resume import check_resume, flat, plain, sole_trainer
+from ..training.megatron.parallel import is_launched_main_rank
+from .resume import flat, plain, sole_trainer
 from .speech_decoder import RECIPES, SpeechDecoderRecipe, VocoderRecipe
+from .speech_run import SpeechResult, begun, result_of
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecoderResult:
-    """How a training ended."""
-
-    export: Path | None
-    """Folder of the finished model; None if it stopped early."""
-    finished: bool
-    """False if it was stopped and should be started again."""
-    metrics: dict[str, float]
-    """Figures of the last evaluation."""
-
-
-def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> DecoderResult:
+def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> SpeechResult:
     """Train, and export to `save/export` when all steps are done; called again, export again.
 
     `name` is that of the recipe which `recipe` was made from.
@@ -59,26 +44,12 @@ def train_decoder(name: str, recipe: SpeechDecoderRecipe | VocoderRecipe) -> Dec
     if not recipe.data.manifest or save is None:
         raise ConfigError("give --manifest with recordings and --save with a folder")
     _refuse_another_model(recipe, RECIPES[name]())
-    with sole_trainer(save):
-        finished = _train(recipe, save)
-    records = read_metrics(save, "valid")
-    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
-    return DecoderResult(
-        export=save / "export" if finished else None, finished=finished, metrics=figures
-    )
-
-
-def _train(recipe: SpeechDecoderRecipe | VocoderRecipe, save: Path) -> bool:
-    settings = plain(recipe)
-    note = check_resume(save, settings)
-    with process_group() as device:
-        if _rank() == 0:
-            print(note or "", end="\n" if note else "", flush=True)
-            write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
-        torch.manual_seed(recipe.data.seed)
+    with sole_trainer(save), begun(save, plain(recipe), recipe.data.seed) as device:
         if isinstance(recipe, SpeechDecoderRecipe):
-            return _train_flow(recipe, save, device)
-        return _train_vocoder(recipe, save, device)
+            finished = _train_flow(recipe, save, device)
+        else:
+            finished = _train_vocoder(recipe, save, device)
+    return result_of(save, finished)
 
 
 def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -> bool:
@@ -89,11 +60,10 @@ def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -
     with _material(recipe.data, codes, save) as (utterances, valid, set_aside):
         model = _flow_model(recipe, codes, utterances)
         board = FlowSamples(save, vocoder) if _shows_samples(recipe) else None
-        objective = FlowObjective(
-            utterances, valid, model.config, recipe.objective, device, set_aside, board
-        )
+        material = (utterances, valid, device, set_aside, board)
+        objective = FlowObjective(model.config, recipe.objective, *material)
         finished = _fit(recipe, model, objective, device)
-    if finished and _rank() == 0:
+    if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             if vocoder is not None:
                 vocoder.save_pretrained(staging / VOCODER)
@@ -106,9 +76,10 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
         vocoder = _vocoder(recipe)
         model = VocoderTraining(vocoder, recipe.objective)
         board = SampleBoard(save) if _shows_samples(recipe) else None
-        objective = VocoderObjective(utterances, valid, recipe.objective, device, set_aside, board)
+        material = (utterances, valid, device, set_aside, board)
+        objective = VocoderObjective(recipe.objective, *material)
         finished = _fit(recipe, model, objective, device)
-    if finished and _rank() == 0:
+    if finished and is_launched_main_rank():
         with atomic_folder(save / "export") as staging:
             vocoder.save_pretrained(staging)
     return finished
@@ -117,14 +88,14 @@ def _train_vocoder(recipe: VocoderRecipe, save: Path, device: torch.device) -> b
 @contextmanager
 def _material(
     data: DecoderDataConfig, codes: Codes | None, save: Path
-) -> Iterator[tuple[Utterances, Utterances | None, SetAside]]:
+) -> Iterator[tuple[DecoderDataset, DecoderDataset | None, SetAside]]:
     """Recordings to train and validate on, and the file of those that cannot be used."""
     set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
-    utterances = Utterances(data.manifest, data, codes, "reading training speech")
+    utterances = DecoderDataset(data.manifest, data, codes, "reading training speech")
     valid = None
     if data.valid_manifest:
         kept = replace(data, cache_audio=False)
-        valid = Utterances(data.valid_manifest, kept, codes, "reading held-out speech")
+        valid = DecoderDataset(data.valid_manifest, kept, codes, "reading held-out speech")
     for part in filter(None, (utterances, valid)):
         set_aside.add(part.rejected)
     set_aside.write()
@@ -137,13 +108,12 @@ def _fit(
     objective: FlowObjective | VocoderObjective,
     device: torch.device,
 ) -> bool:
-    known: Objective = objective
-    trainer = DdpTrainer(model, known, recipe.optimizer, recipe.loop.train_iters, device)
+    trainer = DdpTrainer(model, objective, recipe.optimizer, recipe.loop.train_iters, device)
     with closing(objective), closing(trainer):
         return train(trainer, recipe.loop, recipe.health).finished
 
 
-def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterances) -> FlowModel:
+def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: DecoderDataset) -> FlowModel:
     """A new model for these codes, or the one of --init-from, which must be of the same codes."""
     info = codes.info
     if recipe.init_from is not None:
@@ -156,10 +126,10 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
                 f"speech tokenizer {facts[2]}; --codes are {info.num_codes} at "
                 f"{info.frame_rate_hz} Hz of {info.tokenizer_fingerprint}"
             )
-        new = sorted(set(speakers_of(utterances)) - set(found.speakers))
+        new = sorted(set(utterances.speakers()) - set(found.speakers))
         if recipe.speaker_embedding:
             model.add_speakers(new)
-        elif found.speakers and new and _rank() == 0:
+        elif found.speakers and new and is_launched_main_rank():
             print(
                 f"voices that --init-from {recipe.init_from} does not know train the row of nobody "
                 f"({', '.join(new)}); --speaker-embedding gives them rows of their own"
@@ -170,7 +140,7 @@ def _flow_model(recipe: SpeechDecoderRecipe, codes: Codes, utterances: Utterance
         num_codes=info.num_codes,
         frame_rate_hz=info.frame_rate_hz,
         tokenizer_fingerprint=info.tokenizer_fingerprint,
-        speakers=speakers_of(utterances) if recipe.speaker_embedding else (),
+        speakers=utterances.speakers() if recipe.speaker_embedding else (),
     )
     model = FlowModel(config)
     if recipe.codebook_of is not None:
@@ -223,8 +193,4 @@ def _vocoder(recipe: VocoderRecipe) -> Vocoder:
 
 
 def _shows_samples(recipe: SpeechDecoderRecipe | VocoderRecipe) -> bool:
-    return recipe.loop.tensorboard and bool(recipe.data.valid_manifest) and _rank() == 0
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
+    return recipe.loop.tensorboard and bool(recipe.data.valid_manifest) and is_launched_main_rank()

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -131,26 +132,6 @@ def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokeni
     )
 
 
-def tokenizer_large_v3_50hz() -> SpeechTokenizerRecipe:
-    """The paper's tokenizer without a pool: 50 codes per second of 4,096."""
-    return tokenizer_large_v3(1, 4096)
-
-
-def tokenizer_large_v3_25hz() -> SpeechTokenizerRecipe:
-    """The paper's tokenizer at 25 codes per second of 4,096."""
-    return tokenizer_large_v3(2, 4096)
-
-
-def tokenizer_large_v3_12_5hz() -> SpeechTokenizerRecipe:
-    """The paper's tokenizer: whisper-large-v3, 12.5 codes per second, 16,384 codes."""
-    return tokenizer_large_v3(4, 16384)
-
-
-def tokenizer_large_v3_6_25hz() -> SpeechTokenizerRecipe:
-    """The paper's tokenizer at 6.25 codes per second of 65,536; blocks of 2.08 s."""
-    return tokenizer_large_v3(8, 65536)
-
-
 def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTokenizerRecipe:
     """Any Whisper, and hours of speech rather than years: `--init-from` says the shape.
 
@@ -175,35 +156,29 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
     )
 
 
-def tokenizer_from_whisper_50hz() -> SpeechTokenizerRecipe:
-    """A tokenizer out of any Whisper (--init-from): 50 codes per second, 4,096 at most."""
-    return tokenizer_from_whisper(1, 4096)
+_RATES = {"50hz": (1, 4096), "25hz": (2, 4096), "12.5hz": (4, 16384), "6.25hz": (8, 65536)}
+"""Pool and codes of the paper at each rate (section 2.1)."""
 
 
-def tokenizer_from_whisper_25hz() -> SpeechTokenizerRecipe:
-    """A tokenizer out of any Whisper (--init-from): 25 codes per second, 4,096 at most."""
-    return tokenizer_from_whisper(2, 4096)
-
-
-def tokenizer_from_whisper_12_5hz() -> SpeechTokenizerRecipe:
-    """A tokenizer out of any Whisper (--init-from): 12.5 codes per second, 16,384 at most."""
-    return tokenizer_from_whisper(4, 16384)
-
-
-def tokenizer_from_whisper_6_25hz() -> SpeechTokenizerRecipe:
-    """A tokenizer out of any Whisper (--init-from): 6.25 codes per second, 65,536 at most."""
-    return tokenizer_from_whisper(8, 65536)
+def _at_rates(
+    make: Callable[[int, int], SpeechTokenizerRecipe], name: str, words: str
+) -> dict[str, Callable[[], SpeechTokenizerRecipe]]:
+    """A recipe for each rate; `words` are its help, without rate and codes."""
+    recipes = {}
+    for rate, (pool, codes) in _RATES.items():
+        recipe = partial(make, pool, codes)
+        recipe.__doc__ = f"{words}: {rate.removesuffix('hz')} codes per second of {codes:,}."
+        recipes[f"{name}-{rate}"] = recipe
+    return recipes
 
 
 RECIPES: dict[str, Callable[[], SpeechTokenizerRecipe]] = {
     "tokenizer-debug": tokenizer_debug,
     "tokenizer-smoke": tokenizer_smoke,
-    "tokenizer-large-v3-50hz": tokenizer_large_v3_50hz,
-    "tokenizer-large-v3-25hz": tokenizer_large_v3_25hz,
-    "tokenizer-large-v3-12.5hz": tokenizer_large_v3_12_5hz,
-    "tokenizer-large-v3-6.25hz": tokenizer_large_v3_6_25hz,
-    "tokenizer-from-whisper-50hz": tokenizer_from_whisper_50hz,
-    "tokenizer-from-whisper-25hz": tokenizer_from_whisper_25hz,
-    "tokenizer-from-whisper-12.5hz": tokenizer_from_whisper_12_5hz,
-    "tokenizer-from-whisper-6.25hz": tokenizer_from_whisper_6_25hz,
+    **_at_rates(tokenizer_large_v3, "tokenizer-large-v3", "The paper's, of whisper-large-v3"),
+    **_at_rates(
+        tokenizer_from_whisper,
+        "tokenizer-from-whisper",
+        "Out of any Whisper (--init-from), codes at most as named",
+    ),
 }

@@ -2,21 +2,18 @@
 
 import sys
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-import yaml
 
 from ..data.manifest import manifest_name, read_manifest
 from ..errors import ConfigError
-from ..io.files import read_json, write_json, write_text
+from ..io.files import read_json, write_json
 from ..io.model_folders import origin, resolve_model
 from ..io.rejected import Rejected
 from ..jobs.folders import atomic_folder
-from ..model.card import RUN_CONFIG
 from ..speech_tokenizer.best import BestModel
 from ..speech_tokenizer.characters import CharacterHeads
 from ..speech_tokenizer.config import SpeechTokenizerConfig
@@ -28,29 +25,17 @@ from ..speech_tokenizer.text import AsrText, train_text_tokenizer
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
 from ..speech_tokenizer.whisper import load_whisper, shaped_as_whisper
 from ..training.checkpoint import latest_iteration
-from ..training.ddp import DdpTrainer, process_group
+from ..training.ddp import DdpTrainer
 from ..training.loop import train
-from ..training.reporting import read_metrics
-from .resume import check_resume, plain, sole_trainer
+from ..training.megatron.parallel import is_launched_main_rank
+from .resume import plain, sole_trainer
+from .speech_run import SpeechResult, begun, result_of
 from .speech_tokenizer import SpeechTokenizerRecipe
 
 _EXPORTED = "exported.json"  # of which step; written after the export
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpeechTokenizerResult:
-    """How a training ended."""
-
-    export: Path | None
-    """Folder for `SpeechTokenizer.from_pretrained`; None if it stopped early."""
-    finished: bool
-    """False if it was stopped and should be started again."""
-    metrics: dict[str, float]
-    """Figures of the last evaluation, for each set: `wer`, `ctc wer`, `codebook usage`,
-    `perplexity`, each followed by the name of the set."""
-
-
-def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResult:
+def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechResult:
     """Train, and export to `save/export` when all steps are done.
 
     Raises:
@@ -64,19 +49,14 @@ def train_speech_tokenizer(recipe: SpeechTokenizerRecipe) -> SpeechTokenizerResu
         raise ConfigError("give --manifest with transcribed recordings and --save with a folder")
     with sole_trainer(save):
         if latest_iteration(save) == recipe.loop.train_iters and _is_exported(recipe, save):
-            return _result(save, finished=True)
+            return result_of(save, finished=True)
         return _train(recipe, save)
 
 
-def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
+def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechResult:
     given, (recipe, came_from) = recipe, _fetched(recipe)
     settings = plain(replace(given, model=recipe.model)) | {"came_from": came_from}
-    note = check_resume(save, settings)
-    with process_group() as device:
-        if _rank() == 0:
-            print(note or "", end="\n" if note else "", flush=True)
-            write_text(save / RUN_CONFIG, yaml.safe_dump(settings, sort_keys=False))
-        torch.manual_seed(recipe.data.seed)
+    with begun(save, settings, recipe.data.seed) as device:
         set_aside = SetAside(save / "rejected.jsonl", latest_iteration(save) is not None)
         unusable: list[Rejected] = []
         sources = read_sources(recipe.data.manifest, unusable)
@@ -100,7 +80,7 @@ def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechTokenizerResult:
             result = train(trainer, recipe.loop, recipe.health)
         if result.finished and trainer.is_main_rank:
             _export(recipe, model, text, save)
-    return _result(save, result.finished)
+    return result_of(save, result.finished)
 
 
 def _fetched(recipe: SpeechTokenizerRecipe) -> tuple[SpeechTokenizerRecipe, dict[str, str]]:
@@ -137,14 +117,6 @@ def _is_exported(recipe: SpeechTokenizerRecipe, save: Path) -> bool:
     return there and read_json(known) == _exported(recipe)
 
 
-def _result(save: Path, finished: bool) -> SpeechTokenizerResult:
-    """Figures come from the run's file, so that a run already finished tells the same."""
-    records = read_metrics(save, "valid")
-    figures = {k: v for k, v in records[-1].items() if isinstance(v, float)} if records else {}
-    export = save / "export" if finished else None
-    return SpeechTokenizerResult(export=export, finished=finished, metrics=figures)
-
-
 def _open_text(recipe: SpeechTokenizerRecipe, save: Path, transcripts: list[str]) -> AsrText:
     """The given text tokenizer, Whisper's, or one trained on the transcripts and kept."""
     data, folder = recipe.data, recipe.data.tokenizer
@@ -152,7 +124,7 @@ def _open_text(recipe: SpeechTokenizerRecipe, save: Path, transcripts: list[str]
         folder = recipe.init_from
     if folder is None:
         folder = save / "text_tokenizer"
-        if _rank() == 0 and not (folder / "tokenizer.json").exists():
+        if is_launched_main_rank() and not (folder / "tokenizer.json").exists():
             train_text_tokenizer(transcripts, data.asr_vocab_size, folder)
         if dist.is_initialized():
             dist.barrier()
@@ -184,7 +156,7 @@ def _with_codebook_for(
     vectors = round(sum(dataset.durations_s) * config.frame_rate_hz)
     while codes > 2 and codes * vectors_per_code > vectors:
         codes //= 2
-    if _rank() == 0:
+    if is_launched_main_rank():
         print(
             f"{codes:,} codes of at most {config.quantize_vocab_size:,}: the recordings give "
             f"{vectors:,} vectors, --vectors-per-code is {vectors_per_code}"
@@ -228,7 +200,7 @@ def _best_model(
 
 def _say_epochs(recipe: SpeechTokenizerRecipe, objective: AsrObjective) -> None:
     """How often each manifest's recordings are heard in the steps asked for."""
-    if _rank():
+    if not is_launched_main_rank():
         return
     shares = objective.shares()
     for path, size, share in zip(recipe.data.manifest, objective.train.sizes, shares, strict=True):
@@ -239,14 +211,10 @@ def _say_epochs(recipe: SpeechTokenizerRecipe, objective: AsrObjective) -> None:
 def _say_unknown_languages(sets: dict[str, AsrDataset]) -> None:
     for name, dataset in sets.items():
         found = dataset.unknown_languages()
-        if found and not _rank():
+        if found and is_launched_main_rank():
             counts = ", ".join(f"{language!r} {n:,}" for language, n in found.items())
             print(
                 f"{name}: {sum(found.values()):,} of {len(dataset):,} recordings are of a language "
                 f"that the text tokenizer cannot name and are prompted as English: {counts}",
                 file=sys.stderr,
             )
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0

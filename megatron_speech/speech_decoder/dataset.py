@@ -1,6 +1,6 @@
 """Recordings, with their codes or without, as training material at 22,050 Hz."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ class Codes:
         self.by_id: dict[str, np.ndarray] = {record.id: record.codes for record in records}
 
 
-class Utterances:
+class DecoderDataset:
     """Recordings of several manifests, numbered through.
 
     With `cache_audio` what cannot be used is known at the start and is in `rejected`; else a
@@ -115,10 +115,15 @@ class Utterances:
                 f"no usable recordings{whose} in {', '.join(map(str, manifests))}; set aside: "
                 f"{describe_counts(count_reasons(self.rejected))}"
             )
+        self.sizes = [len(self.rows)]
         self.durations_s = [self._duration_s(n) for n in range(len(self.rows))]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the voices, sorted."""
+        return tuple(sorted({row.speaker for row in self.rows if row.speaker}))
 
     def get(self, indices: Sequence[int]) -> tuple[list[Utterance], list[Rejected]]:
         """The recordings at `indices`, and those found broken in whose place others stand.
@@ -183,13 +188,3 @@ class Utterances:
                 detail = f"{len(codes)} codes for {expected:.1f} codes' worth of audio"
                 return Rejected(row.id, "other_length", detail)
         return Utterance(row, (audio.clip(-1, 1) * 32767).astype(np.int16), codes)
-
-
-def speakers_of(utterances: Utterances) -> tuple[str, ...]:
-    """Names of the voices, sorted."""
-    return tuple(sorted({row.speaker for row in utterances.rows if row.speaker}))
-
-
-def speaker_rows(speakers: Sequence[str]) -> Mapping[str, int]:
-    """Row of each voice in the speaker table; 0 is nobody."""
-    return {name: number + 1 for number, name in enumerate(speakers)}

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 
 from ..errors import CheckpointError, ConfigError
-from ..io.files import read_json_object, write_json
-from ..speech_tokenizer.weights import read_tensors, write_tensors
+from ..io.files import read_json_object
+from ..speech_tokenizer.weights import read_tensors
 from .config import FlowSamplingConfig, SpeechDecoderConfig
 from .flow import FlowModel
 from .mel import SAMPLE_RATE_HZ
 from .stream import SpeechDecodeStream
-from .vocoder import Vocoder, load_vocoder
+from .vocoder import Vocoder, load_vocoder, write_network
 
 VOCODER = "vocoder"
 _BLOCKS_AT_ONCE = 16
@@ -126,20 +126,20 @@ class SpeechDecoder:
         Raises:
             VocabularyError: codes outside 0..K-1, or no whole numbers.
         """
-        number = self.speaker_number(speaker)
-        stream = SpeechDecodeStream(self, seed, number, blocks_at_once=_BLOCKS_AT_ONCE)
+        stream = self.stream(seed, speaker, _BLOCKS_AT_ONCE)
         return np.concatenate([stream.feed(codes), stream.finish()])
 
-    def stream(self, seed: int = 0, speaker: str | None = None) -> SpeechDecodeStream:
+    def stream(
+        self, seed: int = 0, speaker: str | None = None, blocks_at_once: int = 1
+    ) -> SpeechDecodeStream:
         """A stream that takes codes as they come and gives the audio they finish."""
-        return SpeechDecodeStream(self, seed, self.speaker_number(speaker))
+        number = self.speaker_number(speaker)
+        return SpeechDecodeStream(self.flow, self.vocoder, seed, number, blocks_at_once)
 
 
 def save_flow(flow: FlowModel, folder: Path) -> None:
     """Write weights and config.json; the config comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder, flow.state_dict(), None)
-    write_json(folder / "config.json", flow.config.to_dict())
+    write_network(folder, flow, flow.config.to_dict())
 
 
 def load_flow(folder: Path) -> FlowModel:

@@ -14,6 +14,7 @@ velocity follows, and its first guess has a loss of its own; small models learn 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -40,23 +41,13 @@ class FlowState:
     steps: list[StackState] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where mel frames lie among codes; each is (frames,)."""
-
-    codes: Tensor
-    """The code in which a frame's middle lies."""
-    phase: Tensor
-    """How far into it, 0..1."""
-
-
 def frame_places(
     first: int, last: int, config: SpeechDecoderConfig, device: torch.device
-) -> Places:
-    """Places of frames first .. last - 1."""
+) -> tuple[Int64[Tensor, " f"], Float[Tensor, " f"]]:
+    """The codes in which the middles of mel frames first .. last - 1 lie, and how far in, 0..1."""
     middle = torch.arange(first, last, device=device) * HOP_SAMPLES + HOP_SAMPLES // 2
     size = config.samples_per_code
-    return Places(middle // size, (middle % size).float() / size)
+    return middle // size, (middle % size).float() / size
 
 
 class FlowModel(nn.Module):
@@ -111,15 +102,15 @@ class FlowModel(nn.Module):
             valid,
             state=state and state.encoder,
         )
-        places = frame_places(first_frame, frames, config, device)
-        hidden = self._lengthen(encoded, places.codes - first_code, places.phase)
+        places, phase = frame_places(first_frame, frames, config, device)
+        hidden = self._lengthen(encoded, places - first_code, phase)
         if self.speaker is not None:
             rows = speakers if speakers is not None else codes.new_zeros(len(codes))
             hidden = hidden + self.speaker(rows)[:, None]
         hidden = self.regulator(
             hidden,
             torch.arange(first_frame, frames, device=device),
-            places.codes // config.codes_in_block,
+            places // config.codes_in_block,
             _valid(lengths and lengths[1], hidden.shape[1]),
             state=state and state.regulator,
         )
@@ -151,9 +142,9 @@ class FlowModel(nn.Module):
     ) -> Float[Tensor, "b f mels"]:
         """Where the path through `x` at time `t` ends; zeros for what is left out."""
         frames = torch.arange(first_frame, first_frame + x.shape[1], device=x.device)
-        places = frame_places(first_frame, first_frame + x.shape[1], self.config, x.device)
+        places, _ = frame_places(first_frame, first_frame + x.shape[1], self.config, x.device)
         inputs = self.flow_in(torch.cat([x, guess, hidden], dim=-1))
-        blocks = places.codes // self.config.codes_in_block
+        blocks = places // self.config.codes_in_block
         found = self.flow(inputs, frames, blocks, valid, self.time(_waves(t)), state)
         return guess + self.flow_out(found)
 
@@ -236,8 +227,15 @@ class FlowModel(nn.Module):
         return x[0] * self.config.mel_std + self.config.mel_mean
 
 
+class OnDevice:
+    """Tensors that are moved together."""
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(**{name: value.to(device) for name, value in vars(self).items()})
+
+
 @dataclass(frozen=True)
-class FlowInputs:
+class FlowInputs(OnDevice):
     """A padded batch of B recordings."""
 
     codes: Tensor
@@ -256,9 +254,6 @@ class FlowInputs:
     """Where on its path each is, 0..1 (B,)."""
     kept: Tensor
     """False where the condition is left out (B,)."""
-
-    def to(self, device: torch.device) -> "FlowInputs":
-        return FlowInputs(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 def step_times(sampling: FlowSamplingConfig) -> list[float]:

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -106,42 +107,38 @@ def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
         DataError: nothing to speak, or not one usable utterance.
         InUseError: another process speaks into the folder.
     """
-    with exclusive(config.output, inside=True):
-        return _decode_files(config)
-
-
-def _decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
-    decoder = open_decoder(config)
-    items = _items(config, decoder)
-    _check_same_job(config, decoder)
     rejected: list[Rejected] = []
     seen: set[str] = set()
     spoken = reused = 0
     audio_s = seconds = 0.0
     first: list[float] = []
-    with Progress("decoding", None, "utterances") as progress:
-        for item in items:
-            progress.advance()
-            found = item if isinstance(item, Rejected) else _flaw(item, decoder, seen)
-            if found is not None:
-                rejected.append(found)
-                continue
-            assert not isinstance(item, Rejected)
-            seen.add(item[0])
-            path = config.output / f"{quote(item[0], safe=' ')}.flac"
-            if path.exists():
-                reused += 1
-                continue
-            started = time.monotonic()
-            if config.streaming:
-                audio, soon = _streamed(decoder, item[1], config)
-                first += [soon] if soon is not None else []
-            else:
-                audio = decoder.decode(item[1], config.seed, config.speaker)
-            seconds += time.monotonic() - started
-            write_flac(path, audio)
-            spoken, audio_s = spoken + 1, audio_s + len(audio) / decoder.sample_rate_hz
-    counts = write_rejected(config.output / "rejected.jsonl", rejected)
+    with exclusive(config.output, inside=True):
+        decoder = open_decoder(config)
+        items = _items(config, decoder)
+        _check_same_job(config, decoder)
+        with Progress("decoding", None, "utterances") as progress:
+            for item in items:
+                progress.advance()
+                found = item if isinstance(item, Rejected) else _flaw(item, decoder, seen)
+                if found is not None:
+                    rejected.append(found)
+                    continue
+                assert not isinstance(item, Rejected)
+                seen.add(item[0])
+                path = config.output / f"{quote(item[0], safe=' ')}.flac"
+                if path.exists():
+                    reused += 1
+                    continue
+                started = time.monotonic()
+                if config.streaming:
+                    audio, soon = _streamed(decoder, item[1], config)
+                    first += [soon] if soon is not None else []
+                else:
+                    audio = decoder.decode(item[1], config.seed, config.speaker)
+                seconds += time.monotonic() - started
+                write_flac(path, audio)
+                spoken, audio_s = spoken + 1, audio_s + len(audio) / decoder.sample_rate_hz
+        counts = write_rejected(config.output / "rejected.jsonl", rejected)
     if not spoken + reused:
         raise DataError(f"no usable utterance; set aside: {describe_counts(counts)}")
     return DecodeSummary(
@@ -206,8 +203,7 @@ def _items(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]
         items = _of_recordings(config, decoder)
     else:
         items = _of_tokens(config, decoder)
-    most = config.limit or 1 << 62
-    return (item for item, _ in zip(items, range(most), strict=False))
+    return islice(items, config.limit or None)
 
 
 def _of_shards(config: DecodeSpeechConfig, decoder: SpeechDecoder) -> Iterator[Item]:

@@ -1,24 +1,22 @@
 """What the flow model is trained for: true spectrograms of given codes (paper section 3)."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
 from ..io.rejected import Rejected
-from ..speech_tokenizer.batch_plan import make_plan
-from ..speech_tokenizer.read_ahead import LazyBatches, NumberedReadAhead
+from ..speech_tokenizer.read_ahead import ReadBatches
 from ..speech_tokenizer.set_aside import SetAside
 from ..training.task import Metrics
 from .config import SpeechDecoderConfig
-from .dataset import DecoderDataConfig, Utterance, Utterances, speaker_rows
+from .dataset import DecoderDataset, Utterance
 from .flow import FlowInputs, FlowModel
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, log_mel_within
-from .samples import FlowSamples
+from .samples import FlowSamples, SampleBoard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,100 +44,52 @@ class FlowObjectiveConfig:
             raise ConfigError("--crop-codes must be 1 or more, --guess-loss-weight 0 or more")
 
 
-class ReadBatches[Batch](ABC):
-    """Micro-batches of a global batch, read ahead: what both objectives of this package share.
+class DecoderObjective[Batch](ReadBatches[Batch]):
+    """What those of flow and vocoder share: held-out recordings, and where samples are shown."""
 
-    `make(utterances, number)` turns recordings into micro-batch `number`, a pure function of it.
-    """
-
-    def __init__(self, utterances: Utterances, data: DecoderDataConfig, set_aside: SetAside):
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        world_size = dist.get_world_size() if dist.is_initialized() else 1
-        if data.global_batch_size % (data.micro_batch_size * world_size):
-            raise ConfigError(
-                f"--global-batch-size {data.global_batch_size} must be a multiple of "
-                f"--micro-batch-size {data.micro_batch_size} x {world_size} processes"
-            )
-        self.samples_per_step = data.global_batch_size
-        self._per_rank = data.global_batch_size // (data.micro_batch_size * world_size)
-        self.data, self._utterances, self._set_aside = data, utterances, set_aside
-        durations, count = utterances.durations_s, len(utterances)
-        self._plan = make_plan(durations, [count], (), data.global_batch_size, data.seed)
-        self._reader = NumberedReadAhead(self._read, data.read_ahead)
-
-    def batches(self, iteration: int) -> LazyBatches[Batch]:
-        """This rank's micro-batches of step `iteration`."""
-        first = iteration * self._per_rank
-        return LazyBatches(lambda n: self._take(first + n), self._per_rank)
-
-    @abstractmethod
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> Batch: ...
-
-    @abstractmethod
-    def to_device(self, batch: Batch) -> Batch: ...
-
-    def _take(self, number: int) -> Batch:
-        batch, broken = self._reader.get(number)
-        self._set_aside.add(broken)
-        return self.to_device(batch)
-
-    def _read(self, number: int) -> tuple[Batch, list[Rejected]]:
-        iteration, part = divmod(number, self._per_rank)
-        size = self.data.micro_batch_size
-        place = self.rank * self._per_rank + part
-        indices = self._plan.batch(iteration)[place * size : (place + 1) * size]
-        utterances, broken = self._utterances.get(indices.tolist())
-        random = np.random.default_rng((self.data.seed, iteration, place))
-        return self.make(utterances, random), broken
-
-    def before_step(self, model: nn.Module, iteration: int) -> None:
-        """Nothing to prepare."""
-        return
+    def __init__(
+        self,
+        train: DecoderDataset,
+        valid: DecoderDataset | None,
+        device: torch.device,
+        set_aside: SetAside,
+        board: SampleBoard | None,
+    ):
+        super().__init__(train, device, set_aside)
+        self._valid, self._board = valid, board
 
     def after_step(self, model: nn.Module, iteration: int) -> Metrics:
         """Nothing to add."""
         return {}
 
-    def drop_step(self, model: nn.Module) -> None:
-        """Nothing to forget."""
-        return
-
-    def before_save(self) -> None:
-        """Write down which recordings could not be read."""
-        self._set_aside.write()
-
     def close(self) -> None:
         """Stop reading."""
-        self._reader.close()
-        self._utterances.close()
+        super().close()
+        for part in (self.train, self._valid, self._board):
+            if part is not None:
+                part.close()
 
 
-class FlowObjective(ReadBatches[FlowInputs]):
-    """Flow matching and first guess; implements `training.ddp.Objective`."""
+class FlowObjective(DecoderObjective[FlowInputs]):
+    """Flow matching and first guess."""
+
+    _board: FlowSamples | None
 
     def __init__(
-        self,
-        train: Utterances,
-        valid: Utterances | None,
-        model_config: SpeechDecoderConfig,
-        config: FlowObjectiveConfig,
-        device: torch.device,
-        set_aside: SetAside,
-        samples: FlowSamples | None,
+        self, model_config: SpeechDecoderConfig, config: FlowObjectiveConfig, *material: Any
     ):
-        super().__init__(train, train.data, set_aside)
-        self.model_config, self.config, self.device = model_config, config, device
-        self._valid, self._samples = valid, samples
-        self._rows = speaker_rows(model_config.speakers)
+        """`material` is that of `DecoderObjective`."""
+        super().__init__(*material)
+        self.model_config, self.config = model_config, config
+        self._rows = {name: row for row, name in enumerate(model_config.speakers, start=1)}
 
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> FlowInputs:
+    def read(
+        self, indices: list[int], random: np.random.Generator
+    ) -> tuple[FlowInputs, list[Rejected]]:
         """A padded batch of crops with noise, times and what is left out."""
+        utterances, broken = self.train.get(indices)
         spans = [self._span(len(item.codes), random) for item in utterances]
-        return self._inputs(utterances, spans, random)
-
-    def to_device(self, batch: FlowInputs) -> FlowInputs:
-        """Move it."""
-        return batch.to(self.device)
+        return self._inputs(utterances, spans, random), broken
 
     def loss(
         self, model: nn.Module, batch: FlowInputs, iteration: int
@@ -159,21 +109,13 @@ class FlowObjective(ReadBatches[FlowInputs]):
             part, _ = self._valid.get(range(start, min(start + size, most)))
             spans = [(0, min(len(item.codes), self.config.crop_codes)) for item in part]
             random = np.random.default_rng((self.data.seed, start))
-            found = model(self.to_device(self._inputs(part, spans, random)))
+            found = model(self._inputs(part, spans, random).to(self.device))
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(part)
             count += len(part)
-        if self._samples is not None and self.rank == 0:
-            self._samples.write(model, self._valid, iteration)
+        if self._board is not None and self.rank == 0:
+            self._board.write(model, self._valid, iteration)
         return {name: value / count for name, value in sums.items()}
-
-    def close(self) -> None:
-        """Stop reading."""
-        super().close()
-        if self._valid is not None:
-            self._valid.close()
-        if self._samples is not None:
-            self._samples.close()
 
     def _span(self, codes: int, random: np.random.Generator) -> tuple[int, int]:
         """First and last code + 1 of a crop: anywhere, or the first n blocks."""

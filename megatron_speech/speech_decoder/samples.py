@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .dataset import Utterances
+from .dataset import DecoderDataset
 from .flow import FlowModel, FlowState
 from .mel import SAMPLE_RATE_HZ, griffin_lim, log_mel
 from .vocoder import Vocoder
@@ -55,7 +55,7 @@ class FlowSamples(SampleBoard):
         super().__init__(run)
         self._vocoder = vocoder.eval() if vocoder is not None else None
 
-    def write(self, model: FlowModel, valid: Utterances, iteration: int) -> None:
+    def write(self, model: FlowModel, valid: DecoderDataset, iteration: int) -> None:
         """Sound and picture of the first few recordings; Griffin-Lim where there is no vocoder."""
         config = model.config
         device = model.embedding.weight.device

@@ -1,7 +1,5 @@
 """Codes in, audio out, block by block: what has been said is kept as state, never run again."""
 
-from typing import Protocol
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from ..errors import VocabularyError
 from .config import SpeechDecoderConfig
 from .flow import FlowModel, FlowState
-from .mel import HOP_SAMPLES
+from .mel import HOP_SAMPLES, SAMPLE_RATE_HZ
 from .vocoder import Vocoder
 
 
@@ -44,29 +42,19 @@ class VocoderStream:
         return found
 
 
-class Decoder(Protocol):
-    """What a stream needs of a `SpeechDecoder`."""
-
-    config: SpeechDecoderConfig
-    flow: FlowModel
-    vocoder: Vocoder
-
-    @property
-    def device(self) -> torch.device: ...
-
-
 class SpeechDecodeStream:
     """An utterance whose codes arrive bit by bit. Make one by `SpeechDecoder.stream`."""
 
-    def __init__(self, decoder: Decoder, seed: int, speaker: int, blocks_at_once: int = 1):
-        self._decoder, self._seed, self._speaker = decoder, seed, speaker
-        self._chunk = decoder.config.codes_in_block * blocks_at_once
-        self._start()
+    sample_rate_hz = SAMPLE_RATE_HZ
 
-    @property
-    def block_codes(self) -> int:
+    def __init__(
+        self, flow: FlowModel, vocoder: Vocoder, seed: int, speaker: int, blocks_at_once: int = 1
+    ):
+        self._flow, self._network, self._seed, self._speaker = flow, vocoder, seed, speaker
+        self.block_codes = flow.config.codes_in_block
         """Codes after which there is more audio: 10 are 0.8 s at 12.5 Hz."""
-        return self._decoder.config.codes_in_block
+        self._chunk = self.block_codes * blocks_at_once
+        self._start()
 
     def feed(self, codes: np.ndarray) -> np.ndarray:
         """Codes (n,), any number of them -> audio (m,), float32, that is finished by them.
@@ -76,7 +64,7 @@ class SpeechDecodeStream:
         Raises:
             VocabularyError: codes outside 0..K-1, or no whole numbers.
         """
-        self._pending = np.concatenate([self._pending, checked_codes(codes, self._decoder.config)])
+        self._pending = np.concatenate([self._pending, checked_codes(codes, self._flow.config)])
         found = []
         while len(self._pending) >= self.block_codes:
             whole = len(self._pending) // self.block_codes * self.block_codes
@@ -96,15 +84,15 @@ class SpeechDecodeStream:
     def _start(self) -> None:
         self._pending = np.zeros(0, np.int64)
         self._state = FlowState()
-        self._vocoder = VocoderStream(self._decoder.vocoder)
+        self._vocoder = VocoderStream(self._network)
 
     def _step(self, codes: np.ndarray, last: bool) -> np.ndarray:
-        decoder = self._decoder
-        mel = torch.zeros(0, decoder.config.num_mels, device=decoder.device)
+        flow = self._flow
+        device = flow.embedding.weight.device
+        mel = torch.zeros(0, flow.config.num_mels, device=device)
         if len(codes):
-            rows = torch.from_numpy(codes)[None].to(decoder.device)
-            sampling = decoder.config.sampling
-            mel = decoder.flow.sample(rows, self._state, self._seed, self._speaker, sampling)
+            rows = torch.from_numpy(codes)[None].to(device)
+            mel = flow.sample(rows, self._state, self._seed, self._speaker, flow.config.sampling)
         return self._vocoder.feed(mel.T, last).cpu().numpy()
 
 

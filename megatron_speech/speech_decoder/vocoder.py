@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,7 @@ class HifiganConfig:
     """Kernels of the residual blocks; each block has dilations 1, 3, 5."""
 
     def __post_init__(self) -> None:
-        product = 1
-        for rate in self.upsample_rates:
-            product *= rate
-        if product != HOP_SAMPLES:
+        if (product := prod(self.upsample_rates)) != HOP_SAMPLES:
             raise ConfigError(
                 f"--upsample-rates {self.upsample_rates} multiply to {product}; expected "
                 f"{HOP_SAMPLES}, the samples of a mel frame"
@@ -69,14 +67,21 @@ class Vocoder(nn.Module, ABC):
     context_frames: int
     """Frames to either side on which a frame's samples depend at most."""
     settings: dict[str, Any]
-    """What it was made with, by name."""
+    """What it was made with, by name: its `config.json`."""
 
     @abstractmethod
     def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]: ...
 
-    @abstractmethod
     def save_pretrained(self, folder: Path) -> None:
-        """Write the folder that `load_vocoder` reads."""
+        """Write the folder that `load_vocoder` reads; transformers reads a HiFi-GAN's too."""
+        write_network(folder, getattr(self, "generator", self), self.settings)
+
+
+def write_network(folder: Path, network: nn.Module, config: dict[str, Any]) -> None:
+    """Write weights, and config.json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder, network.state_dict(), None)
+    write_json(folder / "config.json", config)
 
 
 class _ConvNext(nn.Module):
@@ -105,7 +110,7 @@ class IstftVocoder(Vocoder):
 
     def __init__(self, config: IstftConfig):
         super().__init__()
-        self.settings = asdict(config)
+        self.settings = {"model_type": _ISTFT, **asdict(config)}
         taps = config.kernel_size
         self.inlet = nn.Conv1d(NUM_MELS, config.dim, taps, padding=taps // 2)
         self.norm_in = nn.LayerNorm(config.dim)
@@ -124,12 +129,6 @@ class IstftVocoder(Vocoder):
         spectrum = torch.polar(logs.clamp(max=_LARGEST_LOG).exp(), phase)
         frames = torch.fft.irfft(spectrum, n=N_FFT, dim=1) * self.window[:, None]
         return overlap_add(frames, self.window)[:, MARGIN_SAMPLES:-MARGIN_SAMPLES]
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Weights first, config.json last."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder, self.state_dict(), None)
-        write_json(folder / "config.json", {"model_type": _ISTFT, **self.settings})
 
 
 class HifiganVocoder(Vocoder):
@@ -150,23 +149,16 @@ class HifiganVocoder(Vocoder):
             model_in_dim=NUM_MELS,
             sampling_rate=SAMPLE_RATE_HZ,
             normalize_before=False,
-            **{name: _plain(value) for name, value in asdict(config).items()},
+            upsample_initial_channel=config.upsample_initial_channel,
+            upsample_rates=list(config.upsample_rates),
+            upsample_kernel_sizes=list(config.upsample_kernel_sizes),
+            resblock_kernel_sizes=list(config.resblock_kernel_sizes),
             resblock_dilation_sizes=[[1, 3, 5]] * len(config.resblock_kernel_sizes),
         )
         return cls(SpeechT5HifiGan(settings))
 
     def forward(self, mel: Float[Tensor, "b mels f"]) -> Float[Tensor, "b samples"]:
         return self.generator(mel.transpose(1, 2)).view(len(mel), -1)
-
-    def save_pretrained(self, folder: Path) -> None:
-        """Weights first, config.json last; transformers reads the folder too."""
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder, self.generator.state_dict(), None)
-        write_json(folder / "config.json", self.settings)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _hifigan_context(config: Any) -> int:
@@ -217,9 +209,8 @@ def _load_hifigan(folder: Path, values: dict[str, Any]) -> Vocoder:
 
     if not (folder / "model.safetensors").exists():
         raise CheckpointError(f"{folder} holds no model.safetensors; pickle is not read")
-    found = (values.get("sampling_rate"), values.get("model_in_dim"), 1)
-    for rate in values.get("upsample_rates", ()):
-        found = (*found[:2], found[2] * rate)
+    samples = prod(values.get("upsample_rates", ()))
+    found = (values.get("sampling_rate"), values.get("model_in_dim"), samples)
     if found != (SAMPLE_RATE_HZ, NUM_MELS, HOP_SAMPLES):
         raise ConfigError(
             f"{folder} makes {found[0]} Hz from {found[1]} bands with {found[2]} samples a frame; "

@@ -1,6 +1,7 @@
 """What a vocoder is trained for: the recording's spectra, and audio that discriminators accept."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ..errors import ConfigError
-from ..speech_tokenizer.set_aside import SetAside
+from ..io.rejected import Rejected
 from ..training.task import Metrics
-from .dataset import Utterance, Utterances
 from .discriminators import (
     RESOLUTIONS,
     Discriminators,
@@ -20,9 +20,9 @@ from .discriminators import (
     discriminator_loss,
     feature_loss,
 )
+from .flow import OnDevice
 from .mel import HOP_SAMPLES, MARGIN_SAMPLES, log_mel, log_mel_within, magnitudes
-from .objective import ReadBatches
-from .samples import SampleBoard
+from .objective import DecoderObjective
 from .vocoder import Vocoder
 
 _SAMPLES = 3
@@ -57,7 +57,7 @@ class VocoderObjectiveConfig:
 
 
 @dataclass(frozen=True)
-class VocoderInputs:
+class VocoderInputs(OnDevice):
     """Crops of B recordings."""
 
     audio: Tensor
@@ -117,24 +117,19 @@ def stft_loss(made: Float[Tensor, "b n"], real: Float[Tensor, "b n"]) -> Tensor:
     return torch.stack(found).mean()
 
 
-class VocoderObjective(ReadBatches[VocoderInputs]):
-    """Trains `VocoderTraining`; implements `training.ddp.Objective`."""
+class VocoderObjective(DecoderObjective[VocoderInputs]):
+    """Trains `VocoderTraining`."""
 
-    def __init__(
-        self,
-        train: Utterances,
-        valid: Utterances | None,
-        config: VocoderObjectiveConfig,
-        device: torch.device,
-        set_aside: SetAside,
-        board: SampleBoard | None,
-    ):
-        super().__init__(train, train.data, set_aside)
-        self.config, self.device = config, device
-        self._valid, self._board = valid, board
+    def __init__(self, config: VocoderObjectiveConfig, *material: Any):
+        """`material` is that of `DecoderObjective`."""
+        super().__init__(*material)
+        self.config = config
 
-    def make(self, utterances: list[Utterance], random: np.random.Generator) -> VocoderInputs:
+    def read(
+        self, indices: list[int], random: np.random.Generator
+    ) -> tuple[VocoderInputs, list[Rejected]]:
         """Crops with the spectrogram that the whole recording has there."""
+        utterances, broken = self.train.get(indices)
         length = self.config.crop_frames * HOP_SAMPLES
         rows = []
         for item in utterances:
@@ -142,11 +137,7 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
             rows.append(item.excerpt(start - MARGIN_SAMPLES, start + length + MARGIN_SAMPLES))
         audio = torch.from_numpy(np.stack(rows))
         inner = audio[:, MARGIN_SAMPLES:-MARGIN_SAMPLES]
-        return VocoderInputs(inner, log_mel_within(audio))
-
-    def to_device(self, batch: VocoderInputs) -> VocoderInputs:
-        """Move it."""
-        return VocoderInputs(batch.audio.to(self.device), batch.mel.to(self.device))
+        return VocoderInputs(inner, log_mel_within(audio)), broken
 
     def loss(
         self, model: nn.Module, batch: VocoderInputs, iteration: int
@@ -174,11 +165,3 @@ class VocoderObjective(ReadBatches[VocoderInputs]):
                 pictures = {"recording": mel[0], "vocoder": log_mel(made)[0]}
                 self._board.picture(f"mel/{number}", pictures, iteration)
         return {name: value / most for name, value in sums.items()}
-
-    def close(self) -> None:
-        """Stop reading."""
-        super().close()
-        if self._valid is not None:
-            self._valid.close()
-        if self._board is not None:
-            self._board.close()

@@ -3,19 +3,19 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
 from ..errors import ConfigError
+from ..io.rejected import Rejected
 from ..training.task import Metrics
-from .batch_plan import make_plan
 from .best import BestModel
 from .dataset import IGNORED, AsrBatch, AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
 from .quantizer import positions_over_ranks
-from .read_ahead import LazyBatches, NumberedReadAhead
+from .read_ahead import ReadBatches
 from .set_aside import SetAside
 from .validation import evaluate_sets
 
@@ -54,8 +54,8 @@ class ObjectiveConfig:
                 raise ConfigError(f"--{flag} is {getattr(self, name)}; expected 0 or more")
 
 
-class AsrObjective:
-    """Transcription through the quantizer; implements `training.ddp.Objective`."""
+class AsrObjective(ReadBatches[AsrBatch]):
+    """Transcription through the quantizer."""
 
     def __init__(
         self,
@@ -66,53 +66,20 @@ class AsrObjective:
         set_aside: SetAside,
         best: BestModel | None = None,
     ):
-        self.train, self.valid = train, valid
-        self.data, self.config, self.device = train.data, config, device
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
-        data = self.data
-        self.samples_per_step = data.global_batch_size
-        if data.global_batch_size % (data.micro_batch_size * self.world_size):
-            raise ConfigError(
-                f"--global-batch-size {data.global_batch_size} must be a multiple of "
-                f"--micro-batch-size {data.micro_batch_size} x {self.world_size} processes"
-            )
-        self._micro_batches = data.global_batch_size // (data.micro_batch_size * self.world_size)
-        self._plan = make_plan(
-            train.durations_s,
-            train.sizes,
-            data.manifest_weights,
-            data.global_batch_size,
-            data.seed,
-        )
-        self._reader = NumberedReadAhead(self._read, data.read_ahead)
-        self._set_aside, self._best = set_aside, best
+        super().__init__(train, device, set_aside, train.data.manifest_weights)
+        self.valid, self.config, self._best = valid, config, best
 
     def shares(self) -> list[float]:
         """Share of each manifest in what is trained on."""
         weights = self.data.manifest_weights or self.train.sizes
         return [weight / sum(weights) for weight in weights]
 
-    def batches(self, iteration: int) -> LazyBatches[AsrBatch]:
-        """This rank's micro-batches of step `iteration`."""
-        first = iteration * self._micro_batches
-        return LazyBatches(lambda n: self._take(first + n), self._micro_batches)
-
-    def _take(self, number: int) -> AsrBatch:
-        batch = self._reader.get(number)
-        self._set_aside.add(batch.rejected)
-        return batch.to(self.device)
-
-    def _read(self, number: int) -> AsrBatch:
-        """Micro-batch `number` of this rank, counted from the first step on.
-
-        A step has the same micro-batches on any number of ranks; the first rank has the first ones.
-        """
-        iteration, part = divmod(number, self._micro_batches)
-        size = self.data.micro_batch_size
-        start = (self.rank * self._micro_batches + part) * size
-        batch = self.train.batch(self._plan.batch(iteration)[start : start + size].tolist())
-        return batch.pinned() if self.device.type == "cuda" else batch
+    def read(
+        self, indices: list[int], random: np.random.Generator
+    ) -> tuple[AsrBatch, list[Rejected]]:
+        """Of pinned memory where a GPU reads it."""
+        batch = self.train.batch(indices)
+        return (batch.pinned() if self.device.type == "cuda" else batch), batch.rejected
 
     def before_step(self, model: SpeechTokenizerModel, iteration: int) -> None:
         """Fill the codebook on the step at which quantization starts."""
@@ -185,14 +152,6 @@ class AsrObjective:
         if self._best is not None and quantize == self.config.quantize and self.rank == 0:
             self._best.offer(model, iteration, metrics[f"wer {self._best.set_name}"])
         return metrics
-
-    def before_save(self) -> None:
-        """Write down which recordings could not be read."""
-        self._set_aside.write()
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._reader.close()
 
     @torch.no_grad()
     def _collect_vectors(

@@ -3,10 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch.distributed as dist
-
 from ..io.rejected import Rejected, count_reasons, describe_counts, read_rejected, write_rejected
-from ..training.ranks import gather_objects
+from ..training.ranks import gather_objects, rank_and_size
 
 
 class SetAside:
@@ -35,8 +33,7 @@ class SetAside:
         """
         for part in gather_objects(list(self._items)):
             self.add(part)
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        if rank == 0 and len(self._items) != self._written:
+        if rank_and_size()[0] == 0 and len(self._items) != self._written:
             items = sorted(self._items, key=lambda item: (item.id, item.reason, item.detail))
             write_rejected(self.path, items)
             counts = describe_counts(count_reasons(items))

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 
-from ..training.ranks import gather_objects
+from ..training.ranks import gather_objects, rank_and_size
 from ..training.task import Metrics
 from .dataset import AsrDataset
 from .features import batches_by_length
@@ -35,7 +34,7 @@ def evaluate_sets(
 def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) -> Metrics:
     device = next(model.parameters()).device
     counts = torch.zeros(model.config.quantize_vocab_size or 1, device=device)
-    rank, world_size = _place()
+    rank, world_size = rank_and_size()
     own = range(rank, min(len(dataset), dataset.data.valid_samples), world_size)
     found: Readings = []
     by_ctc: Readings = []
@@ -62,10 +61,6 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
         metrics["codebook usage"] = (counts > 0).float().mean().item()
         metrics["perplexity"] = perplexity(counts)
     return metrics
-
-
-def _place() -> tuple[int, int]:
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _error_rate(own: Readings) -> float:

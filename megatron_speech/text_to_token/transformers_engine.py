@@ -1,7 +1,8 @@
 """The transformers engine: a lean batched decoding loop over a Hugging Face causal language model.
 
 Compared with `generate`: keys and values live in buffers that are written in place, logits are
-computed for codes and end of audio only, and rows that have ended leave the batch.
+computed for the tokens that may come only, and rows that have ended leave the batch. Spoken
+questions and answers are evaluated by the same loop.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -68,34 +69,26 @@ class _BufferLayer(CacheLayerMixin):
         return self.capacity
 
 
-class Decoder:
-    """Continues prompts with codes until end of audio.
+class BatchDecoder:
+    """Continues prompts with some tokens until one that ends them.
 
     Args:
-        model: a causal language model of the Llama layout, on its device, in eval mode.
-        first_code: token id of code 0; codes are `num_codes` consecutive ids.
-        end_token: id that ends the audio. No other token is ever chosen.
+        model: a causal language model whose output layer has no bias, on its device, in eval mode.
+        tokens: ids that may be chosen, such as those of the codes in order.
+        end_token: id that ends a row. No other token is ever chosen.
         temperature: 0 for the likeliest token, else sampling.
     """
 
     def __init__(
-        self,
-        model: Any,
-        *,
-        first_code: int,
-        num_codes: int,
-        end_token: int,
-        temperature: float = 0.0,
+        self, model: Any, *, tokens: Sequence[int], end_token: int, temperature: float = 0.0
     ):
-        self._model = model.model
+        self._model = model.base_model
         self._layers = model.config.num_hidden_layers
-        self._first_code = first_code
-        self._end_token = end_token
-        self._end = num_codes
+        self._end = len(tokens)
         self._temperature = temperature
-        weight = model.lm_head.weight.detach()
-        rows = [*range(first_code, first_code + num_codes), end_token]
-        self._head = weight[torch.tensor(rows, device=weight.device)].t().contiguous()
+        weight = model.get_output_embeddings().weight.detach()
+        self._ids = torch.tensor([*tokens, end_token], device=weight.device)
+        self._head = weight[self._ids].t().contiguous()
         self._device = weight.device
         self._steps_between_checks = _STEPS_BETWEEN_CHECKS.get(weight.device.type, 1)
 
@@ -103,7 +96,8 @@ class Decoder:
     def decode(
         self, prompts: Sequence[np.ndarray], most_codes: Sequence[int], seeds: np.ndarray
     ) -> list[tuple[np.ndarray, bool]]:
-        """Codes (n,) int64 for each prompt, and whether its audio ended by itself.
+        """Places in `tokens` (n,) int64 for each prompt (codes, if these are the tokens), and
+        whether it ended by itself.
 
         A prompt that reaches its `most_codes` is cut there. `seeds` (n,) uint64 matter only when
         sampling; a row's samples depend on its seed and not on its neighbours.
@@ -136,8 +130,7 @@ class Decoder:
                     rows, limits, pad = rows[kept], limits[kept], pad[kept]
                     chosen, running = chosen[kept], running[kept]
                     seeds = seeds[kept.cpu().numpy()]
-            tokens = torch.where(chosen == self._end, self._end_token, chosen + self._first_code)
-            hidden = self._forward(tokens[:, None], pad, cache)
+            hidden = self._forward(self._ids[chosen][:, None], pad, cache)
         if not sound:  # asked once: each question would make a GPU wait
             raise CheckpointError(
                 "the model's logits are NaN or infinite, so its codes mean nothing; its weights "
@@ -185,7 +178,7 @@ class Decoder:
     def _choose(self, hidden: Tensor, seeds: np.ndarray, step: int) -> tuple[Tensor, Tensor]:
         """The next code of every row, (rows,), and whether it is finite numbers that chose it.
 
-        num_codes means end of audio.
+        The number of tokens means the end.
         """
         logits = hidden @ self._head
         if self._temperature == 0:
@@ -209,10 +202,9 @@ class TransformersEngine(PromptEngine):
         if config.device == "auto":
             self._device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = load_weights(AutoModelForCausalLM, model, dtype=getattr(torch, config.dtype))
-        self._decoder = Decoder(
+        self._decoder = BatchDecoder(
             loaded.to(self._device).eval(),
-            first_code=self.vocab.code_offset,
-            num_codes=self.num_codes,
+            tokens=range(self.vocab.code_offset, self.vocab.code_offset + self.num_codes),
             end_token=self.vocab.end_of_audio_id,
             temperature=config.temperature,
         )

@@ -3,12 +3,13 @@
 import math
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import CheckpointError, DataError
 from ..io.checked_json import read_checked_json, write_checked_json
 from ..io.files import is_abandoned, sync_folder, write_text
 from ..jobs.folders import remove_folder
+from .task import PendingSave, Trainer
 
 MARKER = "latest_checkpointed_iteration.txt"
 _NOTES = "loop.json"
@@ -127,23 +128,6 @@ def _are_numbers(losses: Any) -> bool:
     )
 
 
-class PendingSave(Protocol):
-    """A checkpoint that is written while training goes on."""
-
-    def done(self, wait: bool) -> bool:
-        """Whether it is written by all ranks, after waiting for it if asked to; collective."""
-        ...
-
-
-class Saving(Protocol):
-    """The part of `task.Trainer` that saving needs."""
-
-    is_main_rank: bool
-
-    def save(self, directory: Path) -> PendingSave | None: ...
-    def any_rank(self, flag: bool) -> bool: ...
-
-
 class Checkpoints:
     """Saves a trainer into a run's folder, one checkpoint at a time; all methods are collective.
 
@@ -151,7 +135,7 @@ class Checkpoints:
     older is removed. Without a folder nothing is saved.
     """
 
-    def __init__(self, trainer: Saving, run: Path | None, keep_last: int | None, first: int):
+    def __init__(self, trainer: Trainer, run: Path | None, keep_last: int | None, first: int):
         self._trainer, self._run, self._keep_last = trainer, run, keep_last
         self._pending: PendingSave | None = None
         self._newest = first

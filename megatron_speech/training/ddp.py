@@ -20,7 +20,7 @@ from ..errors import CheckpointError, ConfigError
 from ..io.files import atomic_path
 from .checkpoint import unwritable
 from .installed import own_gpu
-from .ranks import any_rank, mean_over_ranks
+from .ranks import any_rank, mean_over_ranks, rank_and_size
 from .task import Metrics, StepCheck, healthy
 
 
@@ -86,7 +86,6 @@ class Objective(Protocol):
 
     def before_step(self, model: Any, iteration: int) -> None:
         """Called before the first micro-batch of a step (codebook initialisation)."""
-        ...
 
     def loss(
         self, model: Any, batch: Any, iteration: int
@@ -103,7 +102,6 @@ class Objective(Protocol):
 
     def drop_step(self, model: Any) -> None:
         """Called instead of `after_step` after a bad step: forget what its batches left."""
-        ...
 
     def evaluate(self, model: Any, iteration: int) -> Metrics:
         """Metrics on held-out data."""
@@ -159,10 +157,11 @@ class DdpTrainer:
         self.config = optimizer
         self.train_iters = train_iters
         self.samples_per_step = objective.samples_per_step
-        self.is_main_rank = not dist.is_initialized() or dist.get_rank() == 0
+        self._rank, ranks = rank_and_size()
+        self.is_main_rank = self._rank == 0
         self._samples = 0
         self._wrapped: nn.Module = self.model
-        if dist.is_initialized() and dist.get_world_size() > 1:
+        if ranks > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
                 self.model, broadcast_buffers=False, find_unused_parameters=True
             )
@@ -231,14 +230,13 @@ class DdpTrainer:
             CheckpointError: the files could not be written (a full disk, most often).
         """
         self.objective.before_save()
-        rank = dist.get_rank() if dist.is_initialized() else 0
         try:
             if self.is_main_rank:
                 optimizer = self._optimizer.state_dict()
                 state = {"model": self.model.state_dict(), "optimizer": optimizer}
                 with atomic_path(directory / "state.pt") as temporary:
                     torch.save(state, temporary)
-            with atomic_path(directory / f"rng_{rank}.pt") as temporary:
+            with atomic_path(directory / f"rng_{self._rank}.pt") as temporary:
                 torch.save(self._random_state(), temporary)
         except (RuntimeError, OSError) as error:
             raise unwritable(directory, error) from None
@@ -258,8 +256,7 @@ class DdpTrainer:
                 f"trained with or another --save folder.\n{error}"
             ) from None
         self._optimizer.load_state_dict(state["optimizer"])
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        random = directory / f"rng_{rank}.pt"
+        random = directory / f"rng_{self._rank}.pt"
         if random.exists():
             state = torch.load(random, weights_only=True)
             torch.set_rng_state(state["rng"])

@@ -1,6 +1,6 @@
 """Known GPUs by their data sheets: peak rates for MFU, memory and links for plans."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,61 +27,27 @@ _H100 = Gpu(
     link_gb_per_s=900,
     compute_capability=(9, 0),
 )
+_H100_NVL = replace(_H100, bf16_tflops=835.0, fp8_tflops=1671.0, memory_gb=94, link_gb_per_s=600)
+_B200 = Gpu(
+    bf16_tflops=2250.0,
+    fp8_tflops=4500.0,
+    memory_gb=180,
+    link_gb_per_s=1800,
+    compute_capability=(10, 0),
+)
 
 GPUS: dict[str, Gpu] = {
     # The longer of two names that begin alike comes first: a device is known by a part of its name.
     "A100": _A100,
-    "A800": Gpu(bf16_tflops=312.0, memory_gb=80, link_gb_per_s=400, compute_capability=(8, 0)),
-    "H100 PCIe": Gpu(
-        bf16_tflops=756.0,
-        fp8_tflops=1513.0,
-        memory_gb=80,
-        link_gb_per_s=600,
-        compute_capability=(9, 0),
-    ),
-    "H100 NVL": Gpu(
-        bf16_tflops=835.0,
-        fp8_tflops=1671.0,
-        memory_gb=94,
-        link_gb_per_s=600,
-        compute_capability=(9, 0),
-    ),
+    "A800": replace(_A100, link_gb_per_s=400),
+    "H100 PCIe": replace(_H100, bf16_tflops=756.0, fp8_tflops=1513.0, link_gb_per_s=600),
+    "H100 NVL": _H100_NVL,
     "H100": _H100,
-    "H800": Gpu(
-        bf16_tflops=989.4,
-        fp8_tflops=1978.9,
-        memory_gb=80,
-        link_gb_per_s=400,
-        compute_capability=(9, 0),
-    ),
-    "H200 NVL": Gpu(
-        bf16_tflops=835.0,
-        fp8_tflops=1671.0,
-        memory_gb=141,
-        link_gb_per_s=900,
-        compute_capability=(9, 0),
-    ),
-    "H200": Gpu(
-        bf16_tflops=989.4,
-        fp8_tflops=1978.9,
-        memory_gb=141,
-        link_gb_per_s=900,
-        compute_capability=(9, 0),
-    ),
-    "GB200": Gpu(
-        bf16_tflops=2500.0,
-        fp8_tflops=5000.0,
-        memory_gb=186,
-        link_gb_per_s=1800,
-        compute_capability=(10, 0),
-    ),
-    "B200": Gpu(
-        bf16_tflops=2250.0,
-        fp8_tflops=4500.0,
-        memory_gb=180,
-        link_gb_per_s=1800,
-        compute_capability=(10, 0),
-    ),
+    "H800": replace(_H100, link_gb_per_s=400),
+    "H200 NVL": replace(_H100_NVL, memory_gb=141, link_gb_per_s=900),
+    "H200": replace(_H100, memory_gb=141),
+    "GB200": replace(_B200, bf16_tflops=2500.0, fp8_tflops=5000.0, memory_gb=186),
+    "B200": _B200,
     "L40S": Gpu(
         bf16_tflops=362.0,
         fp8_tflops=733.0,

@@ -6,6 +6,11 @@ import torch.distributed as dist
 from .task import Metrics
 
 
+def rank_and_size() -> tuple[int, int]:
+    """Number of this process and how many there are: 0 of 1 without a process group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Logical or over ranks."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

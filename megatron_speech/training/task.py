@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from .checkpoint import PendingSave
-
 Metrics = dict[str, float]
 StepCheck = Callable[[Metrics], str | None]
 """Says what is wrong with a step from its losses and `grad-norm`; None: nothing."""
@@ -13,6 +11,14 @@ StepCheck = Callable[[Metrics], str | None]
 
 def healthy(metrics: Metrics) -> str | None:
     """The check that finds no fault."""
+
+
+class PendingSave(Protocol):
+    """A checkpoint that is written while training goes on."""
+
+    def done(self, wait: bool) -> bool:
+        """Whether it is written by all ranks, after waiting for it if asked to; collective."""
+        ...
 
 
 class Trainer(Protocol):

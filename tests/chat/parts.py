@@ -94,6 +94,8 @@ class EchoDecoder:
 class EchoStream:
     """See EchoDecoder."""
 
+    sample_rate_hz = 16_000
+
     def __init__(self, decoder: EchoDecoder):
         self._decoder, self._waiting = decoder, NO_SOUND
 

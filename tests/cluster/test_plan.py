@@ -6,17 +6,18 @@ from dataclasses import replace
 import pytest
 
 from megatron_speech.cluster.memory import in_flight
-from megatron_speech.cluster.plan import RunPlanConfig, make_plan, plan_recipes
+from megatron_speech.cluster.plan import RunPlanConfig, make_plan, plan_of
 from megatron_speech.cluster.rate import RateConfig, find_rate
 from megatron_speech.cluster.stages import tokenizer_flops
 from megatron_speech.errors import ConfigError
 from megatron_speech.model.config import ModelConfig
-from megatron_speech.recipes.speech_tokenizer import tokenizer_large_v3_12_5hz
+from megatron_speech.recipes.lm_recipes import RECIPES
+from megatron_speech.recipes.speech_tokenizer import tokenizer_large_v3
 from megatron_speech.training.devices import GPUS
 from megatron_speech.training.parallel_config import ParallelConfig
 from tools import plan_run
 
-PAPER = plan_recipes()["lm-9b"]()
+PAPER = plan_of(RECIPES["lm-9b"]())
 
 
 def shape(layers, width, ffn, heads, groups, **changes) -> ModelConfig:
@@ -142,7 +143,7 @@ def test_micro_batches_in_flight_follow_the_schedules_warm_up(virtual, first, la
 
 
 def test_operations_of_the_papers_tokenizer():
-    encoder, look_up = tokenizer_flops(tokenizer_large_v3_12_5hz().model)
+    encoder, look_up = tokenizer_flops(tokenizer_large_v3(4, 16_384).model)
     assert encoder == pytest.approx(1146e9, rel=1e-3)
     assert look_up == pytest.approx(15.7e9, rel=2e-3)
 

@@ -1,10 +1,12 @@
 """The rehearsal stands where core stands, and notices what must not happen."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from megatron_speech.cluster import rehearsal
-from megatron_speech.cluster.rehearsal import form_groups, replicas_agree
+from megatron_speech.cluster.rehearsal import form_groups, positions, replicas_of
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.training.batch_schedule import micro_batches
 from megatron_speech.training.parallel_config import ParallelConfig
@@ -30,31 +32,32 @@ def test_processes_stand_where_core_puts_them(parallel):
                 layout.data_parallel_rank,
                 layout.pipeline_rank,
             )
-        assert tuple(groups.position[kind][rank] for kind in ("tp", "dp", "pp")) == expected
+        assert tuple(positions(groups[kind])[rank] for kind in ("tp", "dp", "pp")) == expected
 
 
 def test_context_parallel_processes_read_the_same_windows():
     parallel = ParallelConfig(
         tensor_model_parallel_size=2, context_parallel_size=4, pipeline_model_parallel_size=2
     )
-    replica = replicas_agree(form_groups(parallel, 64))
+    replica = replicas_of(form_groups(parallel, 64))
     assert np.bincount(replica).tolist() == [16] * 4
 
 
 def test_the_papers_run_on_1024_processes(capsys):
-    found = rehearse.main(["lm-9b", "--gpus", "1024"])
-    assert found.group_sizes == {"tp": 2, "cp": 1, "dp": 512, "pp": 1}
-    assert found.tensor_groups_within_nodes
-    assert found.windows_read == 40_448 == found.steps * 512
-    assert found.epochs["text"] == pytest.approx(1.5, rel=0.05)
-    assert found.epochs["interleaved"] == pytest.approx(2, rel=0.05)
-    assert found.micro_batches == 1
-    assert "every window once" in capsys.readouterr().out
+    rehearse.main(["lm-9b", "--gpus", "1024"])
+    said = capsys.readouterr().out
+    assert "each once in its groups of tp 2, cp 1, dp 512, pp 1\n" in said
+    assert "79 steps, 40,448 windows, each read by one replica" in said  # 512 in a step
+    assert "text 1.52, interleaved 2.02, " in said
+    assert "every window once" in said
+    assert "micro-batches of a replica in a step: 1\n" in said
 
 
-def test_replicas_of_more_processes_read_more_micro_batches():
-    found = rehearse.main(["lm-9b", "--gpus", "512", "--pipeline-model-parallel-size", "4", *SMALL])
-    assert (found.micro_batches, found.group_sizes["dp"], found.group_sizes["pp"]) == (8, 64, 4)
+def test_replicas_of_more_processes_read_more_micro_batches(capsys):
+    rehearse.main(["lm-9b", "--gpus", "512", "--pipeline-model-parallel-size", "4", *SMALL])
+    said = capsys.readouterr().out
+    assert "dp 64, pp 4\n" in said
+    assert said.endswith("in a step: 8\n")
 
 
 def test_tensor_groups_that_cross_nodes_are_named(capsys):
@@ -78,18 +81,20 @@ def test_a_rule_that_repeats_windows_is_found_out(monkeypatch):
 
 def test_processes_of_a_replica_that_disagree_are_found_out():
     groups = form_groups(ParallelConfig(tensor_model_parallel_size=2), 16)
-    groups.position["dp"][3] += 1
+    groups["dp"][1] = groups["dp"][1][::-1]  # two tensor-parallel ranks with replicas the other way
     with pytest.raises(DataError, match="would not read together"):
-        replicas_agree(groups)
+        replicas_of(groups)
 
 
-def test_epochs_that_repeat_windows_are_found_out():
-    good, bad = np.arange(5), np.array([0, 1, 2, 2, 4])
-    assert rehearsal._passes([good, good], 7, "x") == pytest.approx(1.4)
-    with pytest.raises(DataError, match="epoch 1 of x"):
-        rehearsal._passes([good, bad], 9, "x")
-    with pytest.raises(DataError, match="epoch 0 of x"):
-        rehearsal._passes([bad], 5, "x")
+def test_epochs_that_repeat_windows_are_found_out(monkeypatch):
+    def second_is_bad(*of):
+        epochs.append(np.arange(5) if len(epochs) != 1 else np.array([0, 1, 2, 2, 4]))
+        return SimpleNamespace(order=epochs[-1])
+
+    epochs = []
+    monkeypatch.setattr(rehearsal, "cut_epoch", second_is_bad)
+    with pytest.raises(DataError, match="epoch 1 of text"):
+        rehearse.main(["lm-9b", "--gpus", "64", *SMALL])
 
 
 def test_micro_batches_share_a_global_batch_out():

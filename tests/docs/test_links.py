@@ -20,6 +20,8 @@ FOLDERS = (
     "tests",
     "tools",
 )
+PAST = ("CHANGELOG.md", "docs/log.md")
+"""Their older entries name what there was on that day."""
 _FILE = re.compile(rf"(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:py|sh|sbatch|jsonl|json|md|svg)\b")
 
 
@@ -41,7 +43,7 @@ def test_relative_links_lead_somewhere(page):
     assert not broken, f"{name(page)}: {broken}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [page for page in PAGES if name(page) not in PAST], ids=name)
 def test_files_and_targets_that_are_named_exist(page):
     rules = re.findall(r"^([a-z][a-z0-9 -]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     targets = " ".join(rules).split()

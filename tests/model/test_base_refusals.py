@@ -159,7 +159,7 @@ def setting(**changes: object):
 
 DAMAGE = [
     (lose_a_shard, r"lacks 1 of the \d+ shards .* model-00002-of-.*: .*|download them again"),
-    (cut_a_shard, "model-00002-of-.* is no whole safetensors file"),
+    (cut_a_shard, "model-00002-of-.* no whole safetensors file"),
     (point_nowhere, "lacks 1 of the .* model-99999.safetensors; download"),
     (point_outside, "names '../../secret.safetensors'; expected names of files beside it"),
     (promise_a_tensor, "promises x in model-0.*, which that file does not hold"),

@@ -191,19 +191,19 @@ def test_tampered_shards_and_indexes_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=words):
             SpeechTokenizer.from_pretrained(tmp_path)
 
-    refused("no index", "{not json")
-    refused("no index", '{"metadata": {}}')
-    refused("weight_map", '{"weight_map": {"a": 1}}')
+    refused("is damaged", "{not json")
+    refused("is damaged.*weight_map", '{"metadata": {}}')
+    refused("names 1; expected names of files", '{"weight_map": {"a": 1}}')
     moved = {**index["weight_map"], "model.encoder.conv1.weight": "../other.safetensors"}
-    refused("outside its own folder", json.dumps({"weight_map": moved}))
+    refused("expected names of files beside it", json.dumps({"weight_map": moved}))
     first = min(index["weight_map"])
     swapped = {**index["weight_map"], first: names[1]}
-    refused(f"disagree.*{first}", json.dumps({"weight_map": swapped}))
+    refused(f"promises {first}", json.dumps({"weight_map": swapped}))
     whole = (tmp_path / names[1]).read_bytes()
     (tmp_path / names[1]).write_bytes(whole[:-100])
     refused("damaged", json.dumps(index))
     (tmp_path / names[1]).unlink()
-    refused("does not exist", json.dumps(index))
+    refused("lacks 1 of the 2 shards", json.dumps(index))
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,12 @@ from contextlib import contextmanager
 
 from ...errors import ConfigError
 from .config import ServerConfig
+from .protocol import EndedError
 
 _MOST_SILENT = 256
 _FEWEST_SILENT = 16
 _FILES = 64
 """That the process may have open beside its connections."""
-
-
-class AddressFullError(Exception):
-    """An address has as many conversations as it may have."""
 
 
 class Connection:
@@ -49,24 +46,24 @@ class Connection:
         """While it lasts, the client is not silent.
 
         Raises:
-            AddressFullError: there are `max_per_address` of its address already.
+            EndedError: there are `max_per_address` of its address already.
         """
         most = self.config.max_per_address
         if most and self._among.talking(self.network) >= most:
-            raise AddressFullError
+            raise EndedError("full", f"{most} conversations come from your address already")
         self.talking = True
         self._stop_clock()
         try:
             yield
         finally:
             self.talking = False
-            if self in self._among:
+            if self in self._among.all:
                 self.end_after(self.config.stall_s)
 
     def closed(self) -> None:
         """Its socket is closed, or about to be."""
         self._stop_clock()
-        self._among.forget(self)
+        self._among.all.pop(self, None)
 
     def _stop_clock(self) -> None:
         if self._end is not None:
@@ -83,7 +80,7 @@ class Connections:
 
     def __init__(self, config: ServerConfig):
         self.config = config
-        self._all: dict[Connection, None] = {}  # in order of arrival
+        self.all: dict[Connection, None] = {}  # in order of arrival
         places = config.max_sessions + config.max_waiting
         allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         room = _MOST_SILENT if allowed == resource.RLIM_INFINITY else allowed - _FILES - places
@@ -95,18 +92,12 @@ class Connections:
             )
         self._most_silent = min(_MOST_SILENT, room)
 
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._all
-
-    def __len__(self) -> int:
-        return len(self._all)
-
     def admit(self, host: str, abort: Callable[[], object]) -> Connection:
         """A client of `host` was accepted; it has `hello_s` to ask for something."""
         new = Connection(self, _network(host), abort)
-        self._all[new] = None
+        self.all[new] = None
         new.end_after(self.config.hello_s)
-        silent = [one for one in self._all if not one.talking]
+        silent = [one for one in self.all if not one.talking]
         nearby = [one for one in silent if one.network == new.network]
         if self.config.max_per_address and len(nearby) > self.config.max_per_address:
             self._close_oldest(nearby)
@@ -116,21 +107,17 @@ class Connections:
 
     def make_room(self) -> None:
         """Close the oldest that is silent."""
-        if silent := [one for one in self._all if not one.talking]:
+        if silent := [one for one in self.all if not one.talking]:
             self._close_oldest(silent)
 
     def end_all_after(self, seconds: float) -> None:
         """Close them then: who does not take a farewell holds nobody up."""
-        for one in self._all:
+        for one in self.all:
             one.end_after(seconds)
 
     def talking(self, network: str) -> int:
         """Conversations of an address, those that wait for a place included."""
-        return sum(one.talking and one.network == network for one in self._all)
-
-    def forget(self, connection: Connection) -> None:
-        """It counts no more."""
-        self._all.pop(connection, None)
+        return sum(one.talking and one.network == network for one in self.all)
 
     def _close_oldest(self, silent: list[Connection]) -> None:
         victim = min(silent, key=lambda one: one.answering)  # the first of those without a request

@@ -3,16 +3,16 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import MegatronSpeechError, ServiceError
-from ..events import Done, Event, Heard, Timing
+from ..events import Done, Heard, Timing
 from .config import ServerConfig
 from .outbox import Outbox
 from .protocol import (
@@ -20,6 +20,7 @@ from .protocol import (
     AnswerWriter,
     Ask,
     Discard,
+    EndedError,
     Hello,
     Interrupt,
     Message,
@@ -29,31 +30,12 @@ from .protocol import (
     say,
 )
 
+if TYPE_CHECKING:  # torch is the engine's
+    from ..engine import ChatEngine
+
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.05
 """Before a question is overheard: who sends it whole asks at once."""
-
-
-class SessionLike(Protocol):
-    """What the server needs of a `ChatSession`."""
-
-    def respond(self, user: np.ndarray | str, sample_rate_hz: int = ...) -> Iterator[Event]: ...
-
-    def interrupt(self, heard_s: float | None = None) -> None: ...
-
-
-class EngineLike(Protocol):
-    """What the server needs of a `ChatEngine`."""
-
-    def session(self) -> SessionLike: ...
-
-    def transcribe(self, codes: np.ndarray) -> str: ...
-
-    def overhear(self, audio: np.ndarray, sample_rate_hz: int) -> str: ...
-
-
-class SessionIdleError(Exception):
-    """The client has said nothing for longer than it may."""
 
 
 @dataclass
@@ -78,7 +60,7 @@ class Conversation:
 
     def __init__(
         self,
-        engine: EngineLike,
+        engine: "ChatEngine",
         config: ServerConfig,
         sample_rate_hz: int,
         receive: Callable[[], Awaitable[Message]],
@@ -104,8 +86,8 @@ class Conversation:
         """Until the client leaves or its time is up; the engine's work has ended by then.
 
         Raises:
-            ExceptionGroup: why it ended: TimeoutError (a client that takes nothing),
-                SessionIdleError, ProtocolError, what `receive` and `send` raise, and whatever
+            ExceptionGroup: why it ended: TimeoutError (a client that takes nothing), EndedError
+                (it says nothing), ProtocolError, what `receive` and `send` raise, and whatever
                 the engine does.
         """
         try:
@@ -125,7 +107,8 @@ class Conversation:
                     message = await self._receive()
             except TimeoutError:
                 if not self._open:
-                    raise SessionIdleError from None
+                    silence = f"nothing was said for {self._config.idle_s:g} s"
+                    raise EndedError("idle", silence) from None
                 continue
             if isinstance(message, bytes):
                 self._collect(message)

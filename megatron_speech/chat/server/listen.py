@@ -14,7 +14,7 @@ from types import FrameType
 import uvicorn
 
 from ...errors import ConfigError
-from .connections import Connection, Connections
+from .connections import Connections
 from .requests import BoundedHttp
 
 _LOG = logging.getLogger(__name__)
@@ -76,7 +76,10 @@ class BoundedServer(uvicorn.Server):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             for family, address in dict.fromkeys((family, at) for family, *_, at in found):
                 try:
-                    listeners.append(self._listener(family, address))
+                    backlog = self.config.backlog
+                    new = socket.create_server(address, family=family, backlog=backlog)
+                    new.setblocking(False)
+                    listeners.append(new)
                 except OSError as error:
                     if error.errno not in _NO_SUCH_FAMILY:
                         raise
@@ -91,11 +94,6 @@ class BoundedServer(uvicorn.Server):
                 "running there? Choose another --port"
             ) from None
         return listeners
-
-    def _listener(self, family: int, address: tuple) -> socket.socket:
-        found = socket.create_server(address, family=family, backlog=self.config.backlog)
-        found.setblocking(False)
-        return found
 
     async def _accept_all(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -116,7 +114,8 @@ class BoundedServer(uvicorn.Server):
         task = asyncio.current_task()
         assert task is not None
         connection = self._connections.admit(host, task.cancel)
-        protocol = self._protocol(connection)
+        state = {**self.lifespan.state, "connection": connection}
+        protocol = BoundedHttp(self.config, self.server_state, state)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: protocol, client, ssl=self.config.ssl
@@ -127,10 +126,6 @@ class BoundedServer(uvicorn.Server):
             if protocol.transport is None:
                 connection.closed()
                 client.close()
-
-    def _protocol(self, connection: Connection) -> BoundedHttp:
-        state = {**self.lifespan.state, "connection": connection}
-        return BoundedHttp(self.config, self.server_state, state)
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -1,18 +1,10 @@
 """Who is served and who waits: one list in order of arrival."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-
-class LobbyFullError(Exception):
-    """Nobody more may wait."""
-
-
-class Ticket:
-    """A client's place; compared by identity."""
-
-    def __init__(self) -> None:
-        self.moved = asyncio.Event()
-        """Set whenever somebody left."""
+from .protocol import EndedError
 
 
 class Lobby:
@@ -23,36 +15,36 @@ class Lobby:
 
     def __init__(self, seats: int, most_waiting: int):
         self.seats, self.most_waiting = seats, most_waiting
-        self._tickets: list[Ticket] = []
+        self._visitors: list[asyncio.Event] = []
 
     @property
     def served(self) -> int:
         """Clients that have a seat."""
-        return min(len(self._tickets), self.seats)
+        return min(len(self._visitors), self.seats)
 
     @property
     def waiting(self) -> int:
         """Clients that have none yet."""
-        return len(self._tickets) - self.served
+        return len(self._visitors) - self.served
 
-    def join(self) -> Ticket:
-        """Take the last place.
+    @contextmanager
+    def visit(self) -> Iterator[asyncio.Event]:
+        """Take the last place and give it up in the end; the event is set whenever somebody left.
 
         Raises:
-            LobbyFullError: there are `most_waiting` who wait.
+            EndedError: there are `most_waiting` who wait.
         """
-        if len(self._tickets) >= self.seats + self.most_waiting:
-            raise LobbyFullError
-        ticket = Ticket()
-        self._tickets.append(ticket)
-        return ticket
+        if len(self._visitors) >= self.seats + self.most_waiting:
+            raise EndedError("full", "too many wait already; try again later")
+        moved = asyncio.Event()
+        self._visitors.append(moved)
+        try:
+            yield moved
+        finally:
+            self._visitors.remove(moved)
+            for other in self._visitors:
+                other.set()
 
-    def place(self, ticket: Ticket) -> int:
+    def place(self, visitor: asyncio.Event) -> int:
         """0 has a seat, 1 is the next one to get one."""
-        return max(0, self._tickets.index(ticket) - self.seats + 1)
-
-    def leave(self, ticket: Ticket) -> None:
-        """Give up a place; all behind it move up."""
-        self._tickets.remove(ticket)
-        for other in self._tickets:
-            other.moved.set()
+        return max(0, self._visitors.index(visitor) - self.seats + 1)

@@ -47,6 +47,14 @@ class ProtocolError(DataError):
     """A message that no client of ours sends."""
 
 
+class EndedError(Exception):
+    """A connection that ends, and what its client is told: `reason` as in `ended` above."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason, self.message = reason, message
+
+
 @dataclass(frozen=True)
 class Hello:
     """A client introduces itself."""

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import uvicorn
@@ -17,11 +18,13 @@ from ...errors import ConfigError
 from ..events import AudioChunk
 from .config import ServerConfig
 from .connections import Connections
-from .conversation import EngineLike
 from .door import ChatDoor
 from .frames import BoundedWebSocket
 from .listen import BoundedServer
 from .requests import BoundedHttp
+
+if TYPE_CHECKING:
+    from ..engine import ChatEngine
 
 _LOG = logging.getLogger(__name__)
 _PAGE = Path(__file__).parents[1] / "page"
@@ -36,7 +39,7 @@ _HEADERS = {
 }
 
 
-def warm_up(engine: EngineLike) -> None:
+def warm_up(engine: "ChatEngine") -> None:
     """Answer half a second of noise up to its first sound: no client waits for what loads late."""
     noise = np.random.default_rng(0).normal(0.0, 0.05, 8_000).astype(np.float32)
     for event in engine.session().respond(noise, 16_000):
@@ -71,7 +74,7 @@ def make_app(door: ChatDoor) -> FastAPI:
     return app
 
 
-def make_server(engine: EngineLike, config: ServerConfig) -> BoundedServer:
+def make_server(engine: "ChatEngine", config: ServerConfig) -> BoundedServer:
     """A server to `run`, which raises ConfigError if it cannot listen.
 
     Raises:
@@ -104,7 +107,7 @@ def make_server(engine: EngineLike, config: ServerConfig) -> BoundedServer:
     return BoundedServer(settings, Connections(config))
 
 
-def serve(engine: EngineLike, config: ServerConfig) -> None:
+def serve(engine: "ChatEngine", config: ServerConfig) -> None:
     """Serve until Ctrl-C.
 
     Raises:

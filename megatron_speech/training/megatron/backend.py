@@ -15,9 +15,8 @@ from ...errors import ConfigError
 from ...text.vocab import is_speech
 from ..batch_config import BatchConfig
 from ..batch_schedule import micro_batches
-from ..checkpoint import PendingSave
 from ..parallel_config import ParallelConfig
-from ..task import Metrics, StepCheck, healthy
+from ..task import Metrics, PendingSave, StepCheck, healthy
 from ..throughput import Throughput
 from . import checkpoint as megatron_checkpoint
 from .batch import Batch, Reader, Windows, slice_for_context_parallel

@@ -61,23 +61,24 @@ def failures_in_words(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def results_in_a_file() -> Iterator[None]:
-    """Let core's writer hand its results back through a file while a request is made.
+def results_in(place: "queue.Queue | ResultFile") -> Iterator[None]:
+    """Let core's writer hand its results back through a queue, or a file where it is forked.
 
-    Core's own way is a manager process that imports the main module anew. A pipe would not do:
-    core joins the writer before it reads, and a pipe holds 64 KiB.
+    Core's own way is a manager process that imports the main module anew: seconds, and an endless
+    spawn where that module has no main guard. A pipe would not do: core joins the writer before it
+    reads, and a pipe holds 64 KiB.
     """
     from megatron.core.dist_checkpointing.strategies import filesystem_async
 
     previous = filesystem_async._results_queue
-    filesystem_async._results_queue = _ResultFile()
+    filesystem_async._results_queue = place
     try:
         yield
     finally:
         filesystem_async._results_queue = previous
 
 
-class _ResultFile:
+class ResultFile:
     """The two methods of a queue that core calls, over an unnamed file that a fork inherits."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ..checkpoint import PendingSave
-from .background_save import BackgroundSave, failures_in_words, results_in_a_file
+from ..task import PendingSave
+from .background_save import BackgroundSave, ResultFile, failures_in_words, results_in
 from .checkpoint_check import (
     BUCKET_SETTINGS_KEY,
     CONTENT_KEY,
@@ -60,6 +60,10 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
         CheckpointError: the files could not be written (a full disk, most often).
     """
     from megatron.core import dist_checkpointing
+    from megatron.core.dist_checkpointing.strategies.fully_parallel import (
+        FullyParallelSaveStrategyWrapper,
+    )
+    from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 
     allocate_state(trainer.optimizer)
     metadata = _metadata(trainer)
@@ -68,13 +72,16 @@ def save(trainer: Checkpointed, directory: Path) -> PendingSave | None:
     state["layout"] = _layout(trainer)
     state[BUCKET_SETTINGS_KEY] = _bucket_settings(trainer)
     state[DATA_KEY] = trainer.data_position()
-    content = _without_groups(metadata)
+    content = {name: value for name, value in metadata.items() if name != "dp_cp_group"}
     with failures_in_words(directory):
-        strategy = _shared_writing(metadata)
+        # processes that hold the same tensors write a part of them each
+        strategy: Any = FullyParallelSaveStrategyWrapper(
+            TorchDistSaveShardedStrategy(), metadata["dp_cp_group"]
+        )
         if not trainer.config.async_save:
             dist_checkpointing.save(state, str(directory), strategy, content_metadata=content)
             return None
-        with results_in_a_file():
+        with results_in(ResultFile()):
             request = dist_checkpointing.save(
                 state,
                 str(directory),
@@ -220,21 +227,6 @@ def _metadata(trainer: Checkpointed) -> dict[str, Any]:
     elif trainer.parallel.use_distributed_optimizer:
         metadata[SHARDING_KEY] = "dp_reshardable"
     return metadata
-
-
-def _shared_writing(metadata: dict[str, Any]) -> Any:
-    """Core's strategy by which processes that hold the same tensors write a part of them each."""
-    from megatron.core.dist_checkpointing.strategies.fully_parallel import (
-        FullyParallelSaveStrategyWrapper,
-    )
-    from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
-
-    strategy = TorchDistSaveShardedStrategy()
-    return FullyParallelSaveStrategyWrapper(strategy, metadata["dp_cp_group"])
-
-
-def _without_groups(metadata: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in metadata.items() if key != "dp_cp_group"}
 
 
 def _layout(trainer: Checkpointed) -> list[int]:

@@ -90,14 +90,9 @@ def check_files(directory: Path) -> None:
     Raises:
         CheckpointError: names the first file that is missing, cut short or changed.
     """
-    import torch.distributed as dist
+    from ..ranks import gather_objects, rank_and_size
 
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    damage = _first_damage(directory, rank, ranks)
-    if dist.is_initialized():
-        found: list[str | None] = [None for _ in range(ranks)]
-        dist.all_gather_object(found, damage)
-        damage = next(filter(None, found), None)
+    damage = next(filter(None, gather_objects(_first_damage(directory, *rank_and_size()))), None)
     if damage is not None:
         raise CheckpointError(
             f"{damage}; restore the folder from a copy, or write the number of an older iter_* "

@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from ..installed import installed, own_gpu
 from ..parallel_config import ParallelConfig
+from .background_save import results_in
 from .cpu_stand_in import cpu_stand_in
 
 _CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS"
@@ -82,7 +83,7 @@ def session(
     config.data_parallel_size(launched_world_size())
     with ExitStack() as stack:
         stack.enter_context(quiet_core())
-        stack.enter_context(_saving_in_this_process())
+        stack.enter_context(results_in(queue.Queue()))
         stack.enter_context(_own_attention_backend())
         on_gpu = torch.cuda.is_available()
         stack.enter_context(nullcontext() if on_gpu else cpu_stand_in())
@@ -256,23 +257,6 @@ def set_random_state(state: dict[str, Any]) -> None:
     )
     torch.cuda.set_rng_state(state["cuda"])
     torch.set_rng_state(state["torch"])
-
-
-@contextmanager
-def _saving_in_this_process() -> Iterator[None]:
-    """Let core's synchronous checkpoint writer report through a plain queue.
-
-    Without one it spawns a manager process that imports the main module anew: seconds, and an
-    endless spawn where that module has no main guard.
-    """
-    from megatron.core.dist_checkpointing.strategies import filesystem_async
-
-    previous = filesystem_async._results_queue
-    filesystem_async._results_queue = queue.Queue()
-    try:
-        yield
-    finally:
-        filesystem_async._results_queue = previous
 
 
 @contextmanager
