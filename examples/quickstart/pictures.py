@@ -17,9 +17,9 @@ with starting(__name__):
     from dataclasses import dataclass
     from statistics import mean, stdev
 
-    from examples.quickstart import charts
     from megatron_speech import cli
     from megatron_speech.files import read_json, write_text
+    from megatron_speech.pages import charts
 
 _STYLE = """
 svg { color-scheme: light dark; font: 12px ui-sans-serif, system-ui, sans-serif }
@@ -58,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not all(found.values()):
             continue
         bars = [
-            charts.Bar(label=arm, value=mean(seeds), stderr=stdev(seeds), css=css)
+            (arm, mean(seeds), stdev(seeds), css)
             for (arm, seeds), css in zip(found.items(), ("model", "control"), strict=True)
         ]
         groups.append((name, bars))
-    chart = charts.grouped_bars(groups, {}, "Accuracy in %, interleaved against control")
+    chart = charts.grouped_bars(groups, "Accuracy in %, interleaved against control", {})
     legend = charts.rect(40, 0, 10, 10, "bar model") + charts.text(55, 9, "interleaved")
     legend += charts.rect(130, 0, 10, 10, "bar control") + charts.text(145, 9, "control")
     legend += charts.text(200, 9, "%; whiskers: deviation over seeds", "tick")

@@ -22,13 +22,12 @@ with starting(__name__):
     from dataclasses import dataclass
     from typing import Any, Literal
 
-    from examples.quickstart.demo import print_times_and_bars
-    from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
-    from examples.quickstart.runner import run_stages
+    from examples.quickstart.demo import run_demo
+    from examples.quickstart.machine import expected_minutes, measure_machine
     from examples.real.chain import chain
     from examples.real.run import RealDemo
-    from examples.real.sizes import BLENDS, size_named
-    from megatron_speech import cli, files
+    from examples.real.sizes import BLENDS, SIZES
+    from megatron_speech import cli
     from megatron_speech.claims import exclusive
     from megatron_speech.errors import ConfigError
 
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def _run(config: RealConfig) -> dict[str, Any]:
     demo = RealDemo(
-        size=size_named(config.size),
+        size=SIZES[config.size],
         output=config.output,
         machine=measure_machine(config.output / "machine.json"),
         text=tuple(map(str, config.text)),
@@ -87,24 +86,17 @@ def _run(config: RealConfig) -> dict[str, Any]:
         speech=config.speech,
     )
     _announce(demo)
-    use_cores(cores())
-    done, times = run_stages(chain(), demo)
+    from examples.real.report import build_page, build_report, gather
 
-    from examples.real.page import build_page
-    from examples.real.report import build_report, gather_page
-
-    report = build_report(demo, done, times)
-    files.write_json(config.output / "report.json", report)
-    files.write_text(config.output / "report.html", build_page(gather_page(demo, report)))
-    print_times_and_bars(report)
-    print(f"The page to read: {config.output / 'report.html'}")
-    return report
+    return run_demo(
+        demo, chain(), build_report, lambda report: build_page(report, **gather(demo, report))
+    )
 
 
 def _announce(demo: RealDemo) -> None:
     machine, size = demo.machine, demo.size
-    minutes = expected_seconds(machine, size.gflop, size.other_seconds) / 60
-    time = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(minutes, 1):.0f} minutes"
+    minutes = expected_minutes(machine, size)
+    time = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
     print(
         f"{machine['processor']}, {machine['cores']} cores; training in {machine['precision']}.\n"
         f"Size {size.name}: expect about {time} on this machine, what is fetched not counted.\n"

@@ -31,19 +31,13 @@ class RealDemo(Demo):
         files = [*map(Path, named), *self.speech]
         return fingerprint_of(super().identity(), *named, *_marks(files))
 
-    @property
-    def speech_tokenizer(self) -> Path:
-        """The trained speech tokenizer."""
-        return self.path("speech_tokenizer", "export")
-
     def manifests(self, part: str) -> list[Path]:
         """Recordings of people for `train` or `test`, a set each."""
         return sorted(self.path("recordings", part).glob("*.parquet"))
 
     def test_manifests(self) -> list[Path]:
         """All test sets, people's and synthetic."""
-        synthetic = [self.path("speech", name, "manifest.parquet") for name in
-                     (TRAINED_VOICES, NEW_VOICE)]  # fmt: skip
+        synthetic = map(self.manifest, (TRAINED_VOICES, NEW_VOICE))
         return [*self.manifests("test"), *synthetic]
 
 
