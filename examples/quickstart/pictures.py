@@ -62,14 +62,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             for (arm, seeds), css in zip(found.items(), ("model", "control"), strict=True)
         ]
         groups.append((name, bars))
-    chart = charts.grouped_bars(groups, "Accuracy in %, interleaved against control", {})
+    chart = str(charts.grouped_bars(groups, "Accuracy in %, interleaved against control", {}))
     legend = charts.rect(40, 0, 10, 10, "bar model") + charts.text(55, 9, "interleaved")
     legend += charts.rect(130, 0, 10, 10, "bar control") + charts.text(145, 9, "control")
     legend += charts.text(200, 9, "%; whiskers: deviation over seeds", "tick")
-    picture = charts.svg(
-        f'<style>{_STYLE}</style>{legend}<g transform="translate(0 18)">{chart}</g>', 250, "Chart"
-    ).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="660" ', 1)
-    picture = picture.replace("<svg viewBox", f'<svg width="{charts.WIDTH}" height="228" viewBox')
+    chart = chart.replace("<svg", f'<svg width="{charts.WIDTH}" height="228"', 1)
+    body = f'<style>{_STYLE}</style>{legend}<g transform="translate(0 18)">{chart}</g>'
+    picture = str(charts.svg(body, 250, "Chart"))
+    picture = picture.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" width="660"', 1)
     write_text(config.output, picture)
 
 

@@ -25,11 +25,10 @@ with starting(__name__):
     from examples.quickstart.demo import run_demo
     from examples.quickstart.machine import expected_minutes, measure_machine
     from examples.real.chain import chain
-    from examples.real.run import RealDemo
+    from examples.real.run import RealDemo, require_files
     from examples.real.sizes import BLENDS, SIZES
     from megatron_speech import cli
     from megatron_speech.claims import exclusive
-    from megatron_speech.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +51,11 @@ class RealConfig:
     text: tuple[Path, ...] = ()
     """Corpora of English prose, files or folders (parquet or jsonl with a text column)."""
 
-    def require_files(self) -> None:
-        """See that what is named is there.
-
-        Raises:
-            ConfigError: it is not.
-        """
-        for flag, paths, what in (
-            ("speech", self.speech, "a manifest of recordings"),
-            ("text", self.text, "a corpus"),
-        ):
-            for path in paths:
-                if not path.exists():
-                    raise ConfigError(f"--{flag} {path} does not exist; give {what}")
-
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(RealConfig, argv, __doc__ or "")
-    config.require_files()
+    require_files(config.speech, config.text)
     with exclusive(config.output, inside=True):
         return _run(config)
 

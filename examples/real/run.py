@@ -6,6 +6,7 @@ from pathlib import Path
 
 from examples.quickstart.runner import Demo, Done
 from examples.real.sizes import RealSize
+from megatron_speech.errors import ConfigError
 from megatron_speech.files import fingerprint_of
 
 TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
@@ -44,6 +45,19 @@ class RealDemo(Demo):
 def material(done: Done, name: str) -> Path:
     """A folder or file among the materials."""
     return Path(done["materials"][name])
+
+
+def require_files(speech: Iterable[Path], text: Iterable[Path]) -> None:
+    """See that what is given is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    given = [("speech", path, "a manifest of recordings") for path in speech]
+    given += [("text", path, "a corpus") for path in text]
+    for flag, path, what in given:
+        if not path.exists():
+            raise ConfigError(f"--{flag} {path} does not exist; give {what}")
 
 
 def _marks(paths: Iterable[Path]) -> list[str]:

@@ -1,6 +1,5 @@
 """Stages from materials to codes: texts, recordings, voices, the speech tokenizer."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def materials(demo: RealDemo, done: Done) -> Figures:
     for note in found.notes:
         print(f"note: {note}")
     _require_fit(found.whisper, found.base)
-    return _plain(asdict(found))
+    return found.plain()
 
 
 def _require_fit(whisper: Path, base: Path) -> None:
@@ -44,14 +43,6 @@ def _require_fit(whisper: Path, base: Path) -> None:
 
     shaped_as_whisper(tokenizer_from_whisper_12_5hz().model, whisper)
     model_from_config(read_config(base), base)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def recordings(demo: RealDemo, done: Done) -> Figures:

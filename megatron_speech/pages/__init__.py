@@ -19,13 +19,14 @@ from markupsafe import Markup, escape
 from ..rejected import describe_counts
 from . import charts
 
-_HERE = Path(__file__).parent
+HERE = Path(__file__).parent
+"""Folder of the templates."""
 
 
 def render(template: Path, **values: Any) -> str:
     """The page that a template makes of some values; nothing in it is fetched."""
     environment = Environment(
-        loader=FileSystemLoader([template.parent, _HERE]),
+        loader=FileSystemLoader([template.parent, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -33,7 +34,7 @@ def render(template: Path, **values: Any) -> str:
     )
     texts = (percent, thousands, seconds_text, setting, read_back, audio_source, describe_counts)
     environment.filters |= {function.__name__: function for function in texts}
-    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     environment.globals |= {"charts": charts, "style": style}
     return environment.get_template(template.name).render(values)
 
