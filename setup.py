@@ -22,7 +22,7 @@ setup(
     packages=find_packages(include=["megatron_speech", "megatron_speech.*"])
     + [f"megatron_speech.kernels.{name}" for name in KERNELS],
     package_dir={f"megatron_speech.kernels.{name}": f"kernels/{name}" for name in KERNELS},
-    package_data={"megatron_speech.chat": ["page/*"]},
+    package_data={"megatron_speech.chat": ["page/*"], "megatron_speech.pages": ["*.html", "*.css"]},
     install_requires=[
         "torch>=2.9",
         "megatron-core>=0.19.2,<0.20",
@@ -33,6 +33,7 @@ setup(
         "pyarrow>=18",
         "tyro>=1.0",
         "rich>=13",
+        "jinja2>=3.1",
         "jaxtyping>=0.3",
         "soundfile>=0.13",
         "soxr>=0.5",

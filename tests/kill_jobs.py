@@ -417,7 +417,7 @@ def _nothing(inputs: Path) -> None:
 def demo_stages(inputs: Path) -> Job:
     """Two stages, begun with other settings: what those made is removed first."""
     from examples.quickstart.runner import Demo, Stage, run_stages
-    from examples.quickstart.sizes import size_named
+    from examples.quickstart.sizes import SIZES
     from megatron_speech.io.files import write_text
 
     def stage(name: str) -> Stage:
@@ -428,10 +428,10 @@ def demo_stages(inputs: Path) -> Job:
                     write_text(path, demo.machine["precision"])
             return {"read": [path.read_text() for path in sorted(demo.path(name).glob("*.txt"))]}
 
-        return Stage(name=name, title=name, run=work, folders=(name,))
+        return Stage(name, name, work)
 
     def run(work: Path, precision: str = "fp32") -> None:
-        demo = Demo(size=size_named("smoke"), output=work, machine={"precision": precision})
+        demo = Demo(size=SIZES["smoke"], output=work, machine={"precision": precision})
         run_stages([stage("a"), stage("b")], demo)
 
     def of_markers(name: str, path: Path) -> bytes:

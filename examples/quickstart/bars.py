@@ -16,67 +16,55 @@ def held_against_bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     spoken, read, story = model["topic"]["t2s"], model["topic"]["t2t"], model["story"]["s2t"]
     items = min(cell["n"] for cell in (heard, heard_control, spoken, read, story))
     bars = [
-        at_most("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], 0.12),
-        at_most("Speech tokenizer: word errors, held-out voice",
-                 tokenizer["wer_held_out_voice"], 0.18),
-        at_least("Speech tokenizer: codebook use", tokenizer["codebook_usage"], 0.80),
+        share("Speech tokenizer: word errors, held-out sentences", tokenizer["wer_vq"], most=0.12),
+        share("Speech tokenizer: word errors, held-out voice", tokenizer["wer_held_out_voice"],
+              most=0.18),
+        share("Speech tokenizer: codebook use", tokenizer["codebook_usage"], least=0.80),
         points("Text-to-token: word errors beyond real codes, sentences",
-                t2t["wer"] - t2t["wer_real_codes"], 0.05),
+               t2t["wer"] - t2t["wer_real_codes"], most=0.05),
         points("Text-to-token: word errors beyond real codes, word windows",
-                t2t["wer_windows"] - t2t["wer_real_codes_windows"], 0.05),
-        at_least("S→T, Topic-StoryCloze", heard["accuracy"], 0.85),
-        gain("S→T, Topic-StoryCloze, above the control",
-              heard["accuracy"] - heard_control["accuracy"], 0.25),
-        at_least("S→T, StoryCloze", story["accuracy"], 0.75),
-        at_least("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], 0.75),
-        within("T→T, Topic-StoryCloze: neither too hard nor too easy",
-               read["accuracy"], 0.80, 0.98),
-        {
-            "name": "Items of each cloze task",
-            "wanted": f"≥ {LEAST_ITEMS}",
-            "value": str(items),
-            "met": items >= LEAST_ITEMS,
-        },
+               t2t["wer_windows"] - t2t["wer_real_codes_windows"], most=0.05),
+        share("S→T, Topic-StoryCloze", heard["accuracy"], least=0.85),
+        points("S→T, Topic-StoryCloze, above the control",
+               heard["accuracy"] - heard_control["accuracy"], least=0.25),
+        share("S→T, StoryCloze", story["accuracy"], least=0.75),
+        share("T→S by PMI, Topic-StoryCloze", spoken["accuracy"], least=0.75),
+        share("T→T, Topic-StoryCloze: neither too hard nor too easy", read["accuracy"],
+              least=0.80, most=0.98),
+        bar("Items of each cloze task", f"≥ {LEAST_ITEMS}", str(items), items >= LEAST_ITEMS),
     ]  # fmt: skip
     if report["size"] == "demo" and report["machine"]["precision"] == "bf16":
-        minutes = report["seconds_in_all"] / 60
-        bars.append(
-            {
-                "name": "The whole chain on this machine",
-                "wanted": f"≤ {DEMO_SECONDS // 60} min",
-                "value": f"{minutes:.1f} min",
-                "met": minutes <= DEMO_SECONDS / 60,
-            }
-        )
+        minutes, most = report["seconds_in_all"] / 60, DEMO_SECONDS / 60
+        name = "The whole chain on this machine"
+        bars.append(bar(name, f"≤ {most:.0f} min", f"{minutes:.1f} min", minutes <= most))
     return bars
 
 
-def at_most(name: str, value: float, bound: float) -> dict[str, Any]:
-    """A share that must not be larger."""
-    return bar(name, f"≤ {100 * bound:.0f}%", f"{100 * value:.1f}%", value <= bound)
+def share(
+    name: str, value: float, *, least: float | None = None, most: float | None = None
+) -> dict[str, Any]:
+    """A share that has to lie within bounds."""
+    return bar(name, f"{_wanted(least, most)}%", f"{100 * value:.1f}%", _within(value, least, most))
 
 
-def at_least(name: str, value: float, bound: float) -> dict[str, Any]:
-    """A share that must not be smaller."""
-    return bar(name, f"≥ {100 * bound:.0f}%", f"{100 * value:.1f}%", value >= bound)
-
-
-def within(name: str, value: float, low: float, high: float) -> dict[str, Any]:
-    """A share that must lie between two."""
-    wanted = f"{100 * low:.0f} to {100 * high:.0f}%"
-    return bar(name, wanted, f"{100 * value:.1f}%", low <= value <= high)
-
-
-def points(name: str, value: float, bound: float) -> dict[str, Any]:
-    """A difference of shares that must not be larger."""
-    return bar(name, f"≤ {100 * bound:.0f} points", f"{100 * value:+.1f}", value <= bound)
-
-
-def gain(name: str, value: float, bound: float) -> dict[str, Any]:
-    """A difference of shares that must not be smaller."""
-    return bar(name, f"≥ {100 * bound:.0f} points", f"{100 * value:+.1f}", value >= bound)
+def points(
+    name: str, value: float, *, least: float | None = None, most: float | None = None
+) -> dict[str, Any]:
+    """A difference of shares that has to."""
+    wanted, met = f"{_wanted(least, most)} points", _within(value, least, most)
+    return bar(name, wanted, f"{100 * value:+.1f}", met)
 
 
 def bar(name: str, wanted: str, value: str, met: bool) -> dict[str, Any]:
     """What was asked, what came, and whether that meets it."""
     return {"name": name, "wanted": wanted, "value": value, "met": bool(met)}
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _wanted(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f"{100 * least:.0f} to {100 * most:.0f}"
+    return f"≥ {100 * least:.0f}" if least is not None else f"≤ {100 * (most or 0):.0f}"

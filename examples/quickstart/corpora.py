@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from examples.quickstart.runner import Demo
+from examples.storyworld.outputs import write_table
 from megatron_speech.errors import DataError
 from megatron_speech.io.files import atomic_path
 from megatron_speech.io.rejected import Rejected, describe_counts, write_rejected
@@ -99,6 +100,4 @@ def first_words(documents: Any, most_words: int) -> list[Document]:
 
 def write_documents(path: Path, documents: list[Document]) -> None:
     """A corpus as Parquet."""
-    columns = {"id": [d.id for d in documents], "text": [d.text for d in documents]}
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, compression="zstd")
+    write_table(path, {"id": [d.id for d in documents], "text": [d.text for d in documents]})

@@ -15,14 +15,14 @@ if __package__ in (None, ""):  # run as a script: find this package and the tool
 from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from dataclasses import dataclass
     from typing import Any, Literal
 
     from examples.quickstart.chain import chain
-    from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
-    from examples.quickstart.runner import Demo, run_stages
-    from examples.quickstart.sizes import size_named
+    from examples.quickstart.machine import cores, expected_minutes, measure_machine, use_cores
+    from examples.quickstart.runner import Demo, Done, Stage, run_stages
+    from examples.quickstart.sizes import SIZES
     from megatron_speech.io import files
     from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
@@ -48,37 +48,41 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _run(config: DemoConfig) -> dict[str, Any]:
-    size = size_named(config.size)
+    size = SIZES[config.size]
     machine = measure_machine(config.output / "machine.json")
     demo = Demo(size=size, output=config.output, machine=machine, text=config.text)
-    _announce(demo)
-    use_cores(cores())
-    done, times = run_stages(chain(size), demo)
-
-    from examples.quickstart.page import build_page
-    from examples.quickstart.report import build_report, for_programs, gather_page
-
-    report = build_report(demo, done, times)
-    files.write_json(config.output / "report.json", for_programs(report))
-    page = build_page(gather_page(demo, report))
-    files.write_text(config.output / "report.html", page)
-    print_times_and_bars(report)
-    if report["text"]:
-        error_rate = 100 * report["text_to_token"]["wer_user_text"]
-        print(f"Word errors of the codes made for your text: {error_rate:.1f}%")
-    print(f"The page to read: {config.output / 'report.html'}")
-    return report
-
-
-def _announce(demo: Demo) -> None:
-    machine, size = demo.machine, demo.size
-    minutes = expected_seconds(machine, size.gflop, size.other_seconds) / 60
     print(
         f"{machine['processor']}, {machine['cores']} cores: {machine['fp32 GFLOP/s']:,.0f} GFLOP/s "
         f"in fp32, {machine['bf16 GFLOP/s']:,.0f} in bf16; training in {machine['precision']}.\n"
-        f"Size {size.name}: expect about {max(minutes, 1):.0f} minutes on this machine.",
+        f"Size {size.name}: expect about {expected_minutes(machine, size):.0f} minutes on this "
+        "machine.",
         flush=True,
     )
+    from examples.quickstart.report import build_page, build_report, gather
+
+    report = run_demo(
+        demo, chain(size), build_report, lambda report: build_page(report, **gather(demo))
+    )
+    if report["text"]:
+        error_rate = 100 * report["text_to_token"]["wer_user_text"]
+        print(f"Word errors of the codes made for your text: {error_rate:.1f}%")
+    return report
+
+
+def run_demo(
+    demo: Demo,
+    stages: Sequence[Stage],
+    build_report: Callable[[Any, Done, Mapping[str, Any]], dict[str, Any]],
+    build_page: Callable[[dict[str, Any]], str],
+) -> dict[str, Any]:
+    """Run the stages, write report.json and report.html, and print times and bars."""
+    use_cores(cores())
+    report = build_report(demo, *run_stages(stages, demo))
+    files.write_json(demo.path("report.json"), report)
+    files.write_text(demo.path("report.html"), build_page(report))
+    print_times_and_bars(report)
+    print(f"The page to read: {demo.path('report.html')}")
+    return report
 
 
 def print_times_and_bars(report: dict[str, Any]) -> None:

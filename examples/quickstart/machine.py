@@ -54,11 +54,12 @@ def use_cores(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def expected_seconds(machine: Mapping[str, Any], gflop: float, other_seconds: float) -> float:
+def expected_minutes(machine: Mapping[str, Any], size: Any) -> float:
     """A rough forecast: arithmetic at the measured rate, and the rest on this many cores."""
     precision = machine["precision"]
     rate = machine[f"{precision} GFLOP/s"] * _SHARE_OF_PEAK[precision]
-    return gflop / max(rate, 1e-9) + other_seconds * 2 / max(min(machine["cores"], 8), 1)
+    other = size.other_seconds * 2 / max(min(machine["cores"], 8), 1)
+    return max(1.0, (size.gflop / max(rate, 1e-9) + other) / 60)
 
 
 def _gflops(dtype: Any) -> float:

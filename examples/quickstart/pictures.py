@@ -17,9 +17,9 @@ with starting(__name__):
     from dataclasses import dataclass
     from statistics import mean, stdev
 
-    from examples.quickstart import charts
     from megatron_speech.io.files import read_json, write_text
     from megatron_speech.jobs import cli
+    from megatron_speech.pages import charts
 
 _STYLE = """
 svg { color-scheme: light dark; font: 12px ui-sans-serif, system-ui, sans-serif }
@@ -58,18 +58,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not all(found.values()):
             continue
         bars = [
-            charts.Bar(label=arm, value=mean(seeds), stderr=stdev(seeds), css=css)
+            (arm, mean(seeds), stdev(seeds), css)
             for (arm, seeds), css in zip(found.items(), ("model", "control"), strict=True)
         ]
         groups.append((name, bars))
-    chart = charts.grouped_bars(groups, {}, "Accuracy in %, interleaved against control")
+    chart = str(charts.grouped_bars(groups, "Accuracy in %, interleaved against control", {}))
     legend = charts.rect(40, 0, 10, 10, "bar model") + charts.text(55, 9, "interleaved")
     legend += charts.rect(130, 0, 10, 10, "bar control") + charts.text(145, 9, "control")
     legend += charts.text(200, 9, "%; whiskers: deviation over seeds", "tick")
-    picture = charts.svg(
-        f'<style>{_STYLE}</style>{legend}<g transform="translate(0 18)">{chart}</g>', 250, "Chart"
-    ).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" width="660" ', 1)
-    picture = picture.replace("<svg viewBox", f'<svg width="{charts.WIDTH}" height="228" viewBox')
+    chart = chart.replace("<svg", f'<svg width="{charts.WIDTH}" height="228"', 1)
+    body = f'<style>{_STYLE}</style>{legend}<g transform="translate(0 18)">{chart}</g>'
+    picture = str(charts.svg(body, 250, "Chart"))
+    picture = picture.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg" width="660"', 1)
     write_text(config.output, picture)
 
 

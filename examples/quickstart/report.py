@@ -1,15 +1,17 @@
 """Figures and samples of a finished run: report.json and what the page shows."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.quickstart import samples
 from examples.quickstart.bars import held_against_bars
-from examples.quickstart.page_data import PageData, Recording, Segment
-from examples.quickstart.runner import Demo, Done, Times
+from examples.quickstart.runner import Demo, Done
 from examples.quickstart.sizes import BLENDS
 from examples.quickstart.stages import arm_folder
+from megatron_speech import pages
 
 _SHOWN = (("sentences", "held-out sentence", 2), ("held-out-voice", "held-out voice", 1),
           ("windows", "word window", 1))  # fmt: skip
@@ -17,17 +19,14 @@ HEADLINE_TASK = "topic"
 _DOCUMENTS_READ, _DOCUMENTS_SHOWN = 24, 3
 
 
-def build_report(demo: Demo, done: Done, times: Times) -> dict[str, Any]:
+def build_report(demo: Demo, done: Done, times: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of report.json."""
     codes, made = done["codes"], done["text_to_token"]
     report = {
-        "size": demo.size.name,
+        **demo.facts(),
+        **times,
         "text": list(demo.text),
-        "machine": demo.machine,
-        "settings": demo.size.settings(),
         "blends": BLENDS,
-        "seconds": times.stages,
-        "seconds_in_all": times.whole,
         "world": done["storyworld"],
         "speech": done["speech"],
         "speech_tokenizer": _speech_tokenizer(demo, done),
@@ -40,14 +39,12 @@ def build_report(demo: Demo, done: Done, times: Times) -> dict[str, Any]:
         },
         "interleave": done["interleaving"],
         "pretraining": _pretraining(demo, done),
-        "evaluation": _evaluation(demo, done["evaluation"]),
+        "evaluation": _evaluation(done["evaluation"]),
     }
     if demo.text:
         spans = done["interleaving"]
-        report["text_to_token"] |= {
-            "wer_user_text": spans["wer"],
-            "wer_user_text_n": spans.get("wer_n"),
-        }
+        own = {"wer_user_text": spans["wer"], "wer_user_text_n": spans["wer_n"]}
+        report["text_to_token"] |= own
     report["bars"] = held_against_bars(report) if demo.size.has_bars and not demo.text else []
     return report
 
@@ -59,6 +56,7 @@ def _word_errors(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _speech_tokenizer(demo: Demo, done: Done) -> dict[str, Any]:
     """Figures of every test set; None for a codebook-less training that was not part of the run."""
+    from megatron_speech.data.code_shards import find_shards, read_shard_info
     from megatron_speech.recipes import speech_tokenizer
 
     codes, facts = done["codes"], {}
@@ -72,13 +70,8 @@ def _speech_tokenizer(demo: Demo, done: Done) -> dict[str, Any]:
         facts[f"wer_no_vq{suffix}_n"] = None if bare is None else min(found["records"], most)
         facts[f"codebook_usage{suffix}"] = found["codebook_usage"]
         facts[f"perplexity{suffix}"] = found["perplexity"]
-    return {**facts, "num_codes": demo.size.num_codes, "frame_rate_hz": _frame_rate(demo)}
-
-
-def _frame_rate(demo: Demo) -> float:
-    from megatron_speech.data.code_shards import find_shards, read_shard_info
-
-    return read_shard_info(find_shards(demo.path("codes", "sentences"))[0]).frame_rate_hz
+    rate = read_shard_info(find_shards(demo.path("codes", "sentences"))[0]).frame_rate_hz
+    return {**facts, "num_codes": demo.size.num_codes, "frame_rate_hz": rate}
 
 
 def _pretraining(demo: Demo, done: Done) -> dict[str, Any]:
@@ -106,26 +99,18 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _evaluation(demo: Demo, found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The first seed's results, accuracies averaged over seeds where there are several."""
+def _evaluation(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Results by arm, averaged over seeds where there are several.
+
+    `<arm>.cloze` has the tasks and, by direction, the headline task's figures.
+    """
     evaluation: dict[str, Any] = {}
     for arm, runs in found.items():
-        results = list(runs.values())
-        evaluation[arm] = average(results)
-        if len(results) > 1:
+        merged = average(list(runs.values()))
+        evaluation[arm] = {**merged, "cloze": {**merged["cloze"][HEADLINE_TASK], **merged["cloze"]}}
+        if len(runs) > 1:
             evaluation.setdefault("seeds", {})[arm] = dict(runs)
     return evaluation
-
-
-def for_programs(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The contents of report.json: `evaluation.<arm>.cloze` has the tasks, and by direction the
-    headline task's figures.
-    """
-    arms = dict(report["evaluation"])
-    for arm in BLENDS:
-        cloze = arms[arm]["cloze"]
-        arms[arm] = {**arms[arm], "cloze": {**cloze[HEADLINE_TASK], **cloze}}
-    return {**report, "evaluation": arms}
 
 
 def average(results: list[Any]) -> Any:
@@ -149,49 +134,55 @@ def average(results: list[Any]) -> Any:
     return merged
 
 
-def gather_page(demo: Demo, report: dict[str, Any]) -> PageData:
-    """Read the samples that the page shows beside the figures."""
+def build_page(report: Mapping[str, Any], **shown: Any) -> str:
+    """The page as HTML.
+
+    Args:
+        report: the figures of report.json.
+        shown: what `gather` found; parts that are left out are not shown.
+    """
+    curves = shown.pop("curves", {})
+
+    def curve(run: str, loss: str) -> list[tuple[float, float]]:
+        return pages.charts.smooth(curves.get(run, {}).get(loss, []))
+
+    nothing = {"recordings": (), "code_counts": np.zeros(1, np.int64), "documents": ()}
+    template = Path(__file__).parent / "page.html"
+    return pages.render(template, report=report, curve=curve, **nothing | shown)
+
+
+def gather(demo: Demo) -> dict[str, Any]:
+    """What the page shows beside the figures.
+
+    `recordings`, `code_counts` (K,), `documents` as lists of segments, and `curves`: by run and
+    name of the loss, (step, value).
+    """
     from megatron_speech.data.code_shards import read_code_shards
     from megatron_speech.evaluation.codes import code_counts
 
     _, records = read_code_shards(demo.path("codes", "train"))
     counts = code_counts([record.codes for record in records], demo.size.num_codes)
-    return PageData(
-        report=report,
-        recordings=_recordings(demo),
-        code_counts=counts,
-        curves=_curves(demo),
-        documents=_documents(demo),
-    )
+    found = samples.documents(demo.path("interleaved", "data"), demo.path("vocab"), _DOCUMENTS_READ)
+    spoken = [segments for segments in found if any(segment.num_codes for segment in segments)]
+    return {
+        "recordings": _recordings(demo),
+        "code_counts": counts,
+        "curves": _curves(demo),
+        "documents": spoken[:_DOCUMENTS_SHOWN],
+    }
 
 
-def _recordings(demo: Demo) -> list[Recording]:
-    from megatron_speech.audio import read_audio
+def _recordings(demo: Demo) -> list[samples.Recording]:
     from megatron_speech.data.code_shards import read_code_shards
     from megatron_speech.data.manifest import read_manifest
-    from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
 
-    tokenizer = SpeechTokenizer.from_pretrained(demo.path("speech_tokenizer", "export"))
-    chosen = []
+    chosen, codes = [], []
     for name, kind, count in _SHOWN:
-        rows = {row.id: row for row in read_manifest(demo.path("speech", name, "manifest.parquet"))}
+        rows = {row.id: row for row in read_manifest(demo.manifest(name))}
         records = [r for r in read_code_shards(demo.path("codes", name))[1] if len(r.codes)]
-        for record in records[:count]:
-            samples = read_audio(rows[record.id].path)
-            chosen.append((kind, rows[record.id], record.codes, samples))
-    readings = tokenizer.decode_text([codes for _, _, codes, _ in chosen])
-    return [
-        Recording(
-            kind=kind,
-            text=row.text,
-            reading=reading,
-            codes=codes,
-            samples=samples,
-            sample_rate_hz=16_000,
-            speaker=row.speaker,
-        )
-        for (kind, row, codes, samples), reading in zip(chosen, readings, strict=True)
-    ]
+        chosen += [(kind, rows[record.id]) for record in records[:count]]
+        codes += [record.codes for record in records[:count]]
+    return samples.recordings(demo.speech_tokenizer, chosen, codes)
 
 
 def _curves(demo: Demo) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -211,22 +202,3 @@ def _curves(demo: Demo) -> dict[str, dict[str, list[tuple[float, float]]]]:
                 if key.endswith("loss"):
                     found.setdefault(key, []).append((record["iteration"], value))
     return curves
-
-
-def _documents(demo: Demo) -> list[list[Segment]]:
-    """Some documents with speech in them: text, and spans with the words the codes stand for."""
-    from megatron_speech.datasets.inspect import InspectConfig, inspect
-
-    config = InspectConfig(vocab=demo.path("vocab"), documents=_DOCUMENTS_READ)
-    shown = []
-    for runs in inspect(demo.path("interleaved", "data"), config).documents:
-        segments = [
-            Segment(text=run.text.strip())
-            if run.kind == "text"
-            else Segment(text=run.spoken or "", num_codes=len(run.tokens))
-            for run in runs
-            if run.kind != "special"
-        ]
-        if any(segment.num_codes for segment in segments):
-            shown.append([segment for segment in segments if segment.text or segment.num_codes])
-    return shown[:_DOCUMENTS_SHOWN]

@@ -1,26 +1,29 @@
 """Stages, each done once: a second run continues where the first was stopped."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from examples.quickstart.side_by_side import AT_ONCE, SideBySide
-from examples.quickstart.sizes import DemoSize
 from megatron_speech.io.files import fingerprint_of, read_json, write_json
 from megatron_speech.jobs.folders import remove_folder
 from megatron_speech.text.corpora import find_texts, fingerprint_inputs
 
 Figures = dict[str, Any]
+Done = Mapping[str, Figures]
+"""Figures of the stages done, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """One run of the demo: its size, its folder, its machine, the user's text if given."""
+    """One run of a demo: its size, its folder, its machine, the user's text if given."""
 
-    size: DemoSize
+    size: Any
+    """A dataclass: name, how much of everything, has_bars."""
     output: Path
     machine: dict[str, Any]
     text: tuple[str, ...] = ()
@@ -30,9 +33,18 @@ class Demo:
         """Whether the machine multiplies faster in bf16."""
         return self.machine["precision"] == "bf16"
 
+    @property
+    def speech_tokenizer(self) -> Path:
+        """The trained speech tokenizer."""
+        return self.path("speech_tokenizer", "export")
+
     def path(self, *parts: str) -> Path:
         """A path in the run's folder."""
         return self.output.joinpath(*parts)
+
+    def manifest(self, name: str) -> Path:
+        """The manifest of a set of recordings."""
+        return self.path("speech", name, "manifest.parquet")
 
     def identity(self) -> str:
         """Fingerprint of what every stage depends on: precision, and the user's text.
@@ -43,43 +55,38 @@ class Demo:
         texts = fingerprint_inputs(find_texts(self.text)) if self.text else []
         return fingerprint_of(self.machine["precision"], repr(texts))
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of every run."""
+        return {"size": self.size.name, "machine": self.machine, "settings": asdict(self.size)}
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True)
 class Stage:
     """A step of the chain. `run` may be stopped anywhere and called again."""
 
     name: str
     title: str
-    run: Callable[[Demo, "Done"], Figures]
+    run: Callable[[Any, Done], Figures]
     """Picklable, if other stages may run beside it."""
     settings: tuple[str, ...] = ()
-    """Fields of DemoSize the stage depends on, beside all that it needs."""
+    """Fields of the size that the stage depends on, beside all that it needs."""
     after: tuple[str, ...] | None = None
     """Earlier stages that it needs; None is the one before it. Two stages of which neither needs
     the other, not even through others, may run side by side."""
-    folders: tuple[str, ...] = ()
-    """What it writes: removed if it was begun with other settings."""
+    folders: tuple[str, ...] | None = None
+    """What it writes: removed if it was begun with other settings. None is the one of its name."""
 
 
-class Done(dict[str, Figures]):
-    """Figures of the stages done, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """Seconds of each stage, and of all together: less than their sum where some ran at once."""
-
-    stages: dict[str, float]
-    whole: float
-
-
-def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, Times]:
-    """Run what is not done yet; return all figures and times.
+def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[dict[str, Figures], dict[str, Any]]:
+    """Run what is not done yet; return all figures, and the times for the report.
 
     A stage is done if its marker carries the fingerprint of its settings and of every stage
     that it needs. One that was begun with other settings starts afresh.
+
+    The times are `seconds` of each stage and `seconds_in_all`: less than their sum where some ran
+    at once.
     """
-    needs, keys = _all_needs(stages), _keys(stages, demo)
+    needs, keys = _needs_and_keys(stages, demo)
     states: dict[str, dict[str, Any]] = {}
     waiting = {stage.name: stage for stage in stages}
     with SideBySide() as processes:
@@ -91,55 +98,44 @@ def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[Done, Times]:
                     states[name] = _read(_marker(demo, name))
                 continue
             del waiting[stage.name]
-            _banner(stages.index(stage) + 1, len(stages), stage.title)
-            figures = Done({name: states[name]["figures"] for name in needs[stage.name]})
+            line = "─" * max(4, 70 - len(stage.title))
+            place = f"{stages.index(stage) + 1}/{len(stages)}"
+            print(f"\n──── {place}  {stage.title} {line}", flush=True)
+            figures = {name: states[name]["figures"] for name in needs[stage.name]}
             work = partial(_run, stage, demo, figures, keys[stage.name], time.time())
             if (state := _read(_marker(demo, stage.name))).get("done") == keys[stage.name]:
                 print(f"done before, in {state['seconds']:.1f} s", flush=True)
                 states[stage.name] = state
-            elif _has_company(stage, stages, needs):
+            elif any(_may_run_at_once(stage, other, needs) for other in stages):
                 processes.start(stage.name, work)
             else:
                 states[stage.name] = work()
-    seconds = {stage.name: states[stage.name]["seconds"] for stage in stages}
-    whole = _covered([span for state in states.values() for span in state["spans"]])
-    figures = Done({stage.name: states[stage.name]["figures"] for stage in stages})
-    return figures, Times(stages=seconds, whole=whole)
-
-
-def _all_needs(stages: Sequence[Stage]) -> dict[str, set[str]]:
-    """What each stage needs, directly and through others."""
-    found: dict[str, set[str]] = {}
-    for stage, names in _needs(stages).items():
-        found[stage] = set(names).union(*(found[name] for name in names))
-    return found
-
-
-def _needs(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
-    before = [(), *((stage.name,) for stage in stages[:-1])]
-    return {
-        stage.name: last if stage.after is None else stage.after
-        for stage, last in zip(stages, before, strict=True)
+    spans = [span for state in states.values() for span in state["spans"]]
+    return {stage.name: states[stage.name]["figures"] for stage in stages}, {
+        "seconds": {stage.name: states[stage.name]["seconds"] for stage in stages},
+        "seconds_in_all": _covered(spans),
     }
 
 
-def _keys(stages: Sequence[Stage], demo: Demo) -> dict[str, str]:
-    """Fingerprints of each stage's settings and of all that it needs."""
-    keys, identity, needs = {}, demo.identity(), _needs(stages)
+def _needs_and_keys(
+    stages: Sequence[Stage], demo: Demo
+) -> tuple[dict[str, set[str]], dict[str, str]]:
+    """What each stage needs, directly and through others, and its fingerprint."""
+    needs: dict[str, set[str]] = {}
+    keys, identity, before = {}, demo.identity(), ()
     for stage in stages:
-        before = [keys[name] for name in needs[stage.name]] or [identity]
+        after = before if stage.after is None else stage.after
+        needs[stage.name] = set(after).union(*(needs[name] for name in after))
         settings = {name: getattr(demo.size, name) for name in stage.settings}
-        keys[stage.name] = fingerprint_of(*before, stage.name, repr(settings))
-    return keys
+        above = [keys[name] for name in after] or [identity]
+        keys[stage.name] = fingerprint_of(*above, stage.name, repr(settings))
+        before = (stage.name,)
+    return needs, keys
 
 
-def _has_company(stage: Stage, stages: Sequence[Stage], needs: dict[str, set[str]]) -> bool:
-    """Whether another stage may run while this one does."""
-    return any(
-        other is not stage and other.name not in needs[stage.name]
-        and stage.name not in needs[other.name]
-        for other in stages
-    )  # fmt: skip
+def _may_run_at_once(stage: Stage, other: Stage, needs: Mapping[str, set[str]]) -> bool:
+    apart = other.name not in needs[stage.name] and stage.name not in needs[other.name]
+    return other is not stage and apart
 
 
 def _run(stage: Stage, demo: Demo, done: Done, key: str, started: float) -> dict[str, Any]:
@@ -148,7 +144,7 @@ def _run(stage: Stage, demo: Demo, done: Done, key: str, started: float) -> dict
     state = _read(marker)
     if state.get("begun") != key:
         marker.unlink(missing_ok=True)  # first: it must not outlive what it speaks of
-        for folder in stage.folders:
+        for folder in (stage.name,) if stage.folders is None else stage.folders:
             remove_folder(demo.path(folder))
         state = {"begun": key, "spans": []}
         write_json(marker, state)
@@ -177,28 +173,34 @@ def _marker(demo: Demo, name: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A stage's marker; without spans, of an earlier version, it gets one until its last change."""
-    if not path.exists():
-        return {}
-    state = read_json(path)
-    ended = path.stat().st_mtime
-    return {"spans": [[ended - state.get("seconds", 0.0), ended]]} | state
+    return read_json(path) if path.exists() else {}
 
 
-def _banner(number: int, total: int, title: str) -> None:
-    print(f"\n──── {number}/{total}  {title} " + "─" * max(4, 70 - len(title)), flush=True)
+def tool(name: str, *words: str, **settings: Any) -> Any:
+    """What the public tool of that name returns; `words` come first on its command line."""
+    return import_module(f"tools.{name}").main([*words, *to_flags(**settings)])
+
+
+def train(name: str, recipe: str, *flags: str, **settings: Any) -> Any:
+    """What a tool of training returns. One that caught a stop signal has saved its state.
+
+    Raises:
+        KeyboardInterrupt: it did; the demo stops as well.
+    """
+    result = tool(name, recipe, *flags, **settings)
+    if not result.finished:
+        raise KeyboardInterrupt
+    return result
 
 
 def to_flags(**values: Any) -> list[str]:
-    """`manifest=a, codes=[b, c]` as --manifest a --codes b c."""
+    """`codes=[a, b], bf16=True, quantize=False, seed=None` as --codes a b --bf16 --no-quantize."""
     flags = []
     for name, value in values.items():
-        parts = value if isinstance(value, list | tuple) else [value]
-        flags += [f"--{name.replace('_', '-')}", *map(str, parts)]
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            parts = value if isinstance(value, list | tuple) else [value]
+            flags += [f"--{flag}", *map(str, parts)]
     return flags
-
-
-def require_finished(finished: bool) -> None:
-    """A training that caught a stop signal has saved its state; stop the demo as well."""
-    if not finished:
-        raise KeyboardInterrupt

@@ -1,9 +1,6 @@
 """Every size and share of the demo, in one place."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from megatron_speech.errors import ConfigError
 
 BLENDS: dict[str, dict[str, float]] = {
     # Shares of the tokens. The paper's 30% text; transcriptions enough to learn to read codes from
@@ -59,10 +56,6 @@ class DemoSize:
     """Rough arithmetic of all trainings, to foretell the time."""
     other_seconds: float
     """Rough time of all that does not depend on matrix multiplication, on two cores."""
-
-    def settings(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
 
 
 SMOKE = DemoSize(
@@ -127,14 +120,3 @@ FULL = DemoSize(
 )
 
 SIZES = {size.name: size for size in (SMOKE, DEMO, FULL)}
-
-
-def size_named(name: str) -> DemoSize:
-    """The size of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in SIZES:
-        raise ConfigError(f"no size {name!r}; there are {', '.join(SIZES)}")
-    return SIZES[name]

@@ -1,43 +1,35 @@
 """The stages of the demo. Each calls the public tools a cluster would run, with small recipes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from examples.quickstart import corpora
-from examples.quickstart.runner import Demo, Done, Figures, require_finished, to_flags
+from examples.quickstart.runner import Demo, Done, Figures, to_flags, tool, train
 from examples.quickstart.sizes import BLENDS, DemoSize
 
 TEST_SETS = ("sentences", "windows", "held-out-voice")
-_SPOKEN = ("train", "stories", "sentences", "windows", "held-out-voice", "evaluation")
+_SPOKEN = ("train", "stories", *TEST_SETS, "evaluation")
 _STORY_SHARDS = 16
 """Shards of the spoken stories; the last one is held out to measure the speech loss."""
 _WHOLE_DOCUMENT_WORDS = 100_000
+_GENERATED = ("documents", "speech_utterances", "speech_stories", "speech_test_utterances",
+              "cloze_items")  # fmt: skip
 
 
 def storyworld(demo: Demo, done: Done) -> Figures:
     """Texts: a corpus, sentences to speak, evaluation items."""
     from examples.storyworld import generate
 
-    size = demo.size
-    summary = generate.main(
-        to_flags(
-            output_dir=demo.path("storyworld"),
-            documents=size.documents,
-            speech_utterances=size.speech_utterances,
-            speech_stories=size.speech_stories,
-            speech_test_utterances=size.speech_test_utterances,
-            cloze_items=size.cloze_items,
-        )
-    )
+    settings = {name: getattr(demo.size, name) for name in _GENERATED}
+    summary = generate.main(to_flags(output_dir=demo.path("storyworld"), **settings))
     corpora.split_test_texts(demo.path("storyworld", "speech"))
-    text = corpora.choose_text(demo)
     return {
         "documents": summary.documents,
         "words": summary.words,
         "distinct_words": summary.distinct_words,
         "duplicate_share": summary.duplicate_share,
-        **text,
+        **corpora.choose_text(demo),
     }
 
 
@@ -49,182 +41,120 @@ def speech(demo: Demo, done: Done) -> Figures:
     lists = {name: texts / f"{name}.parquet" for name in _SPOKEN}
     lists["held-out-voice"] = texts / "sentences.parquet"
     lists["evaluation"] = demo.path("storyworld", "eval", "utterances.parquet")
-    utterances, duration_s = 0, 0.0
+    made = []
     for name, path in lists.items():
         voices = "held-out" if name == "held-out-voice" else "train"
-        flags = to_flags(texts=path, output_dir=demo.path("speech", name), voices=voices)
-        summary = make_speech.main(flags)
-        utterances += summary.utterances
-        duration_s += summary.duration_s
-    voices = len(make_speech.VOICES["all"])
-    return {"utterances": utterances, "hours": duration_s / 3600, "voices": voices}
+        folder = demo.path("speech", name)
+        made.append(tool("make_speech", texts=path, output_dir=folder, voices=voices))
+    return {
+        "utterances": sum(summary.utterances for summary in made),
+        "hours": sum(summary.duration_s for summary in made) / 3600,
+        "voices": len(make_speech.VOICES["all"]),
+    }
 
 
-def speech_tokenizer(demo: Demo, done: Done) -> Figures:
-    """A Whisper encoder with a codebook, trained to recognise speech through it."""
-    return _train_tokenizer(demo, "speech_tokenizer", quantize=True)
-
-
-def tokenizer_without_vq(demo: Demo, done: Done) -> Figures:
-    """The same recipe without the codebook, to see what it costs."""
-    return _train_tokenizer(demo, "speech_tokenizer_without_vq", quantize=False)
-
-
-def _train_tokenizer(demo: Demo, folder: str, quantize: bool) -> Figures:
+def speech_tokenizer(
+    demo: Demo, done: Done, *, folder: str = "speech_tokenizer", quantize: bool = True
+) -> Figures:
+    """A Whisper encoder with a codebook (or, to compare, without), trained to recognise speech."""
     from megatron_speech.training.reporting import read_metrics
-    from tools import train_speech_tokenizer
 
-    size = demo.size
-    sets = [demo.path("speech", name, "manifest.parquet") for name in TEST_SETS]
-    flags = to_flags(
-        manifest=demo.path("speech", "train", "manifest.parquet"),
-        valid_manifest=sets,
+    steps = demo.size.tokenizer_steps
+    train(
+        "train_speech_tokenizer",
+        demo.size.recipes[0],
+        manifest=demo.manifest("train"),
+        valid_manifest=[demo.manifest(name) for name in TEST_SETS],
         save=demo.path(folder),
-        train_iters=size.tokenizer_steps,
-        quantize_start_step=size.tokenizer_steps // 4,
+        train_iters=steps,
+        quantize_start_step=steps // 4,
         eval_interval=0,
+        bf16=demo.bf16,
+        quantize=quantize,
     )
-    flags += ["--bf16"] if demo.bf16 else []
-    flags += [] if quantize else ["--no-quantize"]
-    result = train_speech_tokenizer.main([size.recipes[0], *flags])
-    require_finished(result.finished)
     return {"validation": read_metrics(demo.path(folder), "valid")[-1]}
 
 
 def codes(demo: Demo, done: Done) -> Figures:
     """All speech as codes, and how well they can be read back."""
-    from tools import evaluate_codes, tokenize_speech
-
-    tokenizer = demo.path("speech_tokenizer", "export")
     for name in _SPOKEN:
-        manifest = demo.path("speech", name, "manifest.parquet")
-        flags = to_flags(
-            input=manifest, speech_tokenizer=tokenizer, output=demo.path("codes", name)
+        rows = corpora.rows_per_shard(demo.manifest(name), _STORY_SHARDS)
+        tool(
+            "tokenize_speech",
+            input=demo.manifest(name),
+            speech_tokenizer=demo.speech_tokenizer,
+            output=demo.path("codes", name),
+            shard_size=rows if name == "stories" else None,
         )
-        if name == "stories":
-            flags += to_flags(shard_size=corpora.rows_per_shard(manifest, _STORY_SHARDS))
-        tokenize_speech.main(flags)
     sets = [demo.path("codes", name) for name in TEST_SETS]
-    return evaluate_codes.main(to_flags(speech_tokenizer=tokenizer, codes=sets))
+    return tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=sets)
 
 
 def vocabulary(demo: Demo, done: Done) -> Figures:
     """A byte-level BPE of the corpus, with specials and codes behind it."""
-    from tools import build_vocab
-
-    vocab = build_vocab.main(
-        to_flags(
-            input=corpora.vocabulary_inputs(demo),
-            train_bpe=demo.size.bpe_size,
-            speech_tokenizer=demo.path("speech_tokenizer", "export"),
-            output=demo.path("vocab"),
-        )
+    vocab = tool(
+        "build_vocab",
+        input=corpora.vocabulary_inputs(demo),
+        train_bpe=demo.size.bpe_size,
+        speech_tokenizer=demo.speech_tokenizer,
+        output=demo.path("vocab"),
     )
     return {"size": vocab.size, "padded_size": vocab.padded_size, "fingerprint": vocab.fingerprint}
 
 
 def text_to_token(demo: Demo, done: Done) -> Figures:
     """A language model from text to codes, trained, exported, and read back."""
-    from tools import build_dataset, evaluate_codes
-
-    train, data = demo.path("codes", "train"), demo.path("text_to_token", "data")
     vocab = demo.path("vocab")
-    build_dataset.main(["text-to-token", *to_flags(codes=train, vocab=vocab, output_prefix=data)])
-    flags = to_flags(data_path=data, train_iters=demo.size.text_to_token_steps)
-    export = pretrain_and_export(demo, "text_to_token", demo.size.recipes[1], vocab, flags)
-    generated = []
-    for name in ("sentences", "windows"):
-        texts = demo.path("storyworld", "speech", f"{name}.parquet")
-        generated.append(generate_codes(demo, name, texts, vocab))
-    tokenizer = demo.path("speech_tokenizer", "export")
-    figures = evaluate_codes.main(to_flags(speech_tokenizer=tokenizer, codes=generated))
+    export = train_text_to_token(demo, demo.size.recipes[1], vocab)
+    generated = [
+        generate_codes(demo, name, demo.path("storyworld", "speech", f"{name}.parquet"), vocab)
+        for name in ("sentences", "windows")
+    ]
+    figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=generated)
     return {**figures, "parameters": export.parameters}
 
 
 def datasets(demo: Demo, done: Done) -> Figures:
     """Text, speech and pairs as indexed datasets."""
-    from tools import build_dataset, preprocess_data
-
-    vocab, figures = demo.path("vocab"), {}
-    for name in ("train", "valid"):
-        flags = to_flags(
-            input=corpora.text_path(demo, name),
-            tokenizer_model=vocab,
-            output_prefix=demo.path("data", name),
-        )
-        (text,) = preprocess_data.main([*flags, "--append-eod"])
-        figures[f"text_{name}"] = text.tokens
     shards = sorted(demo.path("codes", "stories").glob("*.parquet"))
-    for name, part in (("speech", shards[:-1] or shards), ("speech_valid", shards[-1:])):
-        flags = to_flags(codes=part, vocab=vocab, output_prefix=demo.path("data", name))
-        facts = build_dataset.main(["speech", *flags, "--join-segments"])
-        figures[name] = facts.speech_tokens
-    flags = to_flags(
-        codes=demo.path("codes", "train"), vocab=vocab, output_prefix=demo.path("data", "pairs")
+    return build_datasets(
+        demo,
+        vocab=demo.path("vocab"),
+        texts={name: corpora.text_path(demo, name) for name in ("train", "valid")},
+        speech={"speech": shards[:-1] or shards, "speech_valid": shards[-1:]},
+        pairs=[demo.path("codes", "train")],
     )
-    for name, facts in build_dataset.main(["pairs", *flags]).items():
-        figures[name] = facts.speech_tokens + facts.text_tokens
-    return figures
 
 
 def interleaving(demo: Demo, done: Done) -> Figures:
     """Text documents whose spans were replaced by generated codes."""
-    from tools import build_dataset, evaluate_codes
-
-    prefix = demo.path("interleaved", "data")
-    flags = to_flags(
-        input=corpora.text_path(demo, "interleaved"),
-        vocab=demo.path("vocab"),
-        output_prefix=prefix,
-    )
-    flags += demo.size.span_flags
-    facts = build_dataset.main(["interleaved", *flags, *engine_flags(demo)])
-    read = evaluate_codes.main(
-        to_flags(
-            speech_tokenizer=demo.path("speech_tokenizer", "export"),
-            codes=Path(f"{prefix}.work") / "codes",
-            limit=400,
-        )
-    )
-    keys = ("documents", "speech_word_fraction", "text_tokens", "speech_tokens", "spans")
-    return {**{key: facts[key] for key in keys}, "rejected": facts["rejected"],
-            "wer": read["codes"]["wer"], "wer_n": read["codes"]["records"]}  # fmt: skip
+    text, flags = corpora.text_path(demo, "interleaved"), demo.size.span_flags
+    return interleave(demo, text, demo.path("vocab"), flags, read=400)
 
 
 def language_model(demo: Demo, done: Done, *, arm: str, seed: int) -> Figures:
     """Pre-trains and exports one arm."""
-    prefixes = {
-        "text": demo.path("data", "train_text_document"),
-        "interleaved": demo.path("interleaved", "data"),
-        "speech": demo.path("data", "speech"),
-        "asr": demo.path("data", "pairs-asr"),
-        "tts": demo.path("data", "pairs-tts"),
-    }
-    blend = [part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])]
-    valid = [
-        0.5,
-        demo.path("data", "valid_text_document"),
-        0.5,
-        demo.path("data", "speech_valid"),
-    ]
-    flags = to_flags(
-        data_path=blend,
-        valid_data_path=valid,
+    from megatron_speech.training.reporting import read_metrics
+
+    valid = [demo.path("data", name) for name in ("valid_text_document", "speech_valid")]
+    name = arm_folder(demo.size, arm, seed)
+    export = pretrain_and_export(
+        demo,
+        name,
+        demo.size.recipes[2],
+        vocab=demo.path("vocab"),
+        data_path=blend(demo, arm),
+        valid_data_path=[part for path in valid for part in (0.5, path)],
         train_iters=demo.size.language_model_steps,
         eval_interval=0,
         seed=seed,
     )
-    name = arm_folder(demo.size, arm, seed)
-    export = pretrain_and_export(demo, name, demo.size.recipes[2], demo.path("vocab"), flags)
-    from megatron_speech.training.reporting import read_metrics
-
     losses = read_metrics(demo.path(name, "run"), "valid")[-1]
-    windows = int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"])
     return {
         "text_loss": losses.get("text loss"),
         "speech_loss": losses.get("speech loss"),
         "parameters": export.parameters,
-        "windows": windows,
+        "windows": int(read_metrics(demo.path(name, "run"))[-1]["consumed samples"]),
     }
 
 
@@ -235,58 +165,102 @@ def arm_folder(size: DemoSize, arm: str, seed: int) -> str:
 
 def evaluation(demo: Demo, done: Done) -> Figures:
     """Cloze in four directions, spoken questions, the cascade; for every arm and seed."""
-    from tools import evaluate
-
     figures: dict[str, Any] = {}
     for arm in BLENDS:
         for seed in demo.size.seeds:
             name = arm_folder(demo.size, arm, seed)
-            flags = to_flags(
+            figures.setdefault(arm, {})[str(seed)] = tool(
+                "evaluate",
                 model=demo.path(name, "hf"),
-                speech_tokenizer=demo.path("speech_tokenizer", "export"),
+                speech_tokenizer=demo.speech_tokenizer,
                 cloze=demo.path("storyworld", "eval", "cloze.jsonl"),
                 qa=demo.path("storyworld", "eval", "qa.jsonl"),
                 speech=demo.path("codes", "evaluation"),
                 output=demo.path("evaluation", f"{name}.json"),
                 precision=demo.machine["precision"],
+                limit=demo.size.evaluation_limit,
             )
-            if demo.size.evaluation_limit:
-                flags += to_flags(limit=demo.size.evaluation_limit)
-            figures.setdefault(arm, {})[str(seed)] = evaluate.main(flags)
     return figures
+
+
+def train_text_to_token(demo: Demo, recipe: str, vocab: Path, *flags: str) -> Any:
+    """Train the text-to-token model on `codes/train`; what was exported."""
+    data = demo.path("text_to_token", "data")
+    pairs = {"codes": demo.path("codes", "train"), "vocab": vocab, "output_prefix": data}
+    tool("build_dataset", "text-to-token", **pairs)
+    steps = demo.size.text_to_token_steps
+    return pretrain_and_export(
+        demo, "text_to_token", recipe, *flags, vocab=vocab, data_path=data, train_iters=steps
+    )
 
 
 def generate_codes(demo: Demo, name: str, texts: Path, vocab: Path) -> Path:
     """Codes that the text-to-token model makes for a list of texts, in a folder called `name`."""
-    from tools import build_dataset
-
-    work = demo.path("text_to_token", "test", name)
+    plan = demo.path("text_to_token", "test", name, "plan")
     # Spans that cover whole documents: every text becomes one request.
-    plan = to_flags(input=texts, vocab=vocab, output=work / "plan", eta=1.0, tasks=1,
-                    mean_span_words=_WHOLE_DOCUMENT_WORDS)  # fmt: skip
-    build_dataset.main(["plan", *plan])
+    tool("build_dataset", "plan", input=texts, vocab=vocab, output=plan, eta=1.0, tasks=1,
+         mean_span_words=_WHOLE_DOCUMENT_WORDS)  # fmt: skip
     target = demo.path("text_to_token", "test", "codes", name)
-    build_dataset.main(
-        ["generate", *to_flags(plan=work / "plan", output=target), *engine_flags(demo)]
-    )
+    tool("build_dataset", "generate", *_engine_flags(demo), plan=plan, output=target)
     return target
 
 
-def pretrain_and_export(
-    demo: Demo, folder: str, recipe: str, vocab: Path, flags: Sequence[str]
-) -> Any:
+def build_datasets(
+    demo: Demo,
+    *,
+    vocab: Path,
+    texts: Mapping[str, Path],
+    speech: Mapping[str, Any],
+    pairs: Sequence[Path],
+) -> Figures:
+    """Write `data/NAME` of each text and of each code shards, and `data/pairs`; tokens of each."""
+    figures = {}
+    for name, text in texts.items():
+        prefix = demo.path("data", name)
+        (facts,) = tool("preprocess_data", "--append-eod", input=text, tokenizer_model=vocab,
+                        output_prefix=prefix)  # fmt: skip
+        figures[f"text_{name}"] = facts.tokens
+    for name, shards in speech.items():
+        facts = tool("build_dataset", "speech", "--join-segments", codes=shards, vocab=vocab,
+                     output_prefix=demo.path("data", name))  # fmt: skip
+        figures[name] = facts.speech_tokens
+    prefix = demo.path("data", "pairs")
+    made = tool("build_dataset", "pairs", codes=pairs, vocab=vocab, output_prefix=prefix)
+    return figures | {name: facts.speech_tokens + facts.text_tokens for name, facts in made.items()}
+
+
+def interleave(demo: Demo, text: Path, vocab: Path, flags: Sequence[str], read: int) -> Figures:
+    """Interleave a corpus; word errors are those of the first `read` spans."""
+    prefix = demo.path("interleaved", "data")
+    facts = tool("build_dataset", "interleaved", *flags, *_engine_flags(demo), input=text,
+                 vocab=vocab, output_prefix=prefix)  # fmt: skip
+    made = Path(f"{prefix}.work") / "codes"
+    errors = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=made, limit=read)
+    keys = ("documents", "speech_word_fraction", "text_tokens", "speech_tokens", "spans")
+    return {**{key: facts[key] for key in keys}, "rejected": facts["rejected"],
+            "wer": errors["codes"]["wer"], "wer_n": errors["codes"]["records"]}  # fmt: skip
+
+
+def blend(demo: Demo, arm: str) -> list[Any]:
+    """Shares and datasets that an arm is trained on."""
+    prefixes = {
+        "text": demo.path("data", "train_text_document"),
+        "interleaved": demo.path("interleaved", "data"),
+        "speech": demo.path("data", "speech"),
+        "asr": demo.path("data", "pairs-asr"),
+        "tts": demo.path("data", "pairs-tts"),
+    }
+    return [part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])]
+
+
+def pretrain_and_export(demo: Demo, folder: str, recipe: str, *flags: str, **settings: Any) -> Any:
     """Train by a recipe in `folder`/run and export to `folder`/hf; what was exported."""
-    from tools import convert_checkpoint, pretrain
-
     save = demo.path(folder, "run")
-    flags = [*flags, *to_flags(vocab=vocab, save=save)]
-    result = pretrain.main([recipe, *flags, *(["--bf16"] if demo.bf16 else [])])
-    require_finished(result.finished)
-    target = demo.path(folder, "hf")
-    return convert_checkpoint.main(["megatron-to-hf", *to_flags(load=save, hf=target)])
+    train("pretrain", recipe, *flags, save=save, bf16=demo.bf16, **settings)
+    return tool("convert_checkpoint", "megatron-to-hf", load=save, hf=demo.path(folder, "hf"))
 
 
-def engine_flags(demo: Demo) -> list[str]:
+def _engine_flags(demo: Demo) -> list[str]:
     """How the text-to-token model makes codes, judged by real ones."""
     flags = to_flags(
         model=demo.path("text_to_token", "hf"),

@@ -10,7 +10,6 @@ import json
 import math
 import re
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 _TIMESTAMPS = 1501  # 0 to 30 s in steps of 20 ms
 _MULTILINGUAL = 51865  # tokens, with those of times; English-only models have one fewer
 _HEADS_SIZE = 64  # of every released Whisper
+_END, _START = "<|endoftext|>", "<|startoftranscript|>"
 
 
 class _Reader:
@@ -132,16 +132,6 @@ def _targets(side: str, inner: list[str], values: np.ndarray) -> list[tuple[str,
     return [(f"{layer}.{name}", part) for name, part in zip(names, parts, strict=True)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Tokens:
-    """What config.json and generation_config.json say of the tokens."""
-
-    end: int
-    start: int
-    ids: dict[str, int]
-    languages: dict[str, int]
-
-
 def write_whisper(model_bin: bytes, config: bytes, tokenizer: bytes, folder: Path) -> None:
     """Write the Hugging Face folder of a Whisper from the files of its CTranslate2 folder.
 
@@ -149,42 +139,42 @@ def write_whisper(model_bin: bytes, config: bytes, tokenizer: bytes, folder: Pat
         DataError: they are not what they are called.
     """
     weights = whisper_weights(read_model_bin(model_bin))
-    tokens = _write_tokenizer(tokenizer, weights["model.decoder.embed_tokens.weight"], folder)
-    settings = json.loads(config)
-    write_json(folder / "config.json", _config(weights, tokens, settings))
-    write_json(folder / "generation_config.json", _generation_config(tokens, settings))
+    ids = _write_tokenizer(tokenizer, weights["model.decoder.embed_tokens.weight"], folder)
+    settings, end = json.loads(config), ids[_END]
+    tokens = {
+        "bos_token_id": end, "eos_token_id": end, "pad_token_id": end,
+        "decoder_start_token_id": ids[_START], "suppress_tokens": settings["suppress_ids"],
+        "begin_suppress_tokens": settings["suppress_ids_begin"],
+    }  # fmt: skip
+    write_json(folder / "config.json", tokens | _config(weights))
+    write_json(folder / "generation_config.json", tokens | _generation_config(ids, settings))
     write_json(folder / "preprocessor_config.json", _features(weights))
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(weights, temporary, {"format": "pt"})
 
 
-def _write_tokenizer(content: bytes, embedding: torch.Tensor, folder: Path) -> _Tokens:
+def _write_tokenizer(content: bytes, embedding: torch.Tensor, folder: Path) -> dict[str, int]:
+    """The tokenizer with tokens of times; all tokens with their ids."""
     from tokenizers import AddedToken, Tokenizer
 
     tokenizer = Tokenizer.from_str(content.decode("utf-8"))
     marks = [f"<|{n * 0.02:.2f}|>" for n in range(_TIMESTAMPS)]
     tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in marks])
-    ids = tokenizer.get_vocab()
     if tokenizer.get_vocab_size() != len(embedding):
         raise DataError(
             f"tokenizer.json has {tokenizer.get_vocab_size():,} tokens with those of times, and "
             f"the embedding {len(embedding):,} rows"
         )
     tokenizer.save(str(folder / "tokenizer.json"))
-    end = "<|endoftext|>"
     write_json(folder / "tokenizer_config.json", {
         "tokenizer_class": "WhisperTokenizer", "model_max_length": 1024, "errors": "replace",
-        "bos_token": end, "eos_token": end, "pad_token": end, "unk_token": end,
+        "bos_token": _END, "eos_token": _END, "pad_token": _END, "unk_token": _END,
         "add_prefix_space": False, "clean_up_tokenization_spaces": False,
     })  # fmt: skip
-    start = ids["<|startoftranscript|>"]
-    languages = {t: i for t, i in ids.items() if start < i < ids["<|translate|>"]}
-    return _Tokens(end=ids[end], start=start, ids=ids, languages=languages)
+    return tokenizer.get_vocab()
 
 
-def _config(
-    weights: dict[str, torch.Tensor], tokens: _Tokens, settings: dict[str, Any]
-) -> dict[str, Any]:
+def _config(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     width, mels, _ = weights["model.encoder.conv1.weight"].shape
     config: dict[str, Any] = {
         "architectures": ["WhisperForConditionalGeneration"], "model_type": "whisper",
@@ -193,9 +183,6 @@ def _config(
         "vocab_size": len(weights["model.decoder.embed_tokens.weight"]),
         "max_source_positions": len(weights["model.encoder.embed_positions.weight"]),
         "max_target_positions": len(weights["model.decoder.embed_positions.weight"]),
-        "bos_token_id": tokens.end, "eos_token_id": tokens.end, "pad_token_id": tokens.end,
-        "decoder_start_token_id": tokens.start, "suppress_tokens": settings["suppress_ids"],
-        "begin_suppress_tokens": settings["suppress_ids_begin"],
     }  # fmt: skip
     for side in ("encoder", "decoder"):
         names = [name for name in weights if f"{side}.layers." in name and "fc1.bias" in name]
@@ -205,19 +192,17 @@ def _config(
     return config | {"num_hidden_layers": config["encoder_layers"]}
 
 
-def _generation_config(tokens: _Tokens, settings: dict[str, Any]) -> dict[str, Any]:
+def _generation_config(ids: dict[str, int], settings: dict[str, Any]) -> dict[str, Any]:
     config: dict[str, Any] = {
-        "bos_token_id": tokens.end, "eos_token_id": tokens.end, "pad_token_id": tokens.end,
-        "decoder_start_token_id": tokens.start, "suppress_tokens": settings["suppress_ids"],
-        "begin_suppress_tokens": settings["suppress_ids_begin"], "max_length": 448,
-        "no_timestamps_token_id": tokens.ids["<|notimestamps|>"],
-        "prev_sot_token_id": tokens.ids["<|startofprev|>"], "max_initial_timestamp_index": 50,
+        "max_length": 448, "no_timestamps_token_id": ids["<|notimestamps|>"],
+        "prev_sot_token_id": ids["<|startofprev|>"], "max_initial_timestamp_index": 50,
         "return_timestamps": False, "alignment_heads": settings["alignment_heads"],
-        "is_multilingual": len(tokens.ids) >= _MULTILINGUAL,
+        "is_multilingual": len(ids) >= _MULTILINGUAL,
     }  # fmt: skip
     if config["is_multilingual"]:
-        tasks = {task: tokens.ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-        config |= {"lang_to_id": tokens.languages, "task_to_id": tasks}
+        tasks = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+        languages = {t: i for t, i in ids.items() if ids[_START] < i < tasks["translate"]}
+        config |= {"lang_to_id": languages, "task_to_id": tasks}
     return config
 
 

@@ -22,14 +22,11 @@ with starting(__name__):
     from dataclasses import dataclass
     from typing import Any, Literal
 
-    from examples.quickstart.demo import print_times_and_bars
-    from examples.quickstart.machine import cores, expected_seconds, measure_machine, use_cores
-    from examples.quickstart.runner import run_stages
+    from examples.quickstart.demo import run_demo
+    from examples.quickstart.machine import expected_minutes, measure_machine
     from examples.real.chain import chain
-    from examples.real.run import RealDemo
-    from examples.real.sizes import BLENDS, size_named
-    from megatron_speech.errors import ConfigError
-    from megatron_speech.io import files
+    from examples.real.run import RealDemo, require_files
+    from examples.real.sizes import BLENDS, SIZES
     from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
@@ -54,32 +51,18 @@ class RealConfig:
     text: tuple[Path, ...] = ()
     """Corpora of English prose, files or folders (parquet or jsonl with a text column)."""
 
-    def require_files(self) -> None:
-        """See that what is named is there.
-
-        Raises:
-            ConfigError: it is not.
-        """
-        for flag, paths, what in (
-            ("speech", self.speech, "a manifest of recordings"),
-            ("text", self.text, "a corpus"),
-        ):
-            for path in paths:
-                if not path.exists():
-                    raise ConfigError(f"--{flag} {path} does not exist; give {what}")
-
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(RealConfig, argv, __doc__ or "")
-    config.require_files()
+    require_files(config.speech, config.text)
     with exclusive(config.output, inside=True):
         return _run(config)
 
 
 def _run(config: RealConfig) -> dict[str, Any]:
     demo = RealDemo(
-        size=size_named(config.size),
+        size=SIZES[config.size],
         output=config.output,
         machine=measure_machine(config.output / "machine.json"),
         text=tuple(map(str, config.text)),
@@ -88,24 +71,17 @@ def _run(config: RealConfig) -> dict[str, Any]:
         speech=config.speech,
     )
     _announce(demo)
-    use_cores(cores())
-    done, times = run_stages(chain(), demo)
+    from examples.real.report import build_page, build_report, gather
 
-    from examples.real.page import build_page
-    from examples.real.report import build_report, gather_page
-
-    report = build_report(demo, done, times)
-    files.write_json(config.output / "report.json", report)
-    files.write_text(config.output / "report.html", build_page(gather_page(demo, report)))
-    print_times_and_bars(report)
-    print(f"The page to read: {config.output / 'report.html'}")
-    return report
+    return run_demo(
+        demo, chain(), build_report, lambda report: build_page(report, **gather(demo, report))
+    )
 
 
 def _announce(demo: RealDemo) -> None:
     machine, size = demo.machine, demo.size
-    minutes = expected_seconds(machine, size.gflop, size.other_seconds) / 60
-    time = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{max(minutes, 1):.0f} minutes"
+    minutes = expected_minutes(machine, size)
+    time = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
     print(
         f"{machine['processor']}, {machine['cores']} cores; training in {machine['precision']}.\n"
         f"Size {size.name}: expect about {time} on this machine, what is fetched not counted.\n"

@@ -18,10 +18,12 @@ from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
-    from dataclasses import asdict, dataclass
+    from dataclasses import dataclass
+    from typing import Any
 
     from examples.real import parts
     from examples.real.packages import Fetch, fetch_from_registry
+    from examples.real.run import require_files
     from megatron_speech.errors import CheckpointError, DataError
     from megatron_speech.io.files import write_json
     from megatron_speech.io.model_folders import origin, resolve_model
@@ -48,6 +50,13 @@ class Materials:
     notes: tuple[str, ...]
     """A line on where each part is from and its licence, or why it is missing."""
 
+    def plain(self) -> dict[str, Any]:
+        """The same in strings and lists, ready for JSON."""
+        return {
+            name: list(map(str, value)) if isinstance(value, tuple) else value and str(value)
+            for name, value in vars(self).items()
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaterialsConfig:
@@ -73,8 +82,7 @@ def main(argv: Sequence[str] | None = None) -> Materials:
     with exclusive(config.output, inside=True):
         materials = prepare(config.output, whisper=config.whisper, base=config.base,
                             speech=config.speech, text=config.text, small=config.small)  # fmt: skip
-        told = {name: _plain(value) for name, value in asdict(materials).items()}
-        write_json(config.output / "materials.json", told)
+        write_json(config.output / "materials.json", materials.plain())
     print(f"{config.output / 'materials.json'} has the paths, origins and licences.")
     return materials
 
@@ -94,10 +102,12 @@ def prepare(
     A line is printed for each part. Parts that are finished are kept.
 
     Raises:
-        DataError: Whisper or the base model cannot be had, or a given path does not exist.
+        ConfigError: a path that is given does not exist.
+        DataError: Whisper or the base model cannot be had.
         CheckpointError: no such model folder, or none of that id on the hub.
     """
     given = {"whisper": whisper, "base": base, "speech": speech, "text": text}
+    require_files(speech, text)
     found, notes = _given(whisper, base, [*speech, *text])
     wanted = _wanted(given, small)
     for number, (flag, part) in enumerate(wanted, 1):
@@ -137,10 +147,6 @@ def _given(
             found[flag] = [resolve_model(model)]
             notes.append(f"--{flag} {model}: {origin(found[flag][0])}, as given")
     for file in files:
-        if not file.exists():
-            raise DataError(
-                f"{file} does not exist; give a manifest as --speech, a corpus as --text"
-            )
         notes.append(f"{file}: as given")
     return found, notes
 
@@ -158,12 +164,6 @@ def _wanted(given: dict[str, object], small: bool) -> list[tuple[str, parts.Part
         *([] if small else [("text", parts.MANUALS), ("voice", parts.PIPER)]),
     ]
     return [(flag, part) for flag, part in everything if not given.get(flag)]
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, tuple):
-        return [str(item) for item in value]
-    return value if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from examples.quickstart.runner import Done, Figures, require_finished, to_flags
-from examples.quickstart.stages import engine_flags, generate_codes, pretrain_and_export
+from examples.quickstart import stages
+from examples.quickstart.runner import Done, Figures, tool
 from examples.real.run import TRAINED_VOICES, RealDemo, material
-from examples.real.sizes import BLENDS
 from megatron_speech.io.files import read_json, write_json
 
 RECIPE = "lm-debug"
@@ -20,19 +19,16 @@ _CURVE_DIRECTIONS = ("s2t", "t2s")
 
 def base(demo: RealDemo, done: Done) -> Figures:
     """The released base model with rows for speech codes, as a checkpoint and as a folder."""
-    from tools import convert_checkpoint
-
-    imported = convert_checkpoint.main([
+    imported = tool(
+        "convert_checkpoint",
         "hf-to-megatron",
-        *to_flags(
-            hf=material(done, "base"),
-            save=demo.path(BASE, "run"),
-            num_codes=done["codes"]["num_codes"],
-            check_text=demo.path("text", "check.txt"),
-        ),
-    ])  # fmt: skip
-    flags = to_flags(load=demo.path(BASE, "run"), hf=demo.path(BASE, "hf"))
-    convert_checkpoint.main(["megatron-to-hf", *flags])
+        hf=material(done, "base"),
+        save=demo.path(BASE, "run"),
+        num_codes=done["codes"]["num_codes"],
+        check_text=demo.path("text", "check.txt"),
+    )
+    folders = {"load": demo.path(BASE, "run"), "hf": demo.path(BASE, "hf")}
+    tool("convert_checkpoint", "megatron-to-hf", **folders)
     loss = imported.text_loss
     return {
         "parameters": imported.parameters,
@@ -46,28 +42,19 @@ def base(demo: RealDemo, done: Done) -> Figures:
 
 def text_to_token(demo: RealDemo, done: Done) -> Figures:
     """A small model from letters to codes, with a vocabulary of its own; read back."""
-    from tools import build_dataset, build_vocab, evaluate_codes
-
-    size, vocab = demo.size, demo.path("text_to_token", "vocab")
-    build_vocab.main(
-        to_flags(
-            input=demo.path("text", "train.parquet"),
-            train_bpe=size.bpe_size,
-            speech_tokenizer=demo.speech_tokenizer,
-            output=vocab,
-        )
+    vocab = demo.path("text_to_token", "vocab")
+    tool(
+        "build_vocab",
+        input=demo.path("text", "train.parquet"),
+        train_bpe=demo.size.bpe_size,
+        speech_tokenizer=demo.speech_tokenizer,
+        output=vocab,
     )
-    train, data = demo.path("codes", "train"), demo.path("text_to_token", "data")
-    build_dataset.main(["text-to-token", *to_flags(codes=train, vocab=vocab, output_prefix=data)])
-    flags = to_flags(data_path=data, train_iters=size.text_to_token_steps)
-    flags += size.text_to_token_flags
-    export = pretrain_and_export(demo, "text_to_token", "t2t-debug", vocab, flags)
-    made = generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
-    figures = evaluate_codes.main(
-        to_flags(
-            speech_tokenizer=demo.speech_tokenizer, codes=[made, demo.path("codes", TRAINED_VOICES)]
-        )
-    )
+    flags = demo.size.text_to_token_flags
+    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags)
+    made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
+    codes = [made, demo.path("codes", TRAINED_VOICES)]
+    figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=codes)
     return {
         "made": figures["made"],
         "real": figures[TRAINED_VOICES],
@@ -77,30 +64,14 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
 
 def datasets(demo: RealDemo, done: Done) -> Figures:
     """Text, speech and pairs as indexed datasets, in the base's vocabulary."""
-    from tools import build_dataset, preprocess_data
-
-    vocab, figures = base_vocab(demo), {}
-    for name in ("train", "held-out"):
-        flags = to_flags(
-            input=demo.path("text", f"{name}.parquet"),
-            tokenizer_model=vocab,
-            output_prefix=demo.path("data", name),
-        )
-        (text,) = preprocess_data.main([*flags, "--append-eod"])
-        figures[f"text_{name}"] = text.tokens
-    flags = to_flags(
-        codes=demo.path("codes", "passages"), vocab=vocab, output_prefix=demo.path("data", "speech")
-    )
-    figures["speech"] = build_dataset.main(["speech", *flags, "--join-segments"]).speech_tokens
     people = sorted(path for path in demo.path("codes", "people").glob("*") if path.is_dir())
-    flags = to_flags(
-        codes=[demo.path("codes", "train"), *people],
-        vocab=vocab,
-        output_prefix=demo.path("data", "pairs"),
+    return stages.build_datasets(
+        demo,
+        vocab=base_vocab(demo),
+        texts={name: demo.path("text", f"{name}.parquet") for name in ("train", "held-out")},
+        speech={"speech": demo.path("codes", "passages")},
+        pairs=[demo.path("codes", "train"), *people],
     )
-    for name, facts in build_dataset.main(["pairs", *flags]).items():
-        figures[name] = facts.speech_tokens + facts.text_tokens
-    return figures
 
 
 def base_vocab(demo: RealDemo) -> Path:
@@ -110,42 +81,25 @@ def base_vocab(demo: RealDemo) -> Path:
 
 def interleaving(demo: RealDemo, done: Done) -> Figures:
     """Ordinary documents whose spans were replaced by generated codes."""
-    from tools import build_dataset, evaluate_codes
-
-    prefix = demo.path("interleaved", "data")
-    flags = to_flags(
-        input=demo.path("text", "interleaved.parquet"),
-        vocab=base_vocab(demo),
-        output_prefix=prefix,
-    )
-    facts = build_dataset.main(["interleaved", *flags, *engine_flags(demo)])
-    read = evaluate_codes.main(
-        to_flags(
-            speech_tokenizer=demo.speech_tokenizer,
-            codes=Path(f"{prefix}.work") / "codes",
-            limit=min(400, 4 * demo.size.test_recordings),
-        )
-    )
-    keys = ("documents", "speech_word_fraction", "text_tokens", "speech_tokens", "spans")
-    return {**{key: facts[key] for key in keys}, "rejected": facts["rejected"],
-            "wer": read["codes"]["wer"], "wer_n": read["codes"]["records"]}  # fmt: skip
+    text, read = demo.path("text", "interleaved.parquet"), min(400, 4 * demo.size.test_recordings)
+    return stages.interleave(demo, text, base_vocab(demo), (), read)
 
 
 def language_model(demo: RealDemo, done: Done, *, arm: str) -> Figures:
     """Trains one arm from the base, and exports it at every point of its curve."""
     from megatron_speech.training.checkpoint import latest_iteration
     from megatron_speech.training.reporting import read_metrics
-    from tools import convert_checkpoint, pretrain
 
     run, size = demo.path(arm, "run"), demo.size
     for step in points(demo):
         if (latest_iteration(run) or 0) < step:
-            result = pretrain.main([RECIPE, *_training_flags(demo, arm)])
+            result = tool("pretrain", RECIPE, *size.language_model_flags, **_settings(demo, arm))
             # at a point training saves and stops; elsewhere only a signal stops it
-            require_finished(result.iteration >= step)
+            if result.iteration < step:
+                raise KeyboardInterrupt
         if not checkpoint(demo, arm, step).exists():
-            flags = to_flags(load=run, hf=checkpoint(demo, arm, step))
-            convert_checkpoint.main(["megatron-to-hf", *flags])
+            folder = checkpoint(demo, arm, step)
+            tool("convert_checkpoint", "megatron-to-hf", load=run, hf=folder)
     losses = read_metrics(run, "valid")[-1]
     windows = int(read_metrics(run)[-1]["consumed samples"])
     return {
@@ -156,30 +110,24 @@ def language_model(demo: RealDemo, done: Done, *, arm: str) -> Figures:
     }  # fmt: skip
 
 
-def _training_flags(demo: RealDemo, arm: str) -> list[str]:
+def _settings(demo: RealDemo, arm: str) -> dict[str, Any]:
+    """Of an arm's training, beside the flags of the size."""
     size = demo.size
-    prefixes = {
-        "text": demo.path("data", "train_text_document"),
-        "interleaved": demo.path("interleaved", "data"),
-        "speech": demo.path("data", "speech"),
-        "asr": demo.path("data", "pairs-asr"),
-        "tts": demo.path("data", "pairs-tts"),
+    return {
+        "pretrained_checkpoint": demo.path(BASE, "run"),
+        "save": demo.path(arm, "run"),
+        "data_path": stages.blend(demo, arm),
+        "valid_data_path": demo.path("data", "held-out_text_document"),
+        "train_iters": points(demo)[-1],
+        "exit_interval": size.steps_per_point,
+        "save_interval": size.steps_per_point,
+        "keep_last": 1,
+        "eval_iters": 2,
+        "seq_length": size.seq_length,
+        "micro_batch_size": min(2, size.windows_per_step),
+        "global_batch_size": size.windows_per_step,
+        "bf16": demo.bf16,
     }
-    flags = to_flags(
-        pretrained_checkpoint=demo.path(BASE, "run"),
-        save=demo.path(arm, "run"),
-        data_path=[part for name, share in BLENDS[arm].items() for part in (share, prefixes[name])],
-        valid_data_path=demo.path("data", "held-out_text_document"),
-        train_iters=points(demo)[-1],
-        exit_interval=size.steps_per_point,
-        save_interval=size.steps_per_point,
-        keep_last=1,
-        eval_iters=2,
-        seq_length=size.seq_length,
-        micro_batch_size=min(2, size.windows_per_step),
-        global_batch_size=size.windows_per_step,
-    )
-    return [*flags, *size.language_model_flags, *(["--bf16"] if demo.bf16 else [])]
 
 
 def points(demo: RealDemo) -> list[int]:
@@ -205,19 +153,17 @@ def evaluation(demo: RealDemo, done: Done, *, arm: str) -> Figures:
 
 
 def _evaluate(demo: RealDemo, model: Path, last: bool, output: Path) -> None:
-    from tools import evaluate
-
     size, precision = demo.size, demo.machine["precision"]
-    flags = to_flags(
+    results = tool(
+        "evaluate",
         model=model,
         cloze=demo.path("cloze", "cloze.jsonl"),
         speech=demo.path("codes", "items"),
         output=output.with_suffix(".cloze.json"),
         precision=precision,
         limit=size.evaluation_limit if last else size.curve_limit,
+        directions=None if last else _CURVE_DIRECTIONS,
     )
-    flags += [] if last else to_flags(directions=_CURVE_DIRECTIONS)
-    results = evaluate.main(flags)
     loss, tokens = held_out_loss(model, demo.path("text", "held-out.parquet"), size.loss_windows,
                                  precision)  # fmt: skip
     figures = {"cloze": results["cloze"], "text_loss": loss, "text_loss_tokens": tokens}

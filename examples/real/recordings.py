@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from examples.quickstart.runner import to_flags
+from examples.quickstart.runner import tool
 from examples.real.sizes import RealSize
 from megatron_speech.data.manifest import ManifestRow, manifest_name, read_manifest, write_manifest
 from megatron_speech.errors import DataError
@@ -62,12 +62,7 @@ def split_recordings(
 def _transcribed(
     folder: Path, rows: Sequence[ManifestRow], judge: Path, size: RealSize
 ) -> list[ManifestRow]:
-    from tools import transcribe_speech
-
-    write_manifest(folder / "untranscribed.parquet", rows)
-    flags = to_flags(
-        manifest=folder / "untranscribed.parquet",
-        whisper=judge,
-        output=folder / "manifest.parquet",
-    )
-    return transcribe_speech.main([*flags, *size.transcribe_flags])
+    untranscribed, read = folder / "untranscribed.parquet", folder / "manifest.parquet"
+    write_manifest(untranscribed, rows)
+    flags = size.transcribe_flags
+    return tool("transcribe_speech", *flags, manifest=untranscribed, whisper=judge, output=read)

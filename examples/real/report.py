@@ -1,49 +1,30 @@
 """Figures of a finished run, and what is asked of them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from examples.quickstart import bars
-from examples.quickstart.page_data import Recording, Segment
-from examples.quickstart.runner import Times
 from examples.real import samples
 from examples.real.model_stages import BASE
-from examples.real.run import TOPIC, TRAINED_VOICES, RealDemo
+from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES, RealDemo
 from examples.real.sizes import ARMS, BLENDS
+from megatron_speech import pages
 
 HEARD = "s2t"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RealPage:
-    """Everything the page shows."""
-
-    report: Mapping[str, Any]
-    recordings: Sequence[Recording] = ()
-    beginnings: Sequence[np.ndarray] = ()
-    """Of `report["samples"]`, (samples,) at 16 kHz each."""
-    passage: Sequence[tuple[Segment, np.ndarray | None]] = ()
-    """An interleaved document, spans with a voice that says their words."""
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    """Arm -> (step, training loss)."""
-
-
-def build_report(demo: RealDemo, done: Mapping[str, Any], times: Times) -> dict[str, Any]:
+def build_report(
+    demo: RealDemo, done: Mapping[str, Any], times: Mapping[str, Any]
+) -> dict[str, Any]:
     """The contents of report.json."""
     base, found = done["base"], done["materials"]
     arms = {arm: done[f"evaluation-{arm}"] for arm in (BASE, *ARMS)}
     report: dict[str, Any] = {
-        "size": demo.size.name,
-        "machine": demo.machine,
-        "settings": demo.size.settings(),
+        **demo.facts(),
+        **times,
         "blends": BLENDS,
-        "seconds": times.stages,
-        "seconds_in_all": times.whole,
         "materials": {
             "whisper": demo.whisper or Path(found["whisper"]).name,
             "base": demo.base or Path(found["base"]).name,
@@ -106,42 +87,80 @@ def _bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, facts in report["recordings"].items():
         if name in sets and not facts["transcribed"]:
             untouched, codes = sets[name]["wer_whisper"], sets[name]["wer_codes"]
-            found.append(bars.at_most(f"Word errors through codes, {name}", codes,
-                                      2 * untouched + 0.05))  # fmt: skip
-    use = sets[TRAINED_VOICES]["codebook_usage"]
-    found.append(bars.at_least("Codebook use, synthetic voices", use, 0.80))
-    made = report["text_to_token"]
-    found.append(bars.points("Text-to-token: word errors beyond real codes",
-                             made["made"]["wer"] - made["real"]["wer"], 0.05))  # fmt: skip
+            name = f"Word errors through codes, {name}"
+            found.append(bars.share(name, codes, most=2 * untouched + 0.05))
+    use, made = sets[TRAINED_VOICES]["codebook_usage"], report["text_to_token"]
     head = report["headline"]
-    above = head["above_chance_stderrs"]
-    found += [
-        bars.gain("S→T on topic items, above the control", head["gain"], 0.10),
+    above, items = head["above_chance_stderrs"], head["model"]["n"]
+    return [
+        *found,
+        bars.share("Codebook use, synthetic voices", use, least=0.80),
+        bars.points("Text-to-token: word errors beyond real codes",
+                    made["made"]["wer"] - made["real"]["wer"], most=0.05),
+        bars.points("S→T on topic items, above the control", head["gain"], least=0.10),
         bars.bar("S→T on topic items, above chance", "≥ 3 standard errors", f"{above:+.1f}",
                  above >= 3),
-        bars.bar("Items", "≥ 500", str(head["model"]["n"]), head["model"]["n"] >= 500),
-        bars.at_most("Rise of the loss on held-out text", text_loss_rise(report["evaluation"]),
-                     0.03),
+        bars.bar("Items", "≥ 500", str(items), items >= 500),
+        bars.share("Rise of the loss on held-out text", text_loss_rise(report["evaluation"]),
+                   most=0.03),
     ]  # fmt: skip
-    return found
 
 
-def gather_page(demo: RealDemo, report: Mapping[str, Any]) -> RealPage:
-    """Read the samples that the page shows beside the figures."""
+def build_page(report: Mapping[str, Any], **shown: Any) -> str:
+    """The page as HTML.
+
+    Args:
+        report: the figures of report.json.
+        shown: what `gather` found; parts that are left out are not shown.
+    """
+    values: dict[str, Any] = {"recordings": (), "beginnings": (), "passage": (), "curves": {}}
+    return pages.render(
+        Path(__file__).parent / "page.html",
+        **values | shown,
+        report=report,
+        text_loss_rise=text_loss_rise(report["evaluation"]),
+        over_tokens=[_over_tokens(report, direction) for direction in (HEARD, "t2s")],
+        topic=TOPIC,
+        story=STORY,
+        trained_voices=TRAINED_VOICES,
+        new_voice=NEW_VOICE,
+    )
+
+
+def _over_tokens(report: Mapping[str, Any], direction: str) -> tuple[str, dict, tuple]:
+    """Accuracy in % against tokens seen: its title, by arm (tokens, value, error), and bounds."""
+    curves = {
+        arm: [
+            (point["tokens"], 100 * cell["accuracy"], 100 * cell["stderr"])
+            for point in report["curve"][arm]
+            if (cell := point["cloze"].get(TOPIC, {}).get(direction))
+        ]
+        for arm in ARMS
+    }
+    values = [value for curve in curves.values() for _, value, _ in curve]
+    title = f"{pages.charts.DIRECTIONS[direction]} on topic items over tokens"
+    return title, curves, (min([40.0, *values]), max([80.0, *values]))
+
+
+def gather(demo: RealDemo, report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows beside the figures.
+
+    `recordings`; `beginnings` of `report["samples"]`, (samples,) at 16 kHz each; `passage`, an
+    interleaved document as segments, spans with a voice that says their words; `curves`: by arm,
+    (step, training loss).
+    """
     from megatron_speech.training.reporting import read_metrics
 
-    spans = [
-        (segment, samples.say(segment.text) if segment.num_codes and segment.text else None)
-        for segment in samples.passage(demo)
-    ]
-    return RealPage(
-        report=report,
-        recordings=samples.recordings(demo),
-        beginnings=[samples.item_sound(demo, shown["context"]) for shown in report["samples"]],
-        passage=spans,
-        curves={
+    return {
+        "recordings": samples.recordings(demo),
+        "beginnings": [samples.item_sound(demo, shown["context"]) for shown in report["samples"]],
+        "passage": [
+            (segment, samples.say(segment.text) if segment.num_codes and segment.text else None)
+            for segment in samples.passage(demo)
+        ],
+        "curves": {
             arm: [(record["iteration"], record["lm loss"])
                   for record in read_metrics(demo.path(arm, "run")) if "lm loss" in record]
             for arm in ARMS
         },
-    )  # fmt: skip
+    }  # fmt: skip

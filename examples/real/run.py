@@ -6,6 +6,7 @@ from pathlib import Path
 
 from examples.quickstart.runner import Demo, Done
 from examples.real.sizes import RealSize
+from megatron_speech.errors import ConfigError
 from megatron_speech.io.files import fingerprint_of
 
 TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
@@ -31,25 +32,32 @@ class RealDemo(Demo):
         files = [*map(Path, named), *self.speech]
         return fingerprint_of(super().identity(), *named, *_marks(files))
 
-    @property
-    def speech_tokenizer(self) -> Path:
-        """The trained speech tokenizer."""
-        return self.path("speech_tokenizer", "export")
-
     def manifests(self, part: str) -> list[Path]:
         """Recordings of people for `train` or `test`, a set each."""
         return sorted(self.path("recordings", part).glob("*.parquet"))
 
     def test_manifests(self) -> list[Path]:
         """All test sets, people's and synthetic."""
-        synthetic = [self.path("speech", name, "manifest.parquet") for name in
-                     (TRAINED_VOICES, NEW_VOICE)]  # fmt: skip
+        synthetic = map(self.manifest, (TRAINED_VOICES, NEW_VOICE))
         return [*self.manifests("test"), *synthetic]
 
 
 def material(done: Done, name: str) -> Path:
     """A folder or file among the materials."""
     return Path(done["materials"][name])
+
+
+def require_files(speech: Iterable[Path], text: Iterable[Path]) -> None:
+    """See that what is given is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    given = [("speech", path, "a manifest of recordings") for path in speech]
+    given += [("text", path, "a corpus") for path in text]
+    for flag, path, what in given:
+        if not path.exists():
+            raise ConfigError(f"--{flag} {path} does not exist; give {what}")
 
 
 def _marks(paths: Iterable[Path]) -> list[str]:

@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from examples.quickstart.page_data import Recording, Segment
+from examples.quickstart import samples
 from examples.quickstart.runner import Done, Figures
+from examples.quickstart.samples import Recording, Segment
 from examples.real.model_stages import BASE, base_vocab, checkpoint, points
 from examples.real.run import NEW_VOICE, TRAINED_VOICES, RealDemo
 from examples.real.sizes import ARMS
 
 _MORE_TOKENS = 40
-_OF_PEOPLE, _OF_VOICES = 3, 1
+_OF_PEOPLE = 3
 _DOCUMENTS_READ, _MOST_SEGMENTS, _MOST_WORDS = 8, 15, 220
 
 
@@ -52,52 +53,28 @@ def item_sound(demo: RealDemo, sentences: list[str]) -> np.ndarray:
     from megatron_speech.audio import read_audio
     from megatron_speech.data.manifest import read_manifest
 
-    rows = read_manifest(demo.path("speech", "items", "manifest.parquet"))
+    rows = read_manifest(demo.manifest("items"))
     paths = {row.text: row.path for row in rows}
     return np.concatenate([read_audio(paths[sentence]) for sentence in sentences])
 
 
 def recordings(demo: RealDemo) -> list[Recording]:
     """Held-out recordings of people and voices, with their codes and what is read from them."""
-    from megatron_speech.audio import read_audio
     from megatron_speech.data.manifest import read_manifest
-    from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
 
-    tokenizer = SpeechTokenizer.from_pretrained(demo.speech_tokenizer)
     chosen = []
     for path in demo.manifests("test")[:_OF_PEOPLE]:
         chosen += [(path.stem, row) for row in read_manifest(path) if row.text][:1]
     for name, kind in ((TRAINED_VOICES, "synthetic voice"), (NEW_VOICE, "voice not trained on")):
-        rows = read_manifest(demo.path("speech", name, "manifest.parquet"))
-        chosen += [(kind, row) for row in rows[:_OF_VOICES]]
-    sounds = [read_audio(row.path) for _, row in chosen]
-    codes = tokenizer.encode(sounds)
-    languages = [row.language or None for _, row in chosen]
-    readings = tokenizer.decode_text(codes, languages)
-    return [
-        Recording(kind=kind, text=row.text, reading=reading, codes=own, samples=sound,
-                  sample_rate_hz=16_000, speaker=row.speaker)
-        for (kind, row), sound, own, reading in zip(chosen, sounds, codes, readings, strict=True)
-    ]  # fmt: skip
+        chosen += [(kind, row) for row in read_manifest(demo.manifest(name))[:1]]
+    return samples.recordings(demo.speech_tokenizer, chosen)
 
 
 def passage(demo: RealDemo) -> list[Segment]:
-    """The beginning of an interleaved document; each span with a voice that says its words."""
-    from megatron_speech.datasets.inspect import InspectConfig, inspect
-
-    config = InspectConfig(vocab=base_vocab(demo), documents=_DOCUMENTS_READ)
-    best: list[Segment] = []
-    for runs in inspect(demo.path("interleaved", "data"), config).documents:
-        segments: list[Segment] = []
-        for run in runs:
-            if run.kind == "text":
-                segments.append(Segment(text=run.text))
-            elif run.kind != "special":
-                segments.append(Segment(text=run.spoken or "", num_codes=len(run.tokens)))
-        segments = _beginning(segments)
-        if _spans(segments) > _spans(best):
-            best = segments
-    return best
+    """The beginning of the interleaved document that has most spans there."""
+    prefix = demo.path("interleaved", "data")
+    found = samples.documents(prefix, base_vocab(demo), _DOCUMENTS_READ)
+    return max(map(_beginning, found), key=_spans, default=[])
 
 
 def _spans(segments: list[Segment]) -> int:

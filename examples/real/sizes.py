@@ -1,10 +1,9 @@
 """Every size of the demo on real models, in one place."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from examples.quickstart import sizes
 from examples.quickstart.sizes import BLENDS
-from megatron_speech.errors import ConfigError
 
 ARMS = tuple(BLENDS)
 """`model`, with interleaved documents, and `control`, without; equal numbers of tokens."""
@@ -84,10 +83,6 @@ class RealSize:
         """Steps between two checkpoints that are evaluated."""
         return self.language_model_steps // self.points
 
-    def settings(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
-
 
 SMOKE = RealSize(
     name="smoke",
@@ -113,15 +108,7 @@ SMOKE = RealSize(
     bpe_size=400,
     text_to_token_steps=20,
     text_to_token_flags=("--lr-warmup-iters=2", "--eval-iters=2", "--log-interval=5"),
-    # Twenty steps do not teach a model to stop: draw the codes, and do not wait for long.
-    generation_flags=(
-        "--temperature=1.0",
-        "--most-seconds-per-character=0.05",
-        "--extra-seconds=0.5",
-        "--least-seconds-per-character=0.0",
-        "--most-loop-seconds=60",
-        "--least-different-pairs=0",
-    ),
+    generation_flags=sizes.SMOKE.generation_flags,  # of a model trained as little
     language_model_steps=4,
     points=2,
     windows_per_step=2,
@@ -177,14 +164,3 @@ DEMO = RealSize(
 )
 
 SIZES = {size.name: size for size in (SMOKE, DEMO)}
-
-
-def size_named(name: str) -> RealSize:
-    """The size of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if name not in SIZES:
-        raise ConfigError(f"no size {name!r}; there are {', '.join(SIZES)}")
-    return SIZES[name]

@@ -1,7 +1,7 @@
 """The files StoryWorld writes and the counts it reports."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Summary:
         )
 
 
-def write_table(path: Path, columns: dict[str, list[str]]) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
     """Write string columns as Parquet."""
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
     with atomic_path(path) as temporary:

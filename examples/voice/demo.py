@@ -17,14 +17,13 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
+    from functools import partial
     from typing import Any, Literal
 
-    from examples.quickstart.demo import print_times_and_bars
-    from examples.quickstart.machine import cores, measure_machine, use_cores
-    from examples.quickstart.runner import run_stages
+    from examples.quickstart.demo import run_demo
+    from examples.quickstart.machine import measure_machine
     from examples.voice.sizes import SIZES
     from examples.voice.stages import CHAIN, VoiceDemo
-    from megatron_speech.io import files
     from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
@@ -47,31 +46,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the chain and return the report's figures."""
     config = cli.parse(VoiceConfig, argv, __doc__ or "")
     with exclusive(config.output, inside=True):
-        return _run(config)
+        demo = VoiceDemo(
+            size=SIZES[config.size],
+            output=config.output,
+            machine=measure_machine(config.demo / "machine.json"),
+            base=config.demo,
+            whisper=config.whisper,
+        )
+        demo.require_base()
+        from examples.voice.report import build_page, build_report
 
-
-def _run(config: VoiceConfig) -> dict[str, Any]:
-    size = SIZES[config.size]
-    demo = VoiceDemo(
-        size=size,
-        output=config.output,
-        machine=measure_machine(config.demo / "machine.json"),
-        base=config.demo,
-        whisper=config.whisper,
-    )
-    demo.require_base()
-    use_cores(cores())
-    done, times = run_stages(CHAIN, demo)
-
-    from examples.voice.page import build_page
-    from examples.voice.report import build_report
-
-    report = build_report(demo, done, times)
-    files.write_json(config.output / "report.json", report)
-    files.write_text(config.output / "report.html", build_page(demo, report))
-    print_times_and_bars(report)
-    print(f"The page to read: {config.output / 'report.html'}")
-    return report
+        return run_demo(demo, CHAIN, build_report, partial(build_page, demo))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Every size of the voice demo, in one place."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from examples.quickstart import sizes
 
@@ -37,10 +36,6 @@ class VoiceSize:
     """Further flags of the job that speaks the dialogues."""
     has_bars: bool = True
     """Whether the figures are held against what is asked of the demo."""
-
-    def settings(self) -> dict[str, Any]:
-        """All fields, ready for JSON."""
-        return asdict(self)
 
 
 SMOKE = VoiceSize(

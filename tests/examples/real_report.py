@@ -1,9 +1,11 @@
 """Made-up figures with the shape of a finished run on real models."""
 
+from dataclasses import asdict
+
 import numpy as np
 
-from examples.quickstart.page_data import Recording, Segment
-from examples.real.report import RealPage, headline
+from examples.quickstart.samples import Recording, Segment
+from examples.real.report import headline
 from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES
 from examples.real.sizes import BLENDS, DEMO
 from tests.examples.sample_report import DIRECTIONS, share
@@ -37,7 +39,7 @@ def make_report() -> dict:
     report = {
         "size": "demo",
         "machine": {"processor": "Example", "cores": 2},
-        "settings": DEMO.settings(),
+        "settings": asdict(DEMO),
         "blends": BLENDS,
         "seconds": {"speech": 60.0, "model": 4000.0},
         "seconds_in_all": 4060.0,
@@ -89,20 +91,20 @@ def make_report() -> dict:
     return report
 
 
-def make_page() -> RealPage:
+def make_shown() -> dict:
+    """What the page shows beside the figures."""
     sound = np.sin(np.arange(1600) / 9).astype(np.float32)
     recording = Recording(
         kind="prompts-en", text="press pound", reading="press found", codes=np.arange(2),
         samples=sound, sample_rate_hz=16_000, speaker="prompts-en",
     )  # fmt: skip
-    return RealPage(
-        report=make_report(),
-        recordings=[recording],
-        beginnings=[sound],
-        passage=[
+    return {
+        "recordings": [recording],
+        "beginnings": [sound],
+        "passage": [
             (Segment(text="It was <late> and"), None),
             (Segment(text="the bells were ringing", num_codes=14), sound),
             (Segment(text="", num_codes=3), None),
         ],
-        curves={"model": [(5, 4.0), (10, 3.5)], "control": [(5, 4.1), (10, 3.4)]},
-    )
+        "curves": {"model": [(5, 4.0), (10, 3.5)], "control": [(5, 4.1), (10, 3.4)]},
+    }

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from examples.quickstart.page_data import PageData, Recording, Segment
+from examples.quickstart.samples import Recording, Segment
 
 DIRECTIONS = ("t2t", "s2t", "s2s", "t2s")
 
@@ -94,7 +94,8 @@ def make_report() -> dict:
     }
 
 
-def make_page_data() -> PageData:
+def make_shown() -> dict:
+    """What the page shows beside the figures."""
     rng = np.random.default_rng(0)
     time_s = np.arange(32000) / 16000
     samples = np.sin(2 * np.pi * 180 * time_s) * np.abs(np.sin(2 * np.pi * 1.7 * time_s)) * 0.4
@@ -129,10 +130,9 @@ def make_page_data() -> PageData:
         Segment(text="waited on the wall", num_codes=14),
         Segment(text="and watched the gulls."),
     ]
-    return PageData(
-        report=make_report(),
-        recordings=recordings,
-        code_counts=rng.zipf(1.6, 512).clip(0, 900),
-        curves=curves,
-        documents=[document, document],
-    )
+    return {
+        "recordings": recordings,
+        "code_counts": rng.zipf(1.6, 512).clip(0, 900),
+        "curves": curves,
+        "documents": [document, document],
+    }

@@ -9,13 +9,13 @@ import pytest
 
 from examples.quickstart import corpora
 from examples.quickstart.runner import Demo
-from examples.quickstart.sizes import size_named
+from examples.quickstart.sizes import SIZES
 from megatron_speech.errors import DataError
 
 
 @pytest.fixture
 def demo(tmp_path):
-    size = replace(size_named("smoke"), interleaved_documents=3, most_text_words=400)
+    size = replace(SIZES["smoke"], interleaved_documents=3, most_text_words=400)
     demo = Demo(size=size, output=tmp_path / "run", machine={"precision": "fp32"})
     folder = demo.path("storyworld", "corpus")
     folder.mkdir(parents=True)

@@ -5,14 +5,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from examples.quickstart import charts, report
-from examples.quickstart.page import build_page
-from examples.quickstart.page_data import PageData
-from examples.quickstart.runner import Demo, Done, Times
+from examples.quickstart import report
+from examples.quickstart.report import build_page
+from examples.quickstart.runner import Demo
 from examples.quickstart.sizes import SIZES
-from examples.quickstart.tables import percent, seconds_text, thousands
+from megatron_speech.pages import charts, percent, seconds_text, thousands
 from tests.examples.documented_keys import missing_keys
-from tests.examples.sample_report import DIRECTIONS, make_page_data, make_report
+from tests.examples.sample_report import DIRECTIONS, make_report, make_shown
 from tests.interleaving.samples import write_codes
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -44,7 +43,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page():
-    return build_page(make_page_data())
+    return build_page(make_report(), **make_shown())
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +90,7 @@ def test_model_and_control_stand_side_by_side(page):
 
 
 def test_page_without_samples(page):
-    bare = build_page(PageData(report=make_report()))
+    bare = build_page(make_report())
     assert len(bare) < len(page)
     assert 'id="listen"' not in bare
     assert 'id="results"' in bare
@@ -101,18 +100,18 @@ def read(wer: float) -> dict:
     return {"wer": wer, "records": 300, "codebook_usage": 10 * wer, "perplexity": 1000 * wer}
 
 
-def made_up_figures(size) -> Done:
+def made_up_figures(size) -> dict:
     """What the stages of a run of this size come to."""
     codes = {"sentences": read(0.03), "windows": read(0.05), "held-out-voice": read(0.07)}
     found = make_report()["evaluation"]
-    done = Done(
-        storyworld={"name": "StoryWorld", "documents": 100, "text_documents": 99},
-        speech={"utterances": 30, "hours": 0.1, "voices": 10},
-        codes=codes,
-        text_to_token={"sentences": read(0.04), "windows": read(0.06), "parameters": 10},
-        interleaving=make_report()["interleave"],
-        evaluation={arm: {str(seed): found[arm] for seed in size.seeds} for arm in found},
-    )
+    done = {
+        "storyworld": {"name": "StoryWorld", "documents": 100, "text_documents": 99},
+        "speech": {"utterances": 30, "hours": 0.1, "voices": 10},
+        "codes": codes,
+        "text_to_token": {"sentences": read(0.04), "windows": read(0.06), "parameters": 10},
+        "interleaving": make_report()["interleave"],
+        "evaluation": {arm: {str(seed): found[arm] for seed in size.seeds} for arm in found},
+    }
     if size.without_vq:
         bare = {"wer sentences": 0.01, "wer windows": 0.02, "wer held-out-voice": 0.03}
         done["tokenizer_without_vq"] = {"validation": bare}
@@ -132,7 +131,9 @@ def build(tmp_path):
         machine = {"processor": "Example", "cores": 2, "precision": "bf16"}
         demo = Demo(size=SIZES[size], output=tmp_path, machine=machine, text=text)
         return report.build_report(
-            demo, made_up_figures(SIZES[size]), Times(stages={"speech": 60.0}, whole=60.0)
+            demo,
+            made_up_figures(SIZES[size]),
+            {"seconds": {"speech": 60.0}, "seconds_in_all": 60.0},
         )
 
     return build
@@ -140,7 +141,7 @@ def build(tmp_path):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_report_has_the_documented_keys(build, size):
-    found = report.for_programs(build(size))
+    found = build(size)
     assert missing_keys(found) == []
     assert bool(found["bars"]) == (size != "smoke")
     for arm in ("model", "control"):
@@ -181,7 +182,7 @@ def test_each_figure_of_the_tokenizer_is_of_its_own_test_set(build):
 
 
 def test_the_page_shows_every_test_set_and_what_was_rejected(build):
-    shown = build_page(PageData(report=build("full"), documents=make_page_data().documents))
+    shown = build_page(build("full"), documents=make_shown()["documents"])
     for text in (
         "<b>3.0%</b>held-out voice, the same recipe without the codebook",
         "<b>2.0%</b>word windows, the same recipe without the codebook",
@@ -196,14 +197,14 @@ def test_the_page_shows_every_test_set_and_what_was_rejected(build):
 def test_a_page_of_a_text_tells_of_that_text():
     """StoryWorld's documents and facts were not what such a run read."""
     own = {"name": "your text", "documents": 100_000, "text_documents": 535}
-    shown = build_page(PageData(report=make_report() | {"text": ["a.parquet"], "world": own}))
+    shown = build_page(make_report() | {"text": ["a.parquet"], "world": own})
     assert "535 documents" in shown
     assert "100,000 documents" not in shown
     assert "which your text replaced in this run: the model has not read them" in shown
-    assert "stand in the text corpus only" not in shown
-    usual = build_page(PageData(report=make_report()))
+    assert "the text corpus only" not in shown
+    usual = build_page(make_report())
     assert "60,000 documents" in usual
-    assert "stand in the text corpus only" in usual
+    assert "the text corpus only" in usual
 
 
 def test_seeds_are_averaged():
@@ -220,8 +221,8 @@ def test_seeds_are_averaged():
 
 
 def test_bar_heights_are_the_accuracies():
-    bars = [charts.Bar(label="a", value=v, stderr=0.0, css="model") for v in (0.25, 0.5)]
-    picture = charts.grouped_bars([("S→T", bars)], {}, "label")
+    bars = [("a", value, 0.0, "model") for value in (0.25, 0.5)]
+    picture = charts.grouped_bars([("S→T", bars)], "label", {})
     low, high = (float(h) for h in re.findall(r'height="([\d.]+)" class="bar', picture))
     assert high == pytest.approx(2 * low, abs=0.02)
 

@@ -16,7 +16,7 @@ import torch
 from examples.real import materials, parts
 from examples.real.materials import prepare
 from examples.real.parts import Part, copy_members, make_part
-from megatron_speech.errors import CheckpointError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from tests.examples import real_archives as archives
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ def test_what_is_given_is_not_fetched(shelf, tmp_path):
     assert (found.whisper, found.base) == (tmp_path / "whisper", tmp_path / "base")
     assert found.speech == found.text == (mine,)
     assert shelf.asked == ["whisper-base"]
-    with pytest.raises(DataError, match=r"no\.jsonl does not exist"):
+    with pytest.raises(ConfigError, match=r"--text .*no\.jsonl does not exist"):
         ready(tmp_path / "m", shelf, text=[tmp_path / "no.jsonl"])
 
 

@@ -16,7 +16,7 @@ from examples.quickstart.chain import chain
 from examples.quickstart.machine import cores
 from examples.quickstart.runner import Demo, Stage, run_stages
 from examples.quickstart.side_by_side import AT_ONCE, NamedLines
-from examples.quickstart.sizes import size_named
+from examples.quickstart.sizes import SIZES
 from examples.voice.stages import CHAIN
 from megatron_speech.errors import DataError
 from megatron_speech.io.files import read_json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def demo(tmp_path):
-    return Demo(size=size_named("smoke"), output=tmp_path, machine={"precision": "fp32"})
+    return Demo(size=SIZES["smoke"], output=tmp_path, machine={"precision": "fp32"})
 
 
 def until(path: Path) -> None:
@@ -67,7 +67,7 @@ def sleep(demo, done, *, me):
 
 
 def stage(name, run, after=None):
-    return Stage(name=name, title=name, run=run, after=after)
+    return Stage(name, name, run, after=after)
 
 
 def two_beside(left, right):
@@ -91,8 +91,9 @@ def test_independent_stages_run_at_once_and_the_others_wait(demo, capfd):
     assert len(processes) == 3
     assert done["first"]["process"] == done["last"]["process"] == os.getpid()
     assert done["left"]["threads"] == done["right"]["threads"] == max(1, cores() // AT_ONCE)
-    assert list(times.stages) == ["first", "left", "right", "last"]
-    assert max(times.stages.values()) <= times.whole < sum(times.stages.values())
+    assert list(times["seconds"]) == ["first", "left", "right", "last"]
+    seconds = times["seconds"].values()
+    assert max(seconds) <= times["seconds_in_all"] < sum(seconds)
     lines = capfd.readouterr().out.splitlines()
     assert "left │ l met r" in lines
     assert "right │ r met l" in lines
@@ -136,13 +137,13 @@ SCRIPT = """
     from functools import partial
     from pathlib import Path
     from examples.quickstart.runner import Demo, run_stages
-    from examples.quickstart.sizes import size_named
+    from examples.quickstart.sizes import SIZES
     from megatron_speech.jobs import cli
     from tests.examples.test_side_by_side import sleep, two_beside
 
     def main():
         output = Path(sys.argv[1])
-        demo = Demo(size=size_named("smoke"), output=output, machine={"precision": "fp32"})
+        demo = Demo(size=SIZES["smoke"], output=output, machine={"precision": "fp32"})
         run_stages(two_beside(partial(sleep, me="one"), partial(sleep, me="two")), demo)
 
     if __name__ == "__main__":
@@ -204,7 +205,7 @@ def test_lines_carry_their_name():
     assert printed.getvalue() == "left │ one line\nleft │ and another\nleft │ a piece\n"
 
 
-@pytest.mark.parametrize("stages", [CHAIN, chain(size_named("demo")), chain(size_named("full"))])
+@pytest.mark.parametrize("stages", [CHAIN, chain(SIZES["demo"]), chain(SIZES["full"])])
 def test_chains_name_earlier_stages_and_every_figure_is_in_the_end(stages):
     names = [stage.name for stage in stages]
     needed = set()

@@ -1,31 +1,23 @@
-"""Hand-made SVG for the report page. Colours come from the page's style sheet, by class name."""
+"""Charts as SVG. Colours come from the page's style sheet, by class name (`css`)."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
 
 import numpy as np
+from markupsafe import Markup
 
 WIDTH = 440
+DIRECTIONS = {"t2t": "T→T", "s2t": "S→T", "s2s": "S→S", "t2s": "T→S"}
+"""Of evaluation: from what is heard or read to what is said or written."""
 _GOLDEN_ANGLE = 137.508
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bar:
-    """One bar with its standard error; `css` picks the colour."""
-
-    label: str
-    value: float
-    stderr: float
-    css: str
-
-
-def svg(body: str, height: int, label: str, width: int = WIDTH) -> str:
+def svg(body: str, height: int, label: str, width: int = WIDTH, more: str = "") -> Markup:
     """A picture that scales with its column; `label` is read to those who cannot see it."""
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label, quote=True)}">'
-        f"{body}</svg>"
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" {more}role="img" '
+        f'aria-label="{escape(label, quote=True)}">{body}</svg>'
     )
 
 
@@ -52,15 +44,22 @@ def rect(x: float, y: float, width: float, height: float, css: str, title: str =
 
 
 def grouped_bars(
-    groups: Sequence[tuple[str, Sequence[Bar]]], ceilings: Mapping[str, float], label: str
-) -> str:
-    """Accuracies from 0 to 1 in groups, with error bars, the chance line and ceiling marks."""
-    left, right, top, bottom = 34, 6, 14, 44
-    height = 240
+    groups: Sequence[tuple[str, Sequence[tuple[str, float, float, str]]]],
+    label: str,
+    ceilings: Mapping[str, float],
+) -> Markup:
+    """Accuracies from 0 to 1 in groups, with error bars, the chance line and ceiling marks.
+
+    Args:
+        groups: names, and in each bars of (name, value, standard error, css).
+        label: of the whole picture.
+        ceilings: of some groups, by name.
+    """
+    left, right, top, bottom, height = 34, 6, 14, 44, 240
     plot = height - top - bottom
 
     def y(value: float) -> float:
-        return top + plot * (1 - value)
+        return top + plot * (1 - min(max(value, 0), 1))
 
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
@@ -71,25 +70,46 @@ def grouped_bars(
     for number, (name, bars) in enumerate(groups):
         width = min(34.0, 0.72 * step / len(bars))
         start = left + step * number + (step - width * len(bars)) / 2
-        for index, bar in enumerate(bars):
-            parts.append(_bar(start + index * width, width, bar, y))
-        middle = left + step * (number + 0.5)
-        parts.append(text(middle, height - 24, name, "axis", "middle"))
+        for index, (title, value, stderr, css) in enumerate(bars):
+            x = start + index * width
+            middle = x + width / 2
+            title = f"{title}: {100 * value:.1f} ± {100 * stderr:.1f} %"
+            parts.append(rect(x + 1, y(value), width - 2, y(0) - y(value), f"bar {css}", title))
+            parts.append(line(middle, y(value - stderr), middle, y(value + stderr), "error"))
+            parts.append(text(middle, y(0) - 5, f"{100 * value:.0f}", "onbar", "middle"))
+        parts.append(text(left + step * (number + 0.5), height - 24, name, "axis", "middle"))
         if name in ceilings:
-            parts.append(line(start - 4, y(ceilings[name]), start + width * len(bars) + 4,
-                              y(ceilings[name]), "ceiling"))  # fmt: skip
+            top_y = y(ceilings[name])
+            parts.append(line(start - 4, top_y, start + width * len(bars) + 4, top_y, "ceiling"))
     return svg("".join(parts), height - 12, label)
 
 
-def _bar(x: float, width: float, bar: Bar, y) -> str:
-    low, high = (min(max(bar.value + sign * bar.stderr, 0), 1) for sign in (-1, 1))
-    middle = x + width / 2
-    title = f"{bar.label}: {100 * bar.value:.1f} ± {100 * bar.stderr:.1f} %"
-    return (
-        rect(x + 1, y(bar.value), width - 2, y(0) - y(bar.value), f"bar {bar.css}", title)
-        + line(middle, y(low), middle, y(high), "error")
-        + text(middle, y(0) - 5, f"{100 * bar.value:.0f}", "onbar", "middle")
-    )
+def accuracies(
+    arms: Sequence[tuple[str, str, Mapping[str, Mapping[str, float]]]],
+    label: str,
+    heard_ceiling: float | None = None,
+) -> Markup:
+    """Accuracy by direction of several arms, each (name, css, results by direction).
+
+    `heard_ceiling` is what S→T could reach. Nothing is drawn where there are no results.
+    """
+    groups = []
+    for direction, name in DIRECTIONS.items():
+        bars = [
+            (f"{arm}, {name}", found[direction]["accuracy"], found[direction]["stderr"], css)
+            for arm, css, found in arms
+            if direction in found
+        ]
+        groups += [(name, bars)] if bars else []
+    ceilings = {} if heard_ceiling is None else {DIRECTIONS["s2t"]: heard_ceiling}
+    return grouped_bars(groups, label, ceilings) if groups else Markup()
+
+
+def smooth(points: Sequence[tuple[float, float]], pieces: int = 90) -> list[tuple[float, float]]:
+    """At most `pieces` points, each the mean of its neighbours."""
+    values = np.asarray(points, dtype=float).reshape(-1, 2)
+    chunks = np.array_split(values, min(len(values), pieces) or 1)
+    return [(float(chunk[-1, 0]), float(chunk[:, 1].mean())) for chunk in chunks if len(chunk)]
 
 
 def line_chart(
@@ -99,7 +119,7 @@ def line_chart(
     unit: str = "steps",
     bounds: tuple[float, float] | None = None,
     chance: float | None = None,
-) -> str:
+) -> Markup:
     """Curves (name, css, points) over steps or another unit, named at their ends.
 
     A point is x, y and, where it has one, a standard error. `bounds` are those of y; without them
@@ -107,7 +127,7 @@ def line_chart(
     """
     series = [entry for entry in series if len(entry[2])]
     if not series:
-        return ""
+        return Markup()
     left, top, bottom, height = 34, 10, 30, 220
     right = max(64, 10 + 7 * max(len(name) for name, _, _ in series))
     points = np.array([point[:2] for entry in series for point in entry[2]], dtype=float)
@@ -163,37 +183,59 @@ def _apart(positions: Sequence[float], least: float) -> list[float]:
     return moved
 
 
-def usage_histogram(counts: np.ndarray, label: str) -> str:
+def usage_histogram(counts: np.ndarray, label: str) -> Markup:
     """How often each code occurs, most frequent first, (K,) counts."""
     shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
-    left, top, height, plot = 34, 10, 190, 146
+    bins = [float(chunk.mean()) for chunk in np.array_split(shares, min(len(shares), 160))]
+    peak, even = max(float(shares.max()), 1e-9), 1 / len(shares)
+    last = f"code {len(shares):,} of {len(shares):,}"
+    picture, left, y = _columns(bins, peak, ("most frequent code", last), "speech-fill")
+    picture += line(left, y(even), WIDTH - 6, y(even), "chance")
+    picture += text(WIDTH - 6, y(even) - 4, "if all were used alike", "tick", "end")
+    return svg(picture, _COLUMNS_HEIGHT, label)
+
+
+def length_histogram(
+    shares: np.ndarray, expected: Sequence[float], note: str, label: str
+) -> Markup:
+    """Shares of lengths 1..n, (n,), and dots where they were expected (none, or n)."""
+    peak = max([*shares, *expected, 1e-9])
+    last = f"{len(shares):,} words in a span"
+    picture, left, y = _columns(shares, peak, ("1", last), "speech-fill")
+    step = (WIDTH - 6 - left) / len(shares)
+    for number, share in enumerate(expected):
+        x = left + (number + 0.5) * step
+        picture += f'<circle cx="{x:.1f}" cy="{y(share):.1f}" r="3" class="dot"/>'
+    picture += text(WIDTH - 6, 20, note, "tick", "end")
+    return svg(picture, _COLUMNS_HEIGHT, label)
+
+
+_COLUMNS_HEIGHT = 190
+
+
+def _columns(
+    values: Sequence[float] | np.ndarray, peak: float, ends: tuple[str, str], css: str
+) -> tuple[str, int, Callable[[float], float]]:
+    """Columns side by side with named ends; where they begin, and the place of a value."""
+    left, top, plot = 34, 10, 146
     width = WIDTH - left - 6
-    peak = max(float(shares.max()), 1e-9)
-    bins = np.array_split(shares, min(len(shares), 160))
-    step = width / len(bins)
-    parts = [
-        rect(
-            left + n * step,
-            top + plot * (1 - b.mean() / peak),
-            step + 0.2,
-            plot * b.mean() / peak,
-            "speech-fill",
-        )
-        for n, b in enumerate(bins)
+    step = width / len(values)
+
+    def y(value: float) -> float:
+        return top + plot * (1 - value / peak)
+
+    columns = [rect(left + n * step, y(value), step + 0.2, y(0) - y(value), css)
+               for n, value in enumerate(values)]  # fmt: skip
+    names = [
+        text(left - 6, top + 8, f"{100 * peak:.2g}%", "tick", "end"),
+        text(left - 6, y(0), "0", "tick", "end"),
+        text(left, _COLUMNS_HEIGHT - 12, ends[0], "tick"),
+        text(left + width, _COLUMNS_HEIGHT - 12, ends[1], "tick", "end"),
     ]
-    even = 1 / len(shares)
-    y = top + plot * (1 - even / peak)
-    parts.append(line(left, y, left + width, y, "chance"))
-    parts.append(text(left + width, y - 4, "if all were used alike", "tick", "end"))
-    parts.append(text(left - 6, top + 8, f"{100 * peak:.2g}%", "tick", "end"))
-    parts.append(text(left - 6, top + plot, "0", "tick", "end"))
-    parts.append(text(left, height - 12, "most frequent code", "tick"))
-    parts.append(text(left + width, height - 12, f"code {len(shares):,} of {len(shares):,}",
-                      "tick", "end"))  # fmt: skip
-    return svg("".join(parts), height, label)
+    return "".join([*columns, *names]), left, y
 
 
-def horizontal_bars(rows: Sequence[tuple[str, float, str, str]], label: str) -> str:
+def horizontal_bars(rows: Sequence[tuple[str, float, str, str]], label: str) -> Markup:
     """Rows of (name, value, shown, css), the longest filling the width."""
     name_width, row_height = 172, 24
     most = max((value for _, value, _, _ in rows), default=1.0) or 1.0
@@ -208,7 +250,7 @@ def horizontal_bars(rows: Sequence[tuple[str, float, str, str]], label: str) -> 
     return svg("".join(parts), row_height * len(rows) + 4, label)
 
 
-def waveform(samples: np.ndarray, codes: np.ndarray, label: str) -> str:
+def waveform(samples: np.ndarray, codes: np.ndarray, label: str) -> Markup:
     """Peaks of the audio above its codes, one coloured cell each, on the same time axis."""
     width, height, columns = 600, 92, 200
     samples = np.abs(samples) / max(float(np.abs(samples).max(initial=0)), 1e-6)
@@ -223,7 +265,5 @@ def waveform(samples: np.ndarray, codes: np.ndarray, label: str) -> str:
             f'<rect x="{number * step:.2f}" y="74" width="{step + 0.2:.2f}" height="18" '
             f'fill="hsl({hue:.0f} 45% 58%)"><title>code {code}</title></rect>'
         )
-    return (
-        f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" class="wide" role="img" '
-        f'aria-label="{escape(label, quote=True)}">{"".join(parts)}</svg>'
-    )
+    more = 'preserveAspectRatio="none" class="wide" '
+    return svg("".join(parts), height, label, width, more)
