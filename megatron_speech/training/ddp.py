@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_path
+from . import heartbeats
 from .checkpoint import unwritable
 from .installed import own_gpu
 from .ranks import any_rank, mean_over_ranks
@@ -128,6 +129,7 @@ def process_group() -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if started:
+        heartbeats.connect()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
