@@ -6,10 +6,12 @@ keeps its runs, and KILLS and HANGS are its size.
 
 import os
 import random
+import signal
 import time
 from pathlib import Path
 from statistics import mean
 
+import psutil
 import pytest
 
 from megatron_speech.files import write_json
@@ -60,6 +62,24 @@ def test_a_used_up_budget_ends_with_a_clear_last_word(tmp_path):
     assert said.splitlines()[-1].startswith("gave up: processes of this node ended 2 times")
     assert "(--restarts 1)" in said.splitlines()[-1]
     assert "NVML" not in said
+
+
+def test_a_scheduler_s_signal_saves_and_ends_well(tmp_path):
+    """As Slurm sends it, to every process of the job; the launcher ignores it, as in common.sh."""
+    save = tmp_path / "run"
+    words = command(save, write_data(tmp_path), 5000)
+    job = start(save, ["bash", "-c", 'trap "" USR1 TERM; exec "$@"', "-", *words])
+    try:
+        job.wait(lambda: step_of(save) > 2, "a checkpoint")
+        launcher = psutil.Process(job.process.pid)
+        for member in (launcher, *launcher.children(recursive=True)):
+            member.send_signal(signal.SIGUSR1)
+    finally:
+        status = job.finish(300)
+    assert status == 0
+    assert (
+        f"stopped at step {step_of(save)}: SIGUSR1 received" in save.with_suffix(".log").read_text()
+    )
 
 
 def test_twenty_kills_and_five_hangs_change_no_bit(tmp_path):
