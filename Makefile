@@ -124,6 +124,7 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/sampling.py
 	$(PYTHON) benchmarks/decoding.py
 	$(PYTHON) benchmarks/language_model.py
+	$(PYTHON) benchmarks/attention.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py
 	$(if $(filter smoke,$(SIZE)),,$(PYTHON) benchmarks/table.py)
