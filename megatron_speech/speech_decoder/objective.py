@@ -52,6 +52,8 @@ class ReadBatches[Batch](ABC):
     `make(utterances, number)` turns recordings into micro-batch `number`, a pure function of it.
     """
 
+    reaches_all_parameters = False  # speakers nobody names; a discriminator before its start
+
     def __init__(self, utterances: Utterances, data: DecoderDataConfig, set_aside: SetAside):
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         world_size = dist.get_world_size() if dist.is_initialized() else 1

@@ -72,6 +72,9 @@ class AsrObjective:
         self.world_size = dist.get_world_size() if dist.is_initialized() else 1
         data = self.data
         self.samples_per_step = data.global_batch_size
+        # FSQ projects by trained layers, from its first step on
+        always = config.quantize and config.quantize_start_step == 0
+        self.reaches_all_parameters = always or train.config.quantizer != "fsq"
         if data.global_batch_size % (data.micro_batch_size * self.world_size):
             raise ConfigError(
                 f"--global-batch-size {data.global_batch_size} must be a multiple of "

@@ -80,6 +80,9 @@ class Objective(Protocol):
     """What is trained: batches by iteration, loss, and what happens around a step."""
 
     samples_per_step: int
+    reaches_all_parameters: bool
+    """Every loss depends on every parameter that is trained. If not, several processes look for
+    those left out after each micro-batch, on the CPU."""
 
     def batches(self, iteration: int) -> Batches[Any]:
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
@@ -166,7 +169,9 @@ class DdpTrainer:
         self._wrapped: nn.Module = self.model
         if dist.is_initialized() and dist.get_world_size() > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
-                self.model, broadcast_buffers=False, find_unused_parameters=True
+                self.model,
+                broadcast_buffers=False,
+                find_unused_parameters=not objective.reaches_all_parameters,
             )
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, optimizer.weight_decay),
