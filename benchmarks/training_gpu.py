@@ -120,10 +120,13 @@ def deviation(expected: list[float], found: list[float]) -> float:
 
 
 def _start(kind: str, case: str, folder: Path) -> dict[str, Any]:
-    """Run a case and read its figures."""
-    command = [sys.executable, __file__, kind, case, str(folder)]
-    environment = {**os.environ, "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
-    subprocess.run(command, check=True, env=environment)
+    """Run a case in a process of its own, at smoke size in this one, and read its figures."""
+    if SMOKE:
+        _run_case(kind, case, folder)
+    else:
+        command = [sys.executable, __file__, kind, case, str(folder)]
+        environment = {**os.environ, "CUDA_DEVICE_MAX_CONNECTIONS": "1"}
+        subprocess.run(command, check=True, env=environment)
     return read_json(folder / f"{kind} {case}.json")
 
 
