@@ -96,7 +96,7 @@ PARTS: dict[int, tuple[str, list[Step]]] = {
             Step(
                 "bulk tokenization",
                 "benchmarks/bulk_tokenization.py --gpu --windows 1024",
-                "benchmarks/bulk_tokenization.py --gpu --windows 3",
+                "benchmarks/bulk_tokenization.py --gpu --windows 1 --rounds 1",
             ),
             Step(
                 "text to codes",

@@ -81,7 +81,7 @@ def largest_two(scores, best, first, second, num_codes, stride, BLOCK_N: tl.cons
     value1 = tl.full((BLOCK_N,), float("-inf"), tl.float32)
     value2 = value1
     index1 = lanes
-    for start in tl.range(0, num_codes, BLOCK_N):
+    for start in tl.range(0, num_codes, BLOCK_N):  # pyright: ignore[reportGeneralTypeIssues]
         codes = start + lanes
         value = tl.load(scores + row * stride + codes, codes < num_codes, other=float("-inf"))
         value2 = tl.maximum(value2, tl.minimum(value1, value))
