@@ -57,6 +57,9 @@ setup(
         ],
         # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
         "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
+        # ft_launcher restarts a training by itself; core wants this version where it finds one
+        # (its wheels need glibc 2.39)
+        "resiliency": ["nvidia-resiliency-ext>=0.6,<0.7"],
         "numbers": ["num2words>=0.5.13"],
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt

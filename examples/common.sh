@@ -8,6 +8,9 @@ set -euo pipefail
 : "${CONTAINER:=}"                        # image for srun --container-image (pyxis, enroot)
 : "${MOUNTS:=$PWD:$PWD}"                  # its --container-mounts
 : "${DRY_RUN:=}"                          # 1: print the commands, run nothing
+: "${LAUNCHER:=auto}"                     # ft_launcher restarts trainings by itself; or torchrun
+: "${RESTARTS:=3}"                        # of it, in a row without a new checkpoint
+: "${HANG_TIMEOUT_S:=900}"                # a trainer that is silent for longer hangs
 if [[ -z ${PYTHON:-} ]]; then             # the environment of `make install`, or the container's
   if [[ -n $CONTAINER ]]; then PYTHON=python; else PYTHON=$PWD/.venv/bin/python; fi
 fi
@@ -102,10 +105,10 @@ tool() {
     "$PYTHON" "tools/$1.py" "${@:2}"
 }
 
-# train SAVE TOOL ARGUMENT...: a training on all nodes, one torchrun on each, meeting on the first.
+# train SAVE TOOL ARGUMENT...: a training on all nodes, one launcher on each, meeting on the first.
 # Before the time is over (#SBATCH --signal), and when it is pre-empted, it saves and stops; the job
-# then goes back to the queue and continues. Only the trainers take the signals: torchrun would die
-# of USR1, and give them no more than 30 seconds after TERM.
+# then goes back to the queue and continues. Only the trainers take the signals: a launcher would die
+# of USR1, and torchrun gives them no more than 30 seconds after TERM.
 train() {
   local save=$1 nodes=${SLURM_NNODES:-1} first='' head=localhost
   local port=$((20000 + ${SLURM_JOB_ID:-0} % 20000))
@@ -120,8 +123,9 @@ train() {
   fi
   # shellcheck disable=SC2016 # the inner shell expands them, on its node
   step --ntasks-per-node=1 -- bash -c 'trap "" USR1 TERM
-    exec "$0" -m torch.distributed.run --rdzv-conf=is_host="$((SLURM_NODEID == 0))" "$@"' \
-    "$PYTHON" --signals-to-handle=SIGINT --nnodes="$nodes" --nproc-per-node="$((gpus ? gpus : 1))" \
+    exec "$0" tools/launch.py --rdzv-conf=is_host="$((SLURM_NODEID == 0))" "$@"' \
+    "$PYTHON" --nnodes="$nodes" --nproc-per-node="$((gpus ? gpus : 1))" \
+    --launcher="$LAUNCHER" --restarts="$RESTARTS" --hang-timeout-s="$HANG_TIMEOUT_S" \
     ${NUMA_BINDING:+"--numa-binding=$NUMA_BINDING"} \
     --rdzv-id="${SLURM_JOB_ID:-0}-${SLURM_RESTART_COUNT:-0}" --rdzv-backend=c10d \
     --rdzv-endpoint="$head:$port" "tools/$2.py" "${@:3}"

@@ -1,6 +1,6 @@
 """Vector quantization look-up: vectors -> nearest codes, exactly."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -41,7 +41,11 @@ def vq_lookup(
 
 
 def nearest_codes(
-    x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], *, checked: bool = False
+    x: Float[Tensor, "n d"],
+    codebook: Float[Tensor, "k d"],
+    *,
+    checked: bool = False,
+    route: Literal["fused", "products"] = "fused",
 ) -> Int64[Tensor, " n"]:
     """Index of the nearest row of `codebook` (K, D) for each row of `x` (N, D), (N,) int64.
 
@@ -49,6 +53,8 @@ def nearest_codes(
     the lowest of equal ones, whatever the device. Vectors with NaN or inf get 0, codes with NaN or
     inf are never chosen, and neither touches its neighbours; with `checked` they are refused.
     Memory beyond the inputs and outputs is bounded: the N x K distances never exist at once.
+    `route` says how scores are made, which changes no index: by the fused kernel (on a CPU by the
+    reference), or by chunks of a library's matrix products.
 
     Raises:
         ConfigError: shapes, dtypes or devices that do not fit.
@@ -66,6 +72,10 @@ def nearest_codes(
             f"vq_lookup got x {x.dtype} on {x.device} and codebook {codebook.dtype} on "
             f"{codebook.device}; expected float32, bfloat16 or float16 on one device"
         )
+    if route == "products":
+        from . import products
+
+        return products.nearest_codes(x, codebook, checked)
     if x.is_cuda:
         from .triton_impl import search
 

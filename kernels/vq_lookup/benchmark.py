@@ -9,7 +9,8 @@ codebook (what training passes), and vectors and codes around a common offset, a
 Without a GPU at a size a CPU can do, in fp32. Peers: chunked addmm + argmin in the vectors' dtype,
 the codebook rounded to it (best of several chunks), alone, with the codes' rows and distances, and
 chunked fp32 torch.cdist + argmin; and, against look-up and codebook statistics together, the
-released tokenizer's addmm + argmin with one-hot statistics.
+released tokenizer's addmm + argmin with one-hot statistics. The exact route by matrix products
+(`route="products"`) is checked and timed as a peer too: the faster one should be the default.
 """
 
 import sys
@@ -53,7 +54,7 @@ CASES = (
     if GPU
     else [Case("", torch.float32, torch.float32)]
 )
-CHUNKS = [1 << power for power in range(12, 18)] if GPU else [512, 2_048]
+CHUNKS = [1 << power for power in range(10, 18)] if GPU else [512, 2_048]
 ROWS = 8_192 if GPU else 1_024  # of peers whose distances are fp32
 
 
@@ -165,6 +166,8 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
     """
     bias = codebook.float().square().sum(dim=1).to(x.dtype)
     wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
+    by_products = lambda: nearest_codes(x, codebook, route="products")  # noqa: E731
+    wrong += wrong_rows(x, codebook, by_products())[0]
     if wrong:
         raise SystemExit(f"{wrong} of {len(x)} codes are not the nearest: no times are shown")
     timed = {rows: time_pair(lambda r=rows: addmm(x, codebook, bias, r), lambda: None, 1)["ours_s"]
@@ -184,6 +187,7 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
         figures["peak_extra_mib_with_rows"] = extra
     ours = lambda: nearest_codes(x, codebook)  # noqa: E731
     compare(figures, "addmm", ours, lambda: addmm(x, codebook, bias, rows))
+    compare(figures, "products", ours, by_products)
     compare(figures, "cdist", ours, lambda: cdist(x, codebook))
     compare(
         figures,

@@ -10,9 +10,11 @@
    (`float_scores`), and those that fp64's rounding leaves equal in integers (`exact`): the best,
    lowest index on equal scores, is taken.
 
-What is multiplied: bf16 x bf16 and fp16 x fp16 as given. Everything else, such as a bf16 encoder's
-vectors against the fp32 codebook or training's fp32 ones, as one bf16 term per bf16 operand and two
-per other, with fp32 accumulation. The exact comparison always reads the values as given.
+What is multiplied, with fp32 accumulation: bf16 x bf16 and fp16 x fp16 as given. bf16 vectors
+against an fp32 codebook, as bulk tokenization has them: the codebook is split once into two bf16
+terms, side by side, and the pass is that of bf16 x bf16 over twice the width. Everything else, such
+as training's fp32 vectors or lengths far from one: one bf16 term per bf16 operand and two per
+other, scaled and split tile by tile. The exact comparison always reads the values as given.
 
 Memory beyond inputs and outputs depends on the chunk of rows, not on N or K: see `_CHUNK_WAVES`.
 """
@@ -36,6 +38,7 @@ from .exact import best_codes
 _CHUNK_WAVES = 16
 _KEYS = 1 << 20
 _ITEMS = 1 << 20
+_PART_COLUMNS = 64  # the widest tile below
 # Beyond these lengths products of unscaled vectors come near the ends of fp32.
 _PLAIN_RANGE = (2.0**-20, 2.0**20)
 
@@ -78,9 +81,12 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
     if checked:
         check_finite(code_squares, "code")
     same = x.dtype == codebook.dtype and x.dtype != torch.float32
-    codes = describe_codes(codebook, code_squares, scale=not same)
-    plain = same and _PLAIN_RANGE[0] <= codes.radius <= _PLAIN_RANGE[1]
-    scaled_codes = None if same else codes
+    split = (x.dtype, codebook.dtype) == (torch.bfloat16, torch.float32)
+    unscaled = same or split
+    codes = describe_codes(codebook, code_squares, scale=not unscaled)
+    plain = unscaled and _PLAIN_RANGE[0] <= codes.radius <= _PLAIN_RANGE[1]
+    terms = side_by_side(codebook) if split and plain else codebook
+    scaled_codes = None if unscaled else codes
     indices = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     contested = scanned = 0
     size = _CHUNK_WAVES * 128 * _multiprocessors(x.device)
@@ -91,13 +97,28 @@ def _search(x: Tensor, codebook: Tensor, checked: bool) -> Search:
             check_finite(squares, "vector", start)
         far = squares.isfinite() & (squares > _PLAIN_RANGE[1] ** 2)
         if plain and not far.any():
-            chunk = _Chunk(part, codebook, squares, codes, plain=True)
+            chunk = _Chunk(part, codebook, squares, codes, plain=True, terms=terms)
         else:
             scaled_codes = scaled_codes or describe_codes(codebook, code_squares, scale=True)
-            chunk = _Chunk(part, codebook, squares, scaled_codes, plain=False)
+            chunk = _Chunk(part, codebook, squares, scaled_codes, plain=False, terms=codebook)
         scanned += chunk.search(indices[start : start + size])
         contested += chunk.contested
     return Search(indices, contested, scanned)
+
+
+def side_by_side(codebook: Tensor) -> Tensor:
+    """An fp32 codebook (K, D) as (K, 2 x D') bf16, D' a multiple of a tile: high and low terms.
+
+    Their sum is each value to within 2^-16 of it. Codes that are not finite become zeros; no bias
+    lets them be chosen.
+    """
+    width = cdiv(codebook.shape[1], _PART_COLUMNS) * _PART_COLUMNS
+    terms = torch.zeros(len(codebook), 2, width, dtype=torch.bfloat16, device=codebook.device)
+    high, low = (terms[:, part, : codebook.shape[1]] for part in (0, 1))
+    high.copy_(codebook)
+    low.copy_(codebook - high)  # mixed dtypes subtract in fp32
+    terms.masked_fill_(~(high.isfinite() & low.isfinite()).all(dim=1)[:, None, None], 0)
+    return terms.flatten(1)
 
 
 def squared_norms(x: Tensor) -> Tensor:
@@ -114,25 +135,31 @@ def squared_norms(x: Tensor) -> Tensor:
 class _Chunk:
     """Look-up of one chunk of rows (n, D)."""
 
-    def __init__(self, x: Tensor, codebook: Tensor, squares: Tensor, codes: Codes, plain: bool):
+    def __init__(
+        self, x: Tensor, codebook: Tensor, squares: Tensor, codes: Codes, plain: bool, terms: Tensor
+    ):
+        """`terms` is what is multiplied: the codebook, or its terms `side_by_side`."""
         self.x, self.codebook, self.codes, self.squares = x, codebook, codes, squares
+        self.terms = terms
+        parts = 1 if terms is codebook else 2
         capability = torch.cuda.get_device_capability(x.device) if x.is_cuda else None
-        self.tiles = choose_tiles(capability, plain, _bulk_copies(x, codebook))
+        self.tiles = choose_tiles(capability, plain, _bulk_copies(x, terms))
         self.num_groups = cdiv(len(codebook), self.tiles.n)
         self.exponents = row_exponents(squares, codes)
         if plain:
             self.exponents.zero_()
         padding = self.num_groups * self.tiles.n - len(codebook)
         self.bias = torch.nn.functional.pad(codes.bias, (0, padding), value=-torch.inf)
-        terms = [1 if plain or t.dtype == torch.bfloat16 else 2 for t in (x, codebook)]
-        self.products = sum(terms) - 1
-        self.sizes = (len(codebook), x.shape[1], x.stride(0), codebook.stride(0), codes.exponent)
+        count = [1 if plain or t.dtype == torch.bfloat16 else 2 for t in (x, codebook)]
+        self.products = parts * (sum(count) - 1)
+        self.sizes = (len(codebook), x.shape[1], x.stride(0), terms.stride(0), codes.exponent)
         self.constants: dict[str, Any] = {
             "BLOCK_M": self.tiles.m,
             "BLOCK_N": self.tiles.n,
             "BLOCK_D": self.tiles.d,
-            "X_TERMS": terms[0],
-            "C_TERMS": terms[1],
+            "X_TERMS": count[0],
+            "C_TERMS": count[1],
+            "PARTS": parts,
             "SCALED": not plain,
             "UPCAST": not x.is_cuda,
             "num_warps": self.tiles.warps,
@@ -156,7 +183,7 @@ class _Chunk:
 
     def _group_maxima(self) -> tuple[Tensor, Tensor]:
         """Four largest group maxima (4, n) and the groups of three of them (3, n) int32."""
-        x, codebook, tiles = self.x, self.codebook, self.tiles
+        x, codebook, tiles = self.x, self.terms, self.tiles
         blocks, device = cdiv(len(x), tiles.m), x.device
         splits = 4
         while splits < 16 and blocks * splits < _multiprocessors(device):
@@ -202,7 +229,7 @@ class _Chunk:
         keys = torch.empty(max(_KEYS, len(self.codebook)), dtype=torch.int64, device=rows.device)
         count = torch.zeros(1, dtype=torch.int64, device=rows.device)
         kernels.find_candidates[(cdiv(len(item_rows), self.tiles.m),)](
-            self.x, self.codebook, self.bias, self.exponents, limits, more[0], item_rows,
+            self.x, self.terms, self.bias, self.exponents, limits, more[0], item_rows,
             item_groups, indices, keys, count, len(keys), len(item_rows), *self.sizes,
             num_stages=min(self.tiles.stages, 3), **self.constants,
         )  # fmt: skip
@@ -215,13 +242,13 @@ class _Chunk:
 
     def _compare(self, keys: Tensor, indices: Tensor) -> None:
         """Keep the best of the candidates `keys` (row * K + code, ascending) of each row."""
-        num_codes, *sizes, _ = self.sizes
+        num_codes, width, x_stride, *_ = self.sizes
         scores = torch.empty(len(keys), dtype=torch.float64, device=keys.device)
         magnitudes = torch.empty_like(scores)
         pairs = 8 if keys.is_cuda else 1024
         triton_rows.float_scores[(cdiv(len(keys), pairs),)](
-            self.x, self.codebook, keys, scores, magnitudes, len(keys), num_codes, *sizes,
-            BLOCK_P=pairs, BLOCK_D=128,
+            self.x, self.codebook, keys, scores, magnitudes, len(keys), num_codes, width, x_stride,
+            self.codebook.stride(0), BLOCK_P=pairs, BLOCK_D=128,
         )  # fmt: skip
         rows, codes = keys // num_codes, keys % num_codes
         best = best_codes(self.x, self.codebook, rows, codes, scores, magnitudes)

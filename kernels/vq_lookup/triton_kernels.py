@@ -71,6 +71,25 @@ def load_tile(
 
 
 @triton.jit
+def columns(k, width, BLOCK_D: tl.constexpr, PARTS: tl.constexpr):
+    """Column of x that belongs to column k of a codebook in PARTS side by side, each padded."""
+    if PARTS == 1:
+        return k
+    else:
+        padded = tl.cdiv(width, BLOCK_D) * BLOCK_D
+        return tl.where(k >= padded, k - padded, k)
+
+
+@triton.jit
+def columns_in_all(width, BLOCK_D: tl.constexpr, PARTS: tl.constexpr):
+    """Columns of that codebook."""
+    if PARTS == 1:
+        return width
+    else:
+        return PARTS * (tl.cdiv(width, BLOCK_D) * BLOCK_D)
+
+
+@triton.jit
 def insert(value, group, value1, value2, value3, value4, group1, group2, group3):
     """Put a group's maximum among the four largest of each row; groups of three are kept."""
     group3 = tl.where(value > value2, group2, tl.where(value > value3, group, group3))
@@ -102,7 +121,7 @@ def group_maxima(
     x, codebook, bias, exponents, values, groups, num_rows, num_codes, width, x_stride, c_stride,
     code_exponent, num_groups, SPLITS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr, TMA: tl.constexpr, X_TERMS: tl.constexpr, C_TERMS: tl.constexpr,
-    SCALED: tl.constexpr, UPCAST: tl.constexpr
+    SCALED: tl.constexpr, UPCAST: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
     """Four largest group maxima of the scores of each row, and the groups of three of them.
 
@@ -110,6 +129,7 @@ def group_maxima(
     take the SPLITS parts of the codebook for the same rows, so that rows and codes in flight fit
     the L2 cache together. The loops are flattened: the copies of the next group run while the
     maxima of this one are taken, and one maximum per score is all that stands between two products.
+    PARTS 2: the codebook is (K, 2 x padded D), an fp32 one as the sum of its halves in bf16.
     """
     split = tl.program_id(0) % SPLITS
     row = tl.program_id(0) // SPLITS * BLOCK_M
@@ -122,12 +142,14 @@ def group_maxima(
     group1, group2, group3 = zero, zero, zero
     per_split = tl.cdiv(num_groups, SPLITS)
     last = tl.minimum(split * per_split + per_split, num_groups)
+    code_width = columns_in_all(width, BLOCK_D, PARTS)
     for group in tl.range(split * per_split, last, flatten=True):
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-        for k in tl.range(0, width, BLOCK_D):
-            a = load_tile(x, row, num_rows, k, width, x_stride, BLOCK_M, BLOCK_D, TMA)
+        for k in tl.range(0, code_width, BLOCK_D):
+            column = columns(k, width, BLOCK_D, PARTS)
+            a = load_tile(x, row, num_rows, column, width, x_stride, BLOCK_M, BLOCK_D, TMA)
             b = load_tile(
-                codebook, group * BLOCK_N, num_codes, k, width, c_stride, BLOCK_N, BLOCK_D, TMA
+                codebook, group * BLOCK_N, num_codes, k, code_width, c_stride, BLOCK_N, BLOCK_D, TMA
             )
             acc = add_products(
                 acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
@@ -179,7 +201,7 @@ def find_candidates(
     x, codebook, bias, exponents, thresholds, several, item_rows, item_groups, indices, keys,
     count, capacity, num_items, num_codes, width, x_stride, c_stride, code_exponent,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, X_TERMS: tl.constexpr,
-    C_TERMS: tl.constexpr, SCALED: tl.constexpr, UPCAST: tl.constexpr
+    C_TERMS: tl.constexpr, SCALED: tl.constexpr, UPCAST: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
     """Codes of (row, group) items, sorted by group, whose score reaches the row's threshold.
 
@@ -195,12 +217,14 @@ def find_candidates(
     limit = tl.load(thresholds + rows)
     row_exponents = tl.load(exponents + rows)
     unsettled = tl.load(several + rows) != 0
+    code_width = columns_in_all(width, BLOCK_D, PARTS)
     for group in tl.range(first, last + 1):
         acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
         codes = group * BLOCK_N + tl.arange(0, BLOCK_N)
-        for k in tl.range(0, width, BLOCK_D):
-            a = load_rows(x, rows, valid, k, width, x_stride, BLOCK_D)
-            b = load_rows(codebook, codes, codes < num_codes, k, width, c_stride, BLOCK_D)
+        for k in tl.range(0, code_width, BLOCK_D):
+            column = columns(k, width, BLOCK_D, PARTS)
+            a = load_rows(x, rows, valid, column, width, x_stride, BLOCK_D)
+            b = load_rows(codebook, codes, codes < num_codes, k, code_width, c_stride, BLOCK_D)
             acc = add_products(
                 acc, a, b, row_exponents, code_exponent, X_TERMS, C_TERMS, SCALED, UPCAST
             )

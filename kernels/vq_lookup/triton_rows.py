@@ -68,3 +68,28 @@ def gather_codes(
         place = rows.to(tl.int64)[:, None] * width + columns[None, :]
         tl.store(quantized + place, b, inside[:, None] & (columns < width)[None, :])
     tl.store(distances + rows, tl.sum(total, 1), inside)
+
+
+@triton.jit
+def largest_two(scores, best, first, second, num_codes, stride, BLOCK_N: tl.constexpr):
+    """Largest score of a row (N,), its lowest index (N,) int64, and the largest of the others (N,).
+
+    One read of the row: each lane keeps the two largest it saw; NaN is never the largest.
+    """
+    row = tl.program_id(0).to(tl.int64)
+    lanes = tl.arange(0, BLOCK_N)
+    value1 = tl.full((BLOCK_N,), float("-inf"), tl.float32)
+    value2 = value1
+    index1 = lanes
+    for start in tl.range(0, num_codes, BLOCK_N):  # pyright: ignore[reportGeneralTypeIssues]
+        codes = start + lanes
+        value = tl.load(scores + row * stride + codes, codes < num_codes, other=float("-inf"))
+        value2 = tl.maximum(value2, tl.minimum(value1, value))
+        index1 = tl.where(value > value1, codes, index1)
+        value1 = tl.maximum(value1, value)
+    largest = tl.max(value1, 0)
+    chosen = tl.min(tl.where(value1 == largest, index1, 2147483647), 0)
+    others = tl.where((value1 == largest) & (index1 == chosen), value2, value1)
+    tl.store(best + row, largest)
+    tl.store(first + row, chosen.to(tl.int64))
+    tl.store(second + row, tl.max(others, 0))

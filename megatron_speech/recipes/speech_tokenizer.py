@@ -41,16 +41,22 @@ class SpeechTokenizerRecipe:
     vectors_per_code: int = 0
     """Least vectors of training speech for each code: the codebook is halved until there are as
     many. 0 keeps --quantize-vocab-size."""
-    attention: str = "eager"
-    """Attention of the training: eager (faster for small models on CPU) or sdpa."""
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    """Attention of the training. auto: sdpa; in bf16 on a CPU eager (benchmarks/attention.py)."""
     export: Literal["last", "best"] = "last"
     """Which model `save/export` holds in the end. The best one so far is always in `save/best`."""
     best_by: str | None = None
     """Name of the validation set whose word error rate tells the best model; none is the first."""
 
     def __post_init__(self) -> None:
-        if self.attention not in ("eager", "sdpa"):
-            raise ConfigError(f"--attention is {self.attention!r}; expected eager or sdpa")
+        if self.attention not in ("auto", "eager", "sdpa"):
+            raise ConfigError(f"--attention is {self.attention!r}; expected auto, eager or sdpa")
+
+    def attention_on(self, device_type: str) -> str:
+        """eager or sdpa, whichever is faster there (`cpu`, `cuda`) in this precision."""
+        if self.attention != "auto":
+            return self.attention
+        return "eager" if device_type == "cpu" and self.optimizer.bf16 else "sdpa"
 
 
 def tokenizer_debug() -> SpeechTokenizerRecipe:
@@ -128,7 +134,6 @@ def tokenizer_large_v3(pooling_kernel_size: int, num_codes: int) -> SpeechTokeni
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=4096, num_workers=8),
         optimizer=OptimizerConfig(lr=1e-5, lr_decay_style="constant", bf16=True),
         loop=LoopConfig(train_iters=100_000, save_interval=1000, eval_interval=1000),
-        attention="sdpa",
     )
 
 

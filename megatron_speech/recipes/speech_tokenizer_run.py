@@ -68,7 +68,8 @@ def _train(recipe: SpeechTokenizerRecipe, save: Path) -> SpeechResult:
         for rejected in (unusable, dataset.rejected, *(part.rejected for part in valid.values())):
             set_aside.add(rejected)
         set_aside.write()
-        model = SpeechTokenizerModel(config, recipe.attention, _character_heads(recipe, config))
+        attention = recipe.attention_on(device.type)
+        model = SpeechTokenizerModel(config, attention, _character_heads(recipe, config))
         if recipe.init_from is not None:
             load_whisper(model, recipe.init_from, recipe.second_positions)
         best = _best_model(recipe, save, text, valid)

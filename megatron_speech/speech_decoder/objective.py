@@ -47,6 +47,8 @@ class FlowObjectiveConfig:
 class DecoderObjective[Batch](ReadBatches[Batch]):
     """What those of flow and vocoder share: held-out recordings, and where samples are shown."""
 
+    reaches_all_parameters = False  # speakers nobody names; a discriminator before its start
+
     def __init__(
         self,
         train: DecoderDataset,

@@ -68,6 +68,9 @@ class AsrObjective(ReadBatches[AsrBatch]):
     ):
         super().__init__(train, device, set_aside, train.data.manifest_weights)
         self.valid, self.config, self._best = valid, config, best
+        # FSQ projects by trained layers, from its first step on
+        always = config.quantize and config.quantize_start_step == 0
+        self.reaches_all_parameters = always or train.config.quantizer != "fsq"
 
     def shares(self) -> list[float]:
         """Share of each manifest in what is trained on."""

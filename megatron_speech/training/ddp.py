@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import CheckpointError, ConfigError
 from ..io.files import atomic_path
+from . import heartbeats
 from .checkpoint import unwritable
 from .installed import own_gpu
 from .ranks import any_rank, mean_over_ranks, rank_and_size
@@ -79,6 +80,9 @@ class Objective(Protocol):
     """What is trained: batches by iteration, loss, and what happens around a step."""
 
     samples_per_step: int
+    reaches_all_parameters: bool
+    """Every loss depends on every parameter that is trained. If not, several processes look for
+    those left out after each micro-batch, on the CPU."""
 
     def batches(self, iteration: int) -> Batches[Any]:
         """This rank's micro-batches of step `iteration`: a pure function of it and the rank."""
@@ -126,6 +130,7 @@ def process_group() -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if started:
+        heartbeats.connect()
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
@@ -163,7 +168,9 @@ class DdpTrainer:
         self._wrapped: nn.Module = self.model
         if ranks > 1:
             self._wrapped = nn.parallel.DistributedDataParallel(
-                self.model, broadcast_buffers=False, find_unused_parameters=True
+                self.model,
+                broadcast_buffers=False,
+                find_unused_parameters=not objective.reaches_all_parameters,
             )
         self._optimizer = torch.optim.AdamW(
             _parameter_groups(self.model, optimizer.weight_decay),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, TrainingError
 from ..jobs.progress import Progress
-from . import checkpoint
+from . import checkpoint, heartbeats
 from .health import Health, HealthConfig
 from .loop_config import LoopConfig
 from .reporting import Interval, Reporter
@@ -65,6 +65,7 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
                 print(_stopping(reason, run.iteration, config.save), flush=True)
         finally:
             run.close()
+            heartbeats.disconnect()
         interrupted = trainer.any_rank(signal.SIGINT in signals)
     if interrupted and not stopped:
         raise KeyboardInterrupt
@@ -97,6 +98,7 @@ class _Run:
         """One step, its figures, and what follows if it was bad; False if the run went back."""
         batch = self.iteration + self.health.batches_left_out
         metrics = self.trainer.train_step(self.iteration, batch, self.health.judge)
+        heartbeats.beat()
         if not metrics["number of skipped iterations"]:
             self.health.accept(metrics)
         elif self._bad_step(batch):
@@ -128,6 +130,7 @@ class _Run:
     def save(self) -> None:
         """Save the state as it is now."""
         self.checkpoints.save(self.iteration, self.health.state())
+        heartbeats.beat()
 
     def close(self) -> None:
         """Close the log."""
@@ -151,6 +154,7 @@ class _Run:
 
     def _evaluate(self) -> None:
         metrics = self.trainer.evaluate(self.iteration)
+        heartbeats.beat()
         if metrics and self._reporter is not None:
             self._reporter.record("valid", self.iteration, metrics)
             self._reporter.log_valid(self.iteration, metrics)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from examples.quickstart import demo as quickstart
 from examples.quickstart import runner
@@ -187,6 +188,17 @@ def test_bf16_is_chosen_where_it_is_faster(tmp_path, monkeypatch):
     fast = expected_minutes(facts, size)
     slow = expected_minutes(facts | {"precision": "fp32"}, size)
     assert size.other_seconds / 60 / 8 < fast < slow
+
+
+def test_the_rate_is_that_of_a_training_step(tmp_path, monkeypatch):
+    """Not of a product of matrices, which units for it make many times faster."""
+    made = []
+    backward = torch.Tensor.backward
+    monkeypatch.setattr("examples.quickstart.machine._SECONDS_EACH", 0.01)
+    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: made.append(backward(loss)))
+    facts = measure_machine(tmp_path / "machine.json")
+    assert len(made) >= 2
+    assert all(facts[f"{precision} GFLOP/s"] > 0.1 for precision in ("fp32", "bf16"))
 
 
 def test_flags(tmp_path):

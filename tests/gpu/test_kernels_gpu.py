@@ -50,6 +50,13 @@ def test_index_is_exact(n, k, d, dtypes, capsys, record_property):
     assert wrong == 0
 
 
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_products_find_the_same_codes(dtypes):
+    x = on_gpu(sized(100_000, 300), 1_280).to(DTYPES[dtypes][0])
+    codebook = on_gpu(sized(16_384, 1_024), 1_280, seed=1).to(DTYPES[dtypes][1])
+    assert nearest_codes(x, codebook, route="products").equal(search(x, codebook).indices)
+
+
 @pytest.mark.parametrize("dtypes", ["bf16", "bf16 against fp32"])
 def test_vectors_around_codes_with_a_common_offset(dtypes):
     """Like hidden states: a few large components shared by all, small differences that decide."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from megatron_speech.kernels.codebook_update import reference as sums_reference
 from megatron_speech.kernels.codebook_update import triton_impl as sums_triton
-from megatron_speech.kernels.vq_lookup import reference, triton_impl
+from megatron_speech.kernels.vq_lookup import products, reference, triton_impl
 
 from megatron_speech.errors import DataError
 from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, randn, wrong_and_tied
@@ -59,6 +59,43 @@ def test_every_group_is_looked_at_where_four_are_close(monkeypatch):
     found = triton_impl.search(x, codebook)
     assert found.scanned == 4
     assert found.indices.tolist() == exact_nearest(x, codebook).tolist()
+
+
+def test_an_fp32_codebook_is_split_once_for_bf16_vectors(monkeypatch):
+    made, split = [], triton_impl.side_by_side
+    monkeypatch.setattr(triton_impl, "side_by_side", lambda c: made.append(split(c)) or made[-1])
+    monkeypatch.setattr(triton_impl, "_CHUNK_WAVES", 1)
+    x, codebook = randn(700, 70).bfloat16(), randn(40, 70, seed=1)
+    x[5] *= 2.0**60  # too far for it: its chunk is scaled tile by tile
+    expected = exact_nearest(x, codebook)
+    assert triton_impl.search(x, codebook).indices.tolist() == expected.tolist()
+    (terms,) = made
+    assert terms.shape == (40, 2 * 128)
+    high, low = terms.view(40, 2, 128).float().unbind(1)
+    error = (high + low)[:, :70] - codebook
+    assert error.abs().max() <= codebook.abs().max() * 2.0**-16
+    triton_impl.search(x, codebook * 2.0**40)
+    triton_impl.search(x.float(), codebook)
+    assert len(made) == 1, "lengths out of range and other operands are split tile by tile"
+
+
+@pytest.mark.parametrize("columns", [1, 2, 1000, 1024, 2500])
+def test_the_largest_two_of_a_row(columns):
+    scores = randn(6, columns).round(decimals=1)
+    scores[1, columns // 2] = scores[1].max()  # equal ones
+    scores[2] = -torch.inf
+    for found, expected in zip(
+        products.largest_two_fused(scores), products.largest_two(scores), strict=True
+    ):
+        assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_products_with_the_fused_maxima(dtypes, monkeypatch):
+    monkeypatch.setattr(products, "largest_two", products.largest_two_fused)
+    x, codebook = randn(300, 20).to(DTYPES[dtypes][0]), randn(257, 20, seed=1).to(DTYPES[dtypes][1])
+    found = products.nearest_codes(x, codebook, rows=64)
+    assert wrong_and_tied(found, x, codebook) == (0, 0)
 
 
 @pytest.mark.parametrize("dtypes", ["bf16", "fp32"])

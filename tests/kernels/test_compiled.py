@@ -64,19 +64,20 @@ def cubin(tmp_path, monkeypatch):
     return tmp_path / "kernel.cubin"
 
 
-def tile_constants(tiles, x_terms, c_terms):
+def tile_constants(tiles, x_terms, c_terms, parts=1):
     constants = {"BLOCK_M": tiles.m, "BLOCK_N": tiles.n, "BLOCK_D": tiles.d, "UPCAST": False}
-    split = {"X_TERMS": x_terms, "C_TERMS": c_terms, "SCALED": c_terms > 1}
+    split = {"X_TERMS": x_terms, "C_TERMS": c_terms, "SCALED": c_terms > 1, "PARTS": parts}
     return constants | split
 
 
+@pytest.mark.parametrize("parts", [1, 2], ids=["bf16 codebook", "fp32 codebook in two terms"])
 @pytest.mark.parametrize("bulk_copies", [True, False])
-def test_main_pass_keeps_the_tensor_cores_fed(cubin, bulk_copies):
+def test_main_pass_keeps_the_tensor_cores_fed(cubin, bulk_copies, parts):
     tiles = choose_tiles((9, 0), plain=True, bulk_copies=bulk_copies)
     kinds = [f"tensordesc<bf16[{rows},{tiles.d}]>" for rows in (tiles.m, tiles.n)]
     ptx, code, shared, stack = compiled(
         triton_kernels.group_maxima, cubin, *(kinds if tiles.tma else ["*bf16"] * 2), tiles.warps,
-        tiles.stages, SPLITS=4, TMA=tiles.tma, **tile_constants(tiles, 1, 1),
+        tiles.stages, SPLITS=4, TMA=tiles.tma, **tile_constants(tiles, 1, 1, parts),
     )  # fmt: skip
     assert "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16" in ptx
     assert ("cp.async.bulk.tensor.2d" in ptx) == bulk_copies
@@ -103,10 +104,13 @@ def test_split_operands_run_on_tensor_cores(cubin, x, codebook, x_terms):
     assert shared <= SHARED_BYTES
 
 
-@pytest.mark.parametrize("plain", [True, False])
-def test_second_look_spills_nothing(cubin, plain):
-    tiles = choose_tiles((9, 0), plain=plain, bulk_copies=False)
-    kinds = ("*bf16", "*bf16", 1, 1) if plain else ("*fp32", "*fp32", 2, 2)
+@pytest.mark.parametrize(
+    "kinds",
+    [("*bf16", "*bf16", 1, 1), ("*bf16", "*bf16", 1, 1, 2), ("*fp32", "*fp32", 2, 2)],
+    ids=["as given", "two terms", "scaled"],
+)
+def test_second_look_spills_nothing(cubin, kinds):
+    tiles = choose_tiles((9, 0), plain=kinds[0] == "*bf16", bulk_copies=False)
     ptx, _, shared, stack = compiled(
         triton_kernels.find_candidates, cubin, *kinds[:2], tiles.warps, 3,
         **tile_constants(tiles, *kinds[2:]),
@@ -119,6 +123,11 @@ def test_second_look_spills_nothing(cubin, plain):
 def test_small_kernels_spill_nothing(cubin):
     pairs = {"BLOCK_P": 8, "BLOCK_D": 128}
     assert compiled(triton_rows.float_scores, cubin, "*bf16", "*fp32", 4, 3, **pairs)[3] == 0
+    types = {"scores": "*fp32", "best": "*fp32", "first": "*i64", "second": "*fp32"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, kind in types.items():
+            patch.setitem(TYPES, name, kind)
+        assert compiled(triton_rows.largest_two, cubin, "", "", 4, 3, BLOCK_N=1024)[3] == 0
     piece = {"PIECE": 1024, "BLOCK_R": 16, "BLOCK_D": 256}
     ptx, _, _, stack = compiled(sums._sum_pieces, cubin, "*bf16", "", 4, 3, **piece)
     assert stack == 0

@@ -1,9 +1,19 @@
+from functools import partial
+
 import pytest
 import torch
-from megatron_speech.kernels.vq_lookup import nearest_codes, reference, vq_lookup
+from megatron_speech.kernels.vq_lookup import nearest_codes, products, reference, vq_lookup
 
 from megatron_speech.errors import ConfigError, DataError
 from tests.kernels.lookup_cases import DTYPES, adversarial, exact_nearest, randn, wrong_and_tied
+
+ROUTES = ("fused", "products")
+
+
+@pytest.fixture(params=ROUTES)
+def nearest(request):
+    """`nearest_codes` by either route."""
+    return partial(nearest_codes, route=request.param)
 
 
 @pytest.mark.parametrize("dtypes", DTYPES)
@@ -12,14 +22,15 @@ def test_finds_the_nearest_code(n, k, d, dtypes):
     x, codebook = randn(n, d).to(DTYPES[dtypes][0]), randn(k, d, seed=1).to(DTYPES[dtypes][1])
     found = vq_lookup(x, codebook)
     assert wrong_and_tied(found.indices, x, codebook) == (0, 0)
+    assert nearest_codes(x, codebook, route="products").equal(found.indices)
     torch.testing.assert_close(found.quantized, codebook[found.indices])
     expected = (x.double() - codebook[found.indices].double()).square().sum(dim=1)
     torch.testing.assert_close(found.squared_distances.double(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "x", "codebook"), list(adversarial()))
-def test_index_is_that_of_exact_arithmetic(name, x, codebook):
-    assert nearest_codes(x, codebook).tolist() == exact_nearest(x, codebook).tolist(), name
+def test_index_is_that_of_exact_arithmetic(name, x, codebook, nearest):
+    assert nearest(x, codebook).tolist() == exact_nearest(x, codebook).tolist(), name
 
 
 def test_plain_fp32_is_not_enough():
@@ -36,16 +47,18 @@ def test_chunks_do_not_change_the_result(monkeypatch):
     whole = vq_lookup(x, codebook).indices
     monkeypatch.setattr(reference, "_SCORES_PER_CHUNK", 60)
     torch.testing.assert_close(vq_lookup(x, codebook).indices, whole)
+    for rows in (1, 7, 64):
+        assert products.nearest_codes(x, codebook, rows=rows).equal(whole)
 
 
-def test_autocast_does_not_lower_the_precision():
+def test_autocast_does_not_lower_the_precision(nearest):
     x, codebook = randn(2000, 16), randn(200, 16, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
-        indices = nearest_codes(x, codebook)
+        indices = nearest(x, codebook)
     assert wrong_and_tied(indices, x, codebook) == (0, 0)
 
 
-def test_products_on_bf16_units_do_not_lower_the_precision(monkeypatch):
+def test_products_on_bf16_units_do_not_lower_the_precision(monkeypatch, nearest):
     """Stands in for CPUs that have such units."""
     whole = torch.addmm
 
@@ -60,32 +73,32 @@ def test_products_on_bf16_units_do_not_lower_the_precision(monkeypatch):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        indices = nearest_codes(x, codebook)
+        indices = nearest(x, codebook)
     finally:
         torch.set_float32_matmul_precision(before)
     assert wrong_and_tied(indices, x, codebook) == (0, 0)
 
 
-def test_vectors_that_are_not_numbers_touch_nobody_else():
+def test_vectors_that_are_not_numbers_touch_nobody_else(nearest):
     x, codebook = randn(9, 5), randn(7, 5, seed=1)
-    expected = nearest_codes(x, codebook)
+    expected = nearest(x, codebook)
     x[2, 1], x[5] = torch.nan, torch.inf
-    found = nearest_codes(x, codebook)
+    found = nearest(x, codebook)
     assert found[[2, 5]].tolist() == [0, 0]
     keep = [0, 1, 3, 4, 6, 7, 8]
     assert found[keep].tolist() == expected[keep].tolist()
     with pytest.raises(DataError, match="vector 2"):
-        nearest_codes(x, codebook, checked=True)
+        nearest(x, codebook, checked=True)
 
 
-def test_codes_that_are_not_numbers_are_never_chosen():
+def test_codes_that_are_not_numbers_are_never_chosen(nearest):
     x, codebook = randn(9, 5), randn(7, 5, seed=1)
     codebook[0, 0], codebook[3] = torch.nan, -torch.inf
     keep = torch.tensor([1, 2, 4, 5, 6])
-    expected = keep[nearest_codes(x, codebook[keep])]
-    assert nearest_codes(x, codebook).tolist() == expected.tolist()
+    expected = keep[nearest(x, codebook[keep])]
+    assert nearest(x, codebook).tolist() == expected.tolist()
     with pytest.raises(DataError, match="code 0"):
-        nearest_codes(x, codebook, checked=True)
+        nearest(x, codebook, checked=True)
 
 
 def test_no_vectors_give_no_codes():

@@ -15,9 +15,11 @@ from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
 from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
+from tests.model.engine import engine_error
 from tests.training.megatron_world import BATCH, IDENTITY, MODEL, VOCAB
 
-pytest.importorskip("transformer_engine.pytorch", reason="Transformer Engine is not installed")
+if missing := engine_error():
+    pytest.skip(missing, allow_module_level=True)
 ONE = ParallelConfig()
 
 

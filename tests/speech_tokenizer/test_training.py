@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,17 @@ def test_characters():
     assert logits.lower.shape == logits.upper.shape == (3, 8, len(ALPHABET) + 1)
     only_upper = CharacterHeads(SpeechTokenizerConfig(d_model=20), lower=False, upper=True)
     assert only_upper(torch.zeros(3, 8, 20), torch.zeros(3, 2, 20)).lower is None
+
+
+def test_attention_is_chosen_by_precision_and_device():
+    debug = RECIPES["tokenizer-debug"]()
+    bf16 = replace(debug, optimizer=replace(debug.optimizer, bf16=True))
+    assert debug.attention_on("cpu") == "sdpa"
+    assert bf16.attention_on("cpu") == "eager"
+    assert bf16.attention_on("cuda") == debug.attention_on("cuda") == "sdpa"
+    assert replace(bf16, attention="sdpa").attention_on("cpu") == "sdpa"
+    with pytest.raises(ConfigError, match="expected auto, eager or sdpa"):
+        replace(debug, attention="flash")
 
 
 def test_negative_weights_are_refused():

@@ -11,8 +11,9 @@ from torch import nn
 from megatron_speech.speech_tokenizer import objective as asr
 from megatron_speech.speech_tokenizer import quantizer
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrBatch
+from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrBatch, SpeechDataConfig
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
+from megatron_speech.speech_tokenizer.set_aside import SetAside
 from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
 from megatron_speech.training.megatron import backend
 from megatron_speech.training.megatron import batch as batches
@@ -209,3 +210,45 @@ def test_reading_ahead_changes_no_step(monkeypatch):
             made = trainer(layout)
             losses.append([made.train_step(n)["lm loss"] for n in (0, 1, 3, 1)])
     assert losses[0] == losses[1]
+
+
+class Wrapped(nn.Module):
+    """What stands for DistributedDataParallel: keeps how it was asked for."""
+
+    def __init__(self, model, **settings):
+        super().__init__()
+        self.settings = settings
+
+
+@pytest.mark.parametrize("reaches", [True, False])
+def test_parameters_left_out_are_looked_for_only_where_there_may_be_some(reaches, monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 0)
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", Wrapped)
+    plain = Plain(2)
+    plain.reaches_all_parameters = reaches
+    made = DdpTrainer(nn.Linear(3, 1), plain, OptimizerConfig(), 10)
+    assert made._wrapped.settings["find_unused_parameters"] is not reaches
+
+
+@pytest.mark.parametrize("quantizer_kind", ["vq", "fsq"])
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_speech_tokenizer_says_whether_all_parameters_are_reached(
+    quantizer_kind, start, weight, monkeypatch, tmp_path
+):
+    kind = {"quantizer": quantizer_kind, "fsq_levels": (8, 8)}
+    model = SpeechTokenizerModel(SpeechTokenizerConfig(**SIZES, **kind)).train()
+    config = asr.ObjectiveConfig(quantize_start_step=start, ctc_weight=weight)
+    data = SpeechDataConfig(micro_batch_size=2, global_batch_size=2)
+    train = SimpleNamespace(config=model.config, data=data, durations_s=[1.0] * 4, sizes=[4])
+    made = asr.AsrObjective(train, {}, config, torch.device("cpu"), SetAside(tmp_path / "r", False))
+    left_out = set()
+    for step in (0, 5):
+        model.zero_grad()
+        made.loss(model, asr_batch(model), step)[0].backward()
+        trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+        left_out |= {name for name, p in trained if p.grad is None}
+    assert made.reaches_all_parameters == (not left_out), left_out
+    made.close()

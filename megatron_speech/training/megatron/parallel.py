@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from .. import heartbeats
 from ..installed import installed, own_gpu
 from ..parallel_config import ParallelConfig
 from .background_save import results_in
@@ -94,6 +95,7 @@ def session(
             _check_kernel_order(config)
         if not dist.is_initialized():
             stack.callback(setattr, sys, "excepthook", sys.excepthook)  # torch wraps it
+            heartbeats.connect()
             _start_process_group(on_gpu, config.distributed_timeout_minutes)
             stack.callback(dist.destroy_process_group)
         yield _start_model_parallel(config, seed, device, cuda_graphs, stack)
