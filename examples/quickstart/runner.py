@@ -176,12 +176,12 @@ def _read(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def tool(name: str, *words: str, **settings: Any) -> Any:
+def tool(name: str, /, *words: str, **settings: Any) -> Any:
     """What the public tool of that name returns; `words` come first on its command line."""
     return import_module(f"tools.{name}").main([*words, *to_flags(**settings)])
 
 
-def train(name: str, recipe: str, *flags: str, **settings: Any) -> Any:
+def train(name: str, recipe: str, /, *flags: str, **settings: Any) -> Any:
     """What a tool of training returns. One that caught a stop signal has saved its state.
 
     Raises:

@@ -205,3 +205,8 @@ def test_flags(tmp_path):
     assert to_flags(train_iters=3, codes=[tmp_path, "b"], bf16=True, quantize=False, seed=None) == [
         "--train-iters", "3", "--codes", str(tmp_path), "b", "--bf16", "--no-quantize",
     ]  # fmt: skip
+
+
+def test_a_tool_may_have_a_setting_called_name(monkeypatch):
+    monkeypatch.setattr("tools.make_cloze.main", list)
+    assert runner.tool("make_cloze", name="prose") == ["--name", "prose"]
