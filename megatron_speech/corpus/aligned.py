@@ -111,6 +111,8 @@ def build_aligned(config: AlignedConfig) -> dict[str, Any]:
 def _build(config: AlignedConfig, work: Path) -> dict[str, Any]:
     info, _ = read_code_shards(config.codes)
     alignments = Alignments(config.alignments) if config.alignments else None
+    if alignments is not None:
+        info.require_places_in_time("--alignments")
     with (
         atomic_path(work / "documents.parquet") as temporary,
         parquet_writer(temporary, _TEXT_SCHEMA) as writer,
