@@ -10,7 +10,7 @@ from tools import build_dataset, build_vocab, convert_checkpoint, evaluate, impo
 TINY = (
     "--num-layers 1 --hidden-size 32 --ffn-hidden-size 48 --num-attention-heads 4 "
     "--num-query-groups 2 --seq-length 128 --global-batch-size 2 --micro-batch-size 2 "
-    "--eval-iters 0 --train-iters 4 --lr-decay-iters 4 --lr-warmup-iters 1 --log-interval 2 "
+    "--eval-iters 1 --train-iters 4 --lr-decay-iters 4 --lr-warmup-iters 1 --log-interval 2 "
     "--no-tensorboard"
 ).split()
 
