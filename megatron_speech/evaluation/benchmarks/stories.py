@@ -55,7 +55,8 @@ def read_stories(path: Path, split: str | None) -> list[Pair]:
 def _file_of(folder: Path, split: str) -> Path:
     inside = sorted(folder.glob("**/*")) if folder.is_dir() else []
     files = [file for file in inside if file.suffix in SUFFIXES]
-    chosen = [p for p in files if split in p.name.lower()] or files
+    # the set itself is called cloze_test: cloze_test_val__spring2016 ... is no test
+    chosen = [p for p in files if split in p.name.lower().replace("cloze_test", "")] or files
     if len(chosen) != 1:
         detail = f"{len(chosen)} files fit; name one of them" if chosen else ""
         raise wrong_layout(folder, TEXT_LAYOUT, detail)
