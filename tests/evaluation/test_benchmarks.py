@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from megatron_speech.corpus.engines import Generation
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.evaluation.benchmarks import sound
 from megatron_speech.evaluation.benchmarks.config import BenchmarkConfig
 from megatron_speech.evaluation.benchmarks.questions import answers_of, exist_match, words_of
 from megatron_speech.evaluation.benchmarks.run import describe, run_benchmarks
@@ -371,6 +373,45 @@ def test_items_in_training_text_are_counted_and_left_out_beside(run, tmp_path):
     assert (unseen["accuracy"], unseen["n"]) == (1.0, 1)
     (line,) = [line for line in describe({"storycloze": report}) if "occur in" in line]
     assert "1 of 2 items" in line
+
+
+class Speaker:
+    """Says a letter as its code; never ends what has a z."""
+
+    num_codes, speech_tokenizer, asked = 16, FINGERPRINT, []
+
+    def generate(self, texts, seeds, most_codes, advance):
+        self.asked += texts
+        letters = [[ord(c) % 16 for c in text if c.isalpha()] for text in texts]
+        assert all(most_codes(t) >= len(c) for t, c in zip(texts, letters, strict=True))
+        return [
+            Generation(np.array(codes), "z" not in text, 0)
+            for text, codes in zip(texts, letters, strict=True)
+        ]
+
+
+def test_what_has_no_audio_is_spoken_and_said_so(run, tmp_path, monkeypatch):
+    speaker = Speaker()
+    monkeypatch.setattr(sound, "make_engine", lambda model, config: speaker)
+    rows = story_rows()
+    rows[1]["RandomFifthSentenceQuiz1"] = "a zoo"
+    write_csv(tmp_path / "test.csv", rows)
+    found, report = run("storycloze", tmp_path, text_to_token=tmp_path, tokenizer=False)
+    assert {direction for _, direction in found} == set(ALL)
+    assert {direction: result.headline.n for (_, direction), result in found.items()} == {
+        "t2t": 2, "s2t": 2, "s2s": 1, "t2s": 1,
+    }  # fmt: skip
+    assert report["directions"]["s2s"] == {
+        "items": 1, "left_out": 1, "codes": {"spoken": 11, "unspoken": 1},
+    }  # fmt: skip
+    assert len(speaker.asked) == 12  # nothing is spoken once for each direction
+    assert any(
+        line.startswith("storycloze s2s: 11 texts without audio were spoken")
+        for line in describe({"storycloze": report})
+    )
+    speaker.num_codes = 32
+    with pytest.raises(DataError, match="--text-to-token has 32 codes"):
+        run("storycloze", tmp_path, text_to_token=tmp_path, tokenizer=False)
 
 
 def test_codes_of_other_units_are_found_by_the_end_of_their_ids(run, tmp_path):

@@ -90,7 +90,9 @@ def _run(
             "left_out": len(items) - len(usable),
             "codes": origins,
         }
-        if usable:
+        if not usable:
+            missing[direction] = "the text-to-token model came to an end with none of its texts"
+        else:
             seen = contamination.seen if contamination else frozenset()
             results += _figures(name, usable, direction, context, sounds, seen)
     if missing:
