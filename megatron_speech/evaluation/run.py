@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .asr_tts import WordErrors
     from .context import Figure, Result
 
+_WIDEST = 400  # columns of a table
 Direction = Literal["t2t", "s2t", "s2s", "t2s"]
 
 
@@ -152,55 +153,52 @@ def print_table(results: Sequence["Result | WordErrors"], title: str) -> None:
 
 
 def _print_errors(results: Sequence["WordErrors"], title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    names = ("task", "direction", "word errors", "texts", "others on the same texts")
-    for name in names:
-        table.add_column(name, justify="left" if name in ("task", "direction") else "right")
-    for result in results:
-        others = ", ".join(f"{name} {rate:.3f}" for name, rate in result.more.items())
-        table.add_row(
+    rows = [
+        (
             f"{result.task} {result.part}",
             result.direction,
             f"{result.rate:.3f}±{result.stderr:.3f}",
             str(len(result.counts)),
-            others,
+            ", ".join(f"{name} {rate:.3f}" for name, rate in result.more.items()),
         )
-    Console().print(table)
+        for result in results
+    ]
+    _print_rows(title, ("task", "direction", "word errors", "texts", "read otherwise"), rows)
 
 
 def _print_shares(results: Sequence["Result"], title: str) -> None:
+    """One table for all that have the same rules."""
+    for rules in dict.fromkeys(tuple(result.rules) for result in results):
+        rows = [
+            (
+                f"{result.task} {result.part}",
+                result.direction,
+                _share(result.headline),
+                str(result.headline.n),
+                *(
+                    f"{_share(result.rules[rule])}{'*' if rule == result.rule else ' '}"
+                    for rule in rules
+                ),
+            )
+            for result in results
+            if tuple(result.rules) == rules
+        ]
+        _print_rows(title, ("task", "direction", "accuracy", "n", *rules), rows)
+    print("direction: t text, s speech, context first; ± is one standard error; * headline")
+
+
+def _print_rows(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that wraps no figure: it may be wider than the terminal."""
     from rich.console import Console
     from rich.table import Table
 
-    rules = list(dict.fromkeys(rule for result in results for rule in result.rules))
     table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns do
-    table.add_column("task")
-    table.add_column("direction")
-    table.add_column("accuracy", justify="right")
-    table.add_column("n", justify="right")
-    for rule in rules:
-        table.add_column(rule, justify="right")
-    for result in results:
-        figure = result.headline
-        shown = [
-            f"{_share(result.rules[rule])}{'*' if rule == result.rule else ' '}"
-            if rule in result.rules
-            else ""
-            for rule in rules
-        ]
-        table.add_row(
-            f"{result.task} {result.part}",
-            result.direction,
-            _share(figure),
-            str(figure.n),
-            *shown,
-        )
-    console = Console()
-    console.print(table)
-    console.print("direction: t text, s speech, context first; ± is one standard error; * headline")
+    for name in names:
+        table.add_column(name, justify="left" if name in ("task", "direction") else "right")
+    for row in rows:
+        table.add_row(*row)
+    needed = Console(width=_WIDEST).measure(table).maximum
+    Console(width=max(Console().width, needed)).print(table)
 
 
 def _share(figure: "Figure") -> str:
