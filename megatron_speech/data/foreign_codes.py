@@ -7,6 +7,7 @@ of integers, a list for each codebook (Mimi), or a string of numbers ("71 12", "
 import gzip
 import io
 import re
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,11 @@ _COUNT_KEYS = ("duration", "durations")
 _SECONDS_KEYS = ("duration_s", "duration")
 _UNIT_WORD = re.compile(r"<[A-Za-z_|]*(\d+)\|?>|(\d+)[\s,]*")
 _MOST_CODES_A_RECORD = 1 << 24
+_BAD_ARRAYS = (
+    OSError, EOFError, ValueError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+    zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
+"""What zipfile and NumPy say of damaged archives, of encrypted ones, and of arrays too large."""
 
 Repetitions = Literal["expand", "collapse"]
 
@@ -79,7 +85,7 @@ def read_unit_rows(path: Path, layout: UnitLayout) -> Iterator[Row | Rejected]:
     """Rows of a file; of NumPy files each array is a row with `id` and `units`.
 
     Raises:
-        DataError: the file is missing or damaged, or has no units under any known name.
+        DataError: the file is missing or damaged; Parquet without units under any known name.
     """
     name = path.name.lower()
     if name.endswith((".npy", ".npz")):
@@ -93,10 +99,10 @@ def read_unit_rows(path: Path, layout: UnitLayout) -> Iterator[Row | Rejected]:
         optional = dict.fromkeys((*known, *_COUNT_KEYS, *_SECONDS_KEYS))
         yield from read_parquet_rows(path, [units], [k for k in optional if k != units])
     else:
-        yield from _json_rows(path, layout)
+        yield from _json_rows(path)
 
 
-def _json_rows(path: Path, layout: UnitLayout) -> Iterator[Row | Rejected]:
+def _json_rows(path: Path) -> Iterator[Row | Rejected]:
     number = -1
     with _opened(path) as stream:
         for line_number, line in enumerate(stream, start=1):
@@ -104,12 +110,7 @@ def _json_rows(path: Path, layout: UnitLayout) -> Iterator[Row | Rejected]:
                 continue
             number += 1
             record = parse_object(f"line {line_number}", line)
-            if isinstance(record, Rejected):
-                yield record
-                continue
-            if number == 0 and _first(record, _unit_keys(layout)) is None:
-                raise _no_units(path, list(record), layout)
-            yield Row(number, record)
+            yield record if isinstance(record, Rejected) else Row(number, record)
 
 
 @contextmanager
@@ -142,7 +143,7 @@ def _arrays(path: Path) -> Iterator[Row]:
                 yield Row(number, {"id": name, "units": loaded[name]})
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except _BAD_ARRAYS as error:
         raise DataError(
             f"{path} cannot be read as NumPy arrays ({error}); arrays of objects are not read: "
             "write one array of integers for each recording"
@@ -162,7 +163,7 @@ def record_of(row: Row, layout: UnitLayout, frame_rate_hz: float) -> CodeRecord 
     name = row_name(row)
     raw = values.get(_first(values, _unit_keys(layout)) or "")
     if raw is None:
-        return Rejected(name, "no_units", f"row {row.number} has no units")
+        return Rejected(name, "no_units", _expected(list(values), layout))
     codes = _codes(raw, layout.codebook)
     counts = next(
         (values[key] for key in _COUNT_KEYS if isinstance(values.get(key), list | np.ndarray)), None
@@ -262,7 +263,11 @@ def _text_of(values: dict[str, Any], keys: Sequence[str]) -> str | None:
 
 
 def _no_units(path: Path, names: Sequence[str], layout: UnitLayout) -> DataError:
-    return DataError(
-        f"{path} has no units: expected a column or key called {', '.join(_unit_keys(layout))}, "
-        f"found {', '.join(sorted(map(str, names))) or 'none'}; name it by --units-key"
+    return DataError(f"{path} has no units: {_expected(names, layout)}")
+
+
+def _expected(names: Sequence[str], layout: UnitLayout) -> str:
+    return (
+        f"expected a column or key called {', '.join(_unit_keys(layout))}, found "
+        f"{', '.join(sorted(map(str, names)))[:200] or 'none'}; name it by --units-key"
     )

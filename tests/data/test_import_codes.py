@@ -198,7 +198,7 @@ def test_fingerprints_follow_name_rate_and_files(tmp_path):
 
 
 def test_files_that_hold_no_units(tmp_path):
-    (tmp_path / "a.jsonl").write_text(lines({"id": "a", "text": "b"}))
+    (tmp_path / "a.jsonl").write_text(lines({"id": "a", "text": "b"}, {"id": "c", "units": None}))
     with pytest.raises(DataError, match=r"called units, codes.*found id, text.*--units-key"):
         run(tmp_path, tmp_path / "a.jsonl")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "a.parquet")
