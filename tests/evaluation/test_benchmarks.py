@@ -13,7 +13,12 @@ from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_co
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.benchmarks import sound
 from megatron_speech.evaluation.benchmarks.config import BenchmarkConfig
-from megatron_speech.evaluation.benchmarks.questions import answers_of, exist_match, words_of
+from megatron_speech.evaluation.benchmarks.questions import (
+    answers_of,
+    exist_match,
+    read_questions,
+    words_of,
+)
 from megatron_speech.evaluation.benchmarks.run import describe, run_benchmarks
 from megatron_speech.evaluation.benchmarks.stories import read_spoken_stories
 from megatron_speech.evaluation.benchmarks.table import BENCHMARKS
@@ -209,6 +214,10 @@ def test_salmon(run, tmp_path):
     found, _ = run("salmon", tmp_path)
     assert found["rir_consistency", "s2s"].headline.accuracy == 0.5
     assert found["bg_alignment", "s2s"].headline.accuracy == 1.0
+    found, _ = run("salmon", tmp_path, limit=1)  # of each part
+    assert {part: result.headline.n for (part, _), result in found.items()} == {
+        "bg_alignment": 1, "rir_consistency": 1,
+    }  # fmt: skip
 
 
 def spoken_prompt(vocab, codes):
@@ -242,6 +251,7 @@ def test_llama_questions_as_google_has_them(run, replies, tmp_path):
     assert shares(found["all", "t2t"]) == {"exist_match": 0.0, "contains": 0.0}
     assert found["all", "s2s"].details["samples"][0]["answer"] == "a b"
     assert found["all", "s2t"].details["samples"][0]["question"] == 'Where is "it"?'
+    assert [item.question.key for item in read_questions(tmp_path, None)] == ["1", "2", "3"]
 
 
 def test_web_questions_as_parquet(run, replies, tmp_path):

@@ -45,7 +45,8 @@ def _make_parquet(folder: Path) -> None:
 
 
 def _make_arrays(folder: Path) -> None:
-    np.savez(folder / "u.npz", **{row["id"]: np.array([row["units"]] * 2) for row in _rows()})
+    arrays: dict[str, Any] = {row["id"]: np.array([row["units"]] * 2) for row in _rows()}
+    np.savez(folder / "u.npz", **arrays)
 
 
 def _damage_arrays(rng: random.Random, folder: Path) -> None:

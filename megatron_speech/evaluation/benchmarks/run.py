@@ -1,5 +1,6 @@
 """Benchmarks from folders to figures, with what was spoken, compared and left out beside them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +33,7 @@ def run_benchmarks(
     chosen = {name: benchmark_named(name) for name in config.benchmark}
     items: dict[str, Sequence[Item]] = {}
     for (name, benchmark), path in zip(chosen.items(), config.benchmark_path, strict=True):
-        found = list(benchmark.read(path, config.benchmark_split))[: context.limit]
+        found = _limited(benchmark.read(path, config.benchmark_split), context.limit)
         if not found:
             raise DataError(f"{path} holds no items; expected {benchmark.layout}")
         items[name] = found
@@ -52,6 +53,17 @@ def run_benchmarks(
         results += found
         reports[name] = report
     return results, reports
+
+
+def _limited(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+    """The first items of each part, where an item counts in its first one."""
+    counts: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        counts[item.parts[0]] += 1
+        if limit is None or counts[item.parts[0]] <= limit:
+            kept.append(item)
+    return kept
 
 
 def _run(

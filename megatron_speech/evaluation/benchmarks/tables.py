@@ -73,7 +73,10 @@ def column(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str | None:
 
 
 def utterance_of(folder: Path, key: str, text: str | None, row: dict[str, Any]) -> Utterance:
-    """What a row says, with its audio: inside the row, or a file it names below `folder`."""
+    """What a row says, with its audio: inside the row, or a file it names below `folder`.
+
+    The file names the utterance; `key` does where there is none.
+    """
     name = next((name for name in _AUDIO_COLUMNS if row.get(name) is not None), None)
     if name is None:
         return Utterance(key=key, text=text)
@@ -86,4 +89,6 @@ def utterance_of(folder: Path, key: str, text: str | None, row: dict[str, Any]) 
         return Utterance(key=key, text=text)
     places = [folder / inside / str(value) for inside in _AUDIO_FOLDERS]
     found = next((place for place in places if place.is_file()), None)
+    if found is not None:
+        key = str(found.relative_to(folder).with_suffix(""))
     return Utterance(key=key, text=text, audio=found)
