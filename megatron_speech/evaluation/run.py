@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import ConfigError
 from ..speech_tokenizer.opened import open_speech_tokenizer
 from .benchmarks.config import BenchmarkConfig
+from .printing import print_rows
 
 if TYPE_CHECKING:
     from .asr_tts import WordErrors
     from .context import Figure, Result
 
-_WIDEST = 400  # columns of a table
 Direction = Literal["t2t", "s2t", "s2s", "t2s"]
 
 
@@ -120,13 +120,14 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         limit=config.limit,
     )
     results = list(run_tasks(chosen, context))
+    figures: list[Result] = []
     reports: dict[str, Any] = {}
     if config.published.benchmark:
-        found, reports = run_benchmarks(config.published, context, config.speech, config.device)
-        results += found
+        figures, reports = run_benchmarks(config.published, context, config.speech, config.device)
+        results += figures
     print_table(results, str(config.model))
     if reports:
-        print_published(reports)
+        print_published(figures, reports)
     return {
         "model": str(config.model),
         "vocab_fingerprint": context.model.vocab.fingerprint,
@@ -163,7 +164,7 @@ def _print_errors(results: Sequence["WordErrors"], title: str) -> None:
         )
         for result in results
     ]
-    _print_rows(title, ("task", "direction", "word errors", "texts", "read otherwise"), rows)
+    print_rows(title, ("task", "direction", "word errors", "texts", "read otherwise"), rows)
 
 
 def _print_shares(results: Sequence["Result"], title: str) -> None:
@@ -183,22 +184,8 @@ def _print_shares(results: Sequence["Result"], title: str) -> None:
             for result in results
             if tuple(result.rules) == rules
         ]
-        _print_rows(title, ("task", "direction", "accuracy", "n", *rules), rows)
+        print_rows(title, ("task", "direction", "accuracy", "n", *rules), rows)
     print("direction: t text, s speech, context first; ± is one standard error; * headline")
-
-
-def _print_rows(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table that wraps no figure: it may be wider than the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns do
-    for name in names:
-        table.add_column(name, justify="left" if name in ("task", "direction") else "right")
-    for row in rows:
-        table.add_row(*row)
-    needed = Console(width=_WIDEST).measure(table).maximum
-    Console(width=max(Console().width, needed)).print(table)
 
 
 def _share(figure: "Figure") -> str:

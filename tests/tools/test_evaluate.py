@@ -161,7 +161,9 @@ def test_a_benchmark_by_name(folder, tmp_path, capsys):
     assert set(report["not_evaluated"]) == {"s2t", "s2s", "t2s"}
     out = capsys.readouterr().out
     assert "storycloze all" in out
-    assert "76.3" in out
+    assert "SIMS Qwen 7.6B" in out  # the row in print of this direction
+    assert "72.5 " in out
+    assert "76.3" not in out  # of a direction that was not evaluated
     assert "1 of 1 items with text occur in 1 training documents" in out
 
 

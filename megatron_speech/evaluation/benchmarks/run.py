@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import ConfigError, DataError
 from ..context import EvaluationContext, Result
+from ..printing import print_rows
 from .ask import DIRECTIONS as ASKED
 from .ask import evaluate_questions
 from .choose import DIRECTIONS as CHOSEN
@@ -171,23 +172,34 @@ def _figures(
     return evaluate_choices(context.model, name, choices, direction, sounds, seen)
 
 
-def print_published(reports: dict[str, Any]) -> None:
-    """What others printed for the same benchmarks, and what to know of our figures."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="in print, percent", box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("benchmark", "direction", "system", "percent", "source"):
-        table.add_column(name, justify="right" if name == "percent" else "left")
-    for name, report in reports.items():
-        for row in report["published"]:
-            part = name if row["part"] == "all" else f"{name} {row['part']}"
-            table.add_row(
-                part, row["direction"], row["system"], f"{row['percent']:g}", row["source"]
-            )
-    console = Console()
-    if table.row_count:
-        console.print(table)
+def print_published(results: Sequence[Result], reports: dict[str, Any]) -> None:
+    """Our figures among what others printed for the same, and what to know of ours."""
+    sources: list[str] = []
+    rows = []
+    for result in results:
+        published = [
+            row
+            for row in reports[result.task]["published"]
+            if (row["part"], row["direction"]) == (result.part, result.direction)
+        ]
+        if not published:
+            continue
+        name = f"{result.task} {result.part}"
+        percent = f"{100 * result.headline.accuracy:.1f}"
+        rows.append((name, result.direction, "this model", percent, ""))
+        for row in published:
+            if row["source"] not in sources:
+                sources.append(row["source"])
+            mark = f"[{sources.index(row['source']) + 1}]"
+            rows.append((name, row["direction"], row["system"], f"{row['percent']:.1f}", mark))
+    if rows:
+        print_rows(
+            "in print (other sets, voices and rules: context, not a league table)",
+            ("benchmark", "direction", "system", "percent", "source"),
+            rows,
+        )
+    for number, source in enumerate(sources, 1):
+        print(f"[{number}] {source}")
     for line in describe(reports):
         print(line)
 

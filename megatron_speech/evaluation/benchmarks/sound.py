@@ -10,7 +10,7 @@ import numpy as np
 
 from ...audio import read_audio, stream_audio
 from ...corpus.choose_engine import make_engine
-from ...corpus.engines import EngineConfig
+from ...corpus.engines import Engine, EngineConfig
 from ...data.code_shards import read_code_shards
 from ...errors import ConfigError, DataError
 from ...progress import Progress
@@ -36,6 +36,7 @@ class Sounds:
     _origin: dict[str, str] = field(default_factory=dict)
     _ids: dict[str, np.ndarray] = field(default_factory=dict)
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
+    _engine: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.shards:
@@ -138,7 +139,9 @@ class Sounds:
         if not utterances:
             return
         assert self.text_to_token is not None
-        engine = make_engine(self.text_to_token, EngineConfig(device=self.device))
+        if self._engine is None:
+            self._engine = make_engine(self.text_to_token, EngineConfig(device=self.device))
+        engine = self._engine
         self._check(engine.num_codes, engine.speech_tokenizer, "--text-to-token")
         texts = [utterance.text or "" for utterance in utterances]
         base, each = _MOST_CODES
