@@ -20,19 +20,21 @@ import numpy as np
 from ..audio import resample
 from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards
 from ..data.templates import speak_prompt, transcribe_prompt
-from ..errors import ConfigError, DataError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.languages import language_code
 from ..speech_tokenizer.transcription import error_rate, word_errors
 from ..speech_tokenizer.whisper import Whisper
 from ..vocab import TRANSCRIBE
 from .context import EvaluationContext
-from .qa import generate
+from .qa import BATCH_SIZE, generate
 
 _MOST_TEXT = (16, 12)
 _MOST_CODES = (32, 10)
 """Most tokens of a reply: so many, and so many a second of speech (text) or a character (codes)."""
 _SAMPLES_KEPT = 20
+_LEAST_ROOM = 16
+_ENDLESS = 1 << 62  # positions of a model that names no limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +92,10 @@ def evaluate_asr(context: EvaluationContext) -> list[WordErrors]:
     ]
     base, each = _MOST_TEXT
     most = [base + int(each * len(record.codes) / info.frame_rate_hz) for record in records]
-    replies = generate(
-        context.model, prompts, speech=False, max_new_tokens=max(most), description="asr"
-    )
-    texts = [
-        vocab.text.decode(tokens[:limit].tolist()).strip()
-        for tokens, limit in zip(replies, most, strict=True)
-    ]
-    return _by_language("asr", "s2t", records, {"wer": texts})
+    fitting, replies = _generate(context, prompts, most, "asr")
+    texts = [vocab.text.decode(tokens.tolist()).strip() for tokens in replies]
+    kept = [records[n] for n in fitting]
+    return _by_language("asr", "s2t", kept, {"wer": texts}, len(records) - len(kept))
 
 
 def evaluate_tts(context: EvaluationContext) -> list[WordErrors]:
@@ -108,19 +106,16 @@ def evaluate_tts(context: EvaluationContext) -> list[WordErrors]:
     """
     info, records = _records(context, "tts")
     vocab, reader = context.model.vocab, context.transcriber("tts")
-    languages = [record.language for record in records]
     encoded = vocab.text.encode_batch([(record.text or "").strip() for record in records])
     prompts = [np.concatenate([[vocab.eod_id], speak_prompt(vocab, ids)]) for ids in encoded]
     base, each = _MOST_CODES
     most = [base + each * len(record.text or "") for record in records]
-    replies = generate(
-        context.model, prompts, speech=True, max_new_tokens=max(most), description="tts"
-    )
-    codes = [
-        vocab.tokens_to_codes(tokens[:limit]) for tokens, limit in zip(replies, most, strict=True)
-    ]
+    fitting, replies = _generate(context, prompts, most, "tts")
+    codes = [vocab.tokens_to_codes(tokens) for tokens in replies]
+    kept = [records[n] for n in fitting]
+    languages = [record.language for record in kept]
     readings = {"wer": _read_back(codes, languages, reader.decode_text)}
-    readings["reading"] = reader.decode_text([record.codes for record in records], languages)
+    readings["reading"] = reader.decode_text([record.codes for record in kept], languages)
     if context.decoder_path is not None and context.whisper_path is not None:
         listener = DecoderListener(
             context.decoder_path, context.whisper_path, str(context.model.device)
@@ -129,7 +124,39 @@ def evaluate_tts(context: EvaluationContext) -> list[WordErrors]:
             info.frame_rate_hz, info.num_codes, info.tokenizer_fingerprint
         )
         readings["heard"] = _read_back(codes, languages, listener)
-    return _by_language("tts", "t2s", records, readings)
+    return _by_language("tts", "t2s", kept, readings, len(records) - len(kept))
+
+
+def _generate(
+    context: EvaluationContext, prompts: Sequence[np.ndarray], most: Sequence[int], task: str
+) -> tuple[list[int], list[np.ndarray]]:
+    """Numbers of the prompts that fit the model's positions, and up to `most` tokens after each.
+
+    Raises:
+        CheckpointError: none fits.
+    """
+    model = context.model
+    limit = getattr(model.model.config, "max_position_embeddings", None) or _ENDLESS
+    fitting = [n for n, prompt in enumerate(prompts) if len(prompt) + _LEAST_ROOM <= limit]
+    if not fitting:
+        raise CheckpointError(
+            f"task {task}: no record fits the model's {limit} positions with {_LEAST_ROOM} for the "
+            f"reply; the shortest prompt has {min(map(len, prompts))} tokens"
+        )
+    order = sorted(fitting, key=lambda n: len(prompts[n]))
+    replies: dict[int, np.ndarray] = {}
+    for first in range(0, len(order), BATCH_SIZE):
+        part = order[first : first + BATCH_SIZE]
+        room = limit - max(len(prompts[n]) for n in part)
+        found = generate(
+            model,
+            [prompts[n] for n in part],
+            speech=task == "tts",
+            max_new_tokens=min(room, max(most[n] for n in part)),
+            description=task,
+        )
+        replies |= {n: tokens[: most[n]] for n, tokens in zip(part, found, strict=True)}
+    return fitting, [replies[n] for n in fitting]
 
 
 def _read_back(
@@ -158,7 +185,11 @@ def _records(context: EvaluationContext, task: str) -> tuple[CodeShardInfo, list
 
 
 def _by_language(
-    task: str, direction: str, records: Sequence[CodeRecord], readings: dict[str, list[str]]
+    task: str,
+    direction: str,
+    records: Sequence[CodeRecord],
+    readings: dict[str, list[str]],
+    too_long: int,
 ) -> list[WordErrors]:
     """Word errors of all records (where there are several languages) and of each language."""
     languages = [language_code(record.language or "en") for record in records]
@@ -186,7 +217,7 @@ def _by_language(
                 direction=direction,
                 counts=chosen["wer"],
                 more={name: error_rate(own) for name, own in chosen.items() if name != "wer"},
-                details={"samples": samples},
+                details={"too_long": too_long, "samples": samples},
             )
         )
     return found

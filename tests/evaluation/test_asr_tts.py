@@ -5,7 +5,7 @@ import pytest
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.data.templates import speak_prompt, transcribe_prompt
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.evaluation.asr_tts import WordErrors, evaluate_asr, evaluate_tts
 from megatron_speech.evaluation.context import EvaluationContext
 from tests.evaluation.unigram import FINGERPRINT, SeenTokenizer, unigram
@@ -64,6 +64,16 @@ def test_a_model_that_says_nothing_has_every_word_wrong(vocab_folder, shards):
     context = context_of(vocab_folder, shards, {})
     assert [r.rate for r in evaluate_tts(context)] == [1.0, 1.0, 1.0]
     assert [r.rate for r in evaluate_asr(context)] == [1.0, 1.0, 1.0]
+
+
+def test_what_does_not_fit_the_model_is_left_out_and_counted(vocab_folder, shards):
+    context = context_of(vocab_folder, shards, {"a b": "a b"})
+    context.model.model.config.max_position_embeddings = 1 + 2 + 2 + 1 + 16  # two codes and marks
+    (result,) = evaluate_asr(context)
+    assert (result.rate, result.to_json()["texts"], result.to_json()["too_long"]) == (0.0, 1, 2)
+    context.model.model.config.max_position_embeddings = 8
+    with pytest.raises(CheckpointError, match="no record fits the model's 8 positions"):
+        evaluate_asr(context)
 
 
 def test_standard_error_of_a_rate():
