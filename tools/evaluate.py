@@ -1,7 +1,10 @@
-"""Evaluate an exported language model: cloze across modalities, spoken QA, the ASR cascade.
+"""Evaluate an exported language model: cloze, spoken QA, recognition, published benchmarks by name.
 
     python tools/evaluate.py --model runs/demo/model/hf --speech-tokenizer runs/demo/tokenizer \\
         --cloze eval/cloze.jsonl --qa eval/qa.jsonl --speech eval/codes --output results.json
+
+    python tools/evaluate.py --model runs/demo/model/hf --speech-tokenizer runs/demo/tokenizer \\
+        --benchmark topic-storycloze --benchmark-path data/tSC --output scores.json
 
 Directions are written t2t, s2t, s2s, t2s: what the context is, then what the ending is.
 """

@@ -30,6 +30,20 @@ class CodeShardInfo:
     """Codebook size K; codes are 0..K-1."""
     tokenizer_fingerprint: str
     """Identifies weights and configuration of the speech tokenizer."""
+    collapsed: bool = False
+    """Whether a code that follows itself was dropped: then codes have no places in time."""
+
+    def require_places_in_time(self, purpose: str) -> None:
+        """Refuse codes without repetitions where `purpose` must know when each is heard.
+
+        Raises:
+            DataError: the codes are collapsed.
+        """
+        if self.collapsed:
+            raise DataError(
+                f"{purpose} needs codes at even steps of time, and repetitions were dropped from "
+                "these; import them again with --repetitions expand (tools/import_codes.py)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,7 @@ def write_code_shard(path: str | Path, records: Iterable[CodeRecord], info: Code
     }
     table = pa.table(columns).replace_schema_metadata(
         {key: str(getattr(info, key)) for key in _INFO_KEYS}
+        | ({"repetitions": "collapsed"} if info.collapsed else {})
     )
     write_parquet(path, table)
     return len(records)
@@ -94,6 +109,7 @@ def read_shard_info(path: str | Path) -> CodeShardInfo:
             frame_rate_hz=float(values["frame_rate_hz"]),
             num_codes=int(values["num_codes"]),
             tokenizer_fingerprint=values["tokenizer_fingerprint"],
+            collapsed=metadata.get(b"repetitions") == b"collapsed",
         )
     except ValueError as error:
         raise DataError(f"{path} is no code shard: its metadata is damaged: {error}") from None

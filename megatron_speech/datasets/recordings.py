@@ -110,6 +110,8 @@ def build_aligned(config: AlignedConfig) -> dict[str, Any]:
 
 def _build(config: AlignedConfig, work: Path) -> dict[str, Any]:
     info, _ = read_code_shards(config.codes)
+    if config.alignments is not None:
+        info.require_places_in_time("--alignments")
     alignments = Alignments(config.alignments) if config.alignments else None
     with (
         atomic_path(work / "documents.parquet") as temporary,

@@ -138,6 +138,7 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
     rejected: list[Rejected] = []
     records = _with_codes(records, rejected, needs_text=True)
     if config.alignments is not None:
+        info.require_places_in_time("--alignments")
         records = _fragments(records, Alignments(config.alignments), info, config)
         records = _with_codes(records, rejected, needs_text=True)
     with exclusive(config.output_prefix):

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..text.vocab import SpeechTextVocab
-from .context import EvaluationContext, Figure, Result, Utterances
+from .context import EvaluationContext, Figure, Result, SpokenSentences
 from .items import ClozeItem, by_task, read_cloze_sets
 from .scoring import LanguageModel, Query
 
@@ -74,20 +74,30 @@ def spoken_sentences(items: Sequence[ClozeItem], directions: Sequence[str]) -> l
 
 def score_items(
     model: LanguageModel,
-    utterances: Utterances | None,
+    utterances: SpokenSentences | None,
     items: Sequence[ClozeItem],
     direction: str,
     description: str = "cloze",
 ) -> dict[str, Figure]:
     """Accuracy under each rule; an exact tie counts half."""
     layouts = [lay_out(item, direction, model.vocab, utterances) for item in items]
+    scores = score_layouts(model, layouts, description)
+    return {rule: accuracy_of(scores[rule]) for rule in RULES}
+
+
+def score_layouts(
+    model: LanguageModel, layouts: Sequence["ItemQueries"], description: str
+) -> dict[str, np.ndarray]:
+    """Scores (n, 2) of right and wrong endings under each rule."""
     queries = [query for layout in layouts for query in layout.conditional]
     prior = [query for layout in layouts for query in layout.unconditional]
-    total = _pairs(model.score(queries, description), len(items))
-    unconditional = _pairs(model.score(prior, f"{description} prior"), len(items))
+    total = _pairs(model.score(queries, description), len(layouts))
     lengths = np.array([layout.lengths for layout in layouts])
-    scores = {"total": total, "per_token": total / lengths, "pmi": total - unconditional}
-    return {rule: accuracy_of(scores[rule]) for rule in RULES}
+    scores = {"total": total, "per_token": total / lengths, "pmi": total}
+    if prior:
+        unconditional = _pairs(model.score(prior, f"{description} prior"), len(layouts))
+        scores["pmi"] = total - unconditional
+    return scores
 
 
 def _pairs(scores: Sequence[np.ndarray], items: int) -> np.ndarray:
@@ -95,10 +105,15 @@ def _pairs(scores: Sequence[np.ndarray], items: int) -> np.ndarray:
     return np.concatenate(scores).reshape(items, 2)
 
 
+def points_of(scores: np.ndarray) -> np.ndarray:
+    """1 for each item (n, 2) whose right ending scores higher, a half for a tie: (n,)."""
+    right, wrong = scores.T
+    return (right > wrong) + 0.5 * (right == wrong)
+
+
 def accuracy_of(scores: np.ndarray) -> Figure:
     """Share of items (n, 2) whose right ending scores higher than the wrong one; a tie is half."""
-    right, wrong = scores.T
-    points = (right > wrong) + 0.5 * (right == wrong)
+    points = points_of(scores)
     return Figure(accuracy=float(points.mean()), n=len(points))
 
 
@@ -108,11 +123,12 @@ class ItemQueries:
 
     conditional: tuple[Query, ...]
     unconditional: tuple[Query, ...]
+    """The same endings without the context; none where there is no context."""
     lengths: tuple[int, int]
 
 
 def lay_out(
-    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: Utterances | None
+    item: ClozeItem, direction: str, vocab: SpeechTextVocab, utterances: SpokenSentences | None
 ) -> ItemQueries:
     """Token ids of one item in one direction, as drawn at the top of this file; t2t needs no
     utterances."""
@@ -150,7 +166,7 @@ def lay_out(
     )
 
 
-def context_codes(item: ClozeItem, utterances: Utterances) -> np.ndarray:
+def context_codes(item: ClozeItem, utterances: SpokenSentences) -> np.ndarray:
     """Codes (n,) of the context's sentences, joined."""
     return np.concatenate([utterances.codes(sentence) for sentence in item.context])
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,6 +54,14 @@ class Result:
             "rules": {name: figure.to_json() for name, figure in self.rules.items()},
             **self.details,
         }
+
+
+class SpokenSentences(Protocol):
+    """What knows the codes of sentences."""
+
+    def codes(self, sentence: str) -> np.ndarray:
+        """Codes (n,) of one sentence."""
+        ...
 
 
 class Utterances:
@@ -108,6 +116,11 @@ class EvaluationContext:
     cloze_paths: tuple[Path, ...] = ()
     qa_path: Path | None = None
     directions: tuple[str, ...] = ("t2t", "s2t", "s2s", "t2s")
+    speech_paths: tuple[Path, ...] = ()
+    """Code shards, for tasks that go through records and not sentences."""
+    decoder_path: Path | None = None
+    """Speech decoder, and the Whisper that listens to it."""
+    whisper_path: Path | None = None
     limit: int | None = None
     """Items of each part, from the start of the file; None takes all."""
 

@@ -22,11 +22,11 @@ from ..jobs.progress import Progress
 from ..text_to_token.engines import make_batches
 from ..text_to_token.transformers_engine import BatchDecoder
 from .context import EvaluationContext, Figure, Result
-from .items import QuestionItem, read_questions
+from .items import read_questions
 from .matching import is_right
 from .scoring import LanguageModel
 
-__all__ = ["DIRECTIONS", "evaluate", "generate", "is_right"]
+__all__ = ["DIRECTIONS", "evaluate", "generate", "is_right", "reply"]
 
 DIRECTIONS = ("t2t", "s2t", "s2s")
 MAX_TEXT_TOKENS = 24
@@ -45,7 +45,9 @@ def evaluate(context: EvaluationContext) -> list[Result]:
         context.spoken().require([item.question for item in items])
     results = []
     for direction in directions:
-        answers = _answer(context, items, direction)
+        texts = [item.question for item in items]
+        codes = None if direction == "t2t" else [context.spoken().codes(text) for text in texts]
+        answers = reply(context, texts, codes, direction, f"qa {direction}")
         right = [is_right(a, item.answers) for a, item in zip(answers, items, strict=True)]
         samples = [
             {"question": i.question, "references": list(i.answers), "answer": a, "right": r}
@@ -64,14 +66,21 @@ def evaluate(context: EvaluationContext) -> list[Result]:
     return results
 
 
-def _answer(context: EvaluationContext, items: Sequence[QuestionItem], direction: str) -> list[str]:
+def reply(
+    context: EvaluationContext,
+    questions: Sequence[str],
+    codes: Sequence[np.ndarray] | None,
+    direction: str,
+    description: str,
+) -> list[str]:
+    """What the model says after each question, as text; `codes` (n,) are the spoken questions."""
     vocab = context.model.vocab
     prompts = []
-    for item in items:
-        if direction == "t2t":
-            body = np.array(vocab.text.encode(item.question))
+    for number, question in enumerate(questions):
+        if codes is None:
+            body = np.array(vocab.text.encode(question))
         else:
-            body = vocab.speech_segment(context.spoken().codes(item.question))
+            body = vocab.speech_segment(codes[number])
             body = body[:-1] if direction == "s2s" else body
         prompts.append(np.concatenate([[vocab.eod_id], body]))
     generated = generate(
@@ -79,7 +88,7 @@ def _answer(context: EvaluationContext, items: Sequence[QuestionItem], direction
         prompts,
         speech=direction == "s2s",
         max_new_tokens=MAX_SPEECH_TOKENS if direction == "s2s" else MAX_TEXT_TOKENS,
-        description=f"qa {direction}",
+        description=description,
     )
     if direction != "s2s":
         return [vocab.text.decode(tokens.tolist()).strip() for tokens in generated]

@@ -1,14 +1,17 @@
 """One evaluation from files to a table and a JSON document."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
 from ..speech_tokenizer.opened import open_speech_tokenizer
+from .benchmarks.config import BenchmarkConfig
+from .printing import print_rows
 
 if TYPE_CHECKING:
+    from .asr_tts import WordErrors
     from .context import Figure, Result
 
 Direction = Literal["t2t", "s2t", "s2s", "t2s"]
@@ -34,7 +37,12 @@ class EvaluateConfig:
     qa: Path | None = None
     """Questions: id, question, answers; one JSON object a line."""
     tasks: tuple[str, ...] = ()
-    """Tasks to run; by default all that the files given allow."""
+    """Tasks to run (cloze, qa, cascade; asr and tts of --speech); by default those of the files
+    given, without asr and tts."""
+    speech_decoder: Path | None = None
+    """Speech decoder folder: with --whisper, tts is also heard and not only read from its codes."""
+    whisper: Path | None = None
+    """Whisper folder that listens to the decoder."""
     directions: tuple[Direction, ...] = ("t2t", "s2t", "s2s", "t2s")
     """Modalities of context and ending: text or speech, to text or speech."""
     limit: int | None = None
@@ -45,16 +53,23 @@ class EvaluateConfig:
     """Torch device."""
     batch_tokens: int = 8192
     """Padded tokens of one forward pass."""
+    published: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:
-        if not self.cloze and self.qa is None:
-            raise ConfigError("nothing to evaluate: give --cloze FILE.jsonl or --qa FILE.jsonl")
+        own = bool(self.cloze) or self.qa is not None
+        if not own and not self.published.benchmark and not self.chosen_tasks():
+            raise ConfigError(
+                "nothing to evaluate: give --cloze FILE.jsonl, --qa FILE.jsonl, or --benchmark "
+                "NAME with --benchmark-path FOLDER"
+            )
         spoken = [direction for direction in self.directions if "s" in direction]
-        if spoken and not self.speech:
+        if own and spoken and not self.speech:
             raise ConfigError(
                 f"directions {', '.join(spoken)} need codes of the spoken sentences: give "
                 "--speech, or --directions t2t alone"
             )
+        if (self.speech_decoder is None) != (self.whisper is None):
+            raise ConfigError("--speech-decoder and --whisper go together: one speaks, one listens")
         for name in ("limit", "batch_tokens"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; give >= 1")
@@ -76,6 +91,7 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         CheckpointError: the model folder is incomplete.
         DataError: items or codes that are missing or belong to another speech tokenizer.
     """
+    from .benchmarks.run import print_published, run_benchmarks
     from .context import EvaluationContext, Utterances
     from .scoring import LanguageModel
     from .tasks import results_to_json, run_tasks
@@ -83,67 +99,93 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
     tokenizer = None
     if config.speech_tokenizer is not None:
         tokenizer = open_speech_tokenizer(config.speech_tokenizer)
-    utterances = Utterances(config.speech) if config.speech else None
+    chosen = config.chosen_tasks()
+    utterances = Utterances(config.speech) if config.speech and chosen else None
     context = EvaluationContext(
         model=LanguageModel.from_pretrained(
             config.model,
             config.precision,
             config.device,
             config.batch_tokens,
-            text_only=not config.speech,
+            text_only=not (config.speech or tokenizer or config.published.text_to_token),
         ),
         utterances=utterances,
         speech_tokenizer=tokenizer,
         cloze_paths=config.cloze,
         qa_path=config.qa,
+        speech_paths=config.speech,
+        decoder_path=config.speech_decoder,
+        whisper_path=config.whisper,
         directions=tuple(config.directions),
         limit=config.limit,
     )
-    results = run_tasks(config.chosen_tasks(), context)
+    results = list(run_tasks(chosen, context))
+    figures: list[Result] = []
+    reports: dict[str, Any] = {}
+    if config.published.benchmark:
+        figures, reports = run_benchmarks(config.published, context, config.speech, config.device)
+        results += figures
     print_table(results, str(config.model))
+    if reports:
+        print_published(figures, reports)
     return {
         "model": str(config.model),
         "vocab_fingerprint": context.model.vocab.fingerprint,
         "tokenizer_fingerprint": utterances and utterances.info.tokenizer_fingerprint,
         "precision": config.precision,
+        **({"benchmarks": reports} if reports else {}),
         **results_to_json(results),
     }
 
 
-def print_table(results: Sequence["Result"], title: str) -> None:
+def print_table(results: Sequence["Result | WordErrors"], title: str) -> None:
     """Print every figure with n and standard error; the headline rule is marked by a star.
 
-    The rules of a result are measured on the same n items.
+    The rules of a result are measured on the same n items. Word errors have a table of their own.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from .asr_tts import WordErrors
 
-    rules = list(dict.fromkeys(rule for result in results for rule in result.rules))
-    table = Table(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns do
-    table.add_column("task")
-    table.add_column("direction")
-    table.add_column("accuracy", justify="right")
-    table.add_column("n", justify="right")
-    for rule in rules:
-        table.add_column(rule, justify="right")
-    for result in results:
-        figure = result.headline
-        shown = [
-            f"{_share(result.rules[rule])}{'*' if rule == result.rule else ' '}"
-            if rule in result.rules
-            else ""
-            for rule in rules
-        ]
-        table.add_row(
+    shares = [result for result in results if not isinstance(result, WordErrors)]
+    errors = [result for result in results if isinstance(result, WordErrors)]
+    if shares:
+        _print_shares(shares, title)
+    if errors:
+        _print_errors(errors, title)
+
+
+def _print_errors(results: Sequence["WordErrors"], title: str) -> None:
+    rows = [
+        (
             f"{result.task} {result.part}",
             result.direction,
-            _share(figure),
-            str(figure.n),
-            *shown,
+            f"{result.rate:.3f}±{result.stderr:.3f}",
+            str(len(result.counts)),
+            ", ".join(f"{name} {rate:.3f}" for name, rate in result.more.items()),
         )
-    console = Console()
-    console.print(table)
-    console.print("direction: t text, s speech, context first; ± is one standard error; * headline")
+        for result in results
+    ]
+    print_rows(title, ("task", "direction", "word errors", "texts", "read otherwise"), rows)
+
+
+def _print_shares(results: Sequence["Result"], title: str) -> None:
+    """One table for all that have the same rules."""
+    for rules in dict.fromkeys(tuple(result.rules) for result in results):
+        rows = [
+            (
+                f"{result.task} {result.part}",
+                result.direction,
+                _share(result.headline),
+                str(result.headline.n),
+                *(
+                    f"{_share(result.rules[rule])}{'*' if rule == result.rule else ' '}"
+                    for rule in rules
+                ),
+            )
+            for result in results
+            if tuple(result.rules) == rules
+        ]
+        print_rows(title, ("task", "direction", "accuracy", "n", *rules), rows)
+    print("direction: t text, s speech, context first; ± is one standard error; * headline")
 
 
 def _share(figure: "Figure") -> str:

@@ -8,19 +8,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..errors import ConfigError
-from . import cascade, cloze, qa
+from . import asr_tts, cascade, cloze, qa
+from .asr_tts import WordErrors
 from .context import EvaluationContext, Result
 
-Task = Callable[[EvaluationContext], list[Result]]
+Task = Callable[[EvaluationContext], Sequence[Result | WordErrors]]
 
 TASKS: dict[str, Task] = {
     "cloze": cloze.evaluate,
     "qa": qa.evaluate,
     "cascade": cascade.evaluate,
+    "asr": asr_tts.evaluate_asr,
+    "tts": asr_tts.evaluate_tts,
 }
 
 
-def run_tasks(names: Sequence[str], context: EvaluationContext) -> list[Result]:
+def run_tasks(names: Sequence[str], context: EvaluationContext) -> list[Result | WordErrors]:
     """Run the named tasks in order.
 
     Raises:
@@ -32,7 +35,7 @@ def run_tasks(names: Sequence[str], context: EvaluationContext) -> list[Result]:
     return [result for name in names for result in TASKS[name](context)]
 
 
-def results_to_json(results: Sequence[Result]) -> dict[str, Any]:
+def results_to_json(results: Sequence[Result | WordErrors]) -> dict[str, Any]:
     """Nested by task, part and direction."""
     nested: dict[str, Any] = {}
     for result in results:

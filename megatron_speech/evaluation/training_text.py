@@ -52,6 +52,11 @@ def find_seen(sentences: Sequence[str], training: Iterable[str]) -> Seen:
     return Seen(frozenset(seen), documents)
 
 
+def count_words(text: str) -> int:
+    """Words of a text as runs are made of; of scripts without spaces, characters."""
+    return sum(1 for _ in _words(text))
+
+
 def _runs_of(sentence: str) -> tuple[int, np.ndarray]:
     words = _word_hashes(sentence)
     length = min(RUN, len(words))

@@ -56,6 +56,7 @@ def _train_flow(recipe: SpeechDecoderRecipe, save: Path, device: torch.device) -
     if not recipe.codes:
         raise ConfigError("give --codes with code shards of the recordings (tokenize_speech)")
     codes = Codes(recipe.codes)
+    codes.info.require_places_in_time("a speech decoder")
     vocoder = load_vocoder(recipe.vocoder) if recipe.vocoder is not None else None
     with _material(recipe.data, codes, save) as (utterances, valid, set_aside):
         model = _flow_model(recipe, codes, utterances)

@@ -6,5 +6,6 @@ from tests.fuzz.list_readers import LISTS
 from tests.fuzz.reader import Reader
 from tests.fuzz.sound_readers import SOUND
 from tests.fuzz.text_readers import TEXT
+from tests.fuzz.unit_readers import UNITS
 
-READERS: dict[str, Reader] = {r.name: r for r in (*AUDIO, *LISTS, *SOUND, *TEXT, *FOLDERS)}
+READERS: dict[str, Reader] = {r.name: r for r in (*AUDIO, *LISTS, *SOUND, *TEXT, *FOLDERS, *UNITS)}

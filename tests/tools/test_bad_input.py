@@ -27,6 +27,7 @@ NOT_THERE = {
     "--output out",
     "tools.evaluate_codes": "--speech-tokenizer none --codes none",
     "tools.evaluate_decoder": "--decoder none --speech-tokenizer none --manifest none --output out",
+    "tools.import_codes": "--input none --output out --name a --frame-rate-hz 25 --num-codes 9",
     "tools.inspect_dataset": "none --vocab none",
     "tools.make_speech": "--texts none --output-dir out",
     "tools.merge_datasets": "--input none --vocab none --output-prefix out",

@@ -142,3 +142,36 @@ def test_unknown_flag(folder, capsys):
         evaluate.main(arguments(folder, "--direction", "s2t"))
     assert exit_info.value.code == 2
     assert "--directions" in capsys.readouterr().err
+
+
+def test_a_benchmark_by_name(folder, tmp_path, capsys):
+    """Without --speech or items of one's own; figures, what is in print and what was compared."""
+    header = "InputStoryid," + ",".join(f"InputSentence{n}" for n in range(1, 5))
+    header += ",RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+    row = ",".join(["a", *SENTENCES[:4], *SENTENCES[2:4], "1"])
+    (tmp_path / "test.csv").write_text(f"{header}\n{row}\n")
+    (tmp_path / "train.jsonl").write_text(json.dumps({"text": SENTENCES[0]}) + "\n")
+    flags = ["--model", str(folder / "model"), "--output", str(tmp_path / "out.json")]
+    flags += ["--benchmark", "storycloze", "--benchmark-path", str(tmp_path / "test.csv")]
+    results = evaluate.main([*flags, "--contamination-against", str(tmp_path / "train.jsonl")])
+    assert results == json.loads((tmp_path / "out.json").read_text())
+    assert set(results["storycloze"]["all"]) == {"t2t"}
+    report = results["benchmarks"]["storycloze"]
+    assert report["contamination"]["seen"] == 1
+    assert set(report["not_evaluated"]) == {"s2t", "s2s", "t2s"}
+    out = capsys.readouterr().out
+    assert "storycloze all" in out
+    assert "SIMS Qwen 7.6B" in out  # the row in print of this direction
+    assert "72.5 " in out
+    assert "76.3" not in out  # of a direction that was not evaluated
+    assert "1 of 1 items with text occur in 1 training documents" in out
+
+
+def test_word_errors_of_the_model_itself(folder, monkeypatch, tmp_path, capsys):
+    with_tokenizer(monkeypatch, "f" * 16)
+    flags = ["--model", str(folder / "model"), "--output", str(tmp_path / "out.json")]
+    flags += ["--speech", str(folder / "codes"), "--speech-tokenizer", str(folder)]
+    results = evaluate.main([*flags, "--tasks", "asr", "tts", "--limit", "2"])
+    assert results["asr"]["en"]["s2t"]["texts"] == 2
+    assert results["tts"]["en"]["t2s"]["reading"] == 0.0
+    assert "word errors" in capsys.readouterr().out
