@@ -25,7 +25,7 @@ class Press:
             os.kill(os.getpid(), signal.SIGINT)
 
 FIRST = {{"megatron_speech", "examples", "tyro"}}
-LIGHT = {{"megatron_speech", "megatron_speech.jobs.starting"}}
+LIGHT = {{"megatron_speech", "megatron_speech.jobs", "megatron_speech.jobs.starting"}}
 sys.meta_path.insert(0, Press())
 """
 """Ctrl-C when the first module is looked for that is not as light as the handler itself."""
