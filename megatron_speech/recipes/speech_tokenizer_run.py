@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from ..data.manifest import manifest_name, read_manifest
+from ..data.manifest import manifest_name
+from ..data.recordings import read_rows
 from ..errors import ConfigError
 from ..files import read_json, write_json, write_text
 from ..folders import atomic_folder
@@ -207,8 +208,8 @@ def _validation_sets(
     data = replace(recipe.data, cache_features=True)
     sets = {}
     for manifest in recipe.data.valid_manifest:
-        name = manifest_name(manifest)
-        rows = read_manifest(manifest)[: data.valid_samples]
+        name = manifest_name(Path(manifest))
+        rows = read_rows(manifest)[: data.valid_samples]
         sets[name] = AsrDataset([rows], text, config, data, f"reading {name} speech")
     return sets
 
