@@ -169,6 +169,7 @@ class _Cursor:
                 self._next += batch.num_rows
                 if len(self._kept) > _BATCHES_KEPT:
                     self._kept.popitem(last=False)
+                    pa.default_memory_pool().release_unused()  # pages are large
             first = max(start for start in self._kept if start <= row)
             sound = self._kept[first].column(0)[row - first]
             return (None, None) if not sound.is_valid else (sound["bytes"].as_py(), _path_of(sound))

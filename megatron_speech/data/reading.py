@@ -57,10 +57,15 @@ def _source_of(recording: Recording) -> Iterator[tuple[str | Path | BinaryIO, st
     name = f"recording {recording.id}"
     if recording.parquet_place is not None:
         found = read_sound(recording)
-        yield (io.BytesIO(found), name) if isinstance(found, bytes) else (found, name)
+        if isinstance(found, Path):
+            yield found, name
+            return
+        with io.BytesIO(found) as source:  # closed: soundfile's cycles would keep it for long
+            yield source, name
     elif recording.tar_place is not None:
         with audio_errors(name), open(recording.path, "rb") as tar:
-            yield _part_of(tar, *recording.tar_place), name
+            with _part_of(tar, *recording.tar_place) as source:
+                yield source, name
     else:
         yield recording.path, f"recording {recording.path}"
 

@@ -45,6 +45,17 @@ class Recordings:
     fingerprint: str
     """Identifies the lists by content, folders and archives by names and sizes."""
 
+    def shards(self, size: int) -> int:
+        """Shards of at most `size` listed recordings, and then one for each archive."""
+        return -(-len(self.listed) // size) + len(self.archives)
+
+    def read_shard(self, number: int, size: int) -> tuple[list[Recording], list[Rejected]]:
+        """The recordings of a shard, and what its archive holds that cannot be used."""
+        first = number * size
+        if first < len(self.listed):
+            return self.listed[first : first + size], []
+        return self.archives[number - -(-len(self.listed) // size)].read()
+
 
 def find_recordings(inputs: Sequence[str | Path], audio_root: Path | None = None) -> Recordings:
     """Read what `inputs` name, in their order: files, folders, and URLs of Parquet with sound.

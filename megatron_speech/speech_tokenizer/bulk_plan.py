@@ -80,8 +80,7 @@ class TokenizePlan:
     @cached_property
     def paths(self) -> list[Path]:
         """Files of the shards: first those of listed recordings, then one for each archive."""
-        listed = -(-len(self.recordings.listed) // self.config.shard_size)
-        shards = range(listed + len(self.recordings.archives))
+        shards = range(self.recordings.shards(self.config.shard_size))
         return [self.config.output / f"shard_{number:06d}.parquet" for number in shards]
 
     @property
@@ -91,11 +90,7 @@ class TokenizePlan:
 
     def read_shard(self, number: int) -> tuple[list[Recording], list[Rejected]]:
         """The recordings of a shard, and what its archive holds that cannot be used."""
-        size, listed = self.config.shard_size, self.recordings.listed
-        first = number * size
-        if first < len(listed):
-            return listed[first : first + size], []
-        return self.recordings.archives[number - -(-len(listed) // size)].read()
+        return self.recordings.read_shard(number, self.config.shard_size)
 
     @property
     def hours(self) -> float:
