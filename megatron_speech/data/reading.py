@@ -63,9 +63,12 @@ def _source_of(recording: Recording) -> Iterator[tuple[str | Path | BinaryIO, st
         with io.BytesIO(found) as source:  # closed: soundfile's cycles would keep it for long
             yield source, name
     elif recording.tar_place is not None:
-        with audio_errors(name), open(recording.path, "rb") as tar:
-            with _part_of(tar, *recording.tar_place) as source:
-                yield source, name
+        with (
+            audio_errors(name),
+            open(recording.path, "rb") as tar,
+            _part_of(tar, *recording.tar_place) as source,
+        ):
+            yield source, name
     else:
         yield recording.path, f"recording {recording.path}"
 

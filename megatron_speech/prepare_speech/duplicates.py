@@ -1,7 +1,7 @@
 """Sound that was there before: by its own shape, whatever it is called and however loud it is.
 
 The signs of how energy changes over 33 bands of 300 to 2,000 Hz and from frame to frame make a
-32-bit mark every 16 ms (Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System", 2002);
+32-bit mark every 10 ms (Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System", 2002);
 of these every eighth is kept, chosen by its own value, so that the same sound keeps the same marks
 wherever a segment begins. Of two segments that share marks at one distance the later is a repeat.
 """
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HOP_S = 0.016
-_HOP, _WINDOW = 256, 4096
+HOP_S = 0.01
+_HOP, _WINDOW = 160, 6144
 _BANDS, _LOWEST_HZ, _HIGHEST_HZ = 33, 300.0, 2000.0
 _FRAMES_AT_ONCE = 512
 _KEPT = 8
@@ -21,7 +21,7 @@ _LEAST_MARKS = 4
 
 
 def fingerprint(audio: np.ndarray, rate_hz: int = 16_000) -> tuple[np.ndarray, np.ndarray]:
-    """Audio (n,) -> marks, uint32, and the frames of 16 ms at which they are."""
+    """Audio (n,) -> marks, uint32, and the frames of 10 ms at which they are."""
     padded = np.pad(audio, (_WINDOW // 2, _WINDOW // 2))
     windows = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
     window = np.hanning(_WINDOW).astype(np.float32)
