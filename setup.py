@@ -57,6 +57,7 @@ setup(
         # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
         "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
         "numbers": ["num2words>=0.5.13"],
+        "raw-audio": ["silero-vad>=6.2.3,<7"],  # of its wheel, the weights are used
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
         "real": ["gguf>=0.17"],  # the base model of `make demo-real` comes as GGUF
@@ -65,6 +66,7 @@ setup(
             "gguf>=0.17",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
+            "silero-vad>=6.2.3,<7",
             "datatrove>=0.10,<0.11",
             "fastapi>=0.115",
             "uvicorn[standard]>=0.35",

@@ -20,8 +20,10 @@ def sounds() -> np.ndarray:
 
 
 def test_it_is_the_package_own_network():
+    threads = torch.get_num_threads()
     from silero_vad import load_silero_vad
 
+    torch.set_num_threads(threads)  # which the package changes when it is imported
     audio, theirs = sounds(), load_silero_vad()
     frames = torch.from_numpy(audio).split(FRAME_SAMPLES)[: len(audio) // FRAME_SAMPLES]
     with torch.no_grad():
