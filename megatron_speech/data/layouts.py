@@ -99,9 +99,9 @@ def _kaldi_place(
     name: str, place: tuple[str, ...], sounds: dict[str, str]
 ) -> tuple[float, float | None] | Rejected:
     """Where an utterance begins in its recording, and how long it is."""
-    sound = sounds.get(place[0])
+    sound = sounds.get(place[0]) if place else None
     if sound is None:
-        return Rejected(name, "no_audio", f"wav.scp has no {place[0]!r}")
+        return Rejected(name, "no_audio", f"wav.scp has no {' '.join(place[:1])!r}")
     if sound.endswith("|") or sound.startswith("|"):
         detail = f"{sound[:150]!r} is a command, and none is run; write its sound to files first"
         return Rejected(name, "shell_pipe", detail)

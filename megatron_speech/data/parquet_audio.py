@@ -91,12 +91,12 @@ class ParquetAudio:
         columns = {ours: _first(schema, names) for ours, names in _FIELDS.items()}
         columns |= {"id": _first(schema, ("id",)), "duration_s": _first(schema, _LENGTHS)}
         names = [name for name in columns.values() if name is not None]
-        require_columns(self.path, schema, [audio, *names])
+        require_columns(str(self.path), schema, [audio, *names])
         for group in range(file.num_row_groups):
             first = 0
             make = partial(self._recording, columns, f"{audio}.path", group)
             wanted = [*names, f"{audio}.path"]
-            for batch in read_batches(file, self.path, _ROWS_AT_A_TIME, wanted, [group]):
+            for batch in read_batches(file, str(self.path), _ROWS_AT_A_TIME, wanted, [group]):
                 table = pa.Table.from_batches([batch]).flatten()
                 yield from self._named(made_of_rows(rows_of(table, first), make, "invalid_row"))
                 first += table.num_rows
@@ -119,12 +119,13 @@ class ParquetAudio:
         duration_s = seconds(length or 0.0)
         if duration_s is None:
             return Rejected(name, "bad_duration", f"{length!r}, expected seconds"[:200])
+        known: dict[str, Any] = {ours: as_text(value).strip() for ours, value in values.items()}
         return Recording(
             id=name,
             path=str(self.path),
             duration_s=duration_s,
             parquet_place=(group, row.number),
-            **{ours: as_text(value).strip() for ours, value in values.items()},
+            **known,
         )
 
 

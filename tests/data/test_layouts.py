@@ -141,7 +141,7 @@ def test_kaldi_folders_run_nothing(tmp_path):
         tmp_path / "data/train",
         wav_scp=f"c1 {audio}\nc2 touch {touched} |\nc3 ../../call.wav\nc4 sound.ark:17\n",
         segments="c1-a c1 0.5 1.5\nc1-b c1 2 -1\nc2-a c2 0 1\nc3-a c3 3 2\n"
-        "c5-a c5 0 1\nc4-a c4 0 1\n",
+        "c5-a c5 0 1\nc4-a c4 0 1\nc6-a\n",
         text="c1-a hello there\nc1-b good  bye\nc9 nobody\n",
         utt2spk="c1-a anna\nc1-b bert\n",
         utt2lang="c1-a en\n",
@@ -165,6 +165,7 @@ def test_kaldi_folders_run_nothing(tmp_path):
         "c3-a": "bad_duration",
         "c4-a": "kaldi_archive",
         "c5-a": "no_audio",
+        "c6-a": "no_audio",
         "c9": "no_audio",
     }
     assert not touched.exists()
