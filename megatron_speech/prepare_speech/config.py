@@ -28,8 +28,8 @@ class PrepareConfig:
     output: Path
     """Folder of the manifest, the audio of its segments, and the report."""
     second_whisper: str | None = None
-    """Whisper that reads a second time; none lets the first read again with less silence behind
-    each segment, on which nothing that was really said depends."""
+    """Whisper that reads a second time; none lets the first read again what is played a little
+    faster, on which nothing that was really said depends."""
     engine: Literal["transformers", "faster-whisper"] = "transformers"
     """Who computes the first Whisper (and the second, where it is none of its own)."""
     language: str = ""
@@ -40,9 +40,10 @@ class PrepareConfig:
     shard_size: int = 16
     """Recordings per shard, which is what a task makes at a time; 1 where they last for hours."""
     silence_s: float = 30.0
-    """Silence behind each segment, at most what fills 30 s: Whisper was trained with as much."""
-    second_silence_s: float = 2.0
-    """The same at the second reading."""
+    """Silence behind each segment, at most what fills 30 s. Whisper was trained with as much; with
+    2 it is faster, and many a short segment becomes a loop."""
+    second_speed: float = 1.05
+    """How much faster segments are played at the second reading."""
     batch_seconds: float = 240.0
     """Audio per batch, silence included."""
     device: str = "cpu"
@@ -59,10 +60,15 @@ class PrepareConfig:
     def __post_init__(self) -> None:
         if self.shard_size < 1:
             raise ConfigError(f"--shard-size is {self.shard_size}; expected at least 1")
-        for name in ("silence_s", "second_silence_s"):
-            if not 0 <= getattr(self, name) <= 30:
-                flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag} is {getattr(self, name)}; expected 0 to 30")
+        if not 0 <= self.silence_s <= 30:
+            raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
+        if not 1 <= self.second_speed <= 1.5:
+            raise ConfigError(f"--second-speed is {self.second_speed}; expected 1 to 1.5")
+        if self.second_whisper is None and self.second_speed == 1:
+            raise ConfigError(
+                "the same Whisper would read the same twice: give --second-whisper, or another "
+                "--second-speed"
+            )
         if not 30 <= self.batch_seconds < float("inf"):
             raise ConfigError(f"--batch-seconds is {self.batch_seconds:g}; expected at least 30")
 
@@ -96,7 +102,7 @@ class PreparePlan:
             "keep": asdict(config.keep),
             **{
                 name: getattr(config, name)
-                for name in ("engine", "language", "shard_size", "silence_s", "second_silence_s",
+                for name in ("engine", "language", "shard_size", "silence_s", "second_speed",
                              "batch_seconds", "bf16")
             },
         }  # fmt: skip

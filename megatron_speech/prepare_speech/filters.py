@@ -19,7 +19,7 @@ class Thresholds:
 
     languages: tuple[str, ...] = ()
     """Languages that are kept; none keeps all."""
-    least_language_probability: float = 0.5
+    least_language_probability: float = 0.35
     """Of the language that a multilingual Whisper finds."""
     least_log_probability: float = -1.0
     """Mean log-probability of the tokens of a transcript."""
@@ -35,8 +35,8 @@ class Thresholds:
     """Share of a segment in which somebody speaks."""
     most_clipped: float = 0.005
     """Share of samples that stand at the peak in a row."""
-    least_snr_db: float = 12.0
-    """Loud parts over quiet ones."""
+    least_snr_db: float = 10.0
+    """Speech over what is left between syllables; clean speech has 12 and more."""
     repeated_share: float = 0.4
     """Share of a segment's sound that was there before, from which on it is a duplicate."""
     licenses: tuple[str, ...] = ()

@@ -19,7 +19,7 @@ import pyarrow as pa
 import torch
 
 from ..claims import exclusive
-from ..errors import ConfigError, DataError
+from ..errors import DataError
 from ..files import is_abandoned, read_json_object, write_json
 from ..folders import same_job
 from ..parquet import read_parquet, write_parquet
@@ -115,11 +115,6 @@ def _readers(config: PrepareConfig) -> Readers:
     second = first
     if config.second_whisper is not None:
         second = WhisperReader(config.second_whisper, config.device, config.batch_seconds, dtype)
-    elif config.silence_s == config.second_silence_s:
-        raise ConfigError(
-            "the same Whisper would read the same twice: give --second-whisper, or another "
-            "--second-silence-s"
-        )
     return Readers(VoiceActivity.from_package(), first, second)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_FRAME = 320
+_FRAME, _SECOND = 320, 50
+_PAUSE_DB = 20.0
 _NEAR_PEAK = 0.97
 _LOOP = re.compile(r"(\S+(?: \S+){0,5}?)(?: \1){3,}")
 """Up to six words, four times in a row."""
@@ -19,7 +20,7 @@ class Sound:
     clipped: float
     """Share of samples in a row of at least three at the peak."""
     snr_db: float
-    """How much louder its loud parts are than its quiet ones: between words there is but noise."""
+    """How much louder speech is than what is left between syllables, in its noisier quarter."""
     peak: float
 
 
@@ -31,10 +32,22 @@ def measure_sound(audio: np.ndarray) -> Sound:
     edges = np.flatnonzero(np.diff(np.concatenate([[0], high.astype(np.int8), [0]])))
     lengths = edges[1::2] - edges[::2]
     clipped = float(lengths[lengths >= 3].sum() / max(len(audio), 1))
+    return Sound(clipped, _snr_db(audio), peak)
+
+
+def _snr_db(audio: np.ndarray) -> float:
+    """Loud frames over quiet ones of each second, but for pauses; the lower quartile of these.
+
+    Of a second: pauses may be silent around speech that noise covers.
+    """
     frames = audio[: len(audio) // _FRAME * _FRAME].reshape(-1, _FRAME)
-    energy = (frames.astype(np.float64) ** 2).mean(axis=1) + 1e-10
-    quiet, loud = np.percentile(energy, (5, 95)) if len(energy) else (1.0, 1.0)
-    return Sound(clipped, float(10 * np.log10(loud / quiet)), peak)
+    if not len(frames):
+        return 0.0
+    energy_db = 10 * np.log10((frames.astype(np.float64) ** 2).mean(axis=1) + 1e-10)
+    seconds = np.lib.stride_tricks.sliding_window_view(energy_db, min(_SECOND, len(frames)))
+    quiet, loud, loudest = np.percentile(seconds[:: _SECOND // 2], (10, 90, 95), axis=1)
+    speaks = loud >= np.percentile(energy_db, 95) - _PAUSE_DB
+    return float(np.percentile((loudest - quiet)[speaks], 25)) if speaks.any() else 0.0
 
 
 def repetition(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..audio import SAMPLE_RATE_HZ
+from ..audio import SAMPLE_RATE_HZ, resample
 from ..data.reading import stream_recording
 from ..data.recording import Recording
 from ..errors import AudioError
@@ -166,8 +166,8 @@ def _read(
         piece.first = reading
     unread = [n for n, (piece, _) in enumerate(batch) if not piece.recording.text.strip()]
     languages = [first[n].language for n in unread]
-    again = [clips[n] for n in unread]
-    second = readers.second.read(again, languages, config.second_silence_s)
+    again = [resample(clips[n], SAMPLE_RATE_HZ * config.second_speed) for n in unread]
+    second = readers.second.read(again, languages, config.silence_s)
     for n, reading in zip(unread, second, strict=True):
         batch[n][0].second = reading
 

@@ -12,6 +12,7 @@ import soundfile
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.prepare_speech import job
+from megatron_speech.prepare_speech.config import PrepareConfig
 from megatron_speech.prepare_speech.readers import Reading
 from megatron_speech.prepare_speech.voice_activity import FRAME_SAMPLES
 from tests.prepare_speech.test_duplicates import babble
@@ -70,8 +71,9 @@ def stand_ins(monkeypatch):
 
 
 def flags(recordings: Path, whisper: Path, output: Path, *more: object) -> list[str]:
-    keep = ["--least-snr-db", "0", "--shard-size", "2"]
+    keep = ["--least-snr-db", "0", "--shard-size", "2", "--second-speed", "1"]
     named = ["--input", recordings, "--whisper", whisper, "--output", output]
+    named += ["--second-whisper", whisper]
     return [*map(str, named), *keep, *map(str, more)]
 
 
@@ -122,8 +124,7 @@ def test_the_same_files_whoever_makes_them(stand_ins, recordings, whisper, tmp_p
 def test_the_report_says_why_and_lets_hear(stand_ins, recordings, whisper, tmp_path, monkeypatch):
     readers = iter([Knowing(), Knowing(wrong=2.0)])
     monkeypatch.setattr(job, "WhisperReader", lambda *settings: next(readers))
-    more = ["--second-whisper", whisper]
-    result = prepare_speech.main(flags(recordings, whisper, tmp_path, *more))
+    result = prepare_speech.main(flags(recordings, whisper, tmp_path))
     assert result.summary["rejected"]["readings_disagree"] == 6
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:audio/flac") >= 14
@@ -164,6 +165,5 @@ def test_dry_run_and_plans_that_cannot_be(stand_ins, recordings, whisper, tmp_pa
     prepare_speech.main(flags(recordings, whisper, tmp_path / "out", "--dry-run"))
     assert "8, and 0 archives" in capsys.readouterr().out
     assert not os.path.exists(tmp_path / "out")
-    more = ["--second-silence-s", "30"]
     with pytest.raises(ConfigError, match="would read the same twice"):
-        prepare_speech.main(flags(recordings, whisper, tmp_path / "out", *more))
+        PrepareConfig(input=(recordings,), whisper=str(whisper), output=tmp_path, second_speed=1)
