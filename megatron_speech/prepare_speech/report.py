@@ -20,7 +20,7 @@ border-bottom:1px solid #d8dde6;text-align:left;vertical-align:top}}td.n{{text-a
 font-variant-numeric:tabular-nums}}.bars{{display:flex;align-items:flex-end;gap:2px;height:8rem}}
 .bars i{{flex:1;background:#3d6fb4;min-height:1px}}.axis{{display:flex;justify-content:
 space-between;color:#667;font-size:.85rem}}.sum{{font-size:1.25rem}}audio{{width:15rem;height:2rem}}
-small{{color:#667}}</style></head><body><h1>Prepared speech</h1>{body}</body></html>
+small{{color:#667}}td:last-child{{min-width:7rem}}</style></head><body><h1>Prepared speech</h1>{body}</body></html>
 """
 
 
@@ -42,9 +42,9 @@ def write_report(
         f"speech; <b>{_hours(summary['kept_hours'])}</b> in {summary['kept']:,} segments are "
         "kept.</p>",
         "<h2>What was set aside</h2>",
-        _table(("reason", "number", "hours"), _reasons(summary)),
+        _table(("reason", "number", "length"), _reasons(summary)),
         "<h2>What is kept, by language</h2>",
-        _table(("language", "hours"), [(k, _hours(v)) for k, v in summary["languages"].items()]),
+        _table(("language", "length"), [(k, _hours(v)) for k, v in summary["languages"].items()]),
         "<h2>Lengths of the segments kept</h2>",
         _histogram([row["duration_s"] for row in kept]),
         "<h2>Samples of what is kept</h2>",
