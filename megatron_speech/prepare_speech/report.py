@@ -20,7 +20,8 @@ border-bottom:1px solid #d8dde6;text-align:left;vertical-align:top}}td.n{{text-a
 font-variant-numeric:tabular-nums}}.bars{{display:flex;align-items:flex-end;gap:2px;height:8rem}}
 .bars i{{flex:1;background:#3d6fb4;min-height:1px}}.axis{{display:flex;justify-content:
 space-between;color:#667;font-size:.85rem}}.sum{{font-size:1.25rem}}audio{{width:15rem;height:2rem}}
-small{{color:#667}}td:last-child{{min-width:7rem}}</style></head><body><h1>Prepared speech</h1>{body}</body></html>
+small{{color:#667}}td:last-child{{min-width:7rem}}
+</style></head><body><h1>Prepared speech</h1>{body}</body></html>
 """
 
 

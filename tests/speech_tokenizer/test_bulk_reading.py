@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from megatron_speech.audio import Excerpt, stream_audio
+from megatron_speech.data import reading
 from megatron_speech.data.recording import Recording
 from megatron_speech.errors import AudioError
-from megatron_speech.speech_tokenizer import bulk_reading
 from megatron_speech.speech_tokenizer.bulk_reading import ReadAhead, read_windows
 from megatron_speech.speech_tokenizer.features import cut_windows
 
@@ -97,8 +97,8 @@ def test_a_recording_in_a_tar_is_read_from_its_place(tmp_path, make_noise, monke
     expected = list(stream_audio(tmp_path / "a.flac", "a", Excerpt()))
     place = (600, len(stream.getvalue()))
     for most in (1 << 26, 10):  # in memory, and as it goes
-        monkeypatch.setattr(bulk_reading, "_MOST_BYTES_AT_ONCE", most)
-        monkeypatch.setattr(bulk_reading, "_BUFFER_BYTES", 512)
+        monkeypatch.setattr(reading, "_MOST_BYTES_AT_ONCE", most)
+        monkeypatch.setattr(reading, "_BUFFER_BYTES", 512)
         windows = list(read_windows(Recording(id="x", path=str(path), tar_place=place), 16_000))
         assert [len(w) for w in windows] == [16_000, 16_000, 16_000, 2_000]
         np.testing.assert_array_equal(np.concatenate(windows), np.concatenate(expected))
