@@ -144,7 +144,7 @@ def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]
     Raises:
         DataError: the file cannot be read, its header is not UTF-8 or lacks a column.
     """
-    lines = _read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    lines = list_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
     try:
         header = _fields(lines[0].decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -191,7 +191,7 @@ def read_jsonl_rows(path: Path, text_column: str | None) -> Iterator[Row | Rejec
 
 def _parse_lines(path: Path, text_column: str | None) -> Iterator[Row | Rejected]:
     number = -1
-    for line_number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
+    for line_number, line in enumerate(list_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
         number, name = number + 1, f"line {line_number}"
@@ -214,7 +214,7 @@ def _require_columns(path: Path, names: Sequence[str], needed: Iterable[str]) ->
         )
 
 
-def _read_bytes(path: Path) -> bytes:
+def list_bytes(path: Path) -> bytes:
     """The whole file, decompressed by its suffix."""
     try:
         if path.suffix.lower() == ".gz":

@@ -1,8 +1,8 @@
 """Lists of recordings (manifests) and lists of texts, read with clear errors. Imports no torch.
 
 A manifest is Parquet or TSV with columns id, path, text, speaker, language and, if known,
-duration_s, or JSON lines (plain, .gz or .zst) with fields of those names, of which id and path are
-needed. A text list is Parquet or JSON lines with `text` and perhaps `id`.
+duration_s, license and consent, or JSON lines (plain, .gz or .zst) with fields of those names, of
+which id and path are needed. A text list is Parquet or JSON lines with `text` and perhaps `id`.
 
 A row that cannot be used is set aside with a reason and the others are returned; a file, a header
 or a column that is not there is an error, and so is a list without one usable row.
@@ -31,6 +31,8 @@ from .list_files import (
 )
 
 MANIFEST_COLUMNS = ("id", "path", "text", "speaker", "language")
+OPTIONAL_COLUMNS = ("duration_s", "license", "consent")
+_TERMS = ("license", "consent")
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
@@ -48,6 +50,10 @@ class ManifestRow:
     language: str = ""
     duration_s: float = 0.0
     """Length; 0 if the manifest does not say."""
+    license: str = ""
+    """Under which licence it may be used, in the manifest's words."""
+    consent: str = ""
+    """Whether who speaks agreed, in the manifest's words."""
 
 
 def read_manifest(path: str | Path, rejected: list[Rejected] | None = None) -> list[ManifestRow]:
@@ -74,7 +80,7 @@ def manifest_rows(path: Path) -> Iterator[ManifestRow | Rejected]:
     elif path.name.lower().endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, "path")
     else:
-        rows = read_parquet_rows(path, MANIFEST_COLUMNS, ("duration_s",))
+        rows = read_parquet_rows(path, MANIFEST_COLUMNS, OPTIONAL_COLUMNS)
     return manifest_rows_of(path.parent, rows)
 
 
@@ -94,8 +100,8 @@ def _manifest_row(folder: Path, row: Row) -> ManifestRow | Rejected:
     duration_s = seconds(values.get("duration_s") or 0.0)
     if duration_s is None:
         return Rejected(name, "bad_duration", f"{values['duration_s']!r}, expected seconds")
-    name, audio, *texts = (as_text(values.get(key)) for key in MANIFEST_COLUMNS)
-    known = dict(zip(("text", "speaker", "language"), texts, strict=True))
+    name, audio, *texts = (as_text(values.get(key)) for key in (*MANIFEST_COLUMNS, *_TERMS))
+    known = dict(zip((*MANIFEST_COLUMNS[2:], *_TERMS), texts, strict=True))
     return ManifestRow(id=name, path=folder / audio, duration_s=duration_s, **known)
 
 
@@ -122,17 +128,18 @@ def write_manifest(path: str | Path, rows: Sequence[ManifestRow]) -> None:
         audio = audio.resolve()
         return str(audio.relative_to(folder) if audio.is_relative_to(folder) else audio)
 
-    table = pa.table(
-        {
-            "id": pa.array([row.id for row in rows], pa.string()),
-            "path": pa.array([relative(row.path) for row in rows], pa.string()),
-            "text": pa.array([row.text for row in rows], pa.string()),
-            "speaker": pa.array([row.speaker for row in rows], pa.string()),
-            "language": pa.array([row.language for row in rows], pa.string()),
-            "duration_s": pa.array([row.duration_s for row in rows], pa.float32()),
-        }
-    )
-    write_parquet(path, table)
+    columns = {
+        "id": pa.array([row.id for row in rows], pa.string()),
+        "path": pa.array([relative(row.path) for row in rows], pa.string()),
+        "text": pa.array([row.text for row in rows], pa.string()),
+        "speaker": pa.array([row.speaker for row in rows], pa.string()),
+        "language": pa.array([row.language for row in rows], pa.string()),
+        "duration_s": pa.array([row.duration_s for row in rows], pa.float32()),
+    }
+    for name in _TERMS:
+        if any(getattr(row, name) for row in rows):
+            columns[name] = pa.array([getattr(row, name) for row in rows], pa.string())
+    write_parquet(path, pa.table(columns))
 
 
 @dataclass(frozen=True)

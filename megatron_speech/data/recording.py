@@ -30,3 +30,9 @@ class Recording:
     """Channels that are averaged; None takes all."""
     tar_place: tuple[int, int] | None = None
     """Offset and size in bytes within `path`, where that is a tar."""
+    parquet_place: tuple[int, int] | None = None
+    """Row group and row within it, where `path` is Parquet (or its URL) with sound in its rows."""
+    license: str = ""
+    """Under which licence it may be used, in its list's words."""
+    consent: str = ""
+    """Whether who speaks agreed, in its list's words."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ..io.rejected import Rejected
 from .list_files import is_text, read_parquet_columns, rows_of
-from .manifest import MANIFEST_COLUMNS, ManifestRow, manifest_rows_of
+from .manifest import MANIFEST_COLUMNS, OPTIONAL_COLUMNS, ManifestRow, manifest_rows_of
 from .recording import Recording
 
 _TYPES = {
@@ -28,6 +28,9 @@ _TYPES = {
     "length_s": pa.float64(),
     "channels": pa.list_(pa.int32()),
     "tar_place": pa.list_(pa.int64()),
+    "parquet_place": pa.list_(pa.int64()),
+    "license": pa.large_string(),
+    "consent": pa.large_string(),
 }
 _SCHEMA = pa.schema([(field.name, _TYPES[field.name]) for field in fields(Recording)])
 _CHUNK = 1 << 16
@@ -84,7 +87,7 @@ class RecordingTable(Sequence[Recording]):
 def _recordings(table: pa.Table) -> list[Recording]:
     columns = {name: table[name].to_pylist() for name in table.column_names}
     columns["path"] = [os.fsdecode(path) for path in columns["path"]]
-    for name in ("channels", "tar_place"):
+    for name in ("channels", "tar_place", "parquet_place"):
         columns[name] = [None if value is None else tuple(value) for value in columns[name]]
     rows = zip(*columns.values(), strict=True)
     return [Recording(**dict(zip(columns, row, strict=True))) for row in rows]
@@ -140,7 +143,7 @@ def manifest_table(path: Path, root: Path | None, rejected: list[Rejected]) -> p
         DataError: the manifest is missing or damaged, or lacks a column.
     """
     parts, first, folder = [_SCHEMA.empty_table()], 0, path.parent
-    for table in read_parquet_columns(path, MANIFEST_COLUMNS, ("duration_s",)):
+    for table in read_parquet_columns(path, MANIFEST_COLUMNS, OPTIONAL_COLUMNS):
         columns = {name: _as_usual(name, table[name]) for name in table.column_names}
         usual = all(column is not None for column in columns.values())
         if usual and not (root is not None and _is_roundabout(columns["path"])):
@@ -172,6 +175,8 @@ def recording_of(
         speaker=row.speaker,
         language=row.language,
         duration_s=row.duration_s,
+        license=row.license,
+        consent=row.consent,
     )
 
 
@@ -194,9 +199,12 @@ def _completed(rows: pa.Table, folder: Path, root: Path | None) -> pa.Table:
     found = {name: rows[name] for name in rows.column_names}
     found["path"] = _rooted(rows["path"], folder, root)
     zeros = pa.chunked_array([np.zeros(rows.num_rows)])
+    unsaid = pa.chunked_array([pa.repeat("", rows.num_rows)])
     for field in _SCHEMA:
         if field.name in ("duration_s", "start_s"):
             found.setdefault(field.name, zeros)
+        if field.name in ("license", "consent"):
+            found.setdefault(field.name, unsaid)
         found.setdefault(field.name, pa.nulls(rows.num_rows, field.type))
     return pa.table(found).select(_SCHEMA.names).cast(_SCHEMA)
 

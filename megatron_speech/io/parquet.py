@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from .files import atomic_path
 
+_PAGES_BYTES = 1 << 20
+
 
 def write_parquet(path: str | os.PathLike[str], table: pa.Table) -> None:
     """Write a table atomically."""
@@ -28,16 +30,27 @@ def parquet_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.Parque
 
 
 def open_parquet(
-    source: str | os.PathLike[str] | BinaryIO, path: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str] | BinaryIO,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    page_by_page: bool = False,
 ) -> pq.ParquetFile:
     """Open a file for its schema, its counts and its rows; of a stream, errors name `path`.
+
+    `page_by_page` never holds more of a column than some pages, where a row group may be the file.
 
     Raises:
         DataError: it does not exist or is no Parquet file.
     """
     path = path or str(source)
     try:
-        file = pq.ParquetFile(source, page_checksum_verification=True)
+        buffer = _PAGES_BYTES if page_by_page else 0
+        file = pq.ParquetFile(
+            source,
+            page_checksum_verification=True,
+            buffer_size=buffer,
+            pre_buffer=not page_by_page,
+        )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except pa.ArrowMemoryError as error:

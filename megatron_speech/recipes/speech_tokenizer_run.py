@@ -8,7 +8,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..data.manifest import manifest_name, read_manifest
+from ..data.manifest import manifest_name
+from ..data.recordings import read_rows
 from ..errors import ConfigError
 from ..io.files import read_json, write_json
 from ..io.model_folders import origin, resolve_model
@@ -180,8 +181,8 @@ def _validation_sets(
     data = replace(recipe.data, cache_features=True)
     sets = {}
     for manifest in recipe.data.valid_manifest:
-        name = manifest_name(manifest)
-        rows = read_manifest(manifest)[: data.valid_samples]
+        name = manifest_name(Path(manifest))
+        rows = read_rows(manifest)[: data.valid_samples]
         sets[name] = AsrDataset([rows], text, config, data, f"reading {name} speech")
     return sets
 

@@ -5,14 +5,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.distributed as dist
+import tyro
 
-from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ, stream_audio
+from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ
 from ..data.alignments import Alignments
-from ..data.manifest import ManifestRow, read_manifest
+from ..data.manifest import ManifestRow
+from ..data.reading import length_s
+from ..data.recordings import RecordingRow, read_rows
 from ..errors import AudioError, ConfigError, DataError
 from ..io.audio_files import duration_s
 from ..io.rejected import Rejected, count_reasons, describe_counts
@@ -21,7 +25,7 @@ from ..training.ranks import gather_objects
 from .characters import character_ids
 from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features, with_silence
-from .long_recordings import cut_long, excerpt_of
+from .long_recordings import cut_long, stream_row
 from .text import AsrText
 
 IGNORED = -100
@@ -33,13 +37,15 @@ Features = tuple[torch.Tensor, int]
 class SpeechDataConfig:
     """What to train and validate on."""
 
-    manifest: tuple[Path, ...] = ()
-    """Manifests (parquet, tsv, jsonl: id, path, text, speaker, language) to train on."""
+    manifest: Annotated[tuple[str | Path, ...], tyro.conf.arg(aliases=("--input",))] = ()
+    """What to train on: manifests (parquet, tsv, jsonl: id, path, text, speaker, language), and all
+    else that tools/tokenize_speech.py reads: folders of corpora, cuts, tars, Parquet with sound."""
     manifest_weights: tuple[float, ...] = ()
     """Share of each manifest in what is trained on, such as `1 3` for transcribed and
     pseudo-labelled recordings; none trains on every recording once an epoch."""
-    valid_manifest: tuple[Path, ...] = ()
-    """Manifests of held-out recordings; each gets its own figures under its file or folder name."""
+    valid_manifest: tuple[str | Path, ...] = ()
+    """Manifests, or other inputs, of held-out recordings; each gets its own figures under its file
+    or folder name."""
     tokenizer: Path | None = None
     """Text tokenizer of the targets, a folder or a model of the Hugging Face hub; none trains one
     on the transcripts."""
@@ -221,7 +227,7 @@ class AsrDataset:
         limit, samples = self.config.window_samples, 0
         blocks: list[np.ndarray] = []
         try:
-            for block in stream_audio(row.path, f"recording {row.path}", excerpt_of(row)):
+            for block in stream_row(row):
                 blocks.append(block)
                 samples += len(block)
                 if samples > limit:
@@ -280,7 +286,8 @@ class AsrDataset:
 
     def _duration(self, row: ManifestRow) -> float | Rejected:
         try:
-            return duration_s(row.path)
+            known = isinstance(row, RecordingRow)
+            return length_s(row.recording) if known else duration_s(row.path)
         except AudioError as error:
             return Rejected(row.id, error.reason, str(error))
 
@@ -296,9 +303,11 @@ class AsrDataset:
         return kept
 
 
-def read_sources(manifests: Sequence[Path], rejected: list[Rejected]) -> list[list[ManifestRow]]:
+def read_sources(
+    manifests: Sequence[str | Path], rejected: list[Rejected]
+) -> list[list[ManifestRow]]:
     """Rows of each manifest; those that cannot be used are appended to `rejected`."""
-    return [read_manifest(manifest, rejected) for manifest in manifests]
+    return [read_rows(manifest, rejected) for manifest in manifests]
 
 
 def _padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

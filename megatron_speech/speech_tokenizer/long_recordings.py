@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..audio import WHOLE, Excerpt
+from ..audio import WHOLE, Excerpt, stream_audio
 from ..data.manifest import ManifestRow
+from ..data.reading import stream_recording
+from ..data.recordings import RecordingRow
 from ..text.words import word_bounds
 
 _ROUNDING_S = 0.02  # of aligners
@@ -21,11 +23,19 @@ class Piece(ManifestRow):
     """Where it begins in the recording."""
 
 
-def excerpt_of(row: ManifestRow) -> Excerpt:
-    """The part of its recording that a row means."""
+def stream_row(row: ManifestRow) -> Iterator[np.ndarray]:
+    """Blocks (n,) of the part of its recording that a row means.
+
+    Raises:
+        AudioError: as `stream_audio`, possibly after some blocks.
+    """
+    if isinstance(row, RecordingRow):
+        yield from stream_recording(row.recording)
+        return
+    excerpt = WHOLE
     if isinstance(row, Piece):
-        return Excerpt(start_s=row.start_s, duration_s=row.duration_s)
-    return WHOLE
+        excerpt = Excerpt(start_s=row.start_s, duration_s=row.duration_s)
+    yield from stream_audio(row.path, f"recording {row.path}", excerpt)
 
 
 def cut_long(row: ManifestRow, times: np.ndarray | None, window_s: float) -> Sequence[ManifestRow]:
@@ -37,6 +47,8 @@ def cut_long(row: ManifestRow, times: np.ndarray | None, window_s: float) -> Seq
     """
     text = " ".join(row.text.split())
     words = word_bounds(text)
+    if isinstance(row, RecordingRow):  # a part already, or in no file of its own
+        return [row]
     if times is None or not len(words) or len(times) != len(words):
         return [row]
     end_s = row.duration_s or float(times[-1, 1])

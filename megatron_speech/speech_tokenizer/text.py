@@ -86,6 +86,27 @@ class AsrText:
             else (code == "en")
         )
 
+    def language_ids(self) -> dict[str, int]:
+        """Token of each language that a prompt can name; none of an English-only model."""
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        if not self._is_whisper or not self._multilingual:
+            return {}
+        found = {code: self._tokenizer.id_of(f"<|{code}|>") for code in LANGUAGES}
+        return {code: number for code, number in found.items() if number is not None}
+
+    @property
+    def no_speech_id(self) -> int | None:
+        """The token that Whisper begins with where nothing is said."""
+        names = ("<|nospeech|>", "<|nocaptions|>")
+        found = [self._tokenizer.id_of(name) for name in names]
+        return next((number for number in found if number is not None), None)
+
+    @property
+    def unsaid(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens that are never said, and those that are not said first."""
+        return self._unsaid, self._unsaid_first
+
     def prompt(self, language: str | None) -> list[int]:
         """First tokens fed to the decoder; as many for every language.
 
@@ -134,8 +155,7 @@ class AsrText:
         limits = (8 + -(-valid.sum(dim=1) * model.config.pooling_kernel_size // 4)).tolist()
         if not limited:
             limits = [model.config.max_target_positions] * len(limits)
-        unsaid = (self._unsaid, self._unsaid_first)
-        rows = model.generate(encoded, valid, prompt, max(limits), *unsaid)
+        rows = model.generate(encoded, valid, prompt, max(limits), *self.unsaid)
         return [self.decode(row[:limit]) for row, limit in zip(rows, limits, strict=True)]
 
 

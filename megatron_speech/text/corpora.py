@@ -23,8 +23,8 @@ from ..io.files import fingerprint_of, fingerprint_of_files
 from ..io.json_lines import parse_object, record_id
 from ..io.parquet import ids_of, is_text, open_parquet, read_batches, require_columns, text_as_bytes
 from ..io.rejected import Rejected
+from ..io.remote import RemoteFile, find_remote, is_remote
 from ..jobs.progress import Progress
-from .remote import RemoteFile, find_remote, is_remote
 
 CorpusFile = Path | RemoteFile
 _COMPRESSED = (".gz", ".zst")

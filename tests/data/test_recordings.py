@@ -264,18 +264,17 @@ def test_folders_count_what_they_leave_out(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "walk", refusing)
     found = find_recordings([folder])
     texts = {item.id: item.text for item in found.listed}
-    assert texts == {"a": "", "b": "in capitals", "lost": "", "named.wav/g": "", "sub/f": ""}
+    assert texts == {"a": "HELLO", "b": "in capitals", "lost": "", "named.wav/g": "", "sub/f": ""}
     assert {item.id: item.reason for item in found.rejected} == {
         "c": "bad_text",
         "closed": "unreadable_folder",
-        "corpus.trans.txt": "no_audio",
         "d": "bad_text",
         "e": "bad_text",
         "linked": "linked_folder",
         "lost.tar": "unreadable_tar",
         "pipe.tar": "unreadable_tar",
     }
-    assert not found.tars
+    assert not found.archives
 
 
 def test_folders_hold_audio_and_tars(tmp_path):
@@ -298,7 +297,7 @@ def test_folders_hold_audio_and_tars(tmp_path):
         ("caf\\udce9", "invalid_utf8"),
         ("s1/2", "duplicate_id"),
     ]
-    assert [tar.name for tar in found.tars] == ["s1/t"]
+    assert [tar.name for tar in found.archives] == ["s1/t"]
     assert find_recordings([tmp_path]).fingerprint == found.fingerprint
     (tmp_path / "song.m4a").write_bytes(b"xy")
     assert find_recordings([tmp_path]).fingerprint != found.fingerprint

@@ -111,7 +111,7 @@ def _same(one: Path, two: Path) -> bool:
 
 def _read_folder(folder: Path) -> Found:
     found = find_recordings([folder])
-    tars = [tar.read() for tar in found.tars]
+    tars = [tar.read() for tar in found.archives]
     rejected = [item.id for item in chain(found.rejected, *(bad for _, bad in tars))]
     return _found([*found.listed, *chain(*(good for good, _ in tars))], rejected)
 
@@ -223,7 +223,7 @@ def _key(name: str) -> str:
 
 def _read_tar(folder: Path) -> Found:
     found = find_recordings([folder / "s.tar"])
-    recordings, rejected = found.tars[0].read()
+    recordings, rejected = found.archives[0].read()
     return _found(recordings, [item.id for item in rejected])
 
 

@@ -9,9 +9,9 @@ import pytest
 import soundfile
 
 from megatron_speech.audio import Excerpt, stream_audio
+from megatron_speech.data import reading
 from megatron_speech.data.recording import Recording
 from megatron_speech.errors import AudioError
-from megatron_speech.speech_tokenizer.bulk import reading
 from megatron_speech.speech_tokenizer.bulk.reading import ReadAhead, read_windows
 from megatron_speech.speech_tokenizer.features import cut_windows
 

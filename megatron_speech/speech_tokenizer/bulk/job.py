@@ -164,7 +164,7 @@ class _Meter:
 
     def __init__(self, plan: TokenizePlan):
         self.records, self.seconds = 0, 0.0
-        self._plan, self._in_clips = plan, not plan.recordings.tars
+        self._plan, self._in_clips = plan, not plan.recordings.archives
         total = sum(self._size(number) for number in plan.own if not plan.paths[number].exists())
         unit = "clips" if self._in_clips else "shards"
         self._progress = Progress("tokenizing speech", total, unit)

@@ -25,9 +25,11 @@ _READING_LISTS = 2
 class TokenizeConfig:
     """What to tokenize, with what, to where."""
 
-    input: tuple[Path, ...]
-    """Manifests (.parquet, .tsv, .jsonl), lhotse cuts (.jsonl.gz), WebDataset tars, or folders of
-    audio or of tars."""
+    input: tuple[str | Path, ...]
+    """Manifests (.parquet, .tsv, .jsonl), lhotse cuts (.jsonl.gz), NeMo manifests (.json), TSVs of
+    Common Voice, WebDataset tars, Parquet with sound (files, or URLs as hf://datasets/...), or
+    folders: corpora in the layouts of Kaldi, LibriSpeech, LJSpeech, Common Voice, NeMo and Hugging
+    Face, or of audio and tars."""
     speech_tokenizer: Path
     """Folder of the speech tokenizer."""
     output: Path
@@ -35,7 +37,7 @@ class TokenizeConfig:
     audio_root: Path | None = None
     """Where relative paths in manifests and cuts start; none means the list's own folder."""
     shard_size: int = 4096
-    """Recordings per shard; a tar is one shard whatever it holds."""
+    """Recordings per shard; a tar or Parquet file is one shard whatever it holds."""
     device: str = "cpu"
     """Where features and encoder are computed: cpu, cuda (under torchrun one GPU each), cuda:1."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -77,9 +79,8 @@ class TokenizePlan:
 
     @cached_property
     def paths(self) -> list[Path]:
-        """Files of the shards: first those of listed recordings, then one for each tar."""
-        listed = -(-len(self.recordings.listed) // self.config.shard_size)
-        shards = range(listed + len(self.recordings.tars))
+        """Files of the shards: first those of listed recordings, then one for each archive."""
+        shards = range(self.recordings.shards(self.config.shard_size))
         return [self.config.output / f"shard_{number:06d}.parquet" for number in shards]
 
     @property
@@ -88,12 +89,8 @@ class TokenizePlan:
         return list(self.share.of(range(len(self.paths))))
 
     def read_shard(self, number: int) -> tuple[list[Recording], list[Rejected]]:
-        """The recordings of a shard, and what its tar holds that cannot be used."""
-        size, listed = self.config.shard_size, self.recordings.listed
-        first = number * size
-        if first < len(listed):
-            return listed[first : first + size], []
-        return self.recordings.tars[number - -(-len(listed) // size)].read()
+        """The recordings of a shard, and what its archive holds that cannot be used."""
+        return self.recordings.read_shard(number, self.config.shard_size)
 
     @property
     def hours(self) -> float:
@@ -102,15 +99,15 @@ class TokenizePlan:
 
     def describe(self) -> str:
         """The plan in a few lines."""
-        listed, tars, config = self.recordings.listed, self.recordings.tars, self.config
+        listed, archives, config = self.recordings.listed, self.recordings.archives, self.config
         known = listed.known_durations
         there = sum(path.exists() for path in self.paths)
-        of_tars = f", {len(tars):,} tars (counted when they are read)" if tars else ""
+        later = f", {len(archives):,} tars and Parquet files (counted when they are read)"
         host, batch = _memory_bytes(config)
         host += _READING_LISTS * listed.num_bytes
         place = "on the device" if config.device != "cpu" else "more"
         lines = {
-            "clips": f"{len(listed):,}{of_tars}",
+            "clips": f"{len(listed):,}{later if archives else ''}",
             "hours": f"{self.hours:,.2f} in the {known:,} clips whose length is known",
             "set aside": describe_counts(count_reasons(self.recordings.rejected)),
             "shards": f"{len(self.paths):,}, of which {there:,} are there",

@@ -1,24 +1,18 @@
 """Recordings read ahead by several threads, handed over in order, within a bound on memory."""
 
-import io
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import BinaryIO
 
 import numpy as np
 
-from ...audio import Excerpt, stream_audio
+from ...data.reading import stream_recording
 from ...data.recording import Recording
 from ...errors import AudioError
-from ...io.audio_files import audio_errors
-from ...io.containers import Pieces
 from ..features import cut_windows
 
 _MOST_ITEMS = 1024
-_MOST_BYTES_AT_ONCE = 1 << 26
-_BUFFER_BYTES = 1 << 20
 
 
 def read_windows(recording: Recording, window_samples: int) -> Iterator[np.ndarray]:
@@ -27,25 +21,7 @@ def read_windows(recording: Recording, window_samples: int) -> Iterator[np.ndarr
     Raises:
         AudioError: as `stream_audio`, possibly after some windows.
     """
-    excerpt = Excerpt(
-        start_s=recording.start_s, duration_s=recording.length_s, channels=recording.channels
-    )
-    name = f"recording {recording.path}"
-    if recording.tar_place is None:
-        yield from cut_windows(stream_audio(recording.path, name, excerpt), window_samples)
-        return
-    name = f"recording {recording.id}"
-    with audio_errors(name), open(recording.path, "rb") as tar:
-        source = _part_of(tar, *recording.tar_place)
-        yield from cut_windows(stream_audio(source, name, excerpt), window_samples)
-
-
-def _part_of(file: BinaryIO, offset: int, size: int) -> BinaryIO:
-    """A stretch of a file as a file: in memory, or if it is large by reading as it goes."""
-    if size > _MOST_BYTES_AT_ONCE:
-        return io.BufferedReader(Pieces(file, [range(offset, offset + size)]), _BUFFER_BYTES)
-    file.seek(offset)
-    return io.BytesIO(file.read(size))
+    yield from cut_windows(stream_recording(recording), window_samples)
 
 
 class _Slot[Item]:

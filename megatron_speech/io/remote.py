@@ -1,4 +1,4 @@
-"""Corpus files that are not on a disk: s3://, hf://, gs:// and whatever else fsspec opens."""
+"""Files that are not on a disk: s3://, hf://, gs:// and whatever else fsspec opens."""
 
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -57,7 +57,7 @@ def find_remote(url: str) -> list[RemoteFile]:
         else:
             found = {path: filesystem.info(path)}
     except OSError as error:
-        raise DataError(f"corpus {url} cannot be read: {error}") from None
+        raise DataError(f"{url} cannot be read: {error}") from None
     files = []
     for name in sorted(found):
         entry = found[name]
@@ -66,7 +66,7 @@ def find_remote(url: str) -> list[RemoteFile]:
             location = filesystem.unstrip_protocol(name)
             files.append(RemoteFile(location, int(entry["size"]), " ".join(known)))
     if not files:
-        raise DataError(f"corpus {url} does not exist")
+        raise DataError(f"{url} does not exist")
     return files
 
 

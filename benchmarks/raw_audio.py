@@ -1,0 +1,375 @@
+"""tools/prepare_speech.py on hours of mixed audio whose truth is known.
+
+    python benchmarks/raw_audio.py --manifest prompts-en/manifest.tsv prompts-es/manifest.tsv \\
+        --whisper whisper-base --fast-whisper whisper-tiny.en --output runs/raw_audio --hours 3
+
+Speech of the manifests is mixed with music, noise and silence into long recordings; some of it is
+clipped or drowned, and the first sixth of all is there again, softer and shifted. Measured are the
+speech seconds found, what is no speech among what is kept, repeats removed, the word errors of
+what is kept beside the same Whisper's on the clean clips, equal bytes for 1, 2 and 4 tasks and
+after kills, and how much faster than real time a core is.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile
+import torch
+
+from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
+from megatron_speech.data.manifest import read_manifest
+from megatron_speech.errors import AudioError, DataError
+from megatron_speech.io.files import write_json
+from megatron_speech.jobs import cli
+from megatron_speech.prepare_speech.readers import WhisperReader
+from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
+
+TOOL = Path(__file__).resolve().parents[1] / "tools" / "prepare_speech.py"
+SPEECH_SHARE = 0.6
+FAULTY = 0.04
+RECORDINGS = 12
+EQUAL_RECORDINGS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is mixed, and who reads it."""
+
+    manifest: tuple[Path, ...]
+    """Manifests of clean clips; those with texts are counted for word errors."""
+    whisper: Path
+    """Multilingual Whisper of the main run."""
+    fast_whisper: Path | None = None
+    """Whisper of the runs for speed, and for equal bytes."""
+    output: Path = Path("runs/raw_audio")
+    hours: float = 3.0
+    seed: int = 0
+    result: Path | None = None
+    """JSON with the figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """What there is in a part of a recording."""
+
+    recording: str
+    start_s: float
+    stop_s: float
+    kind: str
+    """speech, music, noise or silence."""
+    text: str = ""
+    language: str = ""
+    fault: str = ""
+    clip: str = ""
+
+
+def clips_of(config: Config, seconds: float) -> list[tuple[Any, np.ndarray]]:
+    """Clips of all manifests in turn, without their silent ends, of as many seconds."""
+    chance = np.random.default_rng(config.seed)
+    sources = [[*read_manifest(path)] for path in config.manifest]
+    for rows in sources:
+        chance.shuffle(rows)  # type: ignore[arg-type]
+    found, left = [], seconds
+    while left > 0 and any(sources):
+        for rows in [rows for rows in sources if rows]:
+            row = rows.pop()
+            try:
+                audio = read_audio(row.path)
+            except AudioError:
+                continue
+            loud = np.flatnonzero(np.abs(audio) > 0.03 * np.abs(audio).max())
+            audio = audio[loud[0] : loud[-1] + 1]
+            if len(audio) > SAMPLE_RATE_HZ:
+                found.append((row, (0.5 / np.abs(audio).max() * audio).astype(np.float32)))
+                left -= len(audio) / SAMPLE_RATE_HZ
+    if left > 0:
+        raise DataError(
+            f"the manifests hold {seconds - left:.0f} s of speech, {seconds:.0f} needed"
+        )
+    order = chance.permutation(len(found))
+    return [found[n] for n in order]
+
+
+def music(seconds: float, chance: np.random.Generator) -> np.ndarray:
+    """Chords of decaying harmonics, a new one every half second."""
+    audio = np.zeros(round(seconds * SAMPLE_RATE_HZ), np.float32)
+    times = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
+    for start in range(0, len(audio) - SAMPLE_RATE_HZ, SAMPLE_RATE_HZ // 2):
+        root = 220 * 2 ** (chance.integers(-9, 9) / 12)
+        for step in (0, 4, 7):
+            pitch = root * 2 ** (step / 12)
+            tone = sum(np.sin(2 * np.pi * pitch * n * times) / n for n in range(1, 5))
+            audio[start : start + SAMPLE_RATE_HZ] += 0.05 * tone * np.exp(-3 * times)
+    return audio
+
+
+def noise(seconds: float, chance: np.random.Generator) -> np.ndarray:
+    """Noise that swells, its spectrum falling."""
+    white = chance.standard_normal(round(seconds * SAMPLE_RATE_HZ))
+    swell = 1 + np.sin(np.linspace(0, 6 * np.pi, len(white)))
+    return (0.03 * swell * np.convolve(white, np.ones(4) / 4, "same")).astype(np.float32)
+
+
+def silence(seconds: float, chance: np.random.Generator) -> np.ndarray:
+    return 2e-4 * chance.standard_normal(round(seconds * SAMPLE_RATE_HZ)).astype(np.float32)
+
+
+def spoil(audio: np.ndarray, fault: str, chance: np.random.Generator) -> np.ndarray:
+    if fault == "clipped":
+        return 0.5 * np.clip(8 * audio / np.abs(audio).max(), -1, 1)
+    if fault == "noisy":
+        power = np.sqrt(np.mean(audio**2))
+        return audio + power * chance.standard_normal(len(audio)).astype(np.float32)
+    return audio
+
+
+def mix(config: Config, folder: Path) -> list[Stretch]:
+    """Write the recordings and return what is in them."""
+    chance = np.random.default_rng(config.seed)
+    total_s = config.hours * 3600
+    fresh_s = total_s * 6 / 7
+    clips = clips_of(config, fresh_s * SPEECH_SHARE)
+    truth: list[Stretch] = []
+    shares = np.array_split(np.arange(len(clips)), RECORDINGS)
+    kinds = {"music": music, "noise": noise, "silence": silence}
+    for number, own in enumerate(shares):
+        name, parts, at = f"mixed-{number:02d}", list[np.ndarray](), 0
+        other_s = fresh_s * (1 - SPEECH_SHARE) / RECORDINGS
+
+        def add(audio: np.ndarray, kind: str, name=name, parts=parts, **known: str) -> None:
+            nonlocal at
+            start, at = at, at + len(audio)
+            parts.append(audio.astype(np.float32))
+            truth.append(
+                Stretch(recording=name, start_s=start / SAMPLE_RATE_HZ,
+                        stop_s=at / SAMPLE_RATE_HZ, kind=kind, **known)
+            )  # fmt: skip
+
+        groups = np.array_split(own, max(len(own) // 6, 1))
+        for group in groups:
+            for n in group:
+                row, audio = clips[n]
+                drawn = chance.random()
+                fault = "clipped" if drawn < FAULTY else "noisy" if drawn < 2 * FAULTY else ""
+                known = {"text": row.text, "language": row.language, "clip": row.id}
+                add(spoil(audio, fault, chance), "speech", fault=fault, **known)
+                add(silence(chance.uniform(0.3, 1.2), chance), "silence")
+            for kind in chance.permutation(list(kinds)):
+                add(kinds[kind](other_s / len(groups) / 3, chance), kind)
+        write(folder / f"{name}.flac", np.concatenate(parts))
+    repeat(folder, truth, chance)
+    write_json(folder.parent / "truth.json", [asdict(each) for each in truth])
+    return truth
+
+
+def repeat(folder: Path, truth: list[Stretch], chance: np.random.Generator) -> None:
+    """The first sixth once more, in one recording."""
+    parts, at = [silence(0.337, chance)], 0.337
+    for number in range(RECORDINGS // 6):
+        name = f"mixed-{number:02d}"
+        audio, _ = soundfile.read(folder / f"{name}.flac", dtype="float32")
+        for each in [each for each in truth if each.recording == name]:
+            moved = {"start_s": each.start_s + at, "stop_s": each.stop_s + at}
+            truth.append(Stretch(**(asdict(each) | moved | {"recording": "repeat"})))
+        parts.append(0.7 * audio)
+        at += len(audio) / SAMPLE_RATE_HZ
+    write(folder / "repeat.flac", np.concatenate(parts))
+
+
+def write(path: Path, audio: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio, SAMPLE_RATE_HZ)
+
+
+def run(flags: Sequence[object], wait: bool = True) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(TOOL), *map(str, flags)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if wait and process.wait():
+        raise DataError(f"{' '.join(command)} failed")
+    return process
+
+
+def cpu_seconds(flags: Sequence[object]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run(flags)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    """All segments, with what became of them in the end."""
+    rows = []
+    for path in sorted((output / "parts").glob("*.parquet")):
+        rows += pq.read_table(path).drop_columns(["marks", "frames"]).to_pylist()
+    lines = (output / "rejected.jsonl").read_text().splitlines()
+    reasons = {item["id"]: item["reason"] for item in map(json.loads, lines)}
+    for row in rows:
+        row["status"] = reasons.get(row["id"], "kept")
+        row["stop_s"] = row["start_s"] + row["duration_s"]
+    return rows
+
+
+def overlap(one: Any, start_s: float, stop_s: float) -> float:
+    return max(min(one.stop_s, stop_s) - max(one.start_s, start_s), 0.0)
+
+
+def covered(stretches: Sequence[Stretch], rows: Sequence[dict[str, Any]]) -> float:
+    """Seconds of stretches that lie in segments."""
+    return sum(
+        overlap(each, row["start_s"], row["stop_s"])
+        for each in stretches
+        for row in rows
+        if row["recording"] == each.recording
+    )
+
+
+def seconds(stretches: Sequence[Stretch]) -> float:
+    return sum(each.stop_s - each.start_s for each in stretches)
+
+
+def measure(config: Config, truth: Sequence[Stretch], output: Path) -> dict[str, Any]:
+    rows = rows_of(output)
+    kept = [row for row in rows if row["status"] == "kept"]
+    speech = [each for each in truth if each.kind == "speech"]
+    other = [each for each in truth if each.kind in ("music", "noise")
+             or (each.kind == "silence" and each.stop_s - each.start_s > 1.3)]  # fmt: skip
+    again = [each for each in speech if each.recording == "repeat"]
+    first = [each for each in speech if each.recording != "repeat"]
+    sound = [each for each in first if not each.fault]
+    kept_s = sum(row["duration_s"] for row in kept)
+    duplicates = [row for row in rows if row["status"] == "duplicate"]
+    return {
+        "hours": sum(each.stop_s - each.start_s for each in truth) / 3600,
+        "speech_s": seconds(speech),
+        "speech_found": covered(speech, rows) / seconds(speech),
+        "sound_speech_kept": covered(sound, kept) / seconds(sound),
+        "kept_s": kept_s,
+        "no_speech_in_kept": covered(other, kept) / max(kept_s, 1e-9),
+        "repeated_kept": covered(again, kept) / max(seconds(again), 1e-9),
+        "duplicates": len(duplicates),
+        "duplicates_that_are_none": sum(row["recording"] != "repeat" for row in duplicates),
+        "faults_kept": {
+            fault: covered(bad, kept) / max(seconds(bad), 1e-9)
+            for fault in ("clipped", "noisy")
+            for bad in [[each for each in first if each.fault == fault]]
+        },
+        "statuses": {s: sum(r["status"] == s for r in rows) for s in {r["status"] for r in rows}},
+        **word_error_figures(config, sound, first, kept),
+    }
+
+
+def word_error_figures(
+    config: Config, sound: Sequence[Stretch], first: Sequence[Stretch], kept: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Of clips that are wholly in kept segments: as kept, and as the same Whisper reads each."""
+    pairs, clips = list[tuple[str, str]](), set[str]()
+    for row in kept:
+        inside = [each for each in first if each.recording == row["recording"]
+                  and overlap(each, row["start_s"], row["stop_s"]) > 0.1]  # fmt: skip
+        whole = all(
+            overlap(each, row["start_s"], row["stop_s"]) > 0.9 * (each.stop_s - each.start_s)
+            for each in inside
+        )
+        if inside and whole and all(each.text and each.language == "en" for each in inside):
+            pairs.append((" ".join(each.text for each in inside), row["text"]))
+            clips |= {each.clip for each in inside}
+    if not pairs:
+        return {}
+    rows = [
+        r for path in config.manifest for r in read_manifest(path) if r.text and r.language == "en"
+    ]
+    used = {each.clip for each in sound}
+    rows = [row for row in rows if row.id in used]
+    reader = WhisperReader(config.whisper, "cpu", 240, torch.float32)
+    audio = [read_audio(row.path)[: 30 * SAMPLE_RATE_HZ] for row in rows]
+    read = [each.text for each in reader.read(audio, ["en"] * len(audio), 30)]
+    errors = [(row, word_errors([row.text], [text])) for row, text in zip(rows, read, strict=True)]
+    return {
+        "wer_kept": error_rate(word_errors(*map(list, zip(*pairs, strict=True)))),
+        "wer_kept_segments": len(pairs),
+        "wer_clean": error_rate(e for _, counts in errors for e in counts),
+        "wer_clean_of_kept": error_rate(e for row, c in errors if row.id in clips for e in c),
+        "wer_clean_clips": len(rows),
+    }
+
+
+def digests(output: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(output.rglob("*"))
+        if path.is_file()
+    }
+
+
+def equal_bytes(config: Config, source: Path) -> Iterator[tuple[str, bool]]:
+    """Some recordings by 1, 2 and 4 tasks, and killed: whether all files are the same."""
+    some = config.output / "some"
+    some.mkdir()
+    for path in sorted(source.glob("*.flac"))[:EQUAL_RECORDINGS]:
+        shutil.copy(path, some)
+    common = [
+        "--input",
+        some,
+        "--whisper",
+        config.fast_whisper or config.whisper,
+        "--shard-size",
+        1,
+    ]
+    expected: dict[str, str] = {}
+    for tasks in (1, 2, 4):
+        output = config.output / f"tasks-{tasks}"
+        for task in reversed(range(tasks)):
+            run([*common, "--output", output, "--task", task, "--tasks", tasks])
+        expected = expected or digests(output)
+        yield f"{tasks} tasks", digests(output) == expected
+    output = config.output / "killed"
+    for wanted in range(1, EQUAL_RECORDINGS):
+        process = run([*common, "--output", output], wait=False)
+        while len(list(output.glob("parts/*.parquet"))) < wanted and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    run([*common, "--output", output])
+    yield "after kills", digests(output) == expected
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Mix, prepare, measure; returns the figures."""
+    config = cli.parse(Config, argv, __doc__ or "")
+    shutil.rmtree(config.output, ignore_errors=True)
+    source = config.output / "mixed"
+    truth = mix(config, source)
+    flags = ["--input", source, "--shard-size", 1]
+    prepared = config.output / "prepared"
+    cpu_s = cpu_seconds([*flags, "--whisper", config.whisper, "--output", prepared])
+    figures = measure(config, truth, prepared)
+    figures["cpu_x_real_time"] = figures["hours"] * 3600 / cpu_s
+    print(json.dumps(figures, indent=1))
+    if config.fast_whisper is not None:
+        fast = [*flags, "--whisper", config.fast_whisper, "--output", config.output / "fast"]
+        start_s = cpu_seconds([*fast, "--dry-run"])
+        fast_s = cpu_seconds(fast) - start_s
+        figures["fast_cpu_x_real_time"] = figures["hours"] * 3600 / fast_s
+    figures["equal"] = dict(equal_bytes(config, source))
+    print(json.dumps(figures, indent=1))
+    if config.result is not None:
+        write_json(config.result, figures)
+    return figures
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,1 @@
+"""Recordings of anything, hours long, to a manifest of short transcribed segments."""

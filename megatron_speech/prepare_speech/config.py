@@ -1,0 +1,143 @@
+"""Settings of a job that makes a manifest of recordings, and its plan."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from ..data.recordings import Recordings, find_recordings
+from ..errors import ConfigError
+from ..io.files import fingerprint_of
+from ..io.model_folders import resolve_model
+from ..io.rejected import count_reasons, describe_counts
+from ..jobs.tasks import Share, find_share
+from .filters import Thresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Which recordings, who reads them, what is kept of them."""
+
+    input: tuple[str | Path, ...]
+    """Recordings, whatever their length: folders of audio, and all else that
+    tools/tokenize_speech.py reads. Transcripts that there are, are checked and not replaced."""
+    whisper: str
+    """Whisper of transformers that reads: a folder, or an id of the Hugging Face hub. With --engine
+    faster-whisper a folder of CTranslate2."""
+    output: Path
+    """Folder of the manifest, the audio of its segments, and the report."""
+    second_whisper: str | None = None
+    """Whisper that reads a second time; none lets the first read again what is played a little
+    faster, on which nothing that was really said depends."""
+    engine: Literal["transformers", "faster-whisper"] = "transformers"
+    """Who computes the first Whisper (and the second, where it is none of its own)."""
+    language: str = ""
+    """Language of all recordings that name none; none lets a multilingual Whisper find it."""
+    keep: Thresholds = field(default_factory=Thresholds)
+    audio_root: Path | None = None
+    """Where relative paths in lists start; none means the list's own folder."""
+    shard_size: int = 16
+    """Recordings per shard, which is what a task makes at a time; 1 where they last for hours."""
+    silence_s: float = 30.0
+    """Silence behind each segment, at most what fills 30 s. Whisper was trained with as much; with
+    2 it is faster, and many a short segment becomes a loop."""
+    second_speed: float = 1.05
+    """How much faster segments are played at the second reading."""
+    batch_seconds: float = 240.0
+    """Audio per batch, silence included."""
+    device: str = "cpu"
+    """Torch device."""
+    bf16: bool = False
+    """Compute Whisper in bfloat16."""
+    task: int | None = None
+    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
+    tasks: int | None = None
+    """Number of tasks: each makes every n-th shard."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+    def __post_init__(self) -> None:
+        if self.shard_size < 1:
+            raise ConfigError(f"--shard-size is {self.shard_size}; expected at least 1")
+        if not 0 <= self.silence_s <= 30:
+            raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
+        if not 1 <= self.second_speed <= 1.5:
+            raise ConfigError(f"--second-speed is {self.second_speed}; expected 1 to 1.5")
+        if self.second_whisper is None and self.second_speed == 1:
+            raise ConfigError(
+                "the same Whisper would read the same twice: give --second-whisper, or another "
+                "--second-speed"
+            )
+        if not 30 <= self.batch_seconds < float("inf"):
+            raise ConfigError(f"--batch-seconds is {self.batch_seconds:g}; expected at least 30")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparePlan:
+    """A job as one task sees it. Shards are numbered alike by every task."""
+
+    config: PrepareConfig
+    recordings: Recordings
+    share: Share
+
+    @cached_property
+    def parts(self) -> list[Path]:
+        """What each shard has come to: first those of listed recordings, then of each archive."""
+        count = self.recordings.shards(self.config.shard_size)
+        return [self.config.output / "parts" / f"shard_{n:06d}.parquet" for n in range(count)]
+
+    @property
+    def own(self) -> list[int]:
+        """Numbers of the shards of this task."""
+        return list(self.share.of(range(len(self.parts))))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the output depends on."""
+        config = self.config
+        readers = [config.whisper, config.second_whisper]
+        return {
+            "input": self.recordings.fingerprint,
+            "readers": [None if name is None else _print_of(name) for name in readers],
+            "keep": asdict(config.keep),
+            **{
+                name: getattr(config, name)
+                for name in ("engine", "language", "shard_size", "silence_s", "second_speed",
+                             "batch_seconds", "bf16")
+            },
+        }  # fmt: skip
+
+    def describe(self) -> str:
+        """The plan in a few lines."""
+        found = self.recordings
+        there = sum(path.exists() for path in self.parts)
+        hours = found.listed.seconds / 3600
+        lines = {
+            "recordings": f"{len(found.listed):,}, and {len(found.archives):,} archives",
+            "hours": f"{hours:,.2f}, of {found.listed.known_durations:,} whose length is known",
+            "set aside": describe_counts(count_reasons(found.rejected)),
+            "shards": f"{len(self.parts):,}, of which {there:,} are there",
+            "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
+        }
+        return "\n".join(f"{name:<12}{value}" for name, value in lines.items())
+
+
+def _print_of(model: str) -> str:
+    """Identifies a model by its configuration and the sizes of its files."""
+    folder = resolve_model(model)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    sizes = [f"{path.name} {path.stat().st_size}" for path in files]
+    config = folder / "config.json"
+    return fingerprint_of(*sizes, config.read_bytes() if config.is_file() else b"")
+
+
+def make_plan(config: PrepareConfig, environment: Mapping[str, str]) -> PreparePlan:
+    """Read the lists and find out which task this is.
+
+    Raises:
+        DataError: an input that is missing, of no known kind, or without anything usable.
+        ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
+    """
+    share = find_share(config.task, config.tasks, environment)
+    found = find_recordings(config.input, config.audio_root)
+    return PreparePlan(config=config, recordings=found, share=share)
