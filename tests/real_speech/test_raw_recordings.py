@@ -14,6 +14,8 @@ from megatron_speech.errors import DataError
 from megatron_speech.speech_tokenizer.transcription import word_error_rate
 from tools import prepare_speech
 
+pytestmark = pytest.mark.real
+
 ROOT = Path(__file__).resolve().parents[2]
 MATERIALS = ROOT / "runs/real-smoke/materials"
 

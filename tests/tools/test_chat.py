@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from megatron_speech import speech_decoder as speech_decoder_room
+from megatron_speech.chat import engine
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError
-from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
+from megatron_speech.speech_tokenizer import tokenizer
 from tests.chat.parts import EchoDecoder, ToneTokenizer, question
 from tests.data.language_data import NUM_CODES
 from tests.tools.pretraining import TINY, start, write_data
@@ -93,8 +93,8 @@ def parts(monkeypatch):
         def from_pretrained(cls, path, device="cpu"):
             return cls()
 
-    monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Tones, raising=False)
-    monkeypatch.setattr(speech_decoder_room, "SpeechDecoder", Echo, raising=False)
+    monkeypatch.setattr(tokenizer, "SpeechTokenizer", Tones, raising=False)
+    monkeypatch.setattr(engine, "SpeechDecoder", Echo)
 
 
 @pytest.mark.usefixtures("parts")
