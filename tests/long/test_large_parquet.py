@@ -18,13 +18,13 @@ import soundfile
 
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).resolve().parents[2]
 CLIP_S = 2.0
 CODE = """
 import sys
 from tools import tokenize_speech
 
-pytestmark = pytest.mark.long
 print(tokenize_speech.main(sys.argv[1:]))
 status = dict(line.split(":") for line in open("/proc/self/status"))
 print("peak", int(status["VmHWM"].split()[0]) // 1024)  # maxrss would begin at its parent's
