@@ -196,7 +196,8 @@ def test_memory_and_threads_return_to_where_they_were():
             engine.questions.clear()
             asyncio.run(crowd(config))
             until(lambda: empty(config))
-        assert process.num_threads() <= threads + 1
+        # pools may still fill; a thread left by each client would be forty
+        assert process.num_threads() <= threads + 5
         assert process.memory_info().rss - memory < 16 << 20
 
 

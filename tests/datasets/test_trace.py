@@ -125,15 +125,15 @@ def regenerate(world, work, document, token, **changes):
 
 
 def test_spans_are_made_again_bit_for_bit(world, generated, monkeypatch):
-    from megatron_speech.text_to_token.transformers_engine import Decoder
+    from megatron_speech.text_to_token.transformers_engine import BatchDecoder
 
-    decoded, decode = [], Decoder.decode
+    decoded, decode = [], BatchDecoder.decode
 
     def counting(self, prompts, *arguments):
         decoded.append(len(prompts))
         return decode(self, prompts, *arguments)
 
-    monkeypatch.setattr(Decoder, "decode", counting)
+    monkeypatch.setattr(BatchDecoder, "decode", counting)
     spans = pq.read_table(generated / "out.spans.parquet", filters=[("modality", "=", "speech")])
     rows = spans.to_pylist()
     assert len({(row["request_shard"], row["batch"]) for row in rows}) > 3
