@@ -28,6 +28,7 @@ NOT_THERE = {
     "tools.evaluate_codes": "--speech-tokenizer none --codes none",
     "tools.evaluate_decoder": "--decoder none --speech-tokenizer none --manifest none --output out",
     "tools.import_codes": "--input none --output out --name a --frame-rate-hz 25 --num-codes 9",
+    "tools.launch": "none.py",
     "tools.inspect_dataset": "none --vocab none",
     "tools.make_speech": "--texts none --output-dir out",
     "tools.merge_datasets": "--input none --vocab none --output-prefix out",
@@ -35,6 +36,7 @@ NOT_THERE = {
     "tools.plan_run": "lm-smoke --measured-run none",
     "tools.plot_run": "--runs none --output out.png",
     "tools.preprocess_data": "--input none --tokenizer-model none --output-prefix out",
+    "tools.prepare_speech": "--input none --whisper none --output out",
     "tools.pretrain": "lm-smoke --vocab none --data-path none --save out",
     "tools.regenerate_span": "none --vocab none --document 0 --token 0 --plan none --model none "
     "--like none",

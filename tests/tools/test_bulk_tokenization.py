@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -309,5 +310,7 @@ def test_settings_that_cannot_work_are_refused(speech, tokenizer_folder, tmp_pat
     run(manifest, tokenizer_folder, tmp_path)
     with pytest.raises(ConfigError, match="batch_seconds"):
         run(manifest, tokenizer_folder, tmp_path, "--batch-seconds", "60")
+    fewer = tmp_path / "fewer.parquet"
+    pq.write_table(pq.read_table(manifest).slice(1), fewer)
     with pytest.raises(ConfigError, match="input"):
-        run(speech, tokenizer_folder, tmp_path)
+        run(fewer, tokenizer_folder, tmp_path)

@@ -129,7 +129,8 @@ def test_two_processes_train_as_one(manifest, tmp_path, quantizer):
     command = [*torchrun, "--nproc-per-node", "2", str(train_speech_tokenizer.__file__)]
     more = ["--micro-batch-size", "2", "--no-cache-features", "--quantize-restart-interval", "2"]
     more += ["--quantize-restart-threshold", "0.99", "--quantizer", quantizer]
-    more += ["--fsq-levels", "5", "4"]
+    # sdpa rounds by its threads, and a restart makes a rounding a different code
+    more += ["--fsq-levels", "5", "4", "--attention", "eager"]
     one = train_speech_tokenizer.main(arguments(manifest, tmp_path / "one", *more))
     result = subprocess.run(
         [*command, *arguments(manifest, tmp_path / "two", *more)],
@@ -140,7 +141,9 @@ def test_two_processes_train_as_one(manifest, tmp_path, quantizer):
     assert result.returncode == 0, result.stderr[-2000:]
     tensors = [load_file(tmp_path / run / "export/model.safetensors") for run in ("one", "two")]
     for name, value in tensors[0].items():
-        torch.testing.assert_close(tensors[1][name], value, rtol=2e-3, atol=2e-3, msg=name)
+        torch.testing.assert_close(
+            tensors[1][name], value, rtol=2e-3, atol=2e-3, msg=lambda m, name=name: f"{name}: {m}"
+        )
     train_metrics = {run: figures(tmp_path / run) for run in ("one", "two")}
     restarts = [[r.get("codes restarted") for r in train_metrics[run]] for run in ("one", "two")]
     assert restarts[0] == restarts[1]
