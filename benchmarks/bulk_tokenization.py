@@ -21,11 +21,11 @@ import soundfile
 import torch
 from common import SMOKE, report, time_pair
 
+from megatron_speech import cli
 from megatron_speech.audio import HOP_SAMPLES, SAMPLE_RATE_HZ, log_mel, read_audio
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
 from megatron_speech.errors import ConfigError
-from megatron_speech.jobs import cli
 from megatron_speech.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.bulk.encoding import ShardEncoder
 from megatron_speech.speech_tokenizer.bulk.job import tokenize

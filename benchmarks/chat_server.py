@@ -28,13 +28,13 @@ from common import report
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.chat.engine import ChatEngine
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.chat.server.protocol import to_pcm
 from megatron_speech.chat.server.serve import make_server, warm_up
 from megatron_speech.chat.session import ChatConfig
-from megatron_speech.jobs import cli
 
 CLIENTS, SERVED = 20, 2
 HELLO = json.dumps({"type": "hello", "sample_rate_hz": SAMPLE_RATE_HZ})

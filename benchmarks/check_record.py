@@ -26,9 +26,9 @@ with starting(__name__):
 
     import pyarrow.parquet as pq
 
+    from megatron_speech import cli
     from megatron_speech.errors import DataError
     from megatron_speech.io.files import read_json_object, read_yaml_object
-    from megatron_speech.jobs import cli
     from megatron_speech.model.card import RUN_CONFIG
     from megatron_speech.recipes import lm, speech_tokenizer
     from megatron_speech.recipes.resume import flat, plain

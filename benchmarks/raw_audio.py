@@ -29,11 +29,11 @@ import pyarrow.parquet as pq
 import soundfile
 import torch
 
+from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.errors import AudioError, DataError
 from megatron_speech.io.files import write_json
-from megatron_speech.jobs import cli
 from megatron_speech.prepare_speech.readers import WhisperReader
 from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
 

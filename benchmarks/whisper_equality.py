@@ -17,10 +17,10 @@ import torch
 from common import report
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
+from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import manifest_name, read_manifest
 from megatron_speech.errors import DataError
-from megatron_speech.jobs import cli
 from megatron_speech.speech_tokenizer.languages import language_code
 from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
 from megatron_speech.speech_tokenizer.whisper import Whisper

@@ -24,10 +24,10 @@ with starting(__name__):
     from html import escape
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.datasets.inspect import InspectConfig, Run, inspect
     from megatron_speech.errors import DataError
     from megatron_speech.io.files import write_text
-    from megatron_speech.jobs import cli
 
 LOOKED_AT = 400
 """Documents of the dataset among which one with several spans is looked for."""

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_speech.jobs import cli
+from megatron_speech import cli
 from megatron_speech.jobs.claims import Claims
 
 Run = Callable[[Path], object]

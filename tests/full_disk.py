@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from megatron_speech import cli
 from megatron_speech.io import files
-from megatron_speech.jobs import cli
 
 
 def expect_no_space(path: Path, job: Callable[[], Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,7 +92,7 @@ def test_what_an_import_may_not_do_is_seen(code, found):
 
 @pytest.mark.parametrize(
     "name",
-    ["errors", "io.files", "jobs.cli", "text.vocab", "interleaving.spans", "data.code_shards"],
+    ["errors", "io.files", "cli", "text.vocab", "interleaving.spans", "data.code_shards"],
 )
 def test_light_modules_import_no_torch(name: str):
     code = (

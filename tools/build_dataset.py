@@ -25,6 +25,7 @@ with starting(__name__):
 
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.datasets.recordings import AlignedConfig, build_aligned
     from megatron_speech.datasets.speech import (
         PairsConfig,
@@ -38,7 +39,6 @@ with starting(__name__):
     from megatron_speech.interleaving.generate import GenerateConfig, generate
     from megatron_speech.interleaving.plan import PlanConfig, plan
     from megatron_speech.interleaving.three_jobs import InterleavedConfig, build_interleaved
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.executors import Submitted
 
 JOBS: dict[type, Callable[[Any], Any]] = {

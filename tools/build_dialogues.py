@@ -17,9 +17,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.chat.build import build_dialogues
     from megatron_speech.chat.config import DialoguesConfig
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,10 +16,10 @@ with starting(__name__):
     from dataclasses import dataclass, field
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.session import ChatConfig
     from megatron_speech.chat.terminal import TerminalChat
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
 

@@ -17,8 +17,8 @@ with starting(__name__):
     from dataclasses import dataclass
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
-    from megatron_speech.jobs import cli
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
     from megatron_speech.model.hf import Export, export_checkpoint
 

@@ -15,9 +15,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
     from megatron_speech.io import files
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
 

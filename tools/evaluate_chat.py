@@ -13,10 +13,10 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.evaluation.chat import EvaluateChatConfig, evaluate_chat
     from megatron_speech.evaluation.chat_table import print_tables
     from megatron_speech.io import files
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
 

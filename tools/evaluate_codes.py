@@ -22,9 +22,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.evaluation.codes import EvaluateCodesConfig, evaluate_codes
     from megatron_speech.io import files
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:

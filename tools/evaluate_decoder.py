@@ -15,9 +15,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.evaluation.decoded_speech import EvaluateDecoderConfig, evaluate_decoder
     from megatron_speech.io import files
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.data.import_codes import ImportCodesConfig, import_codes
     from megatron_speech.io.rejected import describe_counts
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ with starting(__name__):
 
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.datasets.inspect import (
         InspectConfig,
         Inspection,
@@ -23,7 +24,6 @@ with starting(__name__):
         write_page,
     )
     from megatron_speech.datasets.trace import Origin, trace
-    from megatron_speech.jobs import cli
     from megatron_speech.text.vocab import SpeechTextVocab
 
 

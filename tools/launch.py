@@ -14,9 +14,9 @@ with starting(__name__):
     from pathlib import Path
     from typing import NoReturn
 
+    from megatron_speech import cli
     from megatron_speech.cluster.launch import LaunchConfig, launch
     from megatron_speech.errors import ConfigError
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

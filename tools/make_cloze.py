@@ -15,8 +15,8 @@ with starting(__name__):
     from collections.abc import Sequence
     from typing import Any
 
+    from megatron_speech import cli
     from megatron_speech.evaluation.make_cloze import MakeClozeConfig, make_cloze
-    from megatron_speech.jobs import cli
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -16,9 +16,9 @@ with starting(__name__):
     from pathlib import Path
     from typing import Literal
 
+    from megatron_speech import cli
     from megatron_speech.data.manifest import read_texts
     from megatron_speech.io.rejected import Rejected, describe_counts
-    from megatron_speech.jobs import cli
     from megatron_speech.text_to_speech.espeak import (
         HELD_OUT_VOICES,
         MANY_VOICES,

@@ -12,9 +12,9 @@ with starting(__name__):
     from dataclasses import dataclass
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.data.indexed_files import DatasetFacts
     from megatron_speech.datasets.merge import find_prefixes, merge
-    from megatron_speech.jobs import cli
     from megatron_speech.text.vocab import SpeechTextVocab
 
 

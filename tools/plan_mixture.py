@@ -15,10 +15,10 @@ with starting(__name__):
     from dataclasses import dataclass
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
     from megatron_speech.data.mixture_report import draw_mixture, print_mixture
     from megatron_speech.io.files import write_text
-    from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ with starting(__name__):
     from dataclasses import dataclass
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.cluster.plan import RunPlan, RunPlanConfig, make_plan, plan_of
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.io.files import write_json
-    from megatron_speech.jobs import cli
     from megatron_speech.recipes.lm_recipes import RECIPES
 
 

@@ -13,7 +13,7 @@ with starting(__name__):
     from collections.abc import Sequence
     from pathlib import Path
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.training.plotting import PlotConfig, draw
 
 

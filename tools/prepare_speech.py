@@ -19,7 +19,7 @@ with starting(__name__):
     import os
     from collections.abc import Sequence
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.prepare_speech.config import PrepareConfig, PreparePlan, make_plan
     from megatron_speech.prepare_speech.job import PrepareResult, prepare
 

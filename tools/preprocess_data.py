@@ -12,9 +12,9 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
 
+    from megatron_speech import cli
     from megatron_speech.datasets.text import PreprocessConfig, TextDataset, preprocess
     from megatron_speech.io.rejected import describe_counts
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.executors import Submitted
 
 

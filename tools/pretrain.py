@@ -14,7 +14,7 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.recipes import lm
     from megatron_speech.training.loop import LoopResult
 

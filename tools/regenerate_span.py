@@ -16,10 +16,10 @@ with starting(__name__):
 
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.datasets.regenerate import Regenerated, regenerate
     from megatron_speech.errors import DataError
     from megatron_speech.interleaving.generate import GenerateConfig
-    from megatron_speech.jobs import cli
     from megatron_speech.text.vocab import SpeechTextVocab
     from megatron_speech.text_to_token.engines import EngineConfig
     from megatron_speech.text_to_token.gates import GateConfig

@@ -13,9 +13,9 @@ with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import replace
 
+    from megatron_speech import cli
     from megatron_speech.cluster.rehearsal import RehearsalConfig, rehearse
     from megatron_speech.data.config import DataConfig
-    from megatron_speech.jobs import cli
     from megatron_speech.recipes.lm_recipes import RECIPES, LMConfig
 
 

@@ -17,11 +17,11 @@ with starting(__name__):
     from dataclasses import dataclass, field
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.chat.engine import ChatEngine
     from megatron_speech.chat.server.config import ServerConfig
     from megatron_speech.chat.session import ChatConfig
     from megatron_speech.errors import ConfigError
-    from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

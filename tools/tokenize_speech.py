@@ -19,7 +19,7 @@ with starting(__name__):
     import os
     from collections.abc import Sequence
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.speech_tokenizer.bulk.job import TokenizeResult, tokenize
     from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, TokenizePlan, make_plan
 

@@ -21,7 +21,7 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.recipes.speech_decoder import RECIPES
     from megatron_speech.recipes.speech_decoder_run import train_decoder
     from megatron_speech.recipes.speech_run import SpeechResult

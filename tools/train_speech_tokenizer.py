@@ -19,7 +19,7 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
 
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.recipes.speech_run import SpeechResult
     from megatron_speech.recipes.speech_tokenizer import RECIPES
     from megatron_speech.recipes.speech_tokenizer_run import train_speech_tokenizer

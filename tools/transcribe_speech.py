@@ -11,9 +11,9 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
 
+    from megatron_speech import cli
     from megatron_speech.data.manifest import ManifestRow
     from megatron_speech.io.rejected import describe_counts
-    from megatron_speech.jobs import cli
     from megatron_speech.speech_tokenizer.pseudo_labels import TranscribeConfig, transcribe
 
 

@@ -14,9 +14,9 @@ with starting(__name__):
 
     import tyro
 
+    from megatron_speech import cli
     from megatron_speech.datasets.verify import Verification, verify
     from megatron_speech.errors import DataError
-    from megatron_speech.jobs import cli
     from megatron_speech.text.vocab import SpeechTextVocab
 
 

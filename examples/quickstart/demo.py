@@ -23,8 +23,8 @@ with starting(__name__):
     from examples.quickstart.machine import cores, expected_minutes, measure_machine, use_cores
     from examples.quickstart.runner import Demo, Done, Stage, run_stages
     from examples.quickstart.sizes import SIZES
+    from megatron_speech import cli
     from megatron_speech.io import files
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
 

@@ -17,8 +17,8 @@ with starting(__name__):
     from dataclasses import dataclass
     from statistics import mean, stdev
 
+    from megatron_speech import cli
     from megatron_speech.io.files import read_json, write_text
-    from megatron_speech.jobs import cli
     from megatron_speech.pages import charts
 
 _STYLE = """

@@ -11,7 +11,7 @@ from multiprocessing.context import SpawnProcess
 from typing import TextIO
 
 from examples.quickstart.machine import cores, use_cores
-from megatron_speech.jobs import cli
+from megatron_speech import cli
 from megatron_speech.jobs.processes import ctrl_c_waits, die_with, take_ctrl_c
 
 AT_ONCE = 2

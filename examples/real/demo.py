@@ -27,7 +27,7 @@ with starting(__name__):
     from examples.real.chain import chain
     from examples.real.run import RealDemo, require_files
     from examples.real.sizes import BLENDS, SIZES
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.jobs.claims import exclusive
 
 

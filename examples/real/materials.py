@@ -24,10 +24,10 @@ with starting(__name__):
     from examples.real import parts
     from examples.real.packages import Fetch, fetch_from_registry
     from examples.real.run import require_files
+    from megatron_speech import cli
     from megatron_speech.errors import CheckpointError, DataError
     from megatron_speech.io.files import write_json
     from megatron_speech.io.model_folders import origin, resolve_model
-    from megatron_speech.jobs import cli
     from megatron_speech.jobs.claims import exclusive
 
 

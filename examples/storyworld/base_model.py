@@ -11,8 +11,8 @@ with starting(__name__):
     from dataclasses import dataclass
     from pathlib import Path
 
+    from megatron_speech import cli
     from megatron_speech.data.manifest import read_texts
-    from megatron_speech.jobs import cli
     from megatron_speech.text.build_vocab import train_bpe
 
 TEXT_IDS = 1024

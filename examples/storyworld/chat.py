@@ -37,9 +37,9 @@ with starting(__name__):
     )
     from examples.storyworld.templates import Wordings, fill, pick
     from examples.storyworld.world import NAMES, Person, World, make_world
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.io.files import write_text
-    from megatron_speech.jobs import cli
 
 MOST_SENTENCES = 3
 """Of a story's beginning: the answer must follow within the window of a small model."""

@@ -28,8 +28,8 @@ with starting(__name__):
     from examples.storyworld.stories import all_scenarios, held_out_story, training_story
     from examples.storyworld.templates import pick
     from examples.storyworld.world import World, make_world
+    from megatron_speech import cli
     from megatron_speech.errors import ConfigError
-    from megatron_speech.jobs import cli
 
 STORY_SHARE = 0.80
 ENCYCLOPEDIA_SHARE = 0.11

@@ -24,7 +24,7 @@ with starting(__name__):
     from examples.quickstart.machine import measure_machine
     from examples.voice.sizes import SIZES
     from examples.voice.stages import CHAIN, VoiceDemo
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from megatron_speech.jobs.claims import exclusive
 
 

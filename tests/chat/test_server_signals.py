@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTED = "Ctrl-C ends it"
 SERVER = """
 import sys, time
-from megatron_speech.jobs import cli
+from megatron_speech import cli
 from megatron_speech.chat.server.config import ServerConfig
 from megatron_speech.chat.server.serve import serve
 from tests.chat.fake_engine import FakeEngine, FakeSession

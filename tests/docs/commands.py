@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from megatron_speech.jobs import cli
+from megatron_speech import cli
 from tests.docs.pages import ROOT
 
 ENDS = {"|", "||", "&&", ";", "&", "(", ")", "<", ">", ">>", "2>", "2>&1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megatron_speech.jobs import cli
+from megatron_speech import cli
 from megatron_speech.recipes import lm_check, lm_recipes
 from megatron_speech.training.installed import Installed
 

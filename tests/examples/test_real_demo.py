@@ -16,9 +16,9 @@ from examples.real.recordings import split_recordings
 from examples.real.run import RealDemo
 from examples.real.sizes import ARMS, BLENDS, DEMO, SIZES, SMOKE, RealSize
 from examples.real.texts import write_texts
+from megatron_speech import cli
 from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
 from megatron_speech.errors import CheckpointError, ConfigError, DataError
-from megatron_speech.jobs import cli
 from megatron_speech.recipes import lm, speech_tokenizer
 
 PLACES = ("mill", "harbour", "garden", "station", "market", "chapel", "orchard", "bridge")

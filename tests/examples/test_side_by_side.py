@@ -138,7 +138,7 @@ SCRIPT = """
     from pathlib import Path
     from examples.quickstart.runner import Demo, run_stages
     from examples.quickstart.sizes import SIZES
-    from megatron_speech.jobs import cli
+    from megatron_speech import cli
     from tests.examples.test_side_by_side import sleep, two_beside
 
     def main():

@@ -2,8 +2,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from megatron_speech import cli
 from megatron_speech.errors import ConfigError
-from megatron_speech.jobs import cli
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ import yaml
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from megatron_speech import cli
 from megatron_speech.errors import CheckpointError, ConfigError
-from megatron_speech.jobs import cli
 from megatron_speech.recipes import lm
 from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.megatron.batch import read_batch

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from .program import run
-from .starting import INTERRUPTED
+from .jobs.program import run
+from .jobs.starting import INTERRUPTED
 
 __all__ = ["INTERRUPTED", "parse", "parse_recipe", "run"]
 
