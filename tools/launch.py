@@ -11,6 +11,7 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     import sys
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import NoReturn
 
     from megatron_speech.cluster.launch import LaunchConfig, launch
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     config = cli.parse(LaunchConfig, words[:place], __doc__)
     if place == len(words):
         raise ConfigError("no tool to run; name one behind the flags, such as tools/pretrain.py")
+    if not Path(words[place]).is_file():
+        raise ConfigError(f"{words[place]} does not exist; name a tool such as tools/pretrain.py")
     launch(config, words[place:])
 
 

@@ -450,3 +450,20 @@ def test_names_paths_and_what_is_missing(run, tmp_path):
         ConfigError, match=r"give --speech-tokenizer to encode its audio or --speech"
     ):
         run("topic-storycloze", tmp_path, tokenizer=False)
+
+
+def test_files_of_a_benchmark_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "questions.csv").write_text('question,answer\n"who,Rome\n')
+    with pytest.raises(DataError, match=r"questions\.csv is no CSV table"):
+        read_questions(tmp_path, None)
+    for part in ("mutual", "correct", "incorrect"):
+        write_wav(tmp_path / f"1_{part}.wav", [1])
+    (tmp_path / "1_mutual.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"1_mutual\.txt is not UTF-8"):
+        read_spoken_stories(tmp_path, None)
+    row = {"question_text": "which", "voice_id": 1, "answer": 0, "subject": "law"}
+    (tmp_path / "law.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "few_shot_prompts.json").write_text(json.dumps({"law": {"beginning": "Listen."}}))
+    (tmp_path / "questions.csv").unlink()
+    with pytest.raises(DataError, match=r"few_shot_prompts\.json: 'law' needs"):
+        BENCHMARKS["speech-mmlu"].read(tmp_path, None)
