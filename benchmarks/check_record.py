@@ -73,7 +73,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         DataError: a rule is broken, or a file of the run is missing or says something else.
     """
     config = cli.parse(CheckRecordConfig, argv, __doc__ or "")
-    entry = check_entry(config.run, read_json_object(RULES)["rules"])
+    rules = read_json_object(RULES)["rules"]
+    try:
+        entry = check_entry(config.run, rules)
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"a settings file, log or evaluation of {config.run} lacks {error}; expected a run of "
+            "`make demo-full`, by this version"
+        ) from None
     print(json.dumps(entry, indent=1))
     return entry
 

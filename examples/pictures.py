@@ -195,8 +195,12 @@ def _asking(question: str) -> Callable[[Any], None]:
 
 def take_screenshot(address: str, path: Path, act: Callable[[Any], None]) -> None:
     """What a browser shows of a page, in light colours, after `act` was done on it."""
-    from playwright.sync_api import sync_playwright
-
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        raise DataError(
+            "screenshots need playwright: pip install -c constraints.txt -e '.[browser]'"
+        ) from None
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         raise DataError("no chromium is installed; expected one for screenshots (apt-get install)")

@@ -20,7 +20,7 @@ case $SIZE in
     limit=() generation=() ;;
   *) echo "error: SIZE is '$SIZE'; expected smoke or demo" >&2; exit 2 ;;
 esac
-mkdir -p "$RUN/text" && cd "$RUN"  # every path below is in this folder
+mkdir -p "$RUN/text"; cd "$RUN"  # all paths below are in this folder
 python() { "$PYTHON" "$root/$1" "${@:2}"; }
 
 echo "== Text and speech: a small invented world, spoken by espeak-ng (your own: docs/data.md)"

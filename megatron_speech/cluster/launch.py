@@ -7,6 +7,7 @@ when one has ended badly; they go on from the last checkpoint, with the same bit
 
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,17 @@ class LaunchConfig:
     """ft_launcher: or if it is silent for longer: a step, a checkpoint or an evaluation."""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[1-9]\d*(:[1-9]\d*)?", self.nnodes):
+            raise ConfigError(f"--nnodes is {self.nnodes!r}; expected a number, or MIN:MAX")
+        if not re.fullmatch(r"[1-9]\d*|cpu|gpu|xpu|auto", self.nproc_per_node):
+            raise ConfigError(
+                f"--nproc-per-node is {self.nproc_per_node!r}; expected a number, gpu, cpu or auto"
+            )
+        if self.nnodes != "1" and (self.standalone or not self.rdzv_endpoint):
+            raise ConfigError(
+                f"--nnodes {self.nnodes} needs --rdzv-endpoint HOST:PORT, and no --standalone: "
+                "the nodes have to meet"
+            )
         if self.restarts < 0:
             raise ConfigError(f"--restarts is {self.restarts}; give >= 0")
         for name in ("start_timeout_s", "hang_timeout_s"):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from ..io.files import find_in, fingerprint_of, fingerprint_of_files, write_json
+from ..io.files import find_in, fingerprint_of, fingerprint_of_files, read_json_object, write_json
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..jobs.claims import exclusive
 from ..jobs.folders import atomic_folder
@@ -25,6 +25,10 @@ from .manifest import ManifestRow, read_manifest
 
 _OFF_SHARE, _OFF_S = 0.1, 0.2
 """A recording may be so much longer or shorter than its codes: rounding, and padding at the end."""
+
+
+_MOST_CODES = 1 << 24
+"""No codebook is as large; counts of all its codes are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +57,12 @@ class ImportCodesConfig:
     layout: UnitLayout = field(default_factory=UnitLayout)
 
     def __post_init__(self) -> None:
-        if self.frame_rate_hz <= 0 or self.num_codes < 1 or self.records_per_shard < 1:
-            raise ConfigError(
-                "--frame-rate-hz must be above 0, --num-codes and --records-per-shard at least 1"
-            )
+        if not 0 < self.frame_rate_hz < float("inf"):
+            raise ConfigError(f"--frame-rate-hz is {self.frame_rate_hz:g}; expected more than 0")
+        if not 1 <= self.num_codes <= _MOST_CODES:
+            raise ConfigError(f"--num-codes is {self.num_codes}; expected 1 to {_MOST_CODES:,}")
+        if self.records_per_shard < 1:
+            raise ConfigError(f"--records-per-shard is {self.records_per_shard}; give >= 1")
         if self.layout.codebook < 0:
             raise ConfigError(f"--codebook is {self.layout.codebook}; the first one is 0")
         if not self.input or not self.name:
@@ -90,10 +96,23 @@ def import_codes(config: ImportCodesConfig) -> dict[str, Any]:
     """
     files, output = find_unit_files(config.input), config.output
     with exclusive(output):
-        if output.is_dir() and find_in(output) and not (output / "import.json").exists():
-            raise ConfigError(f"{output} holds something else than imported codes; choose another")
+        if output.is_dir() and find_in(output):
+            _check_same_units(output, config)
         with atomic_folder(output) as folder:
             return _Import(config, folder).run(files)
+
+
+def _check_same_units(output: Path, config: ImportCodesConfig) -> None:
+    """Refuse to replace anything but an earlier import of units of the same tokenizer."""
+    if not (output / "import.json").exists():
+        raise ConfigError(f"{output} holds something else than imported codes; choose another")
+    found = read_json_object(output / "import.json")
+    if found.get("tokenizer_fingerprint") != config.info().tokenizer_fingerprint:
+        raise ConfigError(
+            f"{output} holds codes of {found.get('name')!r} ({found.get('num_codes')} codes, "
+            f"{found.get('frame_rate_hz')} Hz), or of other --codebook, --repetitions or "
+            "--tokenizer-files than now; remove the folder or choose another one"
+        )
 
 
 class _Import:

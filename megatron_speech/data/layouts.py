@@ -73,7 +73,6 @@ def _read_kaldi(folder: Path, name: str, root: Path | None) -> Found:
     if (folder / "segments").is_file():
         bad = []
         segments = _kaldi_table(folder / "segments", bad)
-        segments = _kaldi_table(folder / "segments", bad)
         parts = {name: tuple(place.split()) for name, place in segments.items()}
         yield from bad
     for name, place in parts.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..speech_tokenizer.opened import open_speech_tokenizer
 from .benchmarks.config import BenchmarkConfig
 from .printing import print_rows
@@ -91,15 +91,23 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         CheckpointError: the model folder is incomplete.
         DataError: items or codes that are missing or belong to another speech tokenizer.
     """
+    from ..training.installed import require_device
     from .benchmarks.run import print_published, run_benchmarks
+    from .benchmarks.table import benchmark_named
     from .context import EvaluationContext, Utterances
     from .scoring import LanguageModel
-    from .tasks import results_to_json, run_tasks
+    from .tasks import require_tasks, results_to_json, run_tasks
 
+    require_device(config.device)
+    chosen = config.chosen_tasks()
+    require_tasks(chosen)
+    for name, path in zip(config.published.benchmark, config.published.benchmark_path, strict=True):
+        benchmark_named(name)
+        if not path.exists():
+            raise DataError(f"{path} (--benchmark-path of {name}) does not exist")
     tokenizer = None
     if config.speech_tokenizer is not None:
         tokenizer = open_speech_tokenizer(config.speech_tokenizer)
-    chosen = config.chosen_tasks()
     utterances = Utterances(config.speech) if config.speech and chosen else None
     context = EvaluationContext(
         model=LanguageModel.from_pretrained(

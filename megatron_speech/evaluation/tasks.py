@@ -23,15 +23,16 @@ TASKS: dict[str, Task] = {
 }
 
 
-def run_tasks(names: Sequence[str], context: EvaluationContext) -> list[Result | WordErrors]:
-    """Run the named tasks in order.
-
-    Raises:
-        ConfigError: a name that is not in the table.
-    """
+def require_tasks(names: Sequence[str]) -> None:
+    """Raises ConfigError for a name that is not in the table."""
     unknown = [name for name in names if name not in TASKS]
     if unknown:
         raise ConfigError(f"no evaluation task {unknown[0]!r}; there are {', '.join(TASKS)}")
+
+
+def run_tasks(names: Sequence[str], context: EvaluationContext) -> list[Result | WordErrors]:
+    """Run the named tasks in order; raises as `require_tasks`."""
+    require_tasks(names)
     return [result for name in names for result in TASKS[name](context)]
 
 

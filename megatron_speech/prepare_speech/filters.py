@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan
 
 from ..errors import ConfigError
 from ..io.rejected import Rejected
@@ -50,6 +51,10 @@ class Thresholds:
             if not 0 <= getattr(self, name) <= 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{flag} is {getattr(self, name)}; expected 0 to 1")
+        for name in ("least_log_probability", "most_disagreement", "most_transcript_errors",
+                     "most_repetition", "least_snr_db"):  # fmt: skip
+            if isnan(getattr(self, name)):
+                raise ConfigError(f"--{name.replace('_', '-')} is nan; expected a number")
 
 
 @dataclass(frozen=True, kw_only=True)

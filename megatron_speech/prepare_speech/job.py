@@ -25,6 +25,7 @@ from ..io.rejected import Rejected, count_reasons, describe_counts, write_reject
 from ..jobs.claims import exclusive
 from ..jobs.folders import same_job
 from ..jobs.progress import Progress
+from ..training.installed import require_device
 from .config import PrepareConfig, PreparePlan
 from .duplicates import find_repeats
 from .readers import FasterWhisperReader, Reader, WhisperReader
@@ -86,10 +87,13 @@ def prepare(plan: PreparePlan) -> PrepareResult:
     """
     output, started, seconds = plan.config.output, time.monotonic(), 0.0
     with exclusive(output / str(plan.share)):
-        same_job(output / "job.json", plan.settings())
+        begun, settings = output / "job.json", plan.settings()
+        if begun.exists():
+            same_job(begun, settings)
         due = [number for number in plan.own if not plan.parts[number].exists()]
-        if due:
-            readers = _readers(plan.config)
+        readers = _readers(plan.config) if due else None
+        same_job(begun, settings)  # only now: what cannot be read must not own the folder
+        if readers is not None:
             with Progress("preparing speech", len(due), "shards") as progress:
                 for number in due:
                     seconds += _make_shard(plan, number, readers)
@@ -106,6 +110,7 @@ def prepare(plan: PreparePlan) -> PrepareResult:
 
 
 def _readers(config: PrepareConfig) -> Readers:
+    require_device(config.device)
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     first: Reader
     if config.engine == "faster-whisper":

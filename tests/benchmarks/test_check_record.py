@@ -178,3 +178,13 @@ def test_the_page_shows_the_entries():
         assert min(entry["accuracy"].values()) >= known["rules"]["accuracy"]
         assert entry["parameters"] <= known["rules"]["most_parameters"]
     assert known["rules"]["items_sha256"] in page
+
+
+def test_an_evaluation_without_the_figures_is_an_error_in_a_line(run, monkeypatch):
+    rules = run / "rules.json"
+    rules.write_text(json.dumps({"rules": RULES}))
+    monkeypatch.setattr(record, "RULES", rules)
+    path = next((run / "evaluation").glob("model-1*.json"))
+    path.write_text(json.dumps({"model": json.loads(path.read_text())["model"]}))
+    with pytest.raises(DataError, match="lacks 'cloze'; expected a run of"):
+        record.main(["--run", str(run)])

@@ -70,7 +70,7 @@ def test_refuses_settings_that_mean_nothing():
     with pytest.raises(ConfigError, match="--hang-timeout-s is 0"):
         LaunchConfig(hang_timeout_s=0)
     with pytest.raises(ConfigError, match="no tool to run"):
-        tool.main(["--nnodes=2"])
+        tool.main(["--nproc-per-node=2"])
 
 
 class Tracker:
@@ -164,3 +164,23 @@ def test_a_machine_without_gpus_hears_nothing_of_them(extension, monkeypatch, ca
     for file in ("health_check.py", "memory.py", "launcher.py"):
         logger.handle(logging.LogRecord("stand-in", logging.ERROR, file, 1, file, (), None))
     assert [record.message for record in caplog.records] == ["launcher.py"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"nproc_per_node": "abc"}, "--nproc-per-node is 'abc'"),
+        ({"nproc_per_node": "0"}, "--nproc-per-node is '0'"),
+        ({"nnodes": "x"}, "--nnodes is 'x'"),
+        ({"nnodes": "2"}, "--nnodes 2 needs --rdzv-endpoint"),
+        ({"nnodes": "2", "standalone": True, "rdzv_endpoint": "host:1"}, "no --standalone"),
+    ],
+)
+def test_processes_that_cannot_be_started_are_refused_before_the_launcher_sees_them(wrong, said):
+    with pytest.raises(ConfigError, match=said):
+        LaunchConfig(**wrong)
+
+
+def test_a_tool_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"tools/pretrian\.py does not exist"):
+        tool.main(["--standalone", "tools/pretrian.py", "--save", "runs/lm"])

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -58,6 +59,7 @@ def test_collapsed_units_are_marked_and_another_tokenizer(tmp_path):
     (tmp_path / "features.jsonl").write_text(lines(*ROWS))
     run(tmp_path, tmp_path / "features.jsonl")
     even, _ = codes_of(tmp_path)
+    shutil.rmtree(tmp_path / "codes")
     run(tmp_path, tmp_path / "features.jsonl", layout=UnitLayout(repetitions="collapse"))
     info, records = codes_of(tmp_path)
     assert info.collapsed
@@ -228,3 +230,28 @@ def test_shards_of_a_few_records_each(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(*({"id": str(n), "units": [n]} for n in range(5))))
     assert run(tmp_path, tmp_path / "a.jsonl", records_per_shard=2)["shards"] == 3
     assert list(codes_of(tmp_path)[1]) == list("01234")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"frame_rate_hz": float("nan")}, "--frame-rate-hz is nan"),
+        ({"frame_rate_hz": float("inf")}, "--frame-rate-hz is inf"),
+        ({"num_codes": 10**13}, "--num-codes is 10000000000000"),
+    ],
+)
+def test_a_rate_or_size_that_cannot_be_is_refused(tmp_path, wrong, said):
+    (tmp_path / "features.jsonl").write_text(lines(*ROWS))
+    with pytest.raises(ConfigError, match=said):
+        run(tmp_path, tmp_path / "features.jsonl", **wrong)
+
+
+def test_codes_of_another_tokenizer_are_not_replaced(tmp_path):
+    (tmp_path / "features.jsonl").write_text(lines(*ROWS))
+    run(tmp_path, tmp_path / "features.jsonl")
+    before = (tmp_path / "codes" / "import.json").read_bytes()
+    for other in ({"name": "others"}, {"num_codes": 600}, {"frame_rate_hz": 50.0}):
+        with pytest.raises(ConfigError, match="holds codes of 'units'"):
+            run(tmp_path, tmp_path / "features.jsonl", **other)
+    assert (tmp_path / "codes" / "import.json").read_bytes() == before
+    run(tmp_path, tmp_path / "features.jsonl")

@@ -295,3 +295,12 @@ def test_training_rows_of_any_layout(tmp_path):
     write_sound(tmp_path / "plain/a.wav")
     (row,) = read_rows(tmp_path / "plain")
     assert not isinstance(row, RecordingRow)
+
+
+def test_a_bad_line_of_kaldi_segments_is_set_aside_once(tmp_path):
+    audio = write_sound(tmp_path / "c.wav", 3)
+    lines = "c-a c 0 1\nc-a c 1 2\n"
+    folder = kaldi(tmp_path / "k", wav_scp=f"c {audio}\n", segments=lines, text="c-a hi\n")
+    found = find_recordings([folder])
+    assert [r.id for r in found.listed] == ["c-a"]
+    assert count_reasons(found.rejected) == {"duplicate_id": 1}

@@ -22,6 +22,7 @@ from megatron_speech.evaluation.benchmarks.run import describe, run_benchmarks
 from megatron_speech.evaluation.benchmarks.stories import read_spoken_stories
 from megatron_speech.evaluation.benchmarks.table import BENCHMARKS
 from megatron_speech.evaluation.context import EvaluationContext
+from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 from megatron_speech.text_to_token.engines import Generation
 from tests.evaluation.unigram import FINGERPRINT, SeenTokenizer, unigram, write_wav
 from tests.evaluation.unigram import scripted as scripted
@@ -450,3 +451,36 @@ def test_names_paths_and_what_is_missing(run, tmp_path):
         ConfigError, match=r"give --speech-tokenizer to encode its audio or --speech"
     ):
         run("topic-storycloze", tmp_path, tokenizer=False)
+
+
+def test_files_of_a_benchmark_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "questions.csv").write_text('question,answer\n"who,Rome\n')
+    with pytest.raises(DataError, match=r"questions\.csv is no CSV table"):
+        read_questions(tmp_path, None)
+    for part in ("mutual", "correct", "incorrect"):
+        write_wav(tmp_path / f"1_{part}.wav", [1])
+    (tmp_path / "1_mutual.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"1_mutual\.txt is not UTF-8"):
+        read_spoken_stories(tmp_path, None)
+    row = {"question_text": "which", "voice_id": 1, "answer": 0, "subject": "law"}
+    (tmp_path / "law.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "few_shot_prompts.json").write_text(json.dumps({"law": {"beginning": "Listen."}}))
+    (tmp_path / "questions.csv").unlink()
+    with pytest.raises(DataError, match=r"few_shot_prompts\.json: 'law' needs"):
+        BENCHMARKS["speech-mmlu"].read(tmp_path, None)
+
+
+def test_names_folders_and_devices_are_looked_at_before_the_model_is_loaded(tmp_path):
+    given = {"model": tmp_path / "none", "output": tmp_path / "out.json"}
+
+    def published(name):
+        return BenchmarkConfig(benchmark=(name,), benchmark_path=(tmp_path / "away",))
+
+    with pytest.raises(ConfigError, match="no benchmark 'sblimpp'"):
+        evaluate_model(EvaluateConfig(**given, published=published("sblimpp")))
+    with pytest.raises(DataError, match=r"away \(--benchmark-path of sblimp\) does not exist"):
+        evaluate_model(EvaluateConfig(**given, published=published("sblimp")))
+    with pytest.raises(ConfigError, match="no evaluation task 'asrr'"):
+        evaluate_model(EvaluateConfig(**given, tasks=("asrr",)))
+    with pytest.raises(ConfigError, match="--device banana cannot be used"):
+        evaluate_model(EvaluateConfig(**given, tasks=("asr",), device="banana"))

@@ -159,3 +159,17 @@ def test_the_script_is_one_to_read():
     text = SCRIPT.read_text()
     assert text.count("\n") <= 90
     assert max(map(len, text.splitlines())) <= 160
+
+
+def test_a_folder_that_cannot_be_made_ends_the_script_before_it_writes(tmp_path):
+    (tmp_path / "file").touch()
+    here = tmp_path / "here"
+    here.mkdir()
+    known = {"SIZE": "smoke", "RUN": str(tmp_path / "file" / "run"), "PYTHON": "/bin/true"}
+    ended = subprocess.run(
+        ["bash", SCRIPT], env=os.environ | known, cwd=here, capture_output=True, text=True
+    )
+    assert ended.returncode != 0
+    assert "mkdir" in ended.stderr
+    assert "==" not in ended.stdout
+    assert not list(here.iterdir())

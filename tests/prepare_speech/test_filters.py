@@ -95,3 +95,9 @@ def test_a_long_transcript_is_cut_to_its_segments():
     assert " ".join(" ".join(parts).split()) == text
     assert distribute(text, ["", ""]) == ["", ""]
     assert distribute("好。你们早", ["好", "你们早"]) == ["好。", "你们早"]
+
+
+@pytest.mark.parametrize("name", ["least_snr_db", "most_repetition", "least_log_probability"])
+def test_a_threshold_that_is_no_number_is_refused(name):
+    with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} is nan"):
+        Thresholds(**{name: float("nan")})

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from megatron_speech.data.manifest import read_manifest
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.prepare_speech import job
 from megatron_speech.prepare_speech.config import PrepareConfig
 from megatron_speech.prepare_speech.readers import Reading
@@ -167,3 +167,21 @@ def test_dry_run_and_plans_that_cannot_be(stand_ins, recordings, whisper, tmp_pa
     assert not os.path.exists(tmp_path / "out")
     with pytest.raises(ConfigError, match="would read the same twice"):
         PrepareConfig(input=(recordings,), whisper=str(whisper), output=tmp_path, second_speed=1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--device", "banana"], ["--second-whisper", "EMPTY"], ["--whisper", "EMPTY"]]
+)
+def test_what_cannot_be_loaded_leaves_no_folder_that_refuses_the_next_call(
+    wrong, recordings, whisper, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(job.VoiceActivity, "from_package", classmethod(lambda cls: Loudness()))
+    (tmp_path / "empty").mkdir()
+    output = tmp_path / "out"
+    wrong = [word.replace("EMPTY", str(tmp_path / "empty")) for word in wrong]
+    with pytest.raises((ConfigError, CheckpointError), match=r"banana|empty"):
+        prepare_speech.main(flags(recordings, whisper, output, *wrong))
+    assert not (output / "job.json").exists()
+    monkeypatch.setattr(job, "WhisperReader", lambda *settings: Knowing())
+    prepare_speech.main(flags(recordings, whisper, output))
+    assert (output / "manifest.parquet").exists()

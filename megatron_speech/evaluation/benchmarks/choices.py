@@ -54,7 +54,13 @@ def read_speech_mmlu(path: Path, split: str | None) -> list[Choice]:
             if lacking or subject not in subjects:
                 wrong = ", ".join(lacking) or f"examples of {subject!r} in few_shot_prompts.json"
                 raise DataError(f"{table}: row {number} has no {wrong}; expected {MMLU_LAYOUT}")
-            items.append(_mmlu_item(path, row, subjects[subject], f"{subject}_{number}"))
+            try:
+                items.append(_mmlu_item(path, row, subjects[subject], f"{subject}_{number}"))
+            except (KeyError, TypeError):
+                raise DataError(
+                    f"{prompts}: {subject!r} needs `beginning`, and `examples` of question and "
+                    "answer, as SpeechMMLU has them"
+                ) from None
     return unique(path, items)
 
 

@@ -120,7 +120,10 @@ def _spoken_pair(path: Path, begin: Path) -> Pair:
         audio, text = path / f"{stem}_{part}.wav", path / f"{stem}_{part}.txt"
         if not audio.is_file():
             raise wrong_layout(path, SPOKEN_LAYOUT, f"{audio.name} is missing")
-        words = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+        try:
+            words = text.read_text(encoding="utf-8").strip() if text.is_file() else None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{text} is not UTF-8: {error}") from None
         return Utterance(key=f"{stem}_{part}", text=words, audio=audio)
 
     parts: Sequence[Utterance] = [said(part) for part in ("mutual", "correct", "incorrect")]

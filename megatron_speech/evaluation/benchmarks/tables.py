@@ -34,7 +34,10 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         raise DataError(f"{path} is not UTF-8: {error}") from None
     if path.suffix in (".csv", ".tsv"):
         dialect = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if path.suffix == ".tsv" else {}
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True, **dialect))
+        try:
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True, **dialect))
+        except csv.Error as error:
+            raise DataError(f"{path} is no {path.suffix[1:].upper()} table: {error}") from None
         short = next((n for n, row in enumerate(rows, 2) if None in row.values()), None)
         if short is not None:
             raise DataError(f"{path}: row {short} has fewer fields than the header")
