@@ -78,6 +78,4 @@ def _histogram(shares: np.ndarray, spans: Mapping[str, Any]) -> str:
         drawn *= (numbers >= shortest) & (numbers <= longest)
         drawn /= max(drawn.sum(), 1e-12)  # lengths that do not occur are drawn again
         note = f"Poisson({rate:g})"
-    return pages.charts.length_histogram(
-        shares.tolist(), drawn.tolist(), note, "Lengths of the spans"
-    )
+    return pages.charts.length_histogram(shares, drawn.tolist(), note, "Lengths of the spans")
