@@ -79,9 +79,8 @@ class Stretch:
 def clips_of(config: Config, seconds: float) -> list[tuple[Any, np.ndarray]]:
     """Clips of all manifests in turn, without their silent ends, of as many seconds."""
     chance = np.random.default_rng(config.seed)
-    sources = [[*read_manifest(path)] for path in config.manifest]
-    for rows in sources:
-        chance.shuffle(rows)  # type: ignore[arg-type]
+    listed = [[*read_manifest(path)] for path in config.manifest]
+    sources = [[rows[n] for n in chance.permutation(len(rows))] for rows in listed]
     found, left = [], seconds
     while left > 0 and any(sources):
         for rows in [rows for rows in sources if rows]:

@@ -15,6 +15,7 @@ released tokenizer's addmm + argmin with one-hot statistics. The exact route by 
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,7 +167,7 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
     """
     bias = codebook.float().square().sum(dim=1).to(x.dtype)
     wrong, ties = wrong_rows(x, codebook, nearest_codes(x, codebook))
-    by_products = lambda: nearest_codes(x, codebook, route="products")  # noqa: E731
+    by_products = partial(nearest_codes, x, codebook, route="products")
     wrong += wrong_rows(x, codebook, by_products())[0]
     if wrong:
         raise SystemExit(f"{wrong} of {len(x)} codes are not the nearest: no times are shown")
@@ -185,7 +186,7 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
         outputs += len(x) * (4 + WIDTH * codebook.itemsize) / 2**20
         extra = peak_extra_mib(lambda: vq_lookup(x, codebook)) - outputs
         figures["peak_extra_mib_with_rows"] = extra
-    ours = lambda: nearest_codes(x, codebook)  # noqa: E731
+    ours = partial(nearest_codes, x, codebook)
     compare(figures, "addmm", ours, lambda: addmm(x, codebook, bias, rows))
     compare(figures, "products", ours, by_products)
     compare(figures, "cdist", ours, lambda: cdist(x, codebook))

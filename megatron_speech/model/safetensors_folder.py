@@ -61,7 +61,7 @@ class SafetensorsFolder:
         for path in (folder / name for name in files):
             with _opened(path) as shard:
                 self.metadata[path] = shard.metadata() or {}
-                for name in shard.keys():  # noqa: SIM118
+                for name in list(shard.keys()):
                     part = shard.get_slice(name)
                     self.entries[name] = Entry(path, tuple(part.get_shape()), part.get_dtype())
         absent = [
@@ -165,7 +165,7 @@ class SafetensorsFolder:
         tensors = {}
         for path in self.metadata:
             with _opened(path) as shard:
-                for name in shard.keys():  # noqa: SIM118
+                for name in list(shard.keys()):
                     tensors[name] = _checked(path, name, shard.get_tensor(name))
         return tensors
 

@@ -10,13 +10,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch  # noqa: F401  (brings cuBLAS along)
-
 
 def engine_error() -> str | None:
     """Why `transformer_engine.pytorch` cannot be had here; None once it is imported."""
     if find_spec("transformer_engine") is None:
         return "Transformer Engine is not installed"
+    import_module("torch")  # brings cuBLAS along
     nvidia = find_spec("nvidia")
     for folder in map(Path, (nvidia and nvidia.submodule_search_locations) or ()):
         for variable, part in (("CUDNN_HOME", "cudnn"), ("CUDA_HOME", "cu13")):
