@@ -17,7 +17,7 @@ VLLM := .venv-vllm
 SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh tests/slurm/*.sh tools/*.sh)
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
-.PHONY: help install demo demo-full voice-demo demo-real chat test test-long test-launcher test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
+.PHONY: help install demo demo-full voice-demo demo-real chat test test-long test-launcher test-ray test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
   lint format bench gpu-day \
   gpu-day-1 gpu-day-2 gpu-day-3 gpu-day-4 gpu-day-5 gpu-day-6 gpu-day-7 clean
 help:
@@ -63,12 +63,17 @@ test: $(STAMP)
 
 ## test-long  campaigns run by hand
 test-long: $(STAMP) $(VLLM)/.installed
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
-	$(PYTHON) -m pytest -q -m "long or browser or vllm"
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser,ray]'
+	$(PYTHON) -m pytest -q -m "long or browser or ray or vllm"
 
 ## test-launcher  a kill and a hang under ft_launcher (pip install -e '.[resiliency]', or LAUNCHER_PYTHON)
 test-launcher: $(STAMP)
 	$(PYTHON) -m pytest -q -m long tests/long/test_launcher_faults.py -k "not twenty"
+
+## test-ray   --executor ray on two nodes of Ray, which it installs (80 MB) and starts on this machine
+test-ray: $(STAMP)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	$(PYTHON) -m pytest -q -m ray
 
 ## test-vllm  vLLM as engine and as chat server, on a CPU, in an environment of its own (.venv-vllm, 3.5 GB)
 test-vllm: $(STAMP) $(VLLM)/.installed

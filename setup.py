@@ -57,6 +57,7 @@ setup(
         ],
         # datatrove submits the jobs of a corpus to Slurm or Ray and brings text filters
         "cluster": ["datatrove>=0.10,<0.11", "s3fs>=2024.6"],
+        "ray": ["ray[default]>=2.50"],  # with `cluster`: --executor ray
         # ft_launcher restarts a training by itself; core wants this version where it finds one
         # (its wheels need glibc 2.39)
         "resiliency": ["nvidia-resiliency-ext>=0.6,<0.7"],

@@ -215,7 +215,7 @@ def _run_on_ray(place: Place, step: _Step, workers: int, description: str) -> No
         ).run()
     except ImportError as error:
         raise ConfigError(
-            f"--executor ray needs ray: pip install 'ray[default]' ({error})"
+            f"--executor ray needs ray: pip install 'megatron_speech[ray]' ({error})"
         ) from None
 
 
