@@ -158,7 +158,7 @@ MARKERS = {
     "gpu": {"gpu"},
     "gpu_image": {"gpu_image"},
     "gpus": {"gpus"},
-    "long": {"long", "browser", "vllm"},
+    "long": {"long", "browser", "ray", "vllm"},
     "real_speech": {"real"},
     "slurm": {"slurm"},
 }

@@ -33,6 +33,7 @@ from . import triton_kernels as kernels
 from . import triton_rows
 from .bounds import Codes, check_finite, describe_codes, error_unit, row_exponents, thresholds
 from .exact import best_codes
+from .tiles import choose_tiles
 
 # A chunk is as many row blocks as keep every multiprocessor busy this many times over.
 _CHUNK_WAVES = 16
@@ -41,17 +42,6 @@ _ITEMS = 1 << 20
 _PART_COLUMNS = 64  # the widest tile below
 # Beyond these lengths products of unscaled vectors come near the ends of fp32.
 _PLAIN_RANGE = (2.0**-20, 2.0**20)
-
-
-class Tiles(NamedTuple):
-    """Shape of the passes over the codebook."""
-
-    m: int
-    n: int
-    d: int
-    warps: int
-    stages: int
-    tma: bool
 
 
 class Search(NamedTuple):
@@ -254,23 +244,6 @@ class _Chunk:
         best = best_codes(self.x, self.codebook, rows, codes, scores, magnitudes)
         indices[rows.unique_consecutive()] = best
         self.contested += len(best)
-
-
-def choose_tiles(capability: tuple[int, int] | None, plain: bool, bulk_copies: bool) -> Tiles:
-    """Tile shape by compute capability (None: the interpreter) and operands.
-
-    A fixed table instead of autotuning: thousands of workers need not spend their first minute on
-    the same measurement, and what is compiled does not depend on a noisy one. Hopper: 128 x 256
-    holds the most products per byte from L2 in the registers of two warpgroups, four stages fill
-    the shared memory. Split operands pass through registers and take smaller tiles.
-    """
-    if capability is None:
-        return Tiles(256, 256, 64, 4, 1, bulk_copies)
-    if not plain:
-        return Tiles(128, 128, 32, 8, 2, False)
-    if (9, 0) <= capability < (12, 0):
-        return Tiles(128, 256, 64, 8, 4 if bulk_copies else 3, bulk_copies)
-    return Tiles(128, 128, 64, 8, 3, False)
 
 
 def gather(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ..data.code_shards import read_code_table
 from ..errors import DataError
 from ..io.rejected import Rejected
-from .generate import read_report
+from .make_codes import read_report
 
 _UNKNOWN = "no_codes"
 

@@ -13,45 +13,29 @@ A shard that exists is finished. A rejected request keeps its place with no code
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from ..data.code_shards import (
-    CodeRecord,
     CodeShardInfo,
     find_shards,
     read_shard_info,
-    write_code_shard,
 )
 from ..errors import ConfigError, DataError, VocabularyError
 from ..io.files import fingerprint_of_files, write_json
-from ..io.parquet import open_parquet, read_parquet, write_parquet
+from ..io.parquet import open_parquet, read_parquet
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.executors import ClusterConfig, Place, sole_job
 from ..jobs.folders import same_job
 from ..jobs.progress import Progress
 from ..jobs.tasks import Share, worker_number
 from ..text_to_token.choose_engine import make_engine
-from ..text_to_token.engines import Engine, EngineConfig, Generation, Identity, identify
+from ..text_to_token.engines import Engine, EngineConfig, Identity, identify
 from ..text_to_token.gates import GateConfig, Gates
 from ..text_to_token.self_check import SelfCheck
+from .make_codes import Maker, generate_shard, read_report
 from .plan import request_paths
-
-_REPORT_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "batch": pa.int32(),
-        "reason": pa.string(),
-        "word_errors": pa.int32(),
-        "words": pa.int32(),
-        "rejected_codes": pa.list_(pa.int32()),
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,17 +123,6 @@ def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     return _summarise(config, shards, info)
 
 
-@dataclass(frozen=True)
-class Maker:
-    """What makes a code shard of a request shard."""
-
-    engine: Engine
-    info: CodeShardInfo
-    gates: Gates
-    check: SelfCheck | None
-    most_word_errors: float
-
-
 def _gates(config: GenerateConfig, info: CodeShardInfo) -> Gates:
     return Gates(config.gates, config.like, info.frame_rate_hz)
 
@@ -212,73 +185,6 @@ def _claim(
             "bounds": asdict(gates.bounds) if gates.bounds else None,
         },
     )
-
-
-def generate_shard(path: Path, maker: Maker, output: Path, advance: Callable[[int], None]) -> None:
-    """Generate the codes of one request shard; the code shard appears last, whole."""
-    requests = read_parquet(path, ("id", "text", "seed"))
-    ids, texts = requests["id"].to_pylist(), requests["text"].to_pylist()
-    results = maker.engine.generate(
-        texts, requests["seed"].to_pylist(), maker.gates.most_codes, advance
-    )
-    reasons = _reasons(maker, texts, results)
-    heard = _self_check(maker, texts, results, reasons)
-    nothing = np.zeros(0, np.int64)
-    records = [
-        CodeRecord(
-            id=name,
-            codes=nothing if reason else result.codes,
-            text=text,
-            duration_s=0.0 if reason else len(result.codes) / maker.info.frame_rate_hz,
-        )
-        for name, text, result, reason in zip(ids, texts, results, reasons, strict=True)
-    ]
-    report = {
-        "id": ids,
-        "batch": [result.batch for result in results],
-        "reason": reasons,
-        "word_errors": [None if one is None else one[0] for one in heard],
-        "words": [None if one is None else one[1] for one in heard],
-        "rejected_codes": [
-            result.codes if reason else None
-            for result, reason in zip(results, reasons, strict=True)
-        ],
-    }
-    write_parquet(output / "reports" / path.name, pa.Table.from_pydict(report, _REPORT_SCHEMA))
-    write_code_shard(output / path.name, records, maker.info)
-
-
-def _reasons(maker: Maker, texts: list[str], results: list[Generation]) -> list[str | None]:
-    found = maker.gates.reasons(texts, [r.codes for r in results], [r.ended for r in results])
-    return [
-        "too_long" if result.too_long else reason
-        for result, reason in zip(results, found, strict=True)
-    ]
-
-
-def _self_check(
-    maker: Maker, texts: list[str], results: list[Generation], reasons: list[str | None]
-) -> list[tuple[int, int] | None]:
-    """Word errors and words of what is not rejected yet; adds `misheard` to `reasons`."""
-    heard: list[tuple[int, int] | None] = [None] * len(texts)
-    if maker.check is None:
-        return heard
-    good = [n for n, reason in enumerate(reasons) if reason is None]
-    counts = maker.check.word_errors([texts[n] for n in good], [results[n].codes for n in good])
-    for n, (errors, words) in zip(good, counts, strict=True):
-        heard[n] = errors, words
-        if errors > maker.most_word_errors * words:
-            reasons[n] = "misheard"
-    return heard
-
-
-def read_report(codes: Path, name: str) -> tuple[list[int | None], list[str | None]] | None:
-    """Batches and reasons of one code shard's records; None for shards of real recordings."""
-    path = codes / "reports" / name
-    if not path.exists():
-        return None
-    table = read_parquet(path, ("batch", "reason"))
-    return table["batch"].to_pylist(), table["reason"].to_pylist()
 
 
 def _summarise(config: GenerateConfig, shards: list[Path], info: CodeShardInfo) -> dict[str, Any]:

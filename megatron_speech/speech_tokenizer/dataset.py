@@ -1,7 +1,7 @@
 """Transcribed recordings as training batches."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,13 +22,13 @@ from ..io.audio_files import duration_s
 from ..io.rejected import Rejected, count_reasons, describe_counts
 from ..jobs.progress import track
 from ..training.ranks import gather_objects
+from .batch import IGNORED, AsrBatch
 from .characters import character_ids
 from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features, with_silence
 from .long_recordings import cut_long, stream_row
 from .text import AsrText
 
-IGNORED = -100
 _MOST_IN_A_ROW = 100
 Features = tuple[torch.Tensor, int]
 
@@ -93,38 +93,6 @@ class SpeechDataConfig:
             )
         if self.num_workers < 1 or self.read_ahead < 0:
             raise ConfigError("--num-workers must be at least 1, and --read-ahead at least 0")
-
-
-@dataclass
-class AsrBatch:
-    """B recordings padded to F mel frames and L tokens."""
-
-    mel: torch.Tensor
-    """Log-mels (B, bins, F)."""
-    mel_lengths: torch.Tensor
-    """Valid frames (B,)."""
-    decoder_input: torch.Tensor
-    """Prompt and text tokens (B, L)."""
-    labels: torch.Tensor
-    """Next tokens (B, L); IGNORED in the prompt and on padding."""
-    targets: list[list[int]]
-    """Text tokens without prompt and end, for CTC."""
-    characters: list[list[int]]
-    """Letters of the texts, for the character CTC."""
-    rejected: list[Rejected]
-    """Recordings that could not be read; others stand in their places."""
-
-    def pinned(self) -> "AsrBatch":
-        """The same in memory that a GPU reads by itself, while the CPU goes on."""
-        return self._each(torch.Tensor.pin_memory)
-
-    def to(self, device: torch.device) -> "AsrBatch":
-        """On its way to the device; does not wait for pinned memory to be read."""
-        return self._each(lambda value: value.to(device, non_blocking=True))
-
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "AsrBatch":
-        names = ("mel", "mel_lengths", "decoder_input", "labels")
-        return replace(self, **{name: change(getattr(self, name)) for name in names})
 
 
 class AsrDataset:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from ..errors import ConfigError
 from ..io.rejected import Rejected
 from ..training.task import Metrics
+from .batch import IGNORED, AsrBatch
 from .best import BestModel
-from .dataset import IGNORED, AsrBatch, AsrDataset
+from .dataset import AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
 from .quantizer import positions_over_ranks
 from .read_ahead import ReadBatches

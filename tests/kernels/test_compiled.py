@@ -8,7 +8,7 @@ import pytest
 import triton
 from megatron_speech.kernels.codebook_update import triton_impl as sums
 from megatron_speech.kernels.vq_lookup import triton_kernels, triton_rows
-from megatron_speech.kernels.vq_lookup.triton_impl import choose_tiles
+from megatron_speech.kernels.vq_lookup.tiles import choose_tiles
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 from megatron_speech.data.code_shards import read_code_shard
 from megatron_speech.data.templates import speak_prompt
 from megatron_speech.errors import CheckpointError, ConfigError
-from megatron_speech.interleaving.generate import Maker, generate_shard, read_report
+from megatron_speech.interleaving.make_codes import Maker, generate_shard, read_report
 from megatron_speech.io.files import read_json, write_json
 from megatron_speech.text_to_token import transformers_engine
 from megatron_speech.text_to_token.engines import EngineConfig, make_batches, split_requests

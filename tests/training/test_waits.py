@@ -10,8 +10,9 @@ from torch import nn
 
 from megatron_speech.speech_tokenizer import objective as asr
 from megatron_speech.speech_tokenizer import quantizer
+from megatron_speech.speech_tokenizer.batch import IGNORED, AsrBatch
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
-from megatron_speech.speech_tokenizer.dataset import IGNORED, AsrBatch, SpeechDataConfig
+from megatron_speech.speech_tokenizer.dataset import SpeechDataConfig
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 from megatron_speech.speech_tokenizer.set_aside import SetAside
 from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
