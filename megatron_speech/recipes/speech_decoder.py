@@ -15,7 +15,7 @@ from ..speech_decoder.dataset import DecoderDataConfig
 from ..speech_decoder.objective import FlowObjectiveConfig
 from ..speech_decoder.vocoder import HifiganConfig, IstftConfig
 from ..speech_decoder.vocoder_objective import VocoderObjectiveConfig
-from ..training.ddp import OptimizerConfig
+from ..training.adamw_config import OptimizerConfig
 from ..training.health import HealthConfig
 from ..training.loop_config import LoopConfig
 

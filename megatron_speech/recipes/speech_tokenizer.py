@@ -15,7 +15,7 @@ from ..speech_tokenizer.config import SpeechTokenizerConfig
 from ..speech_tokenizer.dataset import SpeechDataConfig
 from ..speech_tokenizer.objective import ObjectiveConfig
 from ..speech_tokenizer.whisper import SecondPositions
-from ..training.ddp import OptimizerConfig
+from ..training.adamw_config import OptimizerConfig
 from ..training.health import HealthConfig
 from ..training.loop_config import LoopConfig
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.raw_audio import music, noise, silence
+from benchmarks.mixed_audio import music, noise, silence
 from examples.real import parts
 from examples.real.packages import fetch_from_registry
 from megatron_speech.data.manifest import read_manifest

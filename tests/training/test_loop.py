@@ -14,7 +14,8 @@ from torch import nn
 
 from megatron_speech.errors import CheckpointError, ConfigError
 from megatron_speech.training import checkpoint
-from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
+from megatron_speech.training.adamw_config import OptimizerConfig
+from megatron_speech.training.ddp import DdpTrainer
 from megatron_speech.training.health import HealthConfig
 from megatron_speech.training.loop import LoopConfig, train
 from megatron_speech.training.reporting import read_metrics

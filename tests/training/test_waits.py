@@ -15,7 +15,8 @@ from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.dataset import SpeechDataConfig
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 from megatron_speech.speech_tokenizer.set_aside import SetAside
-from megatron_speech.training.ddp import DdpTrainer, OptimizerConfig
+from megatron_speech.training.adamw_config import OptimizerConfig
+from megatron_speech.training.ddp import DdpTrainer
 from megatron_speech.training.megatron import backend
 from megatron_speech.training.megatron import batch as batches
 from megatron_speech.training.megatron.parallel import ParallelConfig, session
