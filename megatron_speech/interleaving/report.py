@@ -78,4 +78,5 @@ def _histogram(shares: np.ndarray, spans: Mapping[str, Any]) -> str:
         drawn *= (numbers >= shortest) & (numbers <= longest)
         drawn /= max(drawn.sum(), 1e-12)  # lengths that do not occur are drawn again
         note = f"Poisson({rate:g})"
-    return pages.charts.length_histogram(shares, drawn.tolist(), note, "Lengths of the spans")
+    label = "Lengths of the spans"
+    return pages.charts.length_histogram(shares, "words in a span", label, drawn.tolist(), note)

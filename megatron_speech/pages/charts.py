@@ -196,11 +196,11 @@ def usage_histogram(counts: np.ndarray, label: str) -> Markup:
 
 
 def length_histogram(
-    shares: np.ndarray, expected: Sequence[float], note: str, label: str
+    shares: np.ndarray, unit: str, label: str, expected: Sequence[float] = (), note: str = ""
 ) -> Markup:
     """Shares of lengths 1..n, (n,), and dots where they were expected (none, or n)."""
     peak = max([*shares, *expected, 1e-9])
-    last = f"{len(shares):,} words in a span"
+    last = f"{len(shares):,} {unit}"
     picture, left, y = _columns(shares, peak, ("1", last), "speech-fill")
     step = (WIDTH - 6 - left) / len(shares)
     for number, share in enumerate(expected):

@@ -64,13 +64,15 @@ def test_settings_are_one_line():
 
 
 def test_lengths_stand_beside_what_was_expected():
-    picture = charts.length_histogram(np.array([0.25, 0.5]), [0.5, 0.25], "Poisson(2)", "Lengths")
+    picture = charts.length_histogram(
+        np.array([0.25, 0.5]), "words", "Lengths", [0.5, 0.25], "Poisson(2)"
+    )
     bars = [float(h) for h in re.findall(r'height="([\d.]+)" class="speech-fill"', picture)]
     dots = [float(y) for y in re.findall(r'cy="([\d.]+)"', picture)]
     assert bars[1] == pytest.approx(2 * bars[0], abs=0.02)
     assert dots[1] - dots[0] == pytest.approx(bars[0], abs=0.11)
     assert "Poisson(2)" in picture
-    assert "circle" not in charts.length_histogram(np.zeros(1), [], "", "Lengths")
+    assert "circle" not in charts.length_histogram(np.zeros(1), "s", "Lengths")
 
 
 def test_curves_are_smoothed_to_fewer_points():
