@@ -26,6 +26,7 @@ from .list_files import (
     read_tsv_rows,
 )
 from .manifest import seconds
+from .mls import mls_lists, read_mls
 from .recording import AUDIO_SUFFIXES, Recording
 
 Found = Iterator[Recording | Rejected]
@@ -229,6 +230,12 @@ LAYOUTS = (
         "Common Voice: `train.tsv` or `validated.tsv`, and `clips/`",
         _common_voice_lists,
         read_common_voice,
+    ),
+    Layout(
+        "MLS: `transcripts.txt`, `segments.txt` and `audio/`",
+        mls_lists,
+        read_mls,
+        ("segments.txt",),
     ),
     Layout("NeMo: `*.json` of lines with `audio_filepath, duration, text`", _nemo_lists, read_nemo),
 )

@@ -150,7 +150,15 @@ def test_a_folder_in_no_layout_says_what_was_expected(tmp_path):
     pq.write_table(pa.table({"id": ["a"], "text": ["no sound"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError) as caught:
         find_recordings([tmp_path])
-    for name in ("Kaldi: `wav.scp`", "LJSpeech", "Common Voice", "NeMo", "LibriSpeech", "Hugging"):
+    for name in (
+        "Kaldi: `wav.scp`",
+        "MLS",
+        "LJSpeech",
+        "Common Voice",
+        "NeMo",
+        "LibriSpeech",
+        "Hugging",
+    ):
         assert name in str(caught.value)
 
 
