@@ -15,8 +15,18 @@ from typing import Any
 from ..errors import DataError
 from ..io.json_lines import parse_object
 from ..io.rejected import Rejected
-from .list_files import Row, as_text, list_bytes, made_of_rows, read_jsonl_rows, read_tsv_rows
+from .kaldi import KALDI_TABLES, kaldi_lists, read_kaldi
+from .list_files import (
+    Row,
+    as_text,
+    keyed_table,
+    list_bytes,
+    made_of_rows,
+    read_jsonl_rows,
+    read_tsv_rows,
+)
 from .manifest import seconds
+from .mls import mls_lists, read_mls
 from .recording import AUDIO_SUFFIXES, Recording
 
 Found = Iterator[Recording | Rejected]
@@ -39,6 +49,8 @@ class Layout:
     another layout."""
     read: Callable[[Path, str, Path | None], Found]
     """Recordings of a folder by one of its lists; relative paths start from the folder given."""
+    tables: tuple[str, ...] = ()
+    """Other files of the folder that `read` reads where they are there."""
 
 
 def layout_of(
@@ -50,86 +62,6 @@ def layout_of(
         if lists:
             return layout, lists
     return None
-
-
-def _kaldi_lists(folder: Path, folders: Sequence[str], files: Sequence[str]) -> list[str]:
-    return ["wav.scp"] if "wav.scp" in files else []
-
-
-def _read_kaldi(folder: Path, name: str, root: Path | None) -> Found:
-    """Utterances of `segments`, or else recordings of `wav.scp`, with what is known of them.
-
-    Nothing is run: an entry that is a command is set aside. Relative paths start from `root`, else
-    from the folder (Kaldi's own start from where a recipe runs).
-    """
-    bad: list[Rejected] = []
-    sounds = _kaldi_table(folder / name, bad)
-    texts, speakers, languages, lengths = (
-        _kaldi_table(folder / known, bad) if (folder / known).is_file() else {}
-        for known in ("text", "utt2spk", "utt2lang", "utt2dur")
-    )
-    yield from bad
-    parts: dict[str, tuple[str, ...]] = {name: (name,) for name in sounds}
-    if (folder / "segments").is_file():
-        bad = []
-        segments = _kaldi_table(folder / "segments", bad)
-        parts = {name: tuple(place.split()) for name, place in segments.items()}
-        yield from bad
-    for name, place in parts.items():
-        found = _kaldi_place(name, place, sounds)
-        if isinstance(found, Rejected):
-            yield found
-            continue
-        yield Recording(
-            id=name,
-            path=str((root or folder) / sounds[place[0]]),
-            text=texts.get(name, ""),
-            speaker=speakers.get(name, ""),
-            language=languages.get(name, ""),
-            duration_s=found[1] or seconds(lengths.get(name, 0.0)) or 0.0,
-            start_s=found[0],
-            length_s=found[1],
-        )
-    for name in sorted(texts.keys() - parts.keys()):
-        yield Rejected(name, "no_audio", f"{folder / 'text'} has it, no list of sound does")
-
-
-def _kaldi_place(
-    name: str, place: tuple[str, ...], sounds: dict[str, str]
-) -> tuple[float, float | None] | Rejected:
-    """Where an utterance begins in its recording, and how long it is."""
-    sound = sounds.get(place[0]) if place else None
-    if sound is None:
-        return Rejected(name, "no_audio", f"wav.scp has no {' '.join(place[:1])!r}")
-    if sound.endswith("|") or sound.startswith("|"):
-        detail = f"{sound[:150]!r} is a command, and none is run; write its sound to files first"
-        return Rejected(name, "shell_pipe", detail)
-    if re.search(r"\.ark:\d+$", sound):
-        return Rejected(name, "kaldi_archive", f"{sound!r}; write its sound to files first")
-    if len(place) == 1:
-        return 0.0, None
-    start_s, end_s = (seconds(value) for value in (*place[1:3], None)[:2])
-    if start_s is not None and place[2:] == ("-1",):
-        return start_s, None
-    if start_s is None or end_s is None or len(place) != 3 or end_s <= start_s:
-        return Rejected(name, "bad_duration", f"{' '.join(place)[:150]!r}, expected start and end")
-    return start_s, end_s - start_s
-
-
-def _kaldi_table(path: Path, bad: list[Rejected]) -> dict[str, str]:
-    """Lines `key rest`; of a key that comes twice, the first."""
-    found: dict[str, str] = {}
-    for number, line in enumerate(list_bytes(path).split(b"\n"), start=1):
-        try:
-            words = line.decode("utf-8").split(maxsplit=1)
-        except UnicodeDecodeError as error:
-            bad.append(Rejected(f"{path.name} line {number}", "invalid_utf8", str(error)))
-            continue
-        if words and words[0] in found:
-            bad.append(Rejected(words[0], "duplicate_id", f"twice in {path}"))
-        elif words:
-            found[words[0]] = words[1].strip() if len(words) > 1 else ""
-    return found
 
 
 def _ljspeech_lists(folder: Path, folders: Sequence[str], files: Sequence[str]) -> list[str]:
@@ -276,7 +208,7 @@ def librispeech_texts(path: Path, name: str) -> Iterator[tuple[str, str, str] | 
     """Id, text and speaker of each line `id TEXT` of a `*.trans.txt`, or why there are none."""
     bad: list[Rejected] = []
     try:
-        texts = _kaldi_table(path, bad)
+        texts = keyed_table(path, bad)
     except DataError as error:
         yield Rejected(name, "bad_text", str(error))
         return
@@ -287,12 +219,23 @@ def librispeech_texts(path: Path, name: str) -> Iterator[tuple[str, str, str] | 
 
 
 LAYOUTS = (
-    Layout("Kaldi: `wav.scp` (and `text`, `segments`, `utt2spk`)", _kaldi_lists, _read_kaldi),
+    Layout(
+        "Kaldi: `wav.scp` (and `text`, `segments`, `utt2spk`)",
+        kaldi_lists,
+        read_kaldi,
+        KALDI_TABLES,
+    ),
     Layout("LJSpeech: `metadata.csv` and `wavs/`", _ljspeech_lists, _read_ljspeech),
     Layout(
         "Common Voice: `train.tsv` or `validated.tsv`, and `clips/`",
         _common_voice_lists,
         read_common_voice,
+    ),
+    Layout(
+        "MLS: `transcripts.txt`, `segments.txt` and `audio/`",
+        mls_lists,
+        read_mls,
+        ("segments.txt",),
     ),
     Layout("NeMo: `*.json` of lines with `audio_filepath, duration, text`", _nemo_lists, read_nemo),
 )

@@ -205,6 +205,35 @@ def _parse_lines(path: Path, text_column: str | None) -> Iterator[Row | Rejected
             yield Row(number, record)
 
 
+def keyed_lines(path: Path) -> Iterator[tuple[str, str] | Rejected]:
+    """Lines `key rest` of UTF-8, or why one cannot be used; the rest may be empty.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    for number, line in enumerate(list_bytes(path).split(b"\n"), start=1):
+        try:
+            words = line.decode("utf-8").split(maxsplit=1)
+        except UnicodeDecodeError as error:
+            yield Rejected(f"{path.name} line {number}", "invalid_utf8", str(error))
+            continue
+        if words:
+            yield words[0], words[1].strip() if len(words) > 1 else ""
+
+
+def keyed_table(path: Path, bad: list[Rejected]) -> dict[str, str]:
+    """What `keyed_lines` finds; of a key that comes twice, the first."""
+    found: dict[str, str] = {}
+    for item in keyed_lines(path):
+        if isinstance(item, Rejected):
+            bad.append(item)
+        elif item[0] in found:
+            bad.append(Rejected(item[0], "duplicate_id", f"twice in {path}"))
+        else:
+            found[item[0]] = item[1]
+    return found
+
+
 def _require_columns(path: Path, names: Sequence[str], needed: Iterable[str]) -> None:
     missing = [name for name in needed if name not in names]
     if missing:

@@ -172,8 +172,9 @@ class _Reading:
             bad = [Rejected(corpus.place + item.id, item.reason, item.detail) for item in bad]
         self.tables.append(table)
         self.rejected += bad
-        beside = sorted(path.parent.glob("[!.]*")) if path.name == "wav.scp" else [path]
-        self.prints += [fingerprint_of_files(each) for each in beside if each.is_file()]
+        beside = corpus.layout.tables if corpus.layout else ()
+        files = [path, *(path.parent / name for name in beside)]
+        self.prints += [fingerprint_of_files(file) for file in files if file.is_file()]
 
     def add_remote(self, url: str) -> None:
         found = [file for file in find_remote(url) if file.name.lower().endswith(".parquet")]

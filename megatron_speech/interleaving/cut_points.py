@@ -22,7 +22,7 @@ class CutText:
 
     `tokens` (n,) int32 ids; `unit_tokens` and `unit_characters` (u, 2) start and stop of each
     unit in tokens and in characters, not overlapping, in order. `sentences` (s,) are the units of
-    each sentence or line. `speakable` (u,) says which units may be spoken.
+    each sentence, phrase or line. `speakable` (u,) says which units may be spoken.
     """
 
     text: str
@@ -41,7 +41,7 @@ def cut_text(
     language: str = "en",
     skip_unspeakable: bool = False,
 ) -> CutText:
-    """Tokenise `text` and find its units; sentences or lines only if `unit` asks for them."""
+    """Tokenise `text` and find its units; sentences and their like only if `unit` asks for them."""
     ids, offsets = vocab.text.offsets(text)
     spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
     pieces, ends = UNITS[unit].pieces(text, spans), UNITS[unit].ends

@@ -33,7 +33,8 @@ class SpanConfig:
 
     unit: UnitName = "word"
     """Spans of words (the paper), of the text's tokens (lengths below then count those, and words
-    are cut), or whole sentences or lines."""
+    are cut), or whole phrases (these end at commas, semicolons and colons too), sentences or
+    lines."""
     eta: float = 0.3
     """Share of a document's words to be spoken."""
     mean_span_words: float = 10.0

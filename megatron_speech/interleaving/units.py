@@ -13,7 +13,12 @@ import numpy as np
 from ..text.sentences import sentence_ends, sentence_splitter
 from ..text.words import word_bounds
 
-UnitName = Literal["word", "token", "sentence", "line"]
+UnitName = Literal["word", "token", "phrase", "sentence", "line"]
+
+# What ends a phrase within a sentence: of Latin, Chinese and Japanese, Arabic and Ethiopic script
+_PHRASE_MARKS = tuple(",;:，；：、،؛፣፤፥")
+# German closes with “ and «, which elsewhere open: behind a word they close
+_CLOSING = "\"'”’“‘»›«‹)]}」』）】〉》"
 
 
 def token_bounds(text: str, tokens: np.ndarray) -> np.ndarray:
@@ -47,6 +52,17 @@ def line_ends(text: str, starts: np.ndarray, stops: np.ndarray, language: str) -
     return ends
 
 
+def phrase_ends(text: str, starts: np.ndarray, stops: np.ndarray, language: str) -> np.ndarray:
+    """Which pieces (n,) are the last of a phrase; arguments as those of `sentence_ends`.
+
+    A phrase ends where a sentence does, and with a piece that ends in a comma, semicolon or colon,
+    closing quotes and brackets aside. Such a mark within a piece (`3,000`, `10:30`) ends none.
+    """
+    pairs = zip(starts.tolist(), stops.tolist(), strict=True)
+    marked = (text[start:stop].rstrip(_CLOSING).endswith(_PHRASE_MARKS) for start, stop in pairs)
+    return sentence_ends(text, starts, stops, language) | np.fromiter(marked, bool, len(starts))
+
+
 def _words(text: str, tokens: np.ndarray) -> np.ndarray:
     return word_bounds(text)
 
@@ -74,6 +90,7 @@ class Unit:
 UNITS: dict[str, Unit] = {
     "word": Unit(),
     "token": Unit(pieces=token_bounds, cuts_words=True),
+    "phrase": Unit(ends=phrase_ends, splitter=sentence_splitter),
     "sentence": Unit(ends=sentence_ends, splitter=sentence_splitter),
     "line": Unit(ends=line_ends, is_segment=True),
 }

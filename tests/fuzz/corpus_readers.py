@@ -60,6 +60,16 @@ def _make_librispeech(folder: Path) -> None:
     (folder / "1-2.trans.txt").write_text("\n".join(lines) + "\n")
 
 
+def _make_mls(folder: Path) -> None:
+    (folder / "audio").mkdir()
+    (folder / "audio/none.txt").write_text("x")
+    ids = [f"7_{n}_{n:06}" for n in range(6)]
+    texts = [f"{name}\tsagt wörter, {n}\n" for n, name in enumerate(ids)]
+    places = [f"{name}\thttp://a/b.mp3\t{n}.5\t{n + 2}\n" for n, name in enumerate(ids)]
+    (folder / "transcripts.txt").write_text("".join(texts), encoding="utf-8")
+    (folder / "segments.txt").write_text("".join(places))
+
+
 def _damage_lists(rng: random.Random, folder: Path) -> None:
     path = rng.choice(sorted(path for path in folder.iterdir() if path.is_file()))
     content = path.read_bytes()
@@ -105,6 +115,7 @@ CORPORA = [
             ("Common Voice", _make_common_voice),
             ("NeMo", _make_nemo),
             ("LibriSpeech", _make_librispeech),
+            ("MLS", _make_mls),
         )
     ),
     Reader(

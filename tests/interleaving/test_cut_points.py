@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from megatron_speech.interleaving.cut_points import choose_spans, cut_text, spoken_text
 from megatron_speech.interleaving.spans import SpanConfig
-from megatron_speech.interleaving.units import UNITS, Unit
+from megatron_speech.interleaving.units import UNITS
 from megatron_speech.interleaving.weave import SpanBatch, weave
 from megatron_speech.jobs.randomness import document_keys
 from megatron_speech.text.sentences import split_sentences
@@ -73,27 +73,44 @@ def interleave(vocab, texts, config, seed=0):
     return texts, cuts, spans, batch, weave(vocab, tokens, lengths, batch)
 
 
-def test_another_unit_is_another_entry(byte_level, monkeypatch):
-    """Clauses end at a comma or a full stop."""
+def phrases(vocab, text, language="en"):
+    cut = cut_text(vocab, text, "phrase", language)
+    stops = np.cumsum(cut.sentences)
+    pairs = zip(stops - cut.sentences, stops, strict=True)
+    return [text[cut.unit_characters[a, 0] : cut.unit_characters[b - 1, 1]] for a, b in pairs]
 
-    def clause_ends(text, starts, stops, language):
-        return np.array([text[stop - 1] in ",." for stop in stops.tolist()], dtype=bool)
 
-    monkeypatch.setitem(UNITS, "clause", Unit(ends=clause_ends))
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "The cat sat,|the dog ran;|and so:|it was 10:30.|Was it?|Over 3,000 people left"),
+        ("en", '\u201cCome,\u201d|said Mira (softly,)|[not loud;]|"and wait:"|he left.'),
+        ("en", "A title\n\n|one line\nand the next,|then"),
+        ("de", "„Komm,“|sagte sie,|»warte;«|er ging."),
+        ("zh", "「你好，」|他说：|我们，|走！|好"),
+        ("ar", "قال،|نعم؛|ثم ذهب.|عاد"),
+    ],
+)
+def test_phrases_end_at_commas_semicolons_colons_and_sentences(byte_level, language, text):
+    told = phrases(byte_level, text.replace("|", " "), language)
+    assert told == [part.strip() for part in text.split("|")]
+
+
+def test_spans_of_phrases_are_whole_ones(byte_level):
     text = "the cat sat, the dog ran off, and that was it."
-    cut = cut_text(byte_level, text, "clause")
-    assert cut.sentences.tolist() == [3, 4, 4]
-    config = SpanConfig(unit="clause", eta=0.4)
-    spans = choose_spans([cut], document_keys(0, ["a"]), config)
-    edges = {0, 3, 7, 11}
+    spans = choose_spans(
+        [cut_text(byte_level, text, "phrase")],
+        document_keys(0, ["a"]),
+        SpanConfig(unit="phrase", eta=0.4),
+    )
     assert len(spans.start) > 0
-    assert {*spans.start.tolist(), *spans.stop.tolist()} <= edges
+    assert {*spans.start.tolist(), *spans.stop.tolist()} <= {0, 3, 7, 11}
 
 
 @settings(max_examples=80, deadline=None)
 @given(
     st.lists(TEXTS, min_size=1, max_size=4),
-    st.sampled_from(["word", "token", "sentence", "line"]),
+    st.sampled_from(sorted(UNITS)),
     st.sampled_from([0.3, 0.7, 1.0]),
 )
 @example([""], "word", 0.3)

@@ -28,8 +28,8 @@ class TokenizeConfig:
     input: tuple[str | Path, ...]
     """Manifests (.parquet, .tsv, .jsonl), lhotse cuts (.jsonl.gz), NeMo manifests (.json), TSVs of
     Common Voice, WebDataset tars, Parquet with sound (files, or URLs as hf://datasets/...), or
-    folders: corpora in the layouts of Kaldi, LibriSpeech, LJSpeech, Common Voice, NeMo and Hugging
-    Face, or of audio and tars."""
+    folders: corpora in the layouts of Kaldi, LibriSpeech, MLS, LJSpeech, Common Voice, NeMo and
+    Hugging Face, or of audio and tars."""
     speech_tokenizer: Path
     """Folder of the speech tokenizer."""
     output: Path
