@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import DataError
 from ..io.json_lines import is_unicode
 from ..io.rejected import Rejected
-from .layouts import LAYOUTS, OTHER_LAYOUTS, Layout, layout_of, librispeech_texts
+from .corpus_layouts import LAYOUTS, OTHER_LAYOUTS, Layout, layout_of, librispeech_texts
 from .parquet_audio import ParquetAudio, holds_audio
 from .recording import AUDIO_SUFFIXES, Recording
 from .tars import TarFile

@@ -17,8 +17,8 @@ from ..io.files import fingerprint_of, fingerprint_of_files
 from ..io.rejected import Rejected
 from ..io.remote import RemoteFile, find_remote, is_remote
 from .audio_folders import Corpus, scan
+from .corpus_layouts import is_common_voice, is_nemo_manifest, read_common_voice, read_nemo
 from .cuts import is_list_of_cuts, read_cuts
-from .layouts import is_common_voice, is_nemo_manifest, read_common_voice, read_nemo
 from .manifest import (
     JSONL_SUFFIXES,
     ManifestRow,

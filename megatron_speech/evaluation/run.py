@@ -92,8 +92,8 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         DataError: items or codes that are missing or belong to another speech tokenizer.
     """
     from ..training.installed import require_device
+    from .benchmarks.registry import benchmark_named
     from .benchmarks.run import print_published, run_benchmarks
-    from .benchmarks.table import benchmark_named
     from .context import EvaluationContext, Utterances
     from .scoring import LanguageModel
     from .tasks import require_tasks, results_to_json, run_tasks

@@ -3,7 +3,7 @@
 from megatron_speech.data.recording import Recording
 from megatron_speech.data.recordings import find_recordings
 from megatron_speech.io.rejected import count_reasons
-from tests.data.test_layouts import kaldi, write_sound
+from tests.data.test_corpus_layouts import kaldi, write_sound
 
 
 def test_kaldi_folders_run_nothing(tmp_path):

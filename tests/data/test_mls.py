@@ -6,7 +6,7 @@ import pytest
 
 from megatron_speech.data.recording import Recording
 from megatron_speech.data.recordings import find_recordings
-from tests.data.test_layouts import write_sound
+from tests.data.test_corpus_layouts import write_sound
 
 ADDRESS = "http://www.archive.org/download/book/chapter_64kb.mp3"
 IDS = [f"10148_10119_{n:06}" for n in range(4)]

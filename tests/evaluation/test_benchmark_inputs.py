@@ -12,9 +12,9 @@ from megatron_speech.evaluation.benchmarks.config import BenchmarkConfig
 from megatron_speech.evaluation.benchmarks.questions import (
     read_questions,
 )
+from megatron_speech.evaluation.benchmarks.registry import BENCHMARKS
 from megatron_speech.evaluation.benchmarks.run import describe
 from megatron_speech.evaluation.benchmarks.stories import read_spoken_stories
-from megatron_speech.evaluation.benchmarks.table import BENCHMARKS
 from megatron_speech.evaluation.run import EvaluateConfig, evaluate_model
 from megatron_speech.text_to_token.engines import Generation
 from tests.evaluation.benchmark_world import ALL, story_rows, write_csv

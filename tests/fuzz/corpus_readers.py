@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from megatron_speech.data.reading import stream_recording
 from megatron_speech.data.recordings import find_recordings
 from megatron_speech.errors import AudioError
-from tests.data.test_layouts import as_flac, sound
+from tests.data.test_corpus_layouts import as_flac, sound
 from tests.fuzz.list_readers import damage_parquet
 from tests.fuzz.mutations import damaged, damaged_lines
 from tests.fuzz.reader import Found, Reader

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from megatron_speech.interleaving.spans import (
     sample_word_spans,
     target_words,
 )
+from megatron_speech.interleaving.units import UNITS, UnitName
 from megatron_speech.jobs.randomness import document_keys
 
 CONFIGS = st.builds(
@@ -200,3 +202,7 @@ def test_keys_depend_on_seed_and_id_alone():
 def test_settings_that_cannot_be(bad):
     with pytest.raises(ConfigError):
         SpanConfig(**bad)
+
+
+def test_every_unit_can_be_asked_for():
+    assert set(get_args(UnitName)) == set(UNITS)

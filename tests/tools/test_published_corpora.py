@@ -6,7 +6,7 @@ import pytest
 
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.errors import DataError
-from tests.data.test_layouts import kaldi, write_dataset, write_sound
+from tests.data.test_corpus_layouts import kaldi, write_dataset, write_sound
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tests.tools.speech_training import DATA, SHORT, TINY
 from tools import tokenize_speech, train_speech_tokenizer

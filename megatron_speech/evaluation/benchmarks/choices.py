@@ -20,7 +20,7 @@ from typing import Any
 from ...errors import DataError
 from ...io.files import read_json_object
 from .items import Choice, Shot, Utterance, unique, wrong_layout
-from .tables import SUFFIXES, read_table, utterance_of
+from .table_files import SUFFIXES, read_table, utterance_of
 
 MMLU_LAYOUT = (
     "few_shot_prompts.json and a table for each subject (.jsonl or .parquet) with question_text, "

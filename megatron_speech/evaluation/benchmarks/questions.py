@@ -21,7 +21,7 @@ from typing import Any
 
 from ...errors import DataError
 from .items import Question, unique, wrong_layout
-from .tables import SUFFIXES, column, read_table, utterance_of
+from .table_files import SUFFIXES, column, read_table, utterance_of
 
 LAYOUT = (
     "a table (.parquet, .csv, .tsv, .json, .jsonl) of questions (Questions, question, Question, "

@@ -9,17 +9,17 @@ from typing import Any
 from ...errors import ConfigError, DataError
 from ..context import EvaluationContext, Result
 from ..printing import print_rows
-from .ask import DIRECTIONS as ASKED
-from .ask import evaluate_questions
-from .choose import DIRECTIONS as CHOSEN
-from .choose import evaluate_choices
 from .config import BenchmarkConfig
 from .contamination import Contamination, find_contaminated
 from .items import Choice, Item, Pair, Question, Utterance, utterances_of
-from .published import PUBLISHED
-from .score import directions_of, evaluate_pairs, read_in, spoken_in
+from .printed_figures import PUBLISHED
+from .registry import Benchmark, benchmark_named
+from .score_answers import DIRECTIONS as ASKED
+from .score_answers import evaluate_questions
+from .score_choices import DIRECTIONS as CHOSEN
+from .score_choices import evaluate_choices
+from .score_pairs import directions_of, evaluate_pairs, read_in, spoken_in
 from .sound import Sounds
-from .table import Benchmark, benchmark_named
 
 
 def run_benchmarks(

@@ -20,7 +20,7 @@ from typing import Any
 
 from ...errors import DataError
 from .items import Pair, Utterance, unique, wrong_layout
-from .tables import SUFFIXES, read_table
+from .table_files import SUFFIXES, read_table
 
 TEXT_LAYOUT = (
     "a CSV file, or a folder with one, with the columns InputStoryid, InputSentence1 to 4, "

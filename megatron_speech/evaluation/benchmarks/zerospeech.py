@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import DataError
 from .items import Pair, Utterance, wrong_layout
-from .tables import read_table
+from .table_files import read_table
 
 SPLIT = "dev"
 
