@@ -220,7 +220,8 @@ def _line(target: Target, results: Path, since: float) -> str:
     except KeyError:  # a part that ended before it, or a machine without that figure
         return f"{start} | {OPEN} | |"
     where = f"{record['device']}; {record['date']}; {record['commit']}"
-    return f"{start} {found:,.4g}{target.unit} | {target.verdict(found)} | {where} |"
+    verdict = "rehearsed" if SMOKE else target.verdict(found)
+    return f"{start} {found:,.4g}{target.unit} | {verdict} | {where} |"
 
 
 def page(text: str, results: Path) -> str:

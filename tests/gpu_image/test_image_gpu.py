@@ -11,7 +11,7 @@ from tests.training.megatron_world import Run, run
 
 pytestmark = pytest.mark.gpu_image
 
-FP8 = replace(ENGINE, fp8_format="hybrid")
+FP8 = replace(ENGINE, transformer_impl="transformer_engine", fp8_format="hybrid")
 
 
 def test_flash_attention_trains_like_plain_layers(weights, plain):
