@@ -26,7 +26,7 @@ _COMPANIONS = (
     "generation_config.json",
 )
 """What belongs to a tokenizer.json: among others, the ids by which generation begins and ends."""
-_PROBES = (
+PROBES = (
     "The quick brown fox, 1234 times!",
     " leading, trailing and  double   spaces ",
     "lines\n\nand\r\ntabs\t.",
@@ -54,23 +54,29 @@ class HuggingFaceTokenizer:
     """A folder with `tokenizer.json`, read by the tokenizers library."""
 
     def __init__(self, folder: Path):
-        refuse_code(folder)
         self.folder = folder
-        self._tokenizer = _read_tokenizer(folder / "tokenizer.json")
+        self._tokenizer = self._open()
         # "<|audio_3|>" written in a corpus is text, never speech
         self._tokenizer.encode_special_tokens = True
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.eod_id = self._find_eod()
 
+    def _open(self) -> Any:
+        """The tokenizer as it lies in the folder."""
+        refuse_code(self.folder)
+        return _read_tokenizer(self.folder / "tokenizer.json")
+
+    def _config(self) -> dict[str, Any]:
+        path = self.folder / "tokenizer_config.json"
+        return read_json_object(path) if path.exists() else {}
+
     def _find_eod(self) -> int:
-        config_path = self.folder / "tokenizer_config.json"
-        config = read_json_object(config_path) if config_path.exists() else {}
-        eos = config.get("eos_token") or "<|endoftext|>"
+        eos = self._config().get("eos_token") or "<|endoftext|>"
         token = eos.get("content") if isinstance(eos, dict) else eos
         found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
         if found is None:
             raise VocabularyError(
-                f"{self.folder}: end-of-text token {token!r} is not in tokenizer.json; "
+                f"{self.folder}: end-of-text token {token!r} is not in the tokenizer; "
                 "set eos_token in tokenizer_config.json to a token that is"
             )
         return found
@@ -105,14 +111,17 @@ class HuggingFaceTokenizer:
         """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
         from tokenizers import AddedToken
 
-        extended = _read_tokenizer(self.folder / "tokenizer.json")
+        extended = self._open()
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
         write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
-            for name in _COMPANIONS:
-                if (self.folder / name).exists():
-                    with atomic_path(folder / name) as temporary:
-                        shutil.copyfile(self.folder / name, temporary)
+            self._save_companions(folder)
+
+    def _save_companions(self, folder: Path) -> None:
+        for name in _COMPANIONS:
+            if (self.folder / name).exists():
+                with atomic_path(folder / name) as temporary:
+                    shutil.copyfile(self.folder / name, temporary)
 
 
 class SentencePieceTokenizer:
@@ -184,7 +193,7 @@ class SentencePieceTokenizer:
 
         converted = convert(self.path)
         converted.encode_special_tokens = True
-        for text in _PROBES:
+        for text in PROBES:
             found = converted.encode(text, add_special_tokens=False).ids
             if found != (expected := self.encode(text)):
                 raise VocabularyError(
@@ -230,7 +239,7 @@ def _digest(tokenizer: Any, without: Set[str]) -> str:
     # a score changes in its last bit when it is written and read; as float32 it does not
     scored = model["vocab"] if isinstance(model.get("vocab"), list) else []
     scores = [(token, float(np.float32(score))) for token, score in scored]
-    probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBES]
+    probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in PROBES]
     return fingerprint_of(
         json.dumps(sorted((i, token) for token, i in ids.items() if token not in without)),
         json.dumps(merges),
@@ -240,7 +249,7 @@ def _digest(tokenizer: Any, without: Set[str]) -> str:
 
 
 def open_text_tokenizer(path: str | Path) -> TextTokenizer:
-    """Open a Hugging Face tokenizer folder or a SentencePiece `.model` file.
+    """Open a Hugging Face tokenizer folder, a SentencePiece `.model` file or tiktoken's.
 
     Raises:
         VocabularyError: the path holds neither, or a damaged one.
@@ -250,10 +259,14 @@ def open_text_tokenizer(path: str | Path) -> TextTokenizer:
     if path.is_dir() and (path / "tokenizer.json").exists():
         return HuggingFaceTokenizer(path)
     if path.is_dir() and (path / "tokenizer.model").exists():
+        from .tiktoken_model import TiktokenTokenizer, is_tiktoken
+
+        if is_tiktoken(path / "tokenizer.model"):
+            return TiktokenTokenizer(path)
         return SentencePieceTokenizer(path / "tokenizer.model")
     if path.is_file() and path.suffix == ".model":
         return SentencePieceTokenizer(path)
     raise VocabularyError(
-        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) "
-        "or a SentencePiece .model file"
+        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) or "
+        "tokenizer.model (SentencePiece, or tiktoken's as of GLM-4), or a SentencePiece .model file"
     )
