@@ -14,7 +14,7 @@ from ..io.files import write_text
 from ..io.model_folders import origin, resolve_model
 from ..jobs.claims import exclusive
 from ..jobs.folders import atomic_folder
-from ..text.tiktoken_model import TiktokenTokenizer
+from ..text.tokenizers import TiktokenTokenizer
 from ..text.vocab import SpeechTextVocab
 from ..training import checkpoint
 from ..training.megatron.checkpoint_check import IDENTITY_KEY

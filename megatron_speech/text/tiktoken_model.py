@@ -9,12 +9,12 @@ import base64
 import binascii
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import VocabularyError
-from ..io.files import read_bytes, read_json_object, write_json
-from .tokenizers import PROBES, HuggingFaceTokenizer
+from ..io.files import read_bytes, read_json_object
 
 _SPLIT = (  # GLM-4's, the same as of OpenAI's cl100k_base
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -24,7 +24,13 @@ _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+")
 _PREFIX = ("[gMASK]", "<sop>")
 _CONFIG = "tokenizer_config.json"
 _KEPT = ("eos_token", "pad_token", "padding_side", "model_max_length", "chat_template")
-_DEFAULTS = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+_SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+    "clean_up_tokenization_spaces": False,
+    "model_input_names": ["input_ids", "attention_mask"],
+}
 
 
 def is_tiktoken(path: Path) -> bool:
@@ -33,37 +39,24 @@ def is_tiktoken(path: Path) -> bool:
         return _LINE.fullmatch(stream.readline(1000).strip()) is not None
 
 
-class TiktokenTokenizer(HuggingFaceTokenizer):
-    """A folder with tiktoken's `tokenizer.model`, converted: the ids are tiktoken's.
+def converted_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json of what `convert` makes, for transformers' own class.
+
+    Raises:
+        DataError: the folder's is damaged.
+    """
+    stored = read_json_object(folder / _CONFIG)
+    return _SETTINGS | {name: stored[name] for name in _KEPT if name in stored}
+
+
+def convert(folder: Path, probes: Sequence[str]) -> Any:
+    """Build a `tokenizers.Tokenizer` from the files of a folder, checked on some texts.
+
+    Ids without a name between the last rank and the last added token become `<|reserved_ID|>`.
 
     Raises:
         VocabularyError: the file or the list of added tokens is damaged, or the conversion gives
-            other ids.
-    """
-
-    def _open(self) -> Any:
-        return convert(self.folder)
-
-    def _config(self) -> dict[str, Any]:
-        stored = read_json_object(self.folder / _CONFIG)
-        return _DEFAULTS | {name: stored[name] for name in _KEPT if name in stored}
-
-    def _save_companions(self, folder: Path) -> None:
-        super()._save_companions(folder)
-        settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            "model_input_names": ["input_ids", "attention_mask"],
-        }
-        write_json(folder / _CONFIG, settings | self._config())
-
-
-def convert(folder: Path) -> Any:
-    """Build a `tokenizers.Tokenizer` from the files of a folder; ids without a name between the
-    last rank and the last added token become `<|reserved_ID|>`.
-
-    Raises:
-        VocabularyError: as `TiktokenTokenizer`.
+            other ids than tiktoken.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -89,7 +82,8 @@ def convert(folder: Path) -> Any:
     ]
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
     _add_prefix(tokenizer)
-    _require_same_ids(tokenizer, ranks, path)
+    for text in probes:
+        _require_same_ids(tokenizer, ranks, text, path)
     return tokenizer
 
 
@@ -171,24 +165,16 @@ def _add_prefix(tokenizer: Any) -> None:
         )
 
 
-def _require_same_ids(tokenizer: Any, ranks: dict[bytes, int], path: Path) -> None:
-    """Compare with the merging by ranks itself, on some texts."""
-    for text in PROBES:
-        data = text.encode()
-        pieces = [data_of(text, span) for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
-        assert b"".join(pieces) == data
-        expected = [rank for piece in pieces for rank in encode_by_ranks(piece, ranks)]
-        found = tokenizer.encode(text, add_special_tokens=False).ids
-        if found != expected:
-            raise VocabularyError(
-                f"{path} cannot be converted faithfully: {text!r} gives {expected} by its ranks "
-                f"but {found} as tokenizer.json; please report it"
-            )
-
-
-def data_of(text: str, span: tuple[int, int]) -> bytes:
-    """Bytes of a span of characters."""
-    return text[slice(*span)].encode()
+def _require_same_ids(tokenizer: Any, ranks: dict[bytes, int], text: str, path: Path) -> None:
+    spans = [span for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+    pieces = [text[start:stop].encode() for start, stop in spans]
+    expected = [rank for piece in pieces for rank in encode_by_ranks(piece, ranks)]
+    found = tokenizer.encode(text, add_special_tokens=False).ids
+    if found != expected:
+        raise VocabularyError(
+            f"{path} cannot be converted faithfully: {text!r} gives {expected} by its ranks but "
+            f"{found} as tokenizer.json; please report it"
+        )
 
 
 def encode_by_ranks(piece: bytes, ranks: dict[bytes, int]) -> list[int]:

@@ -18,6 +18,7 @@ from ..io.files import (
     write_text,
 )
 from ..io.model_folders import refuse_code
+from .tiktoken_model import convert, converted_config, is_tiktoken
 
 _COMPANIONS = (
     "tokenizer_config.json",
@@ -26,7 +27,7 @@ _COMPANIONS = (
     "generation_config.json",
 )
 """What belongs to a tokenizer.json: among others, the ids by which generation begins and ends."""
-PROBES = (
+_PROBES = (
     "The quick brown fox, 1234 times!",
     " leading, trailing and  double   spaces ",
     "lines\n\nand\r\ntabs\t.",
@@ -124,6 +125,20 @@ class HuggingFaceTokenizer:
                     shutil.copyfile(self.folder / name, temporary)
 
 
+class TiktokenTokenizer(HuggingFaceTokenizer):
+    """A folder with tiktoken's `tokenizer.model`, as of GLM-4, converted: ids are tiktoken's."""
+
+    def _open(self) -> Any:
+        return convert(self.folder, _PROBES)
+
+    def _config(self) -> dict[str, Any]:
+        return converted_config(self.folder)
+
+    def _save_companions(self, folder: Path) -> None:
+        super()._save_companions(folder)
+        write_json(folder / "tokenizer_config.json", self._config())
+
+
 class SentencePieceTokenizer:
     """A SentencePiece `.model` file."""
 
@@ -193,7 +208,7 @@ class SentencePieceTokenizer:
 
         converted = convert(self.path)
         converted.encode_special_tokens = True
-        for text in PROBES:
+        for text in _PROBES:
             found = converted.encode(text, add_special_tokens=False).ids
             if found != (expected := self.encode(text)):
                 raise VocabularyError(
@@ -239,7 +254,7 @@ def _digest(tokenizer: Any, without: Set[str]) -> str:
     # a score changes in its last bit when it is written and read; as float32 it does not
     scored = model["vocab"] if isinstance(model.get("vocab"), list) else []
     scores = [(token, float(np.float32(score))) for token, score in scored]
-    probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in PROBES]
+    probes = [tokenizer.encode(text, add_special_tokens=False).ids for text in _PROBES]
     return fingerprint_of(
         json.dumps(sorted((i, token) for token, i in ids.items() if token not in without)),
         json.dumps(merges),
@@ -259,8 +274,6 @@ def open_text_tokenizer(path: str | Path) -> TextTokenizer:
     if path.is_dir() and (path / "tokenizer.json").exists():
         return HuggingFaceTokenizer(path)
     if path.is_dir() and (path / "tokenizer.model").exists():
-        from .tiktoken_model import TiktokenTokenizer, is_tiktoken
-
         if is_tiktoken(path / "tokenizer.model"):
             return TiktokenTokenizer(path)
         return SentencePieceTokenizer(path / "tokenizer.model")

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from megatron_speech.errors import VocabularyError
 from megatron_speech.text.encoder import TextEncoder, can_be_fast, fast_engine
-from megatron_speech.text.tiktoken_model import _SPLIT, TiktokenTokenizer, convert
-from megatron_speech.text.tokenizers import open_text_tokenizer
+from megatron_speech.text.tiktoken_model import _SPLIT, convert
+from megatron_speech.text.tokenizers import TiktokenTokenizer, open_text_tokenizer
 from megatron_speech.text.vocab import DEFAULT_SPECIALS, SpeechTextVocab
 from tests.text.released_tokenizer import NAMED, lines, train_ranks, write_tokenizer
 
@@ -176,7 +176,7 @@ def test_damaged_files_are_refused(folder, tmp_path, damage, said):
 def test_a_conversion_with_other_ids_is_refused(folder, monkeypatch):
     monkeypatch.setattr("megatron_speech.text.tiktoken_model._merges", lambda ranks: [])
     with pytest.raises(VocabularyError, match="cannot be converted faithfully"):
-        convert(folder)
+        convert(folder, ["the end"])
 
 
 def test_names_in_added_tokens_json_count(folder, ranks, tmp_path):
