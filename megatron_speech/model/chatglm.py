@@ -96,7 +96,7 @@ def glm_settings(settings: dict[str, Any], path: Path) -> dict[str, Any]:
     }
 
 
-def _names(model: ModelConfig) -> dict[str, tuple[str, ...]]:
+def released_names(model: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Every tensor of a chatglm folder, and the tensors of glm that are its rows."""
     names: dict[str, tuple[str, ...]] = {name: (glm,) for name, glm in _OUTSIDE.items()}
     for index in range(model.num_layers):
@@ -117,7 +117,7 @@ def open_chatglm(folder: Path, model: ModelConfig, rows: int) -> SafetensorsFold
         CheckpointError: as `SafetensorsFolder`, or the tensors are not those of the model.
     """
     source, shapes = SafetensorsFolder(folder), hf_shapes(model, rows)
-    names = _names(model)
+    names = released_names(model)
     source.require({name: _joined([shapes[g] for g in glm]) for name, glm in names.items()})
     entries: dict[str, Entry] = {}
     for name, glm in names.items():
@@ -144,7 +144,7 @@ def chatglm_shards(
         CheckpointError: `like` has other tensors, or of another type than `dtype`.
     """
     glm = {output.name: output for output in outputs}
-    parts = {name: [glm[part] for part in found] for name, found in _names(model).items()}
+    parts = {name: [glm[part] for part in found] for name, found in released_names(model).items()}
     joined = {
         name: Output(name, _joined([part.shape for part in found]), partial(_join, found))
         for name, found in parts.items()

@@ -1,6 +1,7 @@
 """Small tokenizers in the files of the released GLM-4 models."""
 
 import base64
+import itertools
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -68,6 +69,12 @@ def train_ranks(texts: Iterable[str], size: int) -> list[bytes]:
     byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
     joined = [bytes(byte_of[letter] for letter in left + right) for left, right in merges]
     return [*(bytes([byte]) for byte in range(256)), *dict.fromkeys(joined)]
+
+
+def fill_ranks(trained: list[bytes], count: int = 151_329) -> list[bytes]:
+    """As many ranks as the released tokenizer has, the rest of bytes that no text holds."""
+    fill = (bytes([0xFE, *number.to_bytes(3, "big")]) for number in range(count))
+    return [*trained, *itertools.islice(fill, count - len(trained))]
 
 
 def write_tokenizer(

@@ -22,10 +22,10 @@ from tests.interleaving.jobs import documents_of
 from tests.model.released_folder import write_released
 from tests.speech_tokenizer.conftest import noise
 from tests.speech_tokenizer.released import encoder_only, make_released, write_weights
-from tests.text.released_tokenizer import lines, train_ranks
+from tests.text.released_tokenizer import fill_ranks, lines, train_ranks
 from tools import build_dialogues, convert_checkpoint, evaluate_chat, pretrain, tokenize_speech
 
-RANKS, ROWS, CODES, FIRST_CODE = 151_329, 168_960, 16_384, 152_353
+ROWS, CODES, FIRST_CODE = 168_960, 16_384, 152_353
 RATE_HZ = 16_000
 DIALOGUES = {
     "d0": ("Where is the cat?", "In the garden."),
@@ -39,20 +39,14 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("released")
     write_recordings(folder)
     write_speech_tokenizer(folder / "speech_tokenizer")
-    write_released(folder / "glm-4-voice-9b", ranks=all_ranks(), codes=CODES, rows=ROWS, files=3)
+    write_released(
+        folder / "glm-4-voice-9b",
+        ranks=fill_ranks(train_ranks(lines(400, seed=6), 1500)),
+        codes=CODES,
+        rows=ROWS,
+        files=3,
+    )
     return folder
-
-
-def all_ranks():
-    """As many as the released tokenizer has; most are bytes that no text holds."""
-    trained = train_ranks(lines(400, seed=6), 1500)
-    known, filled = set(trained), []
-    number = 0
-    while len(trained) + len(filled) < RANKS:
-        token = bytes([0xFE, *number.to_bytes(3, "big")])
-        filled += [token] if token not in known else []
-        number += 1
-    return [*trained, *filled]
 
 
 def write_recordings(folder):
