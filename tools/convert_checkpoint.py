@@ -39,7 +39,7 @@ class MegatronToHF:
 
 
 def _hf_to_megatron() -> ImportConfig:
-    """Import a base model (llama, qwen2, qwen3, glm, released GLM-4) to start training from."""
+    """Import a base (llama, mistral, qwen2, qwen3, glm, released GLM-4) to start training from."""
     return ImportConfig()
 
 

@@ -199,6 +199,12 @@ FAMILIES: dict[str, Family] = {
         traits={"add_qkv_bias": False, "qk_layernorm": False, "rotary_interleaved": False},
         settings={"attention_bias": False, "mlp_bias": False},
     ),
+    "mistral": Family(
+        architecture="MistralForCausalLM",
+        layer=(*_BEFORE, _GATE_UP, _DOWN),
+        traits={"add_qkv_bias": False, "qk_layernorm": False, "rotary_interleaved": False},
+        settings={"sliding_window": None},
+    ),
     "qwen2": Family(
         architecture="Qwen2ForCausalLM",
         layer=(*_BEFORE, _QKV_BIAS, _GATE_UP, _DOWN),
