@@ -116,7 +116,13 @@ def open_chatglm(folder: Path, model: ModelConfig, rows: int) -> SafetensorsFold
     Raises:
         CheckpointError: as `SafetensorsFolder`, or the tensors are not those of the model.
     """
-    source, shapes = SafetensorsFolder(folder), hf_shapes(model, rows)
+    source = SafetensorsFolder(folder)
+    if model.num_layers > len(source.entries):
+        raise CheckpointError(
+            f"{folder} holds {len(source.entries)} tensors, but its config.json describes "
+            f"{model.num_layers} layers; config.json and weights are of different models"
+        )
+    shapes = hf_shapes(model, rows)
     names = released_names(model)
     source.require({name: _joined([shapes[g] for g in glm]) for name, glm in names.items()})
     entries: dict[str, Entry] = {}

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import VocabularyError
 from ..io.files import read_bytes, read_json_object
+from ..io.json_lines import is_unicode
 
 _SPLIT = (  # GLM-4's, the same as of OpenAI's cl100k_base
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
@@ -23,6 +24,7 @@ _SPLIT = (  # GLM-4's, the same as of OpenAI's cl100k_base
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+")
 _PREFIX = ("[gMASK]", "<sop>")
 _CONFIG = "tokenizer_config.json"
+_MOST_ADDED = 1 << 20
 _KEPT = ("eos_token", "pad_token", "padding_side", "model_max_length", "chat_template")
 _SETTINGS = {
     "tokenizer_class": "PreTrainedTokenizerFast",
@@ -80,7 +82,12 @@ def convert(folder: Path, probes: Sequence[str]) -> Any:
         added.get(number, f"<|reserved_{number}|>")
         for number in range(len(ranks), max(added, default=-1) + 1)
     ]
+    if not is_unicode(*names):
+        raise _damaged(folder / _CONFIG, "an added token is no text")
     tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    for number, name in enumerate(names, len(ranks)):
+        if tokenizer.token_to_id(name) != number:  # empty, or a token already
+            raise _damaged(folder / _CONFIG, f"{name!r} cannot be an added token")
     _add_prefix(tokenizer)
     for text in probes:
         _require_same_ids(tokenizer, ranks, text, path)
@@ -105,7 +112,7 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
 
 
 def _damaged(path: Path, what: str) -> VocabularyError:
-    return VocabularyError(f"{path} is no whole tiktoken vocabulary: {what}; download it again")
+    return VocabularyError(f"{path} is no whole part of a vocabulary: {what}; download it again")
 
 
 def _read_added(folder: Path, first: int) -> dict[int, str]:
@@ -133,6 +140,11 @@ def _read_added(folder: Path, first: int) -> dict[int, str]:
         )
     if len(set(added.values())) < len(added):
         raise VocabularyError(f"{path} gives one added token two ids; download it again")
+    if added and max(added) >= first + _MOST_ADDED:
+        raise VocabularyError(
+            f"{path} gives {added[max(added)]!r} the id {max(added)}, far behind the {first} of "
+            "tokenizer.model; download it again"
+        )
     return added
 
 

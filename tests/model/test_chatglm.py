@@ -206,6 +206,7 @@ REFUSED = [
     ),
     (lambda f: change_tensor(f, lambda t: t.update({QKV: t[QKV][:-1]})), f"{QKV} has shape"),
     (lambda f: change_tensor(f, lambda t: t[QKV].fill_(torch.nan)), f"{QKV} holds NaN"),
+    (lambda f: edit_config(f, num_layers=10**12), "describes 1000000000000 layers"),
     (lose_codes, "only 418 have a token"),
 ]
 

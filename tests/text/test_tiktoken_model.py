@@ -160,6 +160,10 @@ DAMAGES = [
     (edit_config(lambda added: added.update({"5": {"content": "x"}})), "'x' the id 5, which"),
     (edit_config(lambda added: added.update({"9999": {"content": "[MASK]"}})), "two ids"),
     (edit_config(lambda added: added.update({"9999": "y"})), "is damaged"),
+    (edit_config(lambda added: added.update({"99999999": {"content": "y"}})), "far behind the"),
+    (edit_config(lambda added: added.update({"4100": {"content": ""}})), "'' cannot be an added"),
+    (edit_config(lambda added: added.update({"4100": {"content": "a"}})), "'a' cannot be an added"),
+    (edit_config(lambda added: added.update({"4100": {"content": "\ud800"}})), "is no text"),
     (edit_config(lambda added: added.clear()), "end-of-text token '<|endoftext|>' is not in"),
 ]
 
