@@ -71,6 +71,7 @@ setup(
             "gguf>=0.17",
             "hypothesis>=6.120",
             "num2words>=0.5.13",
+            "tiktoken>=0.9",  # what a converted tokenizer.model is compared with
             "scikit-learn>=1.5",  # units that nothing here made, in tests on real speech
             "silero-vad>=6.2.3,<7",
             "datatrove>=0.10,<0.11",

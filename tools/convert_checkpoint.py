@@ -1,13 +1,13 @@
 """Convert between Hugging Face folders and training checkpoints.
 
-    python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-9b-hf --save runs/base \\
+    python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-9b --save runs/base \\
         --num-codes 16384
+    python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-voice-9b --save runs/voice
     python tools/convert_checkpoint.py megatron-to-hf --load runs/lm --hf runs/lm/hf
 
-The first extends the vocabulary by speech codes and makes what `tools/pretrain.py
---pretrained-checkpoint` starts from. The second reads the newest checkpoint of a run, saved under
-any layout. Both work in one process, tensor by tensor: they need the memory of a layer, not of the
-model.
+The first makes what `tools/pretrain.py --pretrained-checkpoint` starts from, its vocabulary
+extended by speech codes; so does the second, of a model that has some. The third reads the newest
+checkpoint of a run, saved under any layout. All work in one process with the memory of a layer.
 """
 
 from megatron_speech.jobs.starting import starting
@@ -33,10 +33,13 @@ class MegatronToHF:
     """Folder to write; replaced if it exists."""
     vocab: Path | None = None
     """Vocabulary folder; the run's own copy if not given."""
+    chatglm: Path | None = None
+    """Write the layout of the released GLM-4 instead, as this folder has it: the one that was
+    imported. Config and tokenizer files are copied from it, Python is not."""
 
 
 def _hf_to_megatron() -> ImportConfig:
-    """Import a base model (llama, qwen2, qwen3, glm) to start training from."""
+    """Import a base (llama, mistral, qwen2, qwen3, glm, released GLM-4) to start training from."""
     return ImportConfig()
 
 
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")
-    export = export_checkpoint(config.load, config.hf, config.vocab)
+    export = export_checkpoint(config.load, config.hf, config.vocab, config.chatglm)
     print(f"{export.folder}: step {export.iteration}, {export.parameters:,} parameters")
     return export
 

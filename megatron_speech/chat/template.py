@@ -10,9 +10,10 @@ next user's turn, the last one too; that token stops the generation. Answers by 
     guided      text <boa> codes <eoa>                          (S->T->S)
     streaming   text and codes in turn, 13 and 26 at a time (`stream_answer`), no marks
 
-The system prompt names the mode. The template `glm-4-voice` is the released model's (paper section
-8), which knows the streaming mode only; `short` is ours. The paper says nothing of marks within
-answers, nor of how direct and guided answers are written.
+The system prompt names the mode. The template `short` is ours; `glm-4-voice` is the released
+model's, which knows the streaming mode only. Its prompts, line ends and header are those of the
+released demo (web_demo.py of GLM-4-Voice), its `[gMASK]<sop>` before everything is the released
+tokenizer's; answers have no marks within. How direct and guided answers were written is not known.
 """
 
 from collections.abc import Sequence
@@ -39,8 +40,13 @@ _SHORT_PROMPTS: dict[Mode, str] = {
 _RELEASED_PROMPT = (
     "User will provide you with a {modality} instruction. Do it step by step. First, think about "
     "the instruction and respond in a interleaved manner, with 13 text token followed by 26 audio "
-    "tokens. "
+    "tokens."
 )
+_RELEASED_PROMPTS: dict[Modality, str] = {
+    "speech": _RELEASED_PROMPT.format(modality="speech") + " ",  # this one ends with a space
+    "text": _RELEASED_PROMPT.format(modality="text"),
+}
+_RELEASED_START = ("[gMASK]", "<sop>")
 
 
 PAPER_FRAME_RATE_HZ = 12.5
@@ -110,6 +116,9 @@ class ChatTemplate:
             )
         self.vocab, self.config = vocab, (config or TemplateConfig()).at(frame_rate_hz)
         released = self.config.template == "glm-4-voice"
+        start = [vocab.text.id_of(token) for token in _RELEASED_START if released]
+        # a vocabulary of another base has no such tokens
+        self._start = [token for token in start if token is not None]
         self._line_end = vocab.text.encode("\n") if released else []
         self._header = vocab.text.encode("streaming_transcription\n") if released else []
 
@@ -136,8 +145,9 @@ class ChatTemplate:
         if self.config.template == "short":
             prompt = _SHORT_PROMPTS[mode]
         else:
-            prompt = _RELEASED_PROMPT.format(modality=first_question)
-        return [self._roles[SYSTEM], *self._line_end, *self.vocab.text.encode(prompt)]
+            prompt = _RELEASED_PROMPTS[first_question]
+        mark = [*self._start, self._roles[SYSTEM], *self._line_end]
+        return [*mark, *self.vocab.text.encode(prompt)]
 
     def spoken_question(self, codes: np.ndarray) -> list[int]:
         """A user's turn of codes (n,), without its mark."""

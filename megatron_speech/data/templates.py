@@ -82,7 +82,7 @@ def tts_document(vocab: SpeechTextVocab, text: Ids, codes: Ids) -> np.ndarray:
 
 def speak_prompt(vocab: SpeechTextVocab, text: Ids) -> np.ndarray:
     """What a text-to-token model is given; it answers with codes and end of audio."""
-    return _join(vocab.specials[SPEAK], text, vocab.begin_of_audio_id)
+    return _join(vocab.special(SPEAK), text, vocab.begin_of_audio_id)
 
 
 def voiced_text(text: str, voice: str | None) -> str:
@@ -92,7 +92,7 @@ def voiced_text(text: str, voice: str | None) -> str:
 
 def transcribe_prompt(vocab: SpeechTextVocab, codes: Ids) -> np.ndarray:
     """What a language model is given to transcribe; it answers with text and end of document."""
-    return _join(vocab.speech_segment(codes), vocab.specials[TRANSCRIBE])
+    return _join(vocab.speech_segment(codes), vocab.special(TRANSCRIBE))
 
 
 def _join(*parts: Ids | int) -> np.ndarray:

@@ -6,6 +6,7 @@ the pre-trained model on the same questions. Word errors between written and spo
 codes and, with a speech decoder, from the sound; UTMOS and a judging model where they are given.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,7 +38,8 @@ class EvaluateChatConfig:
     model: Path
     """Exported folder of the fine-tuned model."""
     speech_tokenizer: Path
-    """Folder of its speech tokenizer, recogniser included."""
+    """Folder of its speech tokenizer. One that cannot transcribe, as the released one, leaves
+    spoken answers unjudged."""
     items: Path
     """Questions: id, kind, turns, answers, wrong, chance; one JSON object a line."""
     questions: tuple[Path, ...]
@@ -76,6 +78,7 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
     Raises:
         CheckpointError, VocabularyError: a folder holds no model, or none that can chat.
         DataError: items or their speech are missing, or codes do not belong together.
+        ConfigError: answers in speech alone, and a speech tokenizer that cannot transcribe.
     """
     from ..chat.engine import ChatEngine
 
@@ -85,19 +88,36 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
     engine = ChatEngine(
         config.model, tokenizer, _decoder(config), replace(config.chat, mode=config.modes[0])
     )
+    reads = _transcribes(tokenizer, config)
     results: dict[str, Any] = {"model": str(config.model), "modes": {}}
     to_judge: dict[Mode, list[Question]] = {}
     for mode in config.modes:
         replies = chat_replies(engine, mode, items, questions)
-        results["modes"][mode], answers = _figures(replies, mode != "text", tokenizer, config)
+        results["modes"][mode], answers = _figures(
+            replies, reads and mode != "text", tokenizer, config
+        )
         to_judge[mode] = _questions(replies, answers)
     if config.pretrained is not None:
-        results["pretrained"] = _pretrained(config, items, questions, tokenizer)
+        results["pretrained"] = _pretrained(config, items, questions, tokenizer, reads)
     if config.judge.judge_url is not None:
         write_json(config.output, results)
         for mode, asked in to_judge.items():
             results["modes"][mode]["judge"] = _judged(asked, config.judge)
     return results
+
+
+def _transcribes(tokenizer: OpenedSpeechTokenizer, config: EvaluateChatConfig) -> bool:
+    try:
+        tokenizer.decode_text([])
+    except ConfigError as error:
+        if "direct" in config.modes:
+            raise ConfigError(
+                f"{config.speech_tokenizer}: {error}; answers in speech alone (direct) cannot be "
+                "judged by it, give --modes without direct"
+            ) from None
+        print(f"note: {error}: written answers are judged, spoken ones are not", file=sys.stderr)
+        return False
+    return True
 
 
 def limited(items: Sequence[ChatItem], limit: int | None) -> list[ChatItem]:
@@ -124,6 +144,7 @@ def _pretrained(
     items: Sequence[ChatItem],
     questions: Utterances,
     tokenizer: OpenedSpeechTokenizer,
+    reads: bool,
 ) -> dict[str, Any]:
     from .scoring import LanguageModel
 
@@ -132,12 +153,11 @@ def _pretrained(
         config.pretrained, config.chat.precision, config.chat.device
     )
     written = base_replies(model, items, questions, speech=False)
-    spoken = base_replies(model, items, questions, speech=True)
-    heard = read_aloud(spoken, tokenizer)
-    return {
-        "s2t": accuracies(written, [reply.text or "" for reply in written]),
-        "s2s": accuracies(spoken, heard),
-    }
+    found = {"s2t": accuracies(written, [reply.text or "" for reply in written])}
+    if reads:
+        spoken = base_replies(model, items, questions, speech=True)
+        found["s2s"] = accuracies(spoken, read_aloud(spoken, tokenizer))
+    return found
 
 
 def _figures(

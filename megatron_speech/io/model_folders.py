@@ -125,6 +125,16 @@ def origin(folder: str | Path) -> str:
     return place.resolve().name
 
 
+def is_chatglm(folder: str | Path) -> bool:
+    """Whether a folder is of a released GLM-4 model: what code it names is not needed to import it.
+
+    Raises:
+        DataError: its config is damaged.
+    """
+    config = Path(folder) / "config.json"
+    return config.is_file() and read_json_object(config).get("model_type") == "chatglm"
+
+
 def refuse_code(folder: str | Path) -> None:
     """Refuse a folder that names Python of its own as part of the model or of its tokenizer.
 
@@ -140,6 +150,12 @@ def refuse_code(folder: str | Path) -> None:
     ]
     if (folder / "custom_generate").exists():
         named.append("custom_generate")
+    if named and is_chatglm(folder):
+        raise CheckpointError(
+            f"{folder} has the layout of the released GLM-4 models, which only code of its own "
+            "could load; import it with tools/convert_checkpoint.py hf-to-megatron and export it "
+            "again, without training in between if you like"
+        )
     if named:
         raise CheckpointError(
             f"{folder} wants code of its own to be run ({_NAMED_CODE} in {' and '.join(named)}), "

@@ -14,6 +14,7 @@ from ..io.files import write_text
 from ..io.model_folders import origin, resolve_model
 from ..jobs.claims import exclusive
 from ..jobs.folders import atomic_folder
+from ..text.tokenizers import TiktokenTokenizer
 from ..text.vocab import SpeechTextVocab
 from ..training import checkpoint
 from ..training.megatron.checkpoint_check import IDENTITY_KEY
@@ -27,18 +28,19 @@ from .families import (
     OUTPUT,
     Rule,
     get_family,
+    hf_shapes,
     merge,
     shape_in_megatron,
-    shapes_in_hf,
     tensor_parallel_axis,
 )
-from .hf_config import model_from_config, read_config, read_generation_ids
+from .hf_config import model_from_config, open_weights, read_config, read_generation_ids
 from .new_rows import ExtendedTable, NewRowsConfig, TextLoss
-from .safetensors_folder import SafetensorsFolder
 from .text_check import check_base, cut_into_windows, read_check_text
 from .torch_dist import Piece, write_checkpoint
 
 _ROWS_PER_PIECE = 8192
+_MOST_UNUSED = 1024
+"""Embeddings are padded to a multiple of some hundreds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,7 @@ class _Base:
         self.family = get_family(self.model)
         self.rows = self._config.vocab_size
         self.generation_ids = read_generation_ids(hf, self._config)
-        self.source = SafetensorsFolder(hf)
+        self.source = open_weights(hf, self.model, self.rows)
         self._require_tensors()
         self.dtype = self.source.dtype()
         self.vocab = (
@@ -184,16 +186,9 @@ class _Base:
         self.text_loss = self._measure(config.check_text) if self.added_rows else None
 
     def _require_tensors(self) -> None:
-        family, model = self.family, self.model
-        table = (self.rows, model.hidden_size)
-        shapes = {family.embedding: table, family.final_norm: (model.hidden_size,)}
-        # a tied model may store its output layer a second time
-        if model.untie_embeddings_and_output_weights or family.output in self.source.entries:
-            shapes[family.output] = table
-        for index in range(model.num_layers):
-            prefix = family.layer_prefix.format(index)
-            for rule in family.layer:
-                shapes |= {prefix + name: s for name, s in shapes_in_hf(rule, model).items()}
+        family, shapes = self.family, hf_shapes(self.model, self.rows)
+        if family.output in self.source.entries:  # a tied model may store it a second time
+            shapes[family.output] = shapes[family.embedding]
         self.source.require(shapes)
 
     def _require_vocabulary(self, hf: Path) -> None:
@@ -203,6 +198,12 @@ class _Base:
                 f"{hf}: the tokenizer has {tokens} tokens, but the model's embedding only "
                 f"{self.rows} rows; they do not belong together, or tokens were added without "
                 "resizing the model"
+            )
+        if isinstance(self.vocab.text, TiktokenTokenizer) and self.rows - tokens >= _MOST_UNUSED:
+            raise CheckpointError(
+                f"{hf}: of the {self.rows} rows of the embedding only {tokens} have a token; "
+                "tokenizer_config.json or added_tokens.json lack the others (speech codes, for "
+                "one), download them again"
             )
 
     @property

@@ -147,6 +147,24 @@ def shapes_in_hf(rule: Rule, model: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {name: tuple(part.shape) for name, part in zip(rule.huggingface, parts, strict=True)}
 
 
+def hf_shapes(model: ModelConfig, rows: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors of a Hugging Face folder whose embedding has `rows`.
+
+    Raises:
+        ConfigError: the family cannot express the model.
+    """
+    family, width = get_family(model), model.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {family.embedding: (rows, width)}
+    for index in range(model.num_layers):
+        prefix = family.layer_prefix.format(index)
+        for rule in family.layer:
+            shapes |= {prefix + name: shape for name, shape in shapes_in_hf(rule, model).items()}
+    shapes[family.final_norm] = (width,)
+    if model.untie_embeddings_and_output_weights:
+        shapes[family.output] = (rows, width)
+    return shapes
+
+
 def tensor_parallel_axis(rule: Rule) -> int | None:
     """The axis along which ranks share a rule's tensor, None where each has the whole."""
     if rule.megatron.endswith(("linear_proj.weight", "linear_fc2.weight")):
@@ -180,6 +198,12 @@ FAMILIES: dict[str, Family] = {
         layer=(*_BEFORE, _GATE_UP, _DOWN),
         traits={"add_qkv_bias": False, "qk_layernorm": False, "rotary_interleaved": False},
         settings={"attention_bias": False, "mlp_bias": False},
+    ),
+    "mistral": Family(
+        architecture="MistralForCausalLM",
+        layer=(*_BEFORE, _GATE_UP, _DOWN),
+        traits={"add_qkv_bias": False, "qk_layernorm": False, "rotary_interleaved": False},
+        settings={"sliding_window": None},
     ),
     "qwen2": Family(
         architecture="Qwen2ForCausalLM",

@@ -26,6 +26,7 @@ from ..training.megatron.checkpoint_check import (
 from ..training.megatron.parallel import session
 from ..training.parallel_config import ParallelConfig
 from .card import RUN_CONFIG, Facts, model_card
+from .chatglm_export import write_chatglm
 from .config import ModelConfig
 from .families import (
     EMBEDDING,
@@ -53,8 +54,11 @@ class Export:
     parameters: int
 
 
-def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) -> Export:
-    """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`.
+def export_checkpoint(
+    load: Path, hf: Path, vocab_folder: Path | None = None, chatglm: Path | None = None
+) -> Export:
+    """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`; as one in the
+    released layout of GLM-4, if `chatglm` is a folder in it that was imported.
 
     The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
     vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
@@ -62,8 +66,8 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
     and a model card, and exists whole or not at all; one found there is replaced.
 
     Raises:
-        CheckpointError: no checkpoint, one that is damaged or of another vocabulary, or `hf` holds
-            something else than an export.
+        CheckpointError: no checkpoint, one that is damaged or of another vocabulary, `hf` holds
+            something else than an export, or `chatglm` is of another model.
         ConfigError: the model's family cannot express it.
         InUseError: another process writes the folder.
     """
@@ -85,12 +89,15 @@ def export_checkpoint(load: Path, hf: Path, vocab_folder: Path | None = None) ->
         with atomic_folder(hf) as staging:
             dtype = stored_dtype(directory, EMBEDDING)
             outputs = checkpoint_tensors(directory, model, vocab)
-            parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
-            _write_configs(staging, model, vocab, dtype)
-            windows = common.get(DATA_KEY, {}).get("consumed_samples")
-            facts = Facts(hf.name, iteration, windows, parameters)
-            card = model_card(facts, load / RUN_CONFIG, model, vocab)
-            write_text(staging / "README.md", card)
+            if chatglm is not None:
+                parameters = write_chatglm(staging, outputs, model, vocab, dtype, chatglm)
+            else:
+                parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
+                _write_configs(staging, model, vocab, dtype)
+                windows = common.get(DATA_KEY, {}).get("consumed_samples")
+                facts = Facts(hf.name, iteration, windows, parameters)
+                card = model_card(facts, load / RUN_CONFIG, model, vocab)
+                write_text(staging / "README.md", card)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
 
 

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
 from ..io.files import read_json_object
-from ..io.model_folders import refuse_code
+from ..io.model_folders import is_chatglm, refuse_code
+from .chatglm import MODEL_TYPE, glm_settings, open_chatglm
 from .config import ModelConfig
 from .families import FAMILIES, Family, get_family
+from .safetensors_folder import SafetensorsFolder
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PretrainedConfig
@@ -43,20 +45,37 @@ def read_config(folder: Path) -> "PretrainedConfig":
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
-    refuse_code(folder)
     try:
         content = read_json_object(path)
+        if is_chatglm(folder):
+            content = glm_settings(content, path)
+        else:
+            refuse_code(folder)
         model_type = content.get("model_type")
         if model_type in FAMILIES:
             return CONFIG_MAPPING[model_type].from_dict(content)
+    except CheckpointError:
+        raise
     except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise CheckpointError(
             f"{path} is damaged or has a setting of the wrong kind: {' '.join(str(error).split())}"
         ) from None
+    known = ", ".join([*FAMILIES, MODEL_TYPE])
     raise CheckpointError(
-        f"{path} is of model type {model_type!r}; known here: {', '.join(FAMILIES)}. Convert the "
+        f"{path} is of model type {model_type!r}; known here: {known}. Convert the "
         "folder to one of them with transformers, or add its family (CONTRIBUTING.md)"
     )
+
+
+def open_weights(folder: Path, model: ModelConfig, rows: int) -> SafetensorsFolder:
+    """The tensors of a folder under the names of the model's family; `rows` of its embedding.
+
+    Raises:
+        CheckpointError: as `SafetensorsFolder`.
+    """
+    if is_chatglm(folder):
+        return open_chatglm(folder, model, rows)
+    return SafetensorsFolder(folder)
 
 
 def read_generation_ids(folder: Path, config: "PretrainedConfig") -> "GenerationConfig":

@@ -19,6 +19,7 @@ from ..jobs.progress import Progress
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+_BUFFERS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -32,6 +33,10 @@ class Entry:
     shape: tuple[int, ...]
     dtype: str
     """safetensors' name of it, as BF16."""
+    stored: str
+    """Its name in the file."""
+    first_row: int | None = None
+    """Where it is some rows of what is stored: the first of them."""
 
 
 class SafetensorsFolder:
@@ -63,7 +68,9 @@ class SafetensorsFolder:
                 self.metadata[path] = shard.metadata() or {}
                 for name in list(shard.keys()):
                     part = shard.get_slice(name)
-                    self.entries[name] = Entry(path, tuple(part.get_shape()), part.get_dtype())
+                    self.entries[name] = Entry(
+                        path, tuple(part.get_shape()), part.get_dtype(), name
+                    )
         absent = [
             f"{name} in {file}"
             for name, file in weight_map.items()
@@ -124,9 +131,7 @@ class SafetensorsFolder:
         """
         missing = [name for name in shapes if name not in self.entries]
         unknown = [
-            name
-            for name in self.entries
-            if name not in shapes and not name.endswith("rotary_emb.inv_freq")
+            name for name in self.entries if name not in shapes and not name.endswith(_BUFFERS)
         ]
         if missing or unknown:
             parts = [f"lacks {_some(missing)}"] if missing else []
@@ -151,10 +156,28 @@ class SafetensorsFolder:
         Raises:
             CheckpointError: the shard cannot be read any more, or weights are NaN or infinite.
         """
-        path = self.entries[name].file
-        with _opened(path) as shard:
-            tensor = shard.get_tensor(name) if rows is None else shard.get_slice(name)[rows]
-            return _checked(path, name, tensor.clone())
+        entry = self.entries[name]
+        if entry.first_row is not None:
+            first, past, _ = (rows or slice(None)).indices(entry.shape[0])
+            rows = slice(entry.first_row + first, entry.first_row + past)
+        with _opened(entry.file) as shard:
+            if rows is None:
+                tensor = shard.get_tensor(entry.stored)
+            else:
+                tensor = shard.get_slice(entry.stored)[rows]
+            return _checked(entry.file, entry.stored, tensor.clone())
+
+    def names_by_file(self) -> dict[str, list[str]]:
+        """What each file holds, in the order of its bytes.
+
+        Raises:
+            CheckpointError: a shard cannot be read any more.
+        """
+        names = {}
+        for path in self.metadata:
+            with _opened(path) as shard:
+                names[path.name] = list(shard.offset_keys())
+        return names
 
     def read_all(self) -> dict[str, Tensor]:
         """All tensors, still mapped: processes that read the same folder share their memory.
@@ -220,6 +243,8 @@ class Output:
     name: str
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    dtype: str | None = None
+    """safetensors' name of its type, where it is not that of all others."""
 
 
 def write_shards(
@@ -238,17 +263,23 @@ def write_shards(
             room = max_bytes
         shards[-1].append(output)
         room -= size
-    weight_map: dict[str, str] = {}
-    parameters = sum(prod(output.shape) for shard in shards for output in shard)
-    with Progress("writing safetensors", parameters * dtype.itemsize / 1e6, "MB") as progress:
-        for index, shard in enumerate(shards):
-            name = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-            name = SINGLE if len(shards) == 1 else name
-            _write_shard(folder / name, shard, dtype, progress)
-            weight_map |= {output.name: name for output in shard}
-    if len(shards) > 1:
+    count = len(shards)
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    files = dict(zip(names if count > 1 else [SINGLE], shards, strict=True))
+    parameters = write_files(folder, files, dtype)
+    if count > 1:
         total = {"total_size": parameters * dtype.itemsize}
+        weight_map = {output.name: name for name, shard in files.items() for output in shard}
         write_json(folder / INDEX, {"metadata": total, "weight_map": weight_map})
+    return parameters
+
+
+def write_files(folder: Path, files: Mapping[str, list[Output]], dtype: torch.dtype) -> int:
+    """Write safetensors files by name, without an index; returns parameters."""
+    parameters = sum(prod(output.shape) for shard in files.values() for output in shard)
+    with Progress("writing safetensors", parameters * dtype.itemsize / 1e6, "MB") as progress:
+        for name, shard in files.items():
+            _write_shard(folder / name, shard, dtype, progress)
     return parameters
 
 
@@ -256,9 +287,10 @@ def _write_shard(path: Path, outputs: list[Output], dtype: torch.dtype, progress
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for output in outputs:
-        end = offset + prod(output.shape) * dtype.itemsize
+        kind = output.dtype or _DTYPE_NAMES[dtype]
+        end = offset + prod(output.shape) * _DTYPES[kind].itemsize
         header[output.name] = {
-            "dtype": _DTYPE_NAMES[dtype],
+            "dtype": kind,
             "shape": list(output.shape),
             "data_offsets": [offset, end],
         }
@@ -270,6 +302,6 @@ def _write_shard(path: Path, outputs: list[Output], dtype: torch.dtype, progress
         for output in outputs:
             tensor = output.read()
             assert tuple(tensor.shape) == output.shape
-            assert tensor.dtype == dtype
+            assert tensor.dtype == (dtype if output.dtype is None else _DTYPES[output.dtype])
             stream.write(tensor.contiguous().view(torch.uint8).numpy().data)
             progress.advance(tensor.nbytes / 1e6)

@@ -18,6 +18,7 @@ from ..io.files import (
     write_text,
 )
 from ..io.model_folders import refuse_code
+from .tiktoken_model import convert, converted_config, is_tiktoken
 
 _COMPANIONS = (
     "tokenizer_config.json",
@@ -54,23 +55,29 @@ class HuggingFaceTokenizer:
     """A folder with `tokenizer.json`, read by the tokenizers library."""
 
     def __init__(self, folder: Path):
-        refuse_code(folder)
         self.folder = folder
-        self._tokenizer = _read_tokenizer(folder / "tokenizer.json")
+        self._tokenizer = self._open()
         # "<|audio_3|>" written in a corpus is text, never speech
         self._tokenizer.encode_special_tokens = True
         self.size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.eod_id = self._find_eod()
 
+    def _open(self) -> Any:
+        """The tokenizer as it lies in the folder."""
+        refuse_code(self.folder)
+        return _read_tokenizer(self.folder / "tokenizer.json")
+
+    def _config(self) -> dict[str, Any]:
+        path = self.folder / "tokenizer_config.json"
+        return read_json_object(path) if path.exists() else {}
+
     def _find_eod(self) -> int:
-        config_path = self.folder / "tokenizer_config.json"
-        config = read_json_object(config_path) if config_path.exists() else {}
-        eos = config.get("eos_token") or "<|endoftext|>"
+        eos = self._config().get("eos_token") or "<|endoftext|>"
         token = eos.get("content") if isinstance(eos, dict) else eos
         found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
         if found is None:
             raise VocabularyError(
-                f"{self.folder}: end-of-text token {token!r} is not in tokenizer.json; "
+                f"{self.folder}: end-of-text token {token!r} is not in the tokenizer; "
                 "set eos_token in tokenizer_config.json to a token that is"
             )
         return found
@@ -105,14 +112,31 @@ class HuggingFaceTokenizer:
         """Write the tokenizer with `added` tokens behind it, loadable by AutoTokenizer."""
         from tokenizers import AddedToken
 
-        extended = _read_tokenizer(self.folder / "tokenizer.json")
+        extended = self._open()
         extended.add_special_tokens([AddedToken(token, normalized=False) for token in added])
         write_text(folder / "tokenizer.json", extended.to_str(pretty=True))
         if folder.resolve() != self.folder.resolve():
-            for name in _COMPANIONS:
-                if (self.folder / name).exists():
-                    with atomic_path(folder / name) as temporary:
-                        shutil.copyfile(self.folder / name, temporary)
+            self._save_companions(folder)
+
+    def _save_companions(self, folder: Path) -> None:
+        for name in _COMPANIONS:
+            if (self.folder / name).exists():
+                with atomic_path(folder / name) as temporary:
+                    shutil.copyfile(self.folder / name, temporary)
+
+
+class TiktokenTokenizer(HuggingFaceTokenizer):
+    """A folder with tiktoken's `tokenizer.model`, as of GLM-4, converted: ids are tiktoken's."""
+
+    def _open(self) -> Any:
+        return convert(self.folder, _PROBES)
+
+    def _config(self) -> dict[str, Any]:
+        return converted_config(self.folder)
+
+    def _save_companions(self, folder: Path) -> None:
+        super()._save_companions(folder)
+        write_json(folder / "tokenizer_config.json", self._config())
 
 
 class SentencePieceTokenizer:
@@ -240,7 +264,7 @@ def _digest(tokenizer: Any, without: Set[str]) -> str:
 
 
 def open_text_tokenizer(path: str | Path) -> TextTokenizer:
-    """Open a Hugging Face tokenizer folder or a SentencePiece `.model` file.
+    """Open a Hugging Face tokenizer folder, a SentencePiece `.model` file or tiktoken's.
 
     Raises:
         VocabularyError: the path holds neither, or a damaged one.
@@ -250,10 +274,12 @@ def open_text_tokenizer(path: str | Path) -> TextTokenizer:
     if path.is_dir() and (path / "tokenizer.json").exists():
         return HuggingFaceTokenizer(path)
     if path.is_dir() and (path / "tokenizer.model").exists():
+        if is_tiktoken(path / "tokenizer.model"):
+            return TiktokenTokenizer(path)
         return SentencePieceTokenizer(path / "tokenizer.model")
     if path.is_file() and path.suffix == ".model":
         return SentencePieceTokenizer(path)
     raise VocabularyError(
-        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) "
-        "or a SentencePiece .model file"
+        f"{path} is no text tokenizer: expected a folder with tokenizer.json (Hugging Face) or "
+        "tokenizer.model (SentencePiece, or tiktoken's as of GLM-4), or a SentencePiece .model file"
     )

@@ -113,14 +113,16 @@ class SpeechTextVocab:
         num_codes = 0
         while text.id_of(code_token(num_codes)) is not None:
             num_codes += 1
-        if num_codes:
-            return cls.extend(text_tokenizer, num_codes)
+        # of a model without codes none is counted: what it calls so may mean something else
+        names = DEFAULT_SPECIALS if num_codes else ()
+        found = {name: text.id_of(name) for name in names}
+        offset = text.id_of(code_token(0))
         base_rows = _rows_of_model(text_tokenizer)
         return cls(
             text=text,
-            num_codes=0,
-            code_offset=text.size,
-            specials={},
+            num_codes=num_codes,
+            code_offset=text.size if offset is None else offset,
+            specials={name: number for name, number in found.items() if number is not None},
             padded_size=_padded(max(text.size, base_rows), PADDING_MULTIPLE),
             added=(),
             base_rows=base_rows,
@@ -179,10 +181,13 @@ class SpeechTextVocab:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that AutoTokenizer and `from_pretrained` load."""
-        folder = Path(folder)
-        self.text.save(folder, self.added)
+        self.text.save(Path(folder), self.added)
+        self.save_facts(folder)
+
+    def save_facts(self, folder: str | Path) -> None:
+        """Write beside a tokenizer what `from_pretrained` wants to know besides."""
         write_json(
-            folder / FACTS_FILE,
+            Path(folder) / FACTS_FILE,
             {
                 "num_codes": self.num_codes,
                 "code_offset": self.code_offset,
@@ -226,13 +231,27 @@ class SpeechTextVocab:
     def eod_id(self) -> int:
         return self.text.eod_id
 
+    def special(self, token: str) -> int:
+        """Id of a special token.
+
+        Raises:
+            VocabularyError: this vocabulary has none, being a model's own (`as_it_is`).
+        """
+        if token not in self.specials:
+            raise VocabularyError(
+                f"the vocabulary has no {token}: the model came without; import it with "
+                f"tools/convert_checkpoint.py hf-to-megatron --num-codes {self.num_codes}, which "
+                "adds what is missing"
+            )
+        return self.specials[token]
+
     @property
     def begin_of_audio_id(self) -> int:
-        return self.specials[BEGIN_OF_AUDIO]
+        return self.special(BEGIN_OF_AUDIO)
 
     @property
     def end_of_audio_id(self) -> int:
-        return self.specials[END_OF_AUDIO]
+        return self.special(END_OF_AUDIO)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -308,7 +327,8 @@ def _rows_of_model(text_tokenizer: str | Path) -> int:
     config = Path(text_tokenizer) / "config.json"
     if not config.is_file():
         return 0
-    rows = read_json_object(config).get("vocab_size") or 0
+    settings = read_json_object(config)
+    rows = settings.get("padded_vocab_size") or settings.get("vocab_size") or 0
     if not isinstance(rows, int):
-        raise VocabularyError(f"{config}: vocab_size is {rows!r}; expected a number")
+        raise VocabularyError(f"{config}: the size of the vocabulary is {rows!r}, no number")
     return rows

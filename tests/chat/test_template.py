@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from megatron_speech.chat.rhythm import Rhythm, TokenKind
 from megatron_speech.chat.template import (
@@ -15,6 +16,7 @@ from megatron_speech.data.loss_rules import RuleTokens, loss_mask
 from megatron_speech.errors import ConfigError, DataError, VocabularyError
 from megatron_speech.text.vocab import ASSISTANT, SYSTEM, USER, SpeechTextVocab
 from tests.data.language_data import make_vocab
+from tests.text.released_tokenizer import NAMED, lines, train_ranks, write_tokenizer
 
 SMALL = TemplateConfig(text_block=3, speech_block=5)
 
@@ -136,11 +138,36 @@ def test_the_released_template(vocab):
     written = spelled(vocab, dialogue(template, "streaming"))
     assert written.startswith("S:\nUser will provide you with a speech instruction. Do it step")
     assert "26 audio tokens.  U:\n(AB) A:streaming_transcription\nyes it isABC" in written
-    assert "a text instruction" in spelled(vocab, template.system("streaming", "text"))
+    asked_in_text = spelled(vocab, template.system("streaming", "text"))
+    assert "a text instruction" in asked_in_text
+    assert asked_in_text.endswith("audio tokens.")
     with pytest.raises(ConfigError, match="streaming only"):
         template.system("direct", "speech")
     with pytest.raises(ConfigError, match="13 text and 26"):
         TemplateConfig(template="glm-4-voice", text_block=5)
+
+
+def test_the_released_template_in_the_released_vocabulary(tmp_path):
+    """Equal to what the released demo's string becomes by the converted tokenizer, which puts two
+    tokens before it; the trailing space of the prompt for speech included."""
+    write_tokenizer(tmp_path / "base", train_ranks(lines(300, seed=5), 500), NAMED, codes=16)
+    SpeechTextVocab.as_it_is(tmp_path / "base").save_pretrained(tmp_path / "vocab")
+    vocab = SpeechTextVocab.from_pretrained(tmp_path / "vocab")
+    template = ChatTemplate(vocab, TemplateConfig(template="glm-4-voice"))
+    about = "Do it step by step. First, think about the instruction and respond in a interleaved "
+    about += "manner, with 13 text token followed by 26 audio tokens."
+    heard = f"<|system|>\nUser will provide you with a speech instruction. {about} <|user|>\n"
+    heard += "<|begin_of_audio|><|audio_3|><|audio_15|><|end_of_audio|><|assistant|>"
+    read = f"<|system|>\nUser will provide you with a text instruction. {about}<|user|>\n"
+    read += "What's up?<|assistant|>"
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "vocab")
+    question = template.spoken_question(np.array([3, 15]))
+    written = template.written_question(vocab.text.encode("What's up?"))
+    for modality, turn, prompt in (("speech", question, heard), ("text", written, read)):
+        ids = [*template.system("streaming", modality), template.stop_id, *turn]
+        ids += template.answer_begin("streaming")
+        assert ids == tokenizer(prompt + "streaming_transcription\n").input_ids
+        assert tokenizer.convert_ids_to_tokens(ids[:2]) == ["[gMASK]", "<sop>"]
 
 
 def test_words_of_marks_are_text(vocab):

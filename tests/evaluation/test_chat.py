@@ -118,6 +118,29 @@ def hearing(monkeypatch):
     monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Loaded, raising=False)
 
 
+class Mute(TableTranscriber):
+    """As the released speech tokenizer: it ends at its quantizer."""
+
+    @classmethod
+    def from_pretrained(cls, path, device="cpu"):
+        return cls()
+
+    def decode_text(self, codes, languages=None):
+        raise ConfigError("cannot transcribe")
+
+
+def test_without_a_recogniser_written_answers_are_judged(folder, monkeypatch, capsys):
+    monkeypatch.setattr(speech_tokenizer_room, "SpeechTokenizer", Mute, raising=False)
+    with pytest.raises(ConfigError, match=r"cannot transcribe.*without direct"):
+        evaluate_chat.main(arguments(folder))
+    more = ["--modes", "streaming", "--pretrained", str(folder / "model")]
+    results = evaluate_chat.main(arguments(folder, *more))
+    for found in (results["modes"]["streaming"], results["pretrained"]):
+        assert "s2t" in found
+        assert not {"s2s", "wer_codes"} & found.keys()
+    assert "spoken ones are not" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("hearing")
 def test_from_files_to_tables(folder, capsys):
     pretrained = ["--pretrained", str(folder / "model")]

@@ -14,7 +14,12 @@ from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_token
 from megatron_speech.data.soundness import sound_dataset
 from megatron_speech.interleaving.plan import request_paths
 from megatron_speech.io.rejected import Rejected, read_rejected, write_rejected
-from megatron_speech.model.hf_config import read_config, read_generation_ids
+from megatron_speech.model.hf_config import (
+    model_from_config,
+    open_weights,
+    read_config,
+    read_generation_ids,
+)
 from megatron_speech.model.safetensors_folder import SafetensorsFolder
 from megatron_speech.speech_tokenizer.weights import read_tensors, write_tensors
 from megatron_speech.text.vocab import SpeechTextVocab
@@ -22,6 +27,7 @@ from megatron_speech.training.checkpoint import latest_iteration, read_notes
 from tests.fuzz.mutations import damaged, damaged_json
 from tests.fuzz.reader import Found, Reader
 from tests.interleaving.samples import make_vocab
+from tests.model.released_folder import write_released
 
 
 def damage_folder(rng: random.Random, folder: Path) -> None:
@@ -104,6 +110,23 @@ def _read_base(folder: Path) -> Found:
     return Found(items)
 
 
+def _make_released(folder: Path) -> None:
+    write_released(folder, ranks=[*(bytes([byte]) for byte in range(256)), b"th", b"the"])
+
+
+def _read_released(folder: Path) -> Found:
+    config = read_config(folder)
+    model = model_from_config(config, folder)
+    weights = open_weights(folder, model, config.vocab_size)
+    weights.dtype()
+    items = [(name, tuple(weights.read(name).shape)) for name in weights.entries]
+    vocab = SpeechTextVocab.as_it_is(folder)
+    ids = vocab.text.encode("the small dog")
+    assert vocab.text.decode(ids) == "the small dog"
+    assert max(ids) < vocab.text.size <= vocab.size
+    return Found([*items, ("vocabulary", vocab.text.size)])
+
+
 def _make_weights(folder: Path) -> None:
     tensors = {f"part.{n}": torch.randn(6, 5) for n in range(4)}
     write_tensors(folder, tensors, max_bytes=300)
@@ -180,6 +203,7 @@ def _reader(name: str, make: Callable[[Path], None], read: Callable[[Path], Foun
 FOLDERS = [
     _reader("vocabulary", _make_vocab, _read_vocab),
     _reader("base model", _make_base, _read_base),
+    _reader("released GLM-4", _make_released, _read_released),
     _reader("speech tokenizer weights", _make_weights, _read_weights),
     _reader("run folder", _make_run, _read_run),
     _reader("job folder", _make_job, _read_job),

@@ -18,34 +18,56 @@ import torch
 from safetensors import safe_open
 from tokenizers import Tokenizer, models
 
-from megatron_speech.model.families import get_family, shapes_in_hf
+from megatron_speech.model.chatglm import released_names
+from megatron_speech.model.families import hf_shapes
 from megatron_speech.model.hf_config import config_from_model
 from megatron_speech.model.safetensors_folder import Output, write_shards
 from megatron_speech.recipes.lm_recipes import lm_9b
+from tests.text.released_tokenizer import fill_ranks, lines, train_ranks, write_tokenizer
 
 pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS, ROWS, TOKENS, CODES = 16, 151_552, 151_343, 16_384
 MOST_BYTES = 5 * 10**9
+MODEL = replace(lm_9b().model, num_layers=LAYERS)
+RELEASED = {
+    "num_layers": "num_layers",
+    "hidden_size": "hidden_size",
+    "ffn_hidden_size": "ffn_hidden_size",
+    "num_attention_heads": "num_attention_heads",
+    "multi_query_group_num": "num_query_groups",
+    "seq_length": "max_position_embeddings",
+    "layernorm_epsilon": "norm_epsilon",
+}
 
 
 def write_base(folder: Path) -> int:
-    """Config, tokenizer and shards; returns parameters."""
-    model = replace(lm_9b().model, num_layers=LAYERS)
-    family = get_family(model)
+    """Config, tokenizer and shards of transformers' glm; returns parameters."""
     folder.mkdir(parents=True)
-    config_from_model(model, ROWS, dtype=torch.bfloat16).save_pretrained(folder)
+    config_from_model(MODEL, ROWS, dtype=torch.bfloat16).save_pretrained(folder)
     words = {"<|endoftext|>": 0} | {f"w{n}": n for n in range(1, TOKENS)}
     Tokenizer(models.WordLevel(words, unk_token="<|endoftext|>")).save(
         str(folder / "tokenizer.json")
     )
-    shapes = {family.embedding: (ROWS, model.hidden_size)}
-    for index in range(LAYERS):
-        prefix = family.layer_prefix.format(index)
-        for rule in family.layer:
-            shapes |= {prefix + name: shape for name, shape in shapes_in_hf(rule, model).items()}
-    shapes |= {family.final_norm: (model.hidden_size,), family.output: (ROWS, model.hidden_size)}
+    return write_tensors(folder, hf_shapes(MODEL, ROWS))
+
+
+def write_released(folder: Path) -> int:
+    """The same in the layout of the released models."""
+    write_tokenizer(folder, fill_ranks(train_ranks(lines(300, seed=1), 1500)))
+    config = {chatglm: getattr(MODEL, ours) for chatglm, ours in RELEASED.items()}
+    config |= {"model_type": "chatglm", "padded_vocab_size": ROWS, "eos_token_id": [TOKENS - 14]}
+    config |= {"add_qkv_bias": True, "multi_query_attention": True, "kv_channels": 128}
+    (folder / "config.json").write_text(json.dumps(config))
+    glm, shapes = hf_shapes(MODEL, ROWS), {}
+    for name, parts in released_names(MODEL).items():
+        first = glm[parts[0]]
+        shapes[name] = (sum(glm[part][0] for part in parts), *first[1:])
+    return write_tensors(folder, shapes)
+
+
+def write_tensors(folder: Path, shapes: dict[str, tuple[int, ...]]) -> int:
     noise = (0.02 * torch.randn(2**24 + 4099)).bfloat16()  # no row of a table repeats another
 
     def read(shape: tuple[int, ...]) -> torch.Tensor:
@@ -96,3 +118,13 @@ def test_nine_gigabytes_in_and_out(folder):
             tensor = old.get_tensor(name)
             rows = TOKENS if tensor.size(0) == ROWS else tensor.size(0)
             assert torch.equal(new.get_slice(name)[:rows], tensor[:rows]), name
+
+
+def test_nine_gigabytes_in_the_released_layout(folder):
+    parameters = write_released(folder / "base")
+    flags = ["--num-codes", str(CODES), "--tensor-model-parallel-size", "2"]
+    peak, seconds = peak_of(
+        "hf-to-megatron", "--hf", str(folder / "base"), "--save", str(folder / "run"), *flags
+    )
+    print(f"import of {2 * parameters / 1e9:.1f} GB: {peak / 1e9:.2f} GB, {seconds:.0f} s")
+    assert peak < MOST_BYTES

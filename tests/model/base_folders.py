@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tests.data.language_data import make_vocab
 from tests.model.base_world import ROWS
 
-FAMILIES = ("llama", "qwen2", "qwen3", "glm")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "glm")
 
 
 def write_base(
@@ -39,6 +39,8 @@ def write_base(
     }
     if family == "glm":
         values["attention_bias"] = True
+    if family == "mistral":
+        values["sliding_window"] = None
     torch.manual_seed(0)
     config = AutoConfig.for_model(family, **(values | settings))
     model = AutoModelForCausalLM.from_config(config)

@@ -18,7 +18,7 @@ ROWS = 300
 TOKENS = torch.randint(0, ROWS, (2, 24), generator=torch.Generator().manual_seed(5))
 
 
-def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor | None:
+def megatron_logits(run: Path, parallel: ParallelConfig, rows: int = ROWS) -> Tensor | None:
     """Logits (2, 24, padded vocabulary) of the imported checkpoint, gathered over ranks.
 
     None on the first of two pipeline stages, which hands its hidden states on.
@@ -28,7 +28,7 @@ def megatron_logits(run: Path, parallel: ParallelConfig) -> Tensor | None:
     directory = run / "iter_0000000"
     with session(parallel) as layout, torch.no_grad():
         stored = read_common(directory)[IDENTITY_KEY]
-        options = BuildOptions(padded_vocab_size=stored["padded_vocab_size"], vocab_rows=ROWS)
+        options = BuildOptions(padded_vocab_size=stored["padded_vocab_size"], vocab_rows=rows)
         chunk = build_model(ModelConfig.from_mapping(stored), parallel, options)[0].eval()
         group = parallel_state.get_data_parallel_group(with_context_parallel=True)
         metadata = {"dp_cp_group": group, "singleton_local_shards": False}
@@ -54,6 +54,7 @@ class Group:
     ranks: tuple[int, ...]
     parallel: ParallelConfig
     runs: tuple[Path, ...]
+    rows: int = ROWS
 
 
 def main(rank: int, folder: Path, groups: list[Group]) -> None:
@@ -66,7 +67,7 @@ def main(rank: int, folder: Path, groups: list[Group]) -> None:
         store = dist.FileStore(str(folder / f"store-{group.name}-{group.ranks[0]}"), size)
         dist.init_process_group("gloo", store=store, rank=group.ranks.index(rank), world_size=size)
         for run in group.runs:
-            logits = megatron_logits(run, group.parallel)
+            logits = megatron_logits(run, group.parallel, group.rows)
             writer = 0 if group.parallel.pipeline_model_parallel_size == 1 else 1
             if dist.get_rank() == writer:
                 torch.save(logits, f"{run}-{group.name}.pt")

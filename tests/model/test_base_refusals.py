@@ -175,9 +175,16 @@ DAMAGE = [
     (other_names, r"it lacks model.embed_tokens.weight, .* and \d+ more and holds transformer"),
     (fewer_rows, "the tokenizer has 317 tokens, but the model's embedding only 300 rows"),
     (no_tokenizer, "is no text tokenizer"),
-    (setting(model_type="gpt2"), "is of model type 'gpt2'; known here: llama, qwen2, qwen3, glm"),
+    (
+        setting(model_type="gpt2"),
+        "is of model type 'gpt2'; known here: llama, mistral, .*, glm, chatglm",
+    ),
     (setting(model_type=None), "is of model type None"),
     (setting(model_type="qwen2"), "lacks .*q_proj.bias"),
+    (
+        setting(model_type="mistral"),
+        "sets sliding_window to 4096, but mistral models here have None",
+    ),
     (setting(hidden_act="gelu"), "sets hidden_act to 'gelu'"),
     (setting(mlp_bias=True), "sets mlp_bias to True"),
     (setting(rope_parameters={"rope_type": "yarn", "factor": 2.0, "rope_theta": 1e4}), "rope_type"),
