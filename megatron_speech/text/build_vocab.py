@@ -13,7 +13,8 @@ from ..io.model_folders import resolve_model
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..jobs.claims import exclusive
 from .corpora import Document, find_texts, read_pieces, split_inputs
-from .vocab import FACTS_FILE, SpeechTextVocab
+from .vocab import SpeechTextVocab
+from .vocab_facts import FACTS_FILE
 
 END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, VocabularyError
-from ..io.files import fingerprint_of, read_json_object, write_json
+from ..io.files import fingerprint_of, write_json
 from .tokenizers import TextTokenizer, open_text_tokenizer
+from .vocab_facts import FACTS_FILE, read_facts, rows_of_model, speech_tokenizer_of
 
 BEGIN_OF_AUDIO = "<|begin_of_audio|>"
 END_OF_AUDIO = "<|end_of_audio|>"
@@ -28,7 +29,6 @@ ASSISTANT = "<|assistant|>"
 ROLES = (SYSTEM, USER, ASSISTANT)
 DEFAULT_SPECIALS = (BEGIN_OF_AUDIO, END_OF_AUDIO, SPEAK, TRANSCRIBE, *ROLES)
 PADDING_MULTIPLE = 1024
-FACTS_FILE = "speech_text_vocab.json"
 
 
 def code_token(code: int) -> str:
@@ -92,7 +92,7 @@ class SpeechTextVocab:
             )
         elif text.id_of(code_token(num_codes)) is not None:
             raise VocabularyError(f"{text_tokenizer} holds more than {num_codes} codes")
-        base_rows = _rows_of_model(text_tokenizer)
+        base_rows = rows_of_model(text_tokenizer)
         return cls(
             text=text,
             num_codes=num_codes,
@@ -100,7 +100,7 @@ class SpeechTextVocab:
             specials=ids,
             padded_size=_padded(max(next_id, base_rows), padding_multiple),
             added=tuple(added),
-            speech_tokenizer=_speech_tokenizer_of(text_tokenizer),
+            speech_tokenizer=speech_tokenizer_of(text_tokenizer),
             base_rows=base_rows,
         )
 
@@ -117,7 +117,7 @@ class SpeechTextVocab:
         names = DEFAULT_SPECIALS if num_codes else ()
         found = {name: text.id_of(name) for name in names}
         offset = text.id_of(code_token(0))
-        base_rows = _rows_of_model(text_tokenizer)
+        base_rows = rows_of_model(text_tokenizer)
         return cls(
             text=text,
             num_codes=num_codes,
@@ -136,28 +136,7 @@ class SpeechTextVocab:
             VocabularyError: the folder is not such a vocabulary or its parts disagree.
             DataError: a file of it is damaged.
         """
-        folder = Path(folder)
-        if not (folder / FACTS_FILE).exists():
-            raise VocabularyError(
-                f"{folder} is no speech-text vocabulary: {FACTS_FILE} is missing; "
-                "make one with tools/build_vocab.py"
-            )
-        facts = read_json_object(
-            folder / FACTS_FILE,
-            num_codes=int,
-            code_offset=int,
-            specials=dict,
-            padded_size=int,
-            added=list,
-        )
-        ids = [*facts["specials"].values(), facts.get("base_rows", 0)]
-        if not all(isinstance(number, int) for number in ids) or not all(
-            isinstance(token, str) for token in facts["added"]
-        ):
-            raise VocabularyError(
-                f"{folder / FACTS_FILE} is damaged: specials are ids by token, added is a list of "
-                "tokens, base_rows a number; restore it"
-            )
+        facts = read_facts(Path(folder))
         text = open_text_tokenizer(folder)
         vocab = cls(
             text=text,
@@ -314,21 +293,3 @@ def is_speech(tokens: Any, code_offset: int, num_codes: int) -> Any:
 
 def _padded(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
-
-
-def _speech_tokenizer_of(text_tokenizer: str | Path) -> str | None:
-    """Whose codes a vocabulary holds already, if it says so."""
-    facts = Path(text_tokenizer) / FACTS_FILE
-    return read_json_object(facts).get("speech_tokenizer") if facts.is_file() else None
-
-
-def _rows_of_model(text_tokenizer: str | Path) -> int:
-    """Embedding rows of the model a tokenizer folder belongs to, 0 if it holds no model."""
-    config = Path(text_tokenizer) / "config.json"
-    if not config.is_file():
-        return 0
-    settings = read_json_object(config)
-    rows = settings.get("padded_vocab_size") or settings.get("vocab_size") or 0
-    if not isinstance(rows, int):
-        raise VocabularyError(f"{config}: the size of the vocabulary is {rows!r}, no number")
-    return rows
