@@ -13,6 +13,7 @@ import numpy as np
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
 from ..io.files import read_json, write_json
+from ..io.model_folders import resolve_model
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.executors import ClusterConfig, Place, sole_job
 from ..jobs.folders import remove_folder
@@ -95,7 +96,8 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
         InUseError: another process makes one of the datasets.
         Submitted: Slurm has it now.
     """
-    vocab = open_vocab(config.tokenizer_model)
+    config = replace(config, tokenizer_model=resolve_model(config.tokenizer_model))
+    vocab = open_vocab(config.tokenizer_model, or_tokenizer=True)
     paths = find_texts(config.input)
     size = total_bytes(paths)
     shares = split_inputs(paths, max(1, -(-size // _PART_BYTES)))
@@ -161,7 +163,7 @@ def _tokenise_part(part: _Part) -> list[Rejected]:
     if is_written(part.prefix) and report.exists():
         return [Rejected(*item) for item in read_json(report)]
     model = part.config.tokenizer_model
-    vocab = open_vocab(model)
+    vocab = open_vocab(model, or_tokenizer=True)
     encoder = TextEncoder(vocab.text, _engine(model, vocab.fingerprint) if part.fast else None)
     rejected: list[Rejected] = []
     with IndexedWriter(part.prefix, vocab) as writer:

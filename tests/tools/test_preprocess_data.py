@@ -231,7 +231,7 @@ def test_inputs_that_cannot_be_used(vocab, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no usable document"):
         run(vocab, tmp_path / "empty.jsonl", tmp_path / "out")
-    with pytest.raises(VocabularyError, match="build_vocab"):
+    with pytest.raises(VocabularyError, match="no text tokenizer"):
         run((None, str(tmp_path)), tmp_path / "c.parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out_*.json"))
 
