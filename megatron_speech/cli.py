@@ -42,6 +42,8 @@ class ForeignFlag:
     """How many values it has."""
     only: tuple[str, ...] = ()
     """The values that are taken; any other is an error. All, if empty."""
+    otherwise: str = ""
+    """What to say then; `says` if empty."""
     instead: tuple[str, ...] = ()
     """Flags of this program that stand for it, followed by its values."""
 
@@ -67,7 +69,8 @@ def translate(
         name, equals, value = word.partition("=")
         values = [value] if equals else [rest.pop(0) for _ in rest[: found.values]]
         if not found.taken or (found.only and not set(values) <= set(found.only)):
-            raise ConfigError(f"{' '.join([name, *values])} of {program}: {found.says}")
+            answer = (found.taken and found.otherwise) or found.says
+            raise ConfigError(f"{' '.join([name, *values])} of {program}: {answer}")
         if found.instead:
             done += [*found.instead, *values]
             told.append(f"{name} is {' '.join(found.instead)}")

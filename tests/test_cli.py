@@ -68,6 +68,7 @@ FOREIGN = {
     "use-flash": cli.ForeignFlag(says="give --bf16", instead=("--bf16",)),
     "learning-rate": cli.ForeignFlag(says="give --lr", instead=("--lr",), values=1),
     "format": cli.ForeignFlag(says="always good", values=1, only=("good",)),
+    "kind": cli.ForeignFlag(says="always a", values=1, only=("a",), otherwise="give --sort"),
     "steps": cli.ForeignFlag(says="give --iters", values=1, taken=False),
     "moe-*": cli.ForeignFlag(says="no experts", taken=False),
 }
@@ -90,6 +91,7 @@ def test_flags_of_another_program_are_exchanged_or_taken_out(capsys, monkeypatch
     [
         ("--steps 9 --bf16", "--steps 9 of Other: give --iters"),
         ("--format bad", "--format bad of Other: always good"),
+        ("--kind=b", "--kind b of Other: give --sort"),
         ("--moe-layer-freq 1", "--moe-layer-freq of Other: no experts"),
     ],
 )

@@ -13,8 +13,8 @@ _FILES = (
 )
 
 
-def _taken(says: str, values: int = 0, only: tuple[str, ...] = ()) -> ForeignFlag:
-    return ForeignFlag(says=says, values=values, only=only)
+def _taken(says: str, values: int = 0) -> ForeignFlag:
+    return ForeignFlag(says=says, values=values)
 
 
 def _refused(says: str, values: int = 0) -> ForeignFlag:
@@ -22,17 +22,18 @@ def _refused(says: str, values: int = 0) -> ForeignFlag:
 
 
 PREPROCESS_FLAGS = {
-    "tokenizer-type": _taken(
-        "the files of --tokenizer-model say what it is: a folder with tokenizer.json, or a "
-        "SentencePiece .model. transformers' AutoTokenizer.from_pretrained(...).save_pretrained("
-        "'FOLDER') writes the former for most other kinds",
-        1,
-        (
+    "tokenizer-type": ForeignFlag(
+        says="the files of --tokenizer-model say what it is",
+        values=1,
+        only=(
             "HuggingFaceTokenizer",
             "SentencePieceTokenizer",
             "GPTSentencePieceTokenizer",
             "Llama2Tokenizer",
         ),
+        otherwise="give --tokenizer-model a folder with tokenizer.json, or a SentencePiece .model; "
+        "transformers' AutoTokenizer.from_pretrained('...').save_pretrained('FOLDER') writes the "
+        "former for most kinds",
     ),
     "partitions": _taken("parts are made by themselves, --workers processes in all", 1),
     "keep-sequential-samples": _taken("documents always stay in the order of the input"),

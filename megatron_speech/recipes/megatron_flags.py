@@ -57,8 +57,11 @@ _MODEL = {
     "mtp-num-layers": _refused("one token is predicted at a time: drop it", 1),
 }
 _DATA = {
-    "tokenizer-type": _taken(
-        _VOCAB, 1, "HuggingFaceTokenizer SentencePieceTokenizer Llama2Tokenizer"
+    "tokenizer-type": ForeignFlag(
+        says="the vocabulary folder says what it is",
+        values=1,
+        only=("HuggingFaceTokenizer", "SentencePieceTokenizer", "Llama2Tokenizer"),
+        otherwise=_VOCAB,
     ),
     "tokenizer-model": _refused(_VOCAB, 1),
     "vocab-file": _refused(_VOCAB, 1),
