@@ -4,7 +4,8 @@ python benchmarks/megatron_preprocessing.py --megatron-lm Megatron-LM --tokenize
     --texts novels.jsonl /usr/share/doc
 
 Megatron-LM is a checkout (its tools/preprocess_data.py is enough: the rest comes with
-megatron-core). Texts are JSON lines, or folders of text files. Both tools tokenise the same JSON
+megatron-core). Texts are JSON lines, or folders of text files; those with a special token spelled out
+in them, which Megatron's tool does not read as text, are left out. Both tools tokenise the same JSON
 lines by one worker, with the tokenizers given and with ones trained on the texts in the layouts of
 Qwen's and of Llama 3's; .bin and .idx must be the same. Times are processor seconds, of all
 processes a tool starts. Start-up (imports, comparing gigatoken with the tokenizer) is left out by
@@ -50,8 +51,9 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        texts = write_corpora(folder, flags.texts, flags.megabytes * 1e6)
         tokenizers = {path.name: path.resolve() for path in flags.tokenizer}
+        special = {END, *(token for path in tokenizers.values() for token in special_tokens(path))}
+        texts = write_corpora(folder, flags.texts, flags.megabytes * 1e6, special)
         for layout in DIGITS:
             tokenizers[layout] = train(
                 folder / layout, layout, texts[:: len(texts) // TRAINED_ON + 1]
@@ -118,10 +120,17 @@ def run(tool: Path, corpus: Path, output: Path, tokenizer: Path) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def write_corpora(folder: Path, sources: list[Path], size: float) -> list[str]:
+def special_tokens(tokenizer: Path) -> list[str]:
+    added = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    return [token["content"] for token in added]
+
+
+def write_corpora(folder: Path, sources: list[Path], size: float, special: set[str]) -> list[str]:
     """Write whole.jsonl and part.jsonl, every fourth of its texts; returns the texts."""
     texts, total = [], 0
     for text in (text for source in sources for text in texts_of(source)):
+        if any(token in text for token in special):
+            continue
         texts.append(text)
         total += len(text)
         if total > size:
@@ -144,7 +153,7 @@ def texts_of(source: Path) -> Iterator[str]:
             text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
         except (UnicodeDecodeError, gzip.BadGzipFile):
             continue
-        if "\0" in text or END in text:  # no text, or read as a special token by one of the tools
+        if "\0" in text:  # no text
             continue
         for first in range(0, len(text), LONGEST):
             if (part := text[first : first + LONGEST]).strip():
