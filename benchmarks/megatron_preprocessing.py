@@ -4,8 +4,8 @@ python benchmarks/megatron_preprocessing.py --megatron-lm Megatron-LM --tokenize
     --texts novels.jsonl /usr/share/doc
 
 Megatron-LM is a checkout (its tools/preprocess_data.py is enough: the rest comes with
-megatron-core). Texts are JSON lines, or folders of text files; those with a special token spelled out
-in them, which Megatron's tool does not read as text, are left out. Both tools tokenise the same JSON
+megatron-core). Texts are JSON lines, or folders of text files; those that spell out a special
+token, which Megatron's tool does not read as text, are left out. Both tools tokenise the same JSON
 lines by one worker, with the tokenizers given and with ones trained on the texts in the layouts of
 Qwen's and of Llama 3's; .bin and .idx must be the same. Times are processor seconds, of all
 processes a tool starts. Start-up (imports, comparing gigatoken with the tokenizer) is left out by
