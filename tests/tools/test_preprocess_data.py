@@ -229,6 +229,7 @@ def test_one_other_id_and_the_tokenizer_does_all_of_it(
 
 def test_when_gigatoken_is_not_taken(vocab, tmp_path, compared, monkeypatch, capsys):
     engine = fast_engine(Path(vocab[1]))
+    assert engine is not None
     assert agrees_on_characters(engine, vocab[0].text)
     lower = Tokenizer.from_file(str(Path(vocab[1]) / "tokenizer.json"))
     lower.normalizer = normalizers.Lowercase()
