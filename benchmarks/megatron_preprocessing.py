@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--megatron-lm", type=Path, required=True)
     parser.add_argument("--texts", type=Path, nargs="+", required=True)
     parser.add_argument("--tokenizer", type=Path, nargs="*", default=[])
+    parser.add_argument("--layouts", choices=DIGITS, nargs="*", default=list(DIGITS))
+    parser.add_argument("--name", default="megatron_preprocessing", help="of the file of results")
     parser.add_argument("--megabytes", type=float, default=sized(30, 2))
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -54,14 +56,14 @@ def main() -> None:
         tokenizers = {path.name: path.resolve() for path in flags.tokenizer}
         special = {END, *(token for path in tokenizers.values() for token in special_tokens(path))}
         texts = write_corpora(folder, flags.texts, flags.megabytes * 1e6, special)
-        for layout in DIGITS:
+        for layout in flags.layouts:
             tokenizers[layout] = train(
                 folder / layout, layout, texts[:: len(texts) // TRAINED_ON + 1]
             )
         tools = {"ours": ROOT, "peer": flags.megatron_lm.resolve()}
         figures: dict[str, Any] = {"megabytes": (folder / "whole.jsonl").stat().st_size / 1e6}
         figures |= {name: compare(folder, tools, path) for name, path in tokenizers.items()}
-    report("megatron_preprocessing", "Megatron-LM's tools/preprocess_data.py", figures)
+    report(flags.name, "Megatron-LM's tools/preprocess_data.py", figures)
 
 
 def compare(folder: Path, tools: dict[str, Path], tokenizer: Path) -> dict[str, float]:

@@ -24,6 +24,7 @@ from ..errors import MegatronSpeechError
 from .tokenizers import TextTokenizer
 
 _FIRST_COMPARED = 16
+_FIRST_CHARACTERS = 1 << 16  # long documents: 16 of them took half of the time of a share
 _COMPARED_EVERY = 512
 _MOST_CHARACTERS_COMPARED = 1 << 20  # the tokenizers library takes gigabytes for longer texts
 _CHARACTERS_AT_A_TIME = 1024
@@ -64,7 +65,7 @@ class TextEncoder:
     def __init__(self, tokenizer: TextTokenizer, engine: FastEngine | None = None):
         self._tokenizer = tokenizer
         self._engine = engine
-        self._seen = 0
+        self._seen, self._compared = 0, 0
 
     def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids of several texts, flat (n,), and their lengths (texts,) int64.
@@ -77,9 +78,11 @@ class TextEncoder:
         flat, lengths = _encode_fast(self._engine, self._tokenizer, texts)
         stops = np.cumsum(lengths)
         for number, text in enumerate(texts, start=self._seen):
-            if number >= _FIRST_COMPARED and number % _COMPARED_EVERY:
+            first = number < _FIRST_COMPARED and self._compared < _FIRST_CHARACTERS
+            if not first and number % _COMPARED_EVERY:
                 continue
             if len(text) <= _MOST_CHARACTERS_COMPARED:
+                self._compared += len(text)
                 stop = stops[number - self._seen]
                 start = stop - lengths[number - self._seen]
                 if flat[start:stop].tolist() != self._tokenizer.encode(text):
