@@ -96,16 +96,16 @@ ROWS = (
     ),
     *(
         Row(
-            result=result,
+            result="megatron_preprocessing",
             what=f"JSON lines to .bin/.idx as a user types it, {layout}, start-up left out",
             peer="Megatron-LM's tools/preprocess_data.py, one worker",
             ratio=lambda f, name=name: f[name]["speedup"],
             ours=lambda f, name=name: _rate(f[name]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
         )
-        for result, name, layout in (
-            ("megatron_preprocessing", "smollm2-135m", "SmolLM2's tokenizer"),
-            ("megatron_preprocessing", "qwen", "one in Qwen's layout"),
-            ("megatron_preprocessing_llama3", "llama3", "one in Llama 3's layout"),
+        for name, layout in (
+            ("smollm2-135m", "SmolLM2's tokenizer"),
+            ("qwen", "one in Qwen's layout"),
+            ("llama3", "one in Llama 3's layout"),
         )
     ),
     Row(
