@@ -94,6 +94,20 @@ ROWS = (
         ratio=lambda f: f["sentencepiece"]["speedup"],
         ours=lambda f: _rate(f["sentencepiece"]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
     ),
+    *(
+        Row(
+            result="megatron_preprocessing",
+            what=f"JSON lines to .bin/.idx as a user types it, {layout}, start-up left out",
+            peer="Megatron-LM's tools/preprocess_data.py, one worker",
+            ratio=lambda f, name=name: f[name]["speedup"],
+            ours=lambda f, name=name: _rate(f[name]["ours_mtok_per_core_s"] * 1e6, "tokens/core-s"),
+        )
+        for name, layout in (
+            ("smollm2-135m", "SmolLM2's tokenizer"),
+            ("qwen", "one in Qwen's layout"),
+            ("llama3", "one in Llama 3's layout"),
+        )
+    ),
     Row(
         result="span_sampling",
         what="spans of documents of 690 words, 1,024 at a time",

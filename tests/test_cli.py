@@ -54,3 +54,53 @@ def test_unknown_flags_and_recipes_name_the_nearest(arguments, hint, capsys):
     assert stopped.value.code == 2
     captured = capsys.readouterr()
     assert hint in captured.out + captured.err
+
+
+@pytest.mark.parametrize("argv", [["lm-large", "--lr", "-1"], ["lm-small", "--lr", "0", "--bf16"]])
+def test_what_a_config_refuses_is_said_in_its_own_words(argv, capsys):
+    with pytest.raises(ConfigError, match=r"^--lr is .*; give a positive rate$"):
+        cli.parse_recipe(RECIPES, argv, "Train.")
+    captured = capsys.readouterr()
+    assert not captured.out + captured.err
+
+
+FOREIGN = {
+    "use-flash": cli.ForeignFlag(says="give --bf16", instead=("--bf16",)),
+    "learning-rate": cli.ForeignFlag(says="give --lr", instead=("--lr",), values=1),
+    "format": cli.ForeignFlag(says="always good", values=1, only=("good",)),
+    "kind": cli.ForeignFlag(says="always a", values=1, only=("a",), otherwise="give --sort"),
+    "steps": cli.ForeignFlag(says="give --iters", values=1, taken=False),
+    "moe-*": cli.ForeignFlag(says="no experts", taken=False),
+}
+
+
+def test_flags_of_another_program_are_exchanged_or_taken_out(capsys, monkeypatch):
+    argv = "lm-small --use-flash --data-path 1 a --learning_rate=2 --format good --lr 3".split()
+    expected = "lm-small --bf16 --data-path 1 a --lr 2 --lr 3".split()
+    assert cli.translate(argv, FOREIGN, "Other") == expected
+    told = "flags of Other: --use-flash is --bf16; --learning_rate is --lr; --format: always good\n"
+    assert capsys.readouterr().err == told
+    monkeypatch.setenv("RANK", "1")
+    assert cli.translate(argv, FOREIGN, "Other") == expected
+    assert cli.translate(["--bf16"], FOREIGN, "Other") == ["--bf16"]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--steps 9 --bf16", "--steps 9 of Other: give --iters"),
+        ("--format bad", "--format bad of Other: always good"),
+        ("--kind=b", "--kind b of Other: give --sort"),
+        ("--moe-layer-freq 1", "--moe-layer-freq of Other: no experts"),
+    ],
+)
+def test_flags_of_another_program_that_mean_nothing_here_are_answered(argv, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        cli.translate(argv.split(), FOREIGN, "Other")
+
+
+def test_the_fields_that_a_command_line_sets():
+    given = cli.flags_given("lm --num-layers 2 --no-bf16 --lr=3 --data_path a-b".split())
+    assert {"num_layers", "bf16", "lr", "data_path"} <= given
+    assert "a_b" not in given

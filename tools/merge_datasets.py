@@ -15,7 +15,7 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.data.indexed_files import DatasetFacts
     from megatron_speech.datasets.merge import find_prefixes, merge
-    from megatron_speech.text.vocab import SpeechTextVocab
+    from megatron_speech.text.build_vocab import open_vocab
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +27,13 @@ class Arguments:
     output_prefix: Path
     """Files are <output-prefix>.bin, .idx, .json."""
     vocab: Path
-    """Vocabulary folder the datasets were made with."""
+    """Vocabulary folder the datasets were made with, or the tokenizer of text datasets."""
 
 
 def main(argv: Sequence[str] | None = None) -> DatasetFacts:
     """Merge and return the facts of the new dataset."""
     config = cli.parse(Arguments, argv, __doc__ or "")
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab, or_tokenizer=True)
     facts = merge(find_prefixes(config.input), config.output_prefix, vocab)
     tokens = facts.text_tokens + facts.speech_tokens
     print(f"{config.output_prefix}: {facts.documents:,} documents, {tokens:,} tokens")

@@ -13,6 +13,7 @@ with starting(__name__):
     from collections.abc import Sequence
 
     from megatron_speech import cli
+    from megatron_speech.datasets.megatron_flags import PREPROCESS_FLAGS
     from megatron_speech.datasets.text import PreprocessConfig, TextDataset, preprocess
     from megatron_speech.io.rejected import describe_counts
     from megatron_speech.jobs.executors import Submitted
@@ -21,7 +22,8 @@ with starting(__name__):
 def main(argv: Sequence[str] | None = None) -> list[TextDataset]:
     """Build one dataset per key and return them."""
     try:
-        datasets = preprocess(cli.parse(PreprocessConfig, argv, __doc__ or ""))
+        arguments = cli.translate(argv, PREPROCESS_FLAGS, "Megatron-LM")
+        datasets = preprocess(cli.parse(PreprocessConfig, arguments, __doc__ or ""))
     except Submitted as submitted:
         print(submitted)
         return []

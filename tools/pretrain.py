@@ -5,6 +5,7 @@
     torchrun --nproc-per-node 8 tools/pretrain.py lm-9b --tensor-model-parallel-size 4 \\
         --pretrained-checkpoint runs/base ...
 
+Other flags of Megatron-LM's are taken or answered with what to give instead (docs/training.md).
 A run found in --save is continued. Checkpoints, `metrics.jsonl`, TensorBoard scalars, the
 resolved `run_config.yaml` and the vocabulary are written there.
 """
@@ -16,13 +17,15 @@ with starting(__name__):
 
     from megatron_speech import cli
     from megatron_speech.recipes import lm
+    from megatron_speech.recipes.megatron_flags import PRETRAIN_FLAGS
     from megatron_speech.training.loop import LoopResult
 
 
 def main(argv: Sequence[str] | None = None) -> LoopResult:
     """Train by a recipe and return how the run ended."""
-    recipe, config = cli.parse_recipe(lm.RECIPES, argv, __doc__ or "")
-    return lm.pretrain(config, recipe)
+    arguments = cli.translate(argv, PRETRAIN_FLAGS, "Megatron-LM")
+    recipe, config = cli.parse_recipe(lm.RECIPES, arguments, __doc__ or "")
+    return lm.pretrain(config, recipe, cli.flags_given(arguments))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,13 @@ with starting(__name__):
     from megatron_speech.cluster.rehearsal import RehearsalConfig, rehearse
     from megatron_speech.data.config import DataConfig
     from megatron_speech.recipes.lm_recipes import RECIPES, LMConfig
+    from megatron_speech.recipes.megatron_flags import PRETRAIN_FLAGS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Rehearse a recipe and print what held."""
-    _, config = cli.parse_recipe(RECIPES, argv, __doc__, _pretended)
+    arguments = cli.translate(argv, PRETRAIN_FLAGS, "Megatron-LM")
+    _, config = cli.parse_recipe(RECIPES, arguments, __doc__, _pretended)
     print(rehearse(config))
 
 

@@ -17,7 +17,7 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.datasets.verify import Verification, verify
     from megatron_speech.errors import DataError
-    from megatron_speech.text.vocab import SpeechTextVocab
+    from megatron_speech.text.build_vocab import open_vocab
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Arguments:
     prefixes: tyro.conf.Positional[tuple[Path, ...]]
     """The datasets: their paths without .bin or .idx."""
     vocab: Path
-    """Vocabulary folder the datasets were made with."""
+    """Vocabulary folder the datasets were made with, or the tokenizer of text datasets."""
 
 
 def main(argv: Sequence[str] | None = None) -> list[Verification]:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> list[Verification]:
         DataError: something is wrong with one of them.
     """
     config = cli.parse(Arguments, argv, __doc__ or "")
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
+    vocab = open_vocab(config.vocab, or_tokenizer=True)
     results = []
     for prefix in config.prefixes:
         result = verify(prefix, vocab)

@@ -80,7 +80,9 @@ class IndexedWriter:
         self.speech_tokens = 0
         self.tokens = 0
         self._vocab = vocab
-        self._dtype = token_dtype(vocab.padded_size)
+        # a tokenizer without codes: the dtype of Megatron's own tool
+        self._size = vocab.padded_size if vocab.num_codes else vocab.text.size
+        self._dtype = token_dtype(self._size)
         self._lengths: list[np.ndarray] = []
         self._sources: Any = None
         self._companions: set[str] = set()
@@ -193,26 +195,15 @@ class IndexedWriter:
         for suffix in COMPANIONS:
             if (path := dataset_path(self.prefix, suffix)).exists():
                 checksums[suffix] = file_checksum(path)
-        facts = DatasetFacts(
-            kind=kind,
-            loss_rule=KINDS[kind].loss_rule,
-            packing=KINDS[kind].packing,
-            vocab_fingerprint=self._vocab.fingerprint,
-            tokenizer_fingerprint=tokenizer_fingerprint,
-            documents=self.documents,
-            text_tokens=self.tokens - self.speech_tokens,
-            speech_tokens=self.speech_tokens,
-            checksums=checksums,
-            contents_fingerprint=contents_fingerprint(self.prefix),
-            has_checksum=True,
+        counts = (self.documents, self.tokens, self.speech_tokens)
+        return write_facts(
+            self.prefix, kind, self._vocab, counts, checksums, tokenizer_fingerprint, extra
         )
-        content = {**asdict(facts), **(extra or {})}
-        del content["has_checksum"]
-        write_checked_json(dataset_path(self.prefix, ".json"), content)
-        return facts
 
-    def add_indexed(self, prefix: str | Path) -> None:
+    def add_indexed(self, prefix: str | Path, *, name_documents: bool = False) -> None:
         """Append a finished dataset of the same vocabulary by copying its bytes.
+
+        With `name_documents` the source of a document that has none is its dataset and number.
 
         Raises:
             DataError: it is not sound (`sound_dataset`), a file is not the one that was written, or
@@ -223,25 +214,33 @@ class IndexedWriter:
             raise DataError(problem)
         if not len(index.lengths):
             return
-        if index.dtype != self._dtype or facts.vocab_fingerprint != self._vocab.fingerprint:
+        if not facts.fits(self._vocab):
             raise DataError(f"{prefix} was made with another vocabulary; build it again")
-        self._copy_tokens(dataset_path(prefix, ".bin"), facts)
+        self._copy_tokens(dataset_path(prefix, ".bin"), facts, index.dtype)
         sources = dataset_path(prefix, ".sources.parquet")
         if sources.exists():
             for batch in read_batches(open_parquet(sources), sources, _ROWS_AT_A_TIME):
                 self._add_sources(batch["source_id"].to_pylist())
+        elif name_documents:
+            name = Path(prefix).name
+            self._add_sources([f"{name}:{number}" for number in range(len(index.lengths))])
         self._lengths.append(index.lengths)
 
-    def _copy_tokens(self, path: Path, facts: DatasetFacts) -> None:
-        """Append a .bin file, comparing what passes through with its checksum."""
-        is_first, digest = not self.tokens, hashlib.sha256()
+    def _copy_tokens(self, path: Path, facts: DatasetFacts, dtype: np.dtype) -> None:
+        """Append a .bin file, comparing what passes through with its checksum.
+
+        A text dataset may be of a smaller or larger vocabulary, and so of another dtype.
+        """
+        same = dtype == self._dtype
+        is_first, digest = same and not self.tokens, hashlib.sha256()
         with open(path, "rb") as part:
             while data := part.read(_COPY_BYTES):
-                tokens = np.frombuffer(data, self._dtype)
-                self._write_tokens(data)
+                tokens = np.frombuffer(data, dtype)
+                if not (facts.has_checksum and same):
+                    self._require_ids(tokens)
+                self._write_tokens(data if same else tokens.astype(self._dtype).data)
                 self.tokens += len(tokens)
                 if not facts.has_checksum:
-                    self._require_ids(tokens)
                     self.speech_tokens += int(self._vocab.is_speech(tokens).sum())
                 if not is_first:  # else the digest of what is written is that of the part
                     digest.update(data)
@@ -253,11 +252,42 @@ class IndexedWriter:
 
     def _require_ids(self, tokens: np.ndarray) -> None:
         lowest, highest = tokens.min(), tokens.max()
-        if lowest < 0 or highest >= self._vocab.padded_size:
+        if lowest < 0 or highest >= self._size:
             raise DataError(
                 f"token ids {lowest}..{highest} do not fit a vocabulary of "
-                f"{self._vocab.padded_size}; were they made with another vocabulary?"
+                f"{self._size}; were they made with another vocabulary?"
             )
+
+
+def write_facts(
+    prefix: str | Path,
+    kind: str,
+    vocab: SpeechTextVocab,
+    counts: tuple[int, int, int],
+    checksums: dict[str, str],
+    tokenizer_fingerprint: str | None = None,
+    extra: dict[str, Any] | None = None,
+) -> DatasetFacts:
+    """Write `<prefix>.json` for files that lie there; `counts` documents, tokens, speech tokens."""
+    documents, tokens, speech_tokens = counts
+    facts = DatasetFacts(
+        kind=kind,
+        loss_rule=KINDS[kind].loss_rule,
+        packing=KINDS[kind].packing,
+        vocab_fingerprint=vocab.fingerprint,
+        tokenizer_fingerprint=tokenizer_fingerprint,
+        documents=documents,
+        text_tokens=tokens - speech_tokens,
+        speech_tokens=speech_tokens,
+        checksums=checksums,
+        contents_fingerprint=contents_fingerprint(prefix),
+        text_vocab_fingerprint=None if kind != "text" or speech_tokens else vocab.text_fingerprint,
+        has_checksum=True,
+    )
+    content = {**asdict(facts), **(extra or {})}
+    del content["has_checksum"]
+    write_checked_json(dataset_path(prefix, ".json"), content)
+    return facts
 
 
 def _index_parts(lengths: np.ndarray, dtype: np.dtype) -> list[Any]:

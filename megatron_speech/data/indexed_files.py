@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DataError
 from ..io.checked_json import read_checked_json
 from ..io.files import fingerprint_of
+from ..text.vocab import SpeechTextVocab
 from .loss_rules import LOSS_RULES
 
 _SAMPLE_BYTES = 1 << 16
@@ -35,12 +36,21 @@ class DatasetFacts:
     """SHA-256 by suffix of every other file of the dataset."""
     contents_fingerprint: str = ""
     """`contents_fingerprint` of the files this was written for; not in older files."""
+    text_vocab_fingerprint: str | None = None
+    """`SpeechTextVocab.text_fingerprint`, where ids are those of text alone: then the dataset fits
+    every vocabulary with that text part, whatever its codes. Not in older files."""
     has_checksum: bool = False
     """Whether the .json carries a checksum of itself; not among its keys."""
 
+    def fits(self, vocab: SpeechTextVocab) -> bool:
+        """Whether the ids mean in `vocab` what they meant where they were written."""
+        if self.text_vocab_fingerprint is None:
+            return self.vocab_fingerprint == vocab.fingerprint
+        return self.text_vocab_fingerprint == vocab.text_fingerprint
+
 
 _MANDATORY = ("loss_rule", "packing", "vocab_fingerprint")
-_NEWER = {"contents_fingerprint", "has_checksum"}
+_NEWER = {"contents_fingerprint", "text_vocab_fingerprint", "has_checksum"}
 
 
 def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:

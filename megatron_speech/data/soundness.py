@@ -35,12 +35,15 @@ _ALL = (".bin", ".idx", *COMPANIONS)
 class Index:
     """An .idx file, mapped into memory.
 
-    `lengths` (documents,) are counted in tokens, `pointers` (documents,) in bytes of the .bin file.
+    `lengths` (sequences,) are counted in tokens, `pointers` (sequences,) in bytes of the .bin file;
+    `documents` (any + 1,) are the sequences that each document begins with, and how many there are.
+    A sequence is what is trained on as a document; Megatron's own tools may write empty documents.
     """
 
     dtype: np.dtype
     lengths: np.ndarray
     pointers: np.ndarray
+    documents: np.ndarray
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -108,9 +111,10 @@ def read_index(prefix: str | os.PathLike[str], allow_empty: bool = False) -> Ind
         np.dtype(_DTYPES[code]),
         after[: ends[0]].view(np.int32),
         after[ends[0] : ends[1]].view(np.int64),
+        after[ends[1] : ends[2]].view(np.int64),
     )
     total = _require_consecutive(path, index)
-    _require_documents(path, after[ends[1] : ends[2]].view(np.int64), sequences)
+    _require_documents(path, index.documents, sequences)
     _require_size(binary, total * index.dtype.itemsize)
     return index
 
@@ -200,8 +204,7 @@ def check_datasets(prefixes: list[str], vocab: SpeechTextVocab) -> dict[str, Dat
     """
     speech: dict[str, str] = {}
     facts = {prefix: sound_dataset(prefix)[0] for prefix in dict.fromkeys(prefixes)}
-    foreign = {p: f.vocab_fingerprint for p, f in facts.items()}
-    foreign = {p: made for p, made in foreign.items() if made != vocab.fingerprint}
+    foreign = {p: f.vocab_fingerprint for p, f in facts.items() if not f.fits(vocab)}
     if foreign:
         listed = "; ".join(f"dataset {p} was made with vocabulary {m}" for p, m in foreign.items())
         raise VocabularyError(

@@ -80,7 +80,7 @@ def inspect(prefix: Path, config: InspectConfig) -> Inspection:
     """
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
     facts, index = sound_dataset(prefix)
-    if facts.vocab_fingerprint != vocab.fingerprint:
+    if not facts.fits(vocab):
         raise VocabularyError(
             f"{prefix} was made with vocabulary {facts.vocab_fingerprint}, {config.vocab} is "
             f"{vocab.fingerprint}; give the vocabulary it was made with"

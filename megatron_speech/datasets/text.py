@@ -6,13 +6,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..data.indexed import IndexedWriter, dataset_path, is_written
 from ..errors import ConfigError, DataError
 from ..io.files import read_json, write_json
+from ..io.model_folders import resolve_model
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.executors import ClusterConfig, Place, sole_job
 from ..jobs.folders import remove_folder
@@ -27,9 +28,11 @@ from ..text.corpora import (
     total_bytes,
 )
 from ..text.encoder import IdsDiffer, TextEncoder, can_be_fast, fast_engine
+from ..text.tokenizers import post_processed
 from ..text.vocab import SpeechTextVocab
 
 _PART_BYTES = 16 << 20
+_LEAST_PART_BYTES = 1 << 20  # where more workers than parts are there
 _DOCUMENTS_AT_A_TIME = 1024
 _CHARACTERS_AT_A_TIME = 4 << 20
 _WORTH_COMPARING_BYTES = 1 << 20  # below, comparing gigatoken takes longer than it saves
@@ -44,17 +47,15 @@ class PreprocessConfig:
     output_prefix: Path
     """Files are <output-prefix>_<key>_document.bin, .idx and .json."""
     tokenizer_model: Path
-    """Vocabulary folder (tools/build_vocab.py)."""
-    tokenizer_type: Literal["HuggingFaceTokenizer", "SentencePieceTokenizer"] = (
-        "HuggingFaceTokenizer"
-    )
-    """Taken for Megatron's sake; the folder itself says what its tokenizer is."""
+    """Vocabulary folder (tools/build_vocab.py), or a tokenizer without codes: a Hugging Face folder
+    or hub id, a SentencePiece .model. Text ids are the same, and the dataset fits every vocabulary
+    that extends the tokenizer."""
     json_keys: tuple[str, ...] = ("text",)
     """Keys or columns to extract; each makes a dataset of its own."""
     append_eod: bool = False
     """Close every document with the end-of-document token."""
     workers: int = 1
-    """Processes. The files are the same for any number."""
+    """Processes in all. The files are the same for any number."""
     gigatoken: bool = True
     """Tokenise byte-level BPE by gigatoken, after comparing its ids; the files are the same."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
@@ -95,10 +96,17 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
         InUseError: another process makes one of the datasets.
         Submitted: Slurm has it now.
     """
-    vocab = open_vocab(config.tokenizer_model)
+    config = replace(config, tokenizer_model=resolve_model(config.tokenizer_model))
+    vocab = open_vocab(config.tokenizer_model, or_tokenizer=True)
+    if added := post_processed(config.tokenizer_model):
+        print(
+            f"{config.tokenizer_model} puts {' '.join(added)} around every text; this is left out, "
+            "as by --tokenizer-hf-no-include-special-tokens of Megatron-LM",
+            file=sys.stderr,
+        )
     paths = find_texts(config.input)
     size = total_bytes(paths)
-    shares = split_inputs(paths, max(1, -(-size // _PART_BYTES)))
+    shares = split_inputs(paths, _number_of_parts(size, config.workers))
     settings = {
         "inputs": fingerprint_inputs(paths, config.workers),
         "parts": len(shares),
@@ -126,6 +134,11 @@ def preprocess(config: PreprocessConfig) -> list[TextDataset]:
             datasets.append(_join(prefix, vocab, parts, rejected, config))
             remove_folder(folder)
     return datasets
+
+
+def _number_of_parts(size: int, workers: int) -> int:
+    """One for every worker at least, unless they are so small that a process costs more."""
+    return max(1, -(-size // _PART_BYTES), min(workers, -(-size // _LEAST_PART_BYTES)))
 
 
 def _tokenise(parts: list[_Part], settings: dict[str, Any], folder: Path) -> list[Rejected]:
@@ -161,7 +174,7 @@ def _tokenise_part(part: _Part) -> list[Rejected]:
     if is_written(part.prefix) and report.exists():
         return [Rejected(*item) for item in read_json(report)]
     model = part.config.tokenizer_model
-    vocab = open_vocab(model)
+    vocab = open_vocab(model, or_tokenizer=True)
     encoder = TextEncoder(vocab.text, _engine(model, vocab.fingerprint) if part.fast else None)
     rejected: list[Rejected] = []
     with IndexedWriter(part.prefix, vocab) as writer:

@@ -63,7 +63,7 @@ def trace(
         VocabularyError: the dataset was made with another vocabulary.
     """
     facts = read_facts(prefix)
-    if facts.vocab_fingerprint != vocab.fingerprint:
+    if not facts.fits(vocab):
         raise VocabularyError(
             f"{prefix} was made with vocabulary {facts.vocab_fingerprint}, not {vocab.fingerprint}"
         )

@@ -45,7 +45,7 @@ def verify(prefix: Path, vocab: SpeechTextVocab) -> Verification:
     except DataError as error:
         return Verification([str(error), *changed_files(prefix, facts), *problems])
     problems += changed_files(prefix, facts)
-    if facts.vocab_fingerprint != vocab.fingerprint:
+    if not facts.fits(vocab):
         problems.append(
             f"{prefix} was made with vocabulary {facts.vocab_fingerprint}, not {vocab.fingerprint}"
         )

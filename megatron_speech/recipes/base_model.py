@@ -1,6 +1,7 @@
 """A run that starts from the weights of another: shape, vocabulary and step 0."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..model.card import RUN_CONFIG
 from ..model.config import TRAINING_ONLY, ModelConfig
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron import checkpoint as megatron_checkpoint
+from ..training.parallel_config import flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +52,11 @@ class BaseConfig:
         return iteration_directory(run, iteration)
 
 
-def shape_of(run: Path, model: ModelConfig) -> ModelConfig:
+def shape_of(run: Path, model: ModelConfig, given: Collection[str] = ()) -> ModelConfig:
     """The shape of the model in a run's folder, with dropout as in `model`.
 
     Raises:
-        ConfigError: the folder does not tell it.
+        ConfigError: the folder does not tell it, or `model` differs in a field of `given`.
     """
     path = run / RUN_CONFIG
     try:
@@ -66,4 +68,16 @@ def shape_of(run: Path, model: ModelConfig) -> ModelConfig:
             "--pretrained-checkpoint a folder made by tools/convert_checkpoint.py hf-to-megatron "
             "or by tools/pretrain.py"
         ) from None
+    differing = [
+        f"{flag(field.name)} is {getattr(model, field.name)}, there {getattr(found, field.name)}"
+        for field in fields(model)
+        if field.name in given
+        and field.name not in TRAINING_ONLY
+        and getattr(model, field.name) != getattr(found, field.name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"the model's shape is that of {run} (--pretrained-checkpoint): "
+            f"{'; '.join(differing)}; drop what differs"
+        )
     return replace(found, **{name: getattr(model, name) for name in TRAINING_ONLY})

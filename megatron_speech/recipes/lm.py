@@ -1,6 +1,6 @@
 """Connects a recipe's model, data and trainer for the training of a language model."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -114,27 +114,33 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         )
 
 
-def resolve(config: LMConfig) -> LMConfig:
+def resolve(config: LMConfig, given: Collection[str] = ()) -> LMConfig:
     """The config with what its files decide filled in: blend, and a base's shape and vocabulary.
 
+    `given` are the fields that were set by hand; a shape among them has to be the base's.
+
     Raises:
-        ConfigError: the base model's folder is none.
+        ConfigError: the base model's folder is none, or its shape is another than the given one.
     """
-    config = replace(config, data=config.data.resolve())
+    batch = replace(config.batch, min_lr=config.batch.lowest_lr)
+    config = replace(config, data=config.data.resolve(), batch=batch)
     source = config.base.source(config.loop.save)
     if source is None:
         return config
     data = replace(config.data, vocab=config.data.vocab or source / "vocab")
-    return replace(config, model=shape_of(source, config.model), data=data)
+    return replace(config, model=shape_of(source, config.model, given), data=data)
 
 
-def pretrain(config: LMConfig, recipe: str | None = None) -> LoopResult:
+def pretrain(
+    config: LMConfig, recipe: str | None = None, given: Collection[str] = ()
+) -> LoopResult:
     """Train or continue a run; the resolved config and the vocabulary are kept in its folder.
 
-    `recipe` is the name the config was made by, for the model card. Raises what `check` does, and
-    `InUseError` where another process trains into the folder.
+    `recipe` is the name the config was made by, for the model card; `given` are the fields set by
+    hand. Raises what `resolve` and `check` do, and `InUseError` where another process trains into
+    the folder.
     """
-    config = resolve(config)
+    config = resolve(config, given)
     save = config.loop.save
     if save is None:
         raise ConfigError("--save is missing: give the folder of the run")

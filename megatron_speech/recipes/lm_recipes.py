@@ -91,7 +91,7 @@ def sft_debug() -> LMConfig:
     return replace(
         base,
         data=DataConfig(seq_length=256),
-        batch=replace(base.batch, lr=1e-3, min_lr=1e-4, lr_warmup_iters=50, eval_iters=16),
+        batch=replace(base.batch, lr=1e-3, lr_warmup_iters=50, eval_iters=16),
         loop=LoopConfig(train_iters=800, save_interval=400, eval_interval=0),
     )
 
@@ -110,7 +110,6 @@ def lm_1_5b() -> LMConfig:
             micro_batch_size=1,
             global_batch_size=256,
             lr=2e-4,
-            min_lr=2e-5,
             lr_warmup_iters=1000,
             eval_iters=16,
         ),
@@ -148,7 +147,6 @@ def lm_9b() -> LMConfig:
             micro_batch_size=1,
             global_batch_size=512,
             lr=6e-5,
-            min_lr=6e-6,
             lr_warmup_iters=500,
             eval_iters=16,
             dist_ckpt_optim_fully_reshardable=False,  # gathering would take 427 GiB of a node
@@ -181,7 +179,6 @@ def sft_9b() -> LMConfig:
             base.batch,
             global_batch_size=64,
             lr=1e-5,
-            min_lr=1e-6,
             lr_decay_style="cosine",
             weight_decay=0.1,
             clip_grad=1.0,

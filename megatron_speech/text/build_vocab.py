@@ -92,19 +92,22 @@ def _build(config: VocabConfig) -> SpeechTextVocab:
     return SpeechTextVocab.from_pretrained(config.output)
 
 
-def open_vocab(folder: Path) -> SpeechTextVocab:
+def open_vocab(folder: Path, *, or_tokenizer: bool = False) -> SpeechTextVocab:
     """Read a vocabulary folder, once per process as long as its tokenizer is the same file.
+
+    With `or_tokenizer` it may be a text tokenizer without codes, a folder or a SentencePiece model.
 
     Raises:
         VocabularyError: the folder is no vocabulary.
     """
     path = folder / "tokenizer.json"
-    return _open_vocab(folder, path.stat().st_mtime_ns if path.exists() else 0)
+    return _open_vocab(folder, path.stat().st_mtime_ns if path.exists() else 0, or_tokenizer)
 
 
 @functools.lru_cache(maxsize=1)
-def _open_vocab(folder: Path, changed: int) -> SpeechTextVocab:
-    return SpeechTextVocab.from_pretrained(folder)
+def _open_vocab(folder: Path, changed: int, or_tokenizer: bool) -> SpeechTextVocab:
+    read = SpeechTextVocab.as_it_is if or_tokenizer else SpeechTextVocab.from_pretrained
+    return read(folder)
 
 
 def train_bpe(texts: Iterable[str], size: int, folder: Path) -> None:

@@ -240,6 +240,15 @@ def _read_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+def post_processed(folder: Path) -> list[str]:
+    """What the post-processor of a folder's tokenizer.json puts around texts (often a first token).
+
+    It is never part of the ids here; Megatron's own tool writes it if not told otherwise.
+    """
+    path = folder / "tokenizer.json"
+    return _read_tokenizer(path).encode("").tokens if path.exists() else []
+
+
 def _digest(tokenizer: Any, without: Set[str]) -> str:
     """Hash a tokenizer's token-to-id map, its merges or scores, and the ids of some texts.
 

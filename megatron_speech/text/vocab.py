@@ -246,6 +246,11 @@ class SpeechTextVocab:
             self.text.digest(codes | self.specials.keys()),
         )
 
+    @cached_property
+    def text_fingerprint(self) -> str:
+        """Identifies the text part: that of a tokenizer and of every vocabulary extending it."""
+        return fingerprint_of(repr(self.eod_id), self.text.digest(set(self.added)))
+
     def codes_to_tokens(self, codes: np.ndarray | Sequence[int]) -> np.ndarray:
         """Codes (n,) to token ids (n,), int64.
 

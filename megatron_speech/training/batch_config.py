@@ -20,8 +20,8 @@ class BatchConfig:
     """Other sizes on the way to it, by tokens read, as '0:64 1B:128 10B:256'."""
     lr: float = 1.5e-3
     """Peak learning rate."""
-    min_lr: float = 1.5e-4
-    """Learning rate at the end of the decay."""
+    min_lr: float | None = None
+    """Learning rate at the end of the decay; a tenth of --lr if not given."""
     lr_decay_style: Literal["constant", "linear", "cosine", "inverse-square-root", "WSD"] = "linear"
     """Shape of the decay."""
     lr_warmup_iters: int = 0
@@ -70,14 +70,14 @@ class BatchConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
         for name in ("lr_warmup_iters", "lr_warmup_init", "min_lr", "weight_decay", "clip_grad"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
                 raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give 0 or more")
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give 0 <= beta < 1")
-        if not (self.min_lr <= self.lr and self.lr_warmup_init <= self.lr):
+        if not (0 <= self.lowest_lr <= self.lr and self.lr_warmup_init <= self.lr):
             raise ConfigError(
-                f"--lr {self.lr} is below --min-lr {self.min_lr} or --lr-warmup-init "
+                f"--lr {self.lr} is below --min-lr {self.lowest_lr} or --lr-warmup-init "
                 f"{self.lr_warmup_init}; it is the highest rate"
             )
         if (
@@ -90,6 +90,12 @@ class BatchConfig:
             )
         self._check_weight_decay()
         self.schedule(seq_length=1)
+
+    @property
+    def lowest_lr(self) -> float:
+        """Learning rate at the end of the decay."""
+        # 1.5e-4 of 1.5e-3, not the float beside it
+        return float(f"{self.lr / 10:.12g}") if self.min_lr is None else self.min_lr
 
     @property
     def weight_decay_range(self) -> tuple[float, float]:

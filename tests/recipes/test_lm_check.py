@@ -109,7 +109,7 @@ ILLEGAL = [
         {"lr_decay_style": "WSD", "lr_wsd_decay_iters": 901, "lr_warmup_iters": 100}, 1, CPU,
         "--lr-wsd-decay-iters 901",
     ),
-    ({"lr": 1e-5}, 1, CPU, "--min-lr"),
+    ({"lr": 1e-5, "min_lr": 1e-4}, 1, CPU, "--min-lr"),
     ({"lr_warmup_init": 1.0}, 1, CPU, "--lr-warmup-init"),
     ({"clip_grad": -1.0}, 1, CPU, "--clip-grad"),
     ({"weight_decay": float("nan")}, 1, CPU, "--weight-decay"),

@@ -18,6 +18,7 @@ NOT_THERE = {
     "tools.build_dataset": "text-to-token --codes none --vocab none --output-prefix out",
     "tools.build_dialogues": "--input none --vocab none --output-prefix out "
     "--user-codes none --assistant-codes none",
+    "tools.adopt_dataset": "--input none --tokenizer-model none",
     "tools.build_vocab": "--input none --train-bpe 300 --num-codes 4 --output out",
     "tools.chat": "--model none --speech-tokenizer none --decoder none --output-dir out",
     "tools.convert_checkpoint": "megatron-to-hf --load none --hf out",

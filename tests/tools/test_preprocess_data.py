@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, models, normalizers, processors
 
 from megatron_speech.data import indexed
 from megatron_speech.data.indexed import open_tokens
+from megatron_speech.data.indexed_files import read_facts
 from megatron_speech.datasets import text as text_documents
 from megatron_speech.errors import DataError, VocabularyError
 from megatron_speech.text import encoder as text_encoder
+from megatron_speech.text.build_vocab import train_bpe
 from megatron_speech.text.encoder import TextEncoder, agrees_on_characters, fast_engine
 from megatron_speech.text.tokenizers import open_text_tokenizer
+from megatron_speech.text.vocab import SpeechTextVocab
 from tests.interleaving.samples import make_vocab, write_corpus
 from tools import preprocess_data
 
@@ -124,6 +128,78 @@ def test_the_files_are_those_of_megatrons_loop(vocab, tmp_path, compared, capsys
         assert (tmp_path / f"own_text_document{suffix}").read_bytes() == peer
 
 
+def test_bytes_without_a_token_are_left_to_the_tokenizer(tmp_path, compared, capsys):
+    """SmolLM2's layout: bytes that its training text had not have no token, and are dropped."""
+    train_bpe(["plain words, and some more of them"] * 9, 300, tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    missing = {"\u0104", "\u0106", "\u00f1"}  # bytes 0x04, 0x06 and 0xF1
+    kept = [name for name in settings["model"]["vocab"] if name not in missing]
+    settings["model"]["vocab"] = {name: number for number, name in enumerate(kept)}
+    path.write_text(json.dumps(settings))
+    texts = [*ODD_TEXTS, "\x04", "wo\x04rds!\x06! more", "U+40000 \U00040000 and", "no such byte"]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    vocab = (None, str(tmp_path / "base"))
+    engine = fast_engine(tmp_path / "base")
+    assert engine is not None
+    assert len(engine.incomplete(*engine.encode(texts))) == 3
+    run(vocab, tmp_path / "c.jsonl", tmp_path / "fast")
+    assert "gigatoken" not in capsys.readouterr().err, "it was not used"
+    run(vocab, tmp_path / "c.jsonl", tmp_path / "own", "--no-gigatoken")
+    for suffix in (".bin", ".idx", ".json"):
+        files = [(tmp_path / f"{n}_text_document{suffix}").read_bytes() for n in ("own", "fast")]
+        assert files[0] == files[1]
+
+
+def test_a_plain_tokenizer_folder_as_a_user_of_megatron_types_it(tmp_path, capsys):
+    """Ids, and so .bin and .idx, are those of the vocabulary that extends it."""
+    texts = write_corpus(tmp_path / "c.parquet", 40)
+    train_bpe(texts, 400, tmp_path / "plain")
+    SpeechTextVocab.extend(tmp_path / "plain", 64).save_pretrained(tmp_path / "extended")
+    flags = (
+        "--tokenizer-type HuggingFaceTokenizer --partitions 2 --keep-sequential-samples "
+        "--log-interval 10"
+    ).split()
+    run((None, str(tmp_path / "plain")), tmp_path / "c.parquet", tmp_path / "a", *flags)
+    assert "--partitions: parts are made by themselves" in capsys.readouterr().err
+    run((None, str(tmp_path / "extended")), tmp_path / "c.parquet", tmp_path / "b")
+    for suffix in (".bin", ".idx"):
+        files = [(tmp_path / f"{n}_text_document{suffix}").read_bytes() for n in "ab"]
+        assert files[0] == files[1]
+    facts = [read_facts(tmp_path / f"{n}_text_document") for n in "ab"]
+    assert facts[0].vocab_fingerprint != facts[1].vocab_fingerprint
+    assert facts[0].text_vocab_fingerprint == facts[1].text_vocab_fingerprint
+    for name in ("plain", "extended"):
+        assert facts[0].fits(SpeechTextVocab.as_it_is(tmp_path / name))
+    train_bpe(texts[:9], 400, tmp_path / "other")
+    assert not facts[0].fits(SpeechTextVocab.extend(tmp_path / "other", 64))
+
+
+def test_what_a_tokenizer_puts_before_texts_is_left_out_and_said(vocab, tmp_path, capsys):
+    """Llama 3's folders begin every text with a token, which Megatron's own tool writes."""
+    write_corpus(tmp_path / "c.parquet", 3)
+    shutil.copytree(vocab[1], tmp_path / "v")
+    tokenizer = Tokenizer.from_file(f"{vocab[1]}/tokenizer.json")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
+    )
+    tokenizer.save(str(tmp_path / "v" / "tokenizer.json"))
+    run(vocab, tmp_path / "c.parquet", tmp_path / "a")
+    assert not capsys.readouterr().err
+    run((None, str(tmp_path / "v")), tmp_path / "c.parquet", tmp_path / "b")
+    assert "puts <|endoftext|> around every text; this is left out" in capsys.readouterr().err
+    files = [(tmp_path / f"{n}_text_document.bin").read_bytes() for n in "ab"]
+    assert files[0] == files[1]
+
+
+def test_two_workers_share_a_small_corpus():
+    assert text_documents._number_of_parts(8_600_000, 1) == 1
+    assert text_documents._number_of_parts(8_600_000, 2) == 2
+    assert text_documents._number_of_parts(100_000, 64) == 1
+    assert text_documents._number_of_parts(2_000_000, 64) == 2
+    assert text_documents._number_of_parts(160 << 20, 2) == 10
+
+
 def test_one_other_id_and_the_tokenizer_does_all_of_it(
     vocab, tmp_path, compared, monkeypatch, capsys
 ):
@@ -134,8 +210,8 @@ def test_one_other_id_and_the_tokenizer_does_all_of_it(
     run(vocab, tmp_path / "c.parquet", tmp_path / "own", "--no-gigatoken")
     encode_fast, calls = text_encoder._encode_fast, []
 
-    def differ_in_the_last(engine, texts):
-        flat, lengths = encode_fast(engine, texts)
+    def differ_in_the_last(engine, tokenizer, texts):
+        flat, lengths = encode_fast(engine, tokenizer, texts)
         calls.append(1)
         if len(calls) == 4:  # characters, two parts that agree, and one that does not
             flat = flat.copy()
@@ -153,6 +229,7 @@ def test_one_other_id_and_the_tokenizer_does_all_of_it(
 
 def test_when_gigatoken_is_not_taken(vocab, tmp_path, compared, monkeypatch, capsys):
     engine = fast_engine(Path(vocab[1]))
+    assert engine is not None
     assert agrees_on_characters(engine, vocab[0].text)
     lower = Tokenizer.from_file(str(Path(vocab[1]) / "tokenizer.json"))
     lower.normalizer = normalizers.Lowercase()
@@ -231,7 +308,7 @@ def test_inputs_that_cannot_be_used(vocab, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no usable document"):
         run(vocab, tmp_path / "empty.jsonl", tmp_path / "out")
-    with pytest.raises(VocabularyError, match="build_vocab"):
+    with pytest.raises(VocabularyError, match="no text tokenizer"):
         run((None, str(tmp_path)), tmp_path / "c.parquet", tmp_path / "out")
     assert not list(tmp_path.glob("out_*.json"))
 

@@ -69,6 +69,14 @@ def test_a_run_starts_from_the_weights_of_the_base(folder, base):
     assert config["recipe"] == "lm-smoke"
 
 
+@pytest.mark.parametrize("flags", [["--num-layers", "9"], ["--qk-layernorm", "--hidden-size=128"]])
+def test_a_shape_that_is_not_the_bases_is_refused(folder, base, flags):
+    with pytest.raises(
+        ConfigError, match=rf"{flags[-1].partition('=')[0]}.*there .*drop what differs"
+    ):
+        train(folder, "other_shape", "--pretrained-checkpoint", base, *flags)
+
+
 def test_the_loss_of_the_base_is_that_of_the_export(folder, base):
     """The export has no rows that pad the vocabulary, the model in training has."""
     flags = ["--pretrained-checkpoint", base, "--train-iters", "2", "--lr", "0", "--min-lr", "0"]

@@ -46,7 +46,7 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
         OptimizerConfig(
             optimizer="adam",
             lr=config.lr,
-            min_lr=config.min_lr,
+            min_lr=config.lowest_lr,
             weight_decay=config.weight_decay,
             adam_beta1=config.adam_beta1,
             adam_beta2=config.adam_beta2,
@@ -81,7 +81,7 @@ def build_scheduler(
         optimizer,
         init_lr=config.lr_warmup_init,
         max_lr=config.lr,
-        min_lr=config.min_lr,
+        min_lr=config.lowest_lr,
         lr_warmup_steps=schedule.first(config.lr_warmup_iters),
         lr_decay_steps=schedule.first(decay_iters),
         lr_decay_style=config.lr_decay_style,
