@@ -15,6 +15,7 @@ import sentencex
 from ..io.files import fingerprint_of
 
 _PUNKT_LANGUAGES = {"en": "english"}
+_DASHES = str.maketrans("-–—―", "    ")
 _CJK_ENDS = re.compile(r"[。！？][\"'”’»)\]」』]*")
 
 
@@ -47,7 +48,9 @@ def _stops(text: str, language: str) -> np.ndarray:
     """Where sentences of `text` stop, in characters, ascending; the end of the text among them."""
     punkt = _punkt(language)
     if punkt is None:
-        found = [one["end_index"] for one in sentencex.get_sentence_boundaries(language, text)]
+        # it knows `Mrs.` after a space, and not after a dash
+        plain = text.translate(_DASHES)
+        found = [one["end_index"] for one in sentencex.get_sentence_boundaries(language, plain)]
     else:
         found = [stop for _, stop in punkt.span_tokenize(text)]
         # Punkt wants whitespace after a full stop; Chinese and Japanese have none
@@ -61,13 +64,19 @@ def sentence_ends(
     """Whether a sentence ends with each piece of `text`, (n,) bool.
 
     The pieces are characters `starts` to `stops` (n,), in order, whitespace between them. An empty
-    line ends a sentence too, and so does the end of the text.
+    line ends a sentence too, and so does the end of the text. A sentence that ends inside a piece
+    (`there.--He`) goes on: no piece is cut, and none belongs to two sentences.
     """
     following = np.append(starts, len(text))[1:]
     pairs = zip(stops.tolist(), following.tolist(), strict=True)
     ends = np.array(["\n\n" in text[stop:after] for stop, after in pairs], dtype=bool)
     ends[-1:] = True
     found = _stops(text, language)
+    owner = np.searchsorted(stops, found)  # the first piece that does not stop before
+    cut = np.append(starts, len(text))[owner] < found
+    rest = zip(found.tolist(), np.append(stops, len(text))[owner].tolist(), strict=True)
+    goes_on = [any(map(str.isalnum, text[stop:end])) for stop, end in rest]
+    found = found[~(cut & np.array(goes_on, dtype=bool))]
     inside = np.searchsorted(found, following, side="right")
     inside -= np.searchsorted(found, starts, side="right")
     return ends | (inside > 0)
