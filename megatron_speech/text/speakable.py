@@ -14,7 +14,8 @@ from .writing_systems import WITHOUT_SPACES
 _SUSPECT = re.compile(
     r"[`$\\<>|{}=@_\t^~±×÷∑∫√∈∀∃→⇒≈≠≤≥\u2500-\u257f]|/[\w.]*[/.]|\.(?:[a-z_/]|[A-Z]\w|\d+\.\d)"
     r"|[a-z]{2}[A-Z]|\d(?:\d{6}|[A-Za-z]+\d)|\S{61}| (?:\+ | {2}\S)|\)[:;]|\w\(|[-*#+~]{3}"
-    r"|[\s(\[]--?[A-Za-z]|import |(?:else|try|finally):|U\+|::|\s:[a-z]"
+    r"|[\s(\[]--?[A-Za-z]|import |(?:else|try|finally):|(?:unsigned|const|struct) "
+    r"|(?:^|\s)\W?[/\[]\w|U\+|::|\s:[a-z]"
 )
 _BLOCKS = (
     ("```", "```", "code"), ("<!--", "-->", "code"), ("$$", "$$", "maths"), ("\\[", "\\]", "maths"),
@@ -35,7 +36,8 @@ _CODE_LINES = tuple(
         r"^[ \t]*(?:def|class|elif|else|try|func|fn|public|private|static)\b.{0,1000}[:;{)][ \t]*$",
         r"^[ \t]*(?:import [\w.]+|from [\w.]+ import .{0,1000}|\#include .{0,1000})$",
         r"^[ \t]*(?:else|try|finally):[ \t]*$",
-        r"^[ \t]*\$ |^\S{1,60}@\S{1,60}[#$] ",  # typed into a terminal
+        r"^\s*\$ |^\S{1,60}@\S{1,60}[#$] ",  # typed into a terminal
+        r"^[ \t]*(?:unsigned|const|struct|extern) .{0,1000}[,;({][ \t]*$|\*/|/\*",
         r"^[.'][A-Z]{2}(?: |$)|^[.']\\\"",  # roff
         r"^[ \t]*(?:const |let |var )?[\w.\[\]]{1,200} = .{0,1000}[\[(\"'.]",
     )
@@ -45,14 +47,14 @@ _TABLE_ROW = re.compile(
     r"|^[ \t]*([-=~*#^+_.])\1{2,}[ \t]*$"  # a ruled line
 )
 _LATEX = re.compile(r"\\[A-Za-z]{2,}")
-_OPERATORS = frozenset("= + × ÷ < > ± ^ → ⇒ ≈ ≠ ≤ ≥ ∈ ∑ ∫ √ ∀ ∃".split())
+_OPERATORS = frozenset("= == != >= <= + × ÷ < > ± ^ → ⇒ ≈ ≠ ≤ ≥ ∈ ∑ ∫ √ ∀ ∃".split())
 _MATHS_WORD = re.compile(r"\\[A-Za-z]|\w[=^]|[∑∫√∀∃∈]")
 _ADDRESS = re.compile(
-    r"\w://|^\W?www\.|[^@]@[^@]{1,100}\.\w|^\W?~?/\w[^/]*/|^\W?[A-Za-z]:\\"
-    r"|\.{1,2}/|[\w.]/\w*\.[A-Za-z]\w|\d\.\d+\.\d+\.\d"
+    r"\w://|^\W?www\.|[^@]@[^@]{1,100}\.\w|^\W{0,3}~?/[^\W\d]|^\W?[A-Za-z]:\\"
+    r"|\.{1,2}/|[\w.]/\w*\.[A-Za-z]\w|\d\.\d+\.\d+\.\d|/\w+(?:-\w+){2}|^\[[^\]]+\]:$"
 )
 _IDENTIFIER = re.compile(
-    r"\w_\w|^\W?[a-z]{2,60}[A-Z]|\d{7}|\\[_*-]|U\+[0-9A-Fa-f]{4}|\$(?:\{|[A-Z_]{3})"
+    r"\w_\w|^\W?[a-z]{2,60}[A-Z]|\d{7}|\\(?:[_*-]|$)|^`[^`]*$|U\+[0-9A-Fa-f]{4}|\$(?:\{|[A-Za-z_]{3})"
     r"|[^\W\d_]\w+@?\.[a-z_]{2}"  # a name with a suffix or an attribute
     r"|\w\(\)|\w\([\"'*&\[{-]|\w\(\w+[,.(]|\w\(\w+\):|[a-z_]\(\d[a-z]*\)"  # calls, and ls(1)
     r"|^\W*--[a-z]|^[(\[\"'“‘]?-[A-Za-z]\W*$|^:\w[\w-]*:$|^\W?\.[a-z]"  # options
