@@ -20,7 +20,9 @@ import gzip
 import hashlib
 import json
 import random
+import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,10 @@ def main() -> None:
         flags.read.write_text("".join(f"1\t{text}\n" for text in dict.fromkeys(unread)))
     if unread:
         raise SystemExit(f"{len(unread)} spans are without a label (--read FILE, --labels-from)")
+    # the record names texts without the folders that they lie in here
+    texts = [re.sub(r"(?<=[=,])[^,]*/(?=[^,/]+/?(?:,|$))", "", kind) for kind in flags.texts]
+    sys.argv[1:] = ["--seed", str(flags.seed), *(["--segment-words"] * flags.segment_words)]
+    sys.argv += ["--texts", *texts]
     report(flags.name, "labels of a person", figures)
 
 

@@ -13,9 +13,15 @@ import numpy as np
 import sentencex
 
 from ..io.files import fingerprint_of
+from .writing_systems import base_language
 
 _PUNKT_LANGUAGES = {"en": "english"}
 _DASHES = str.maketrans("-–—―", "    ")
+# abbreviations before a name that sentencex does not know
+_TITLES = {
+    "fr": re.compile(r"(?<!\w)(?:MM?|Mmes?|Mlles?|Mgr|Dr|Pr|[Pp]rof|Ste?|cf)\.\s*$"),
+    "es": re.compile(r"(?<!\w)(?:D|Dña|D[ªa]|Fr|Pbro)\.\s*$"),
+}
 _CJK_ENDS = re.compile(r"[。！？][\"'”’»)\]」』]*")
 
 
@@ -51,11 +57,21 @@ def _stops(text: str, language: str) -> np.ndarray:
         # it knows `Mrs.` after a space, and not after a dash
         plain = text.translate(_DASHES)
         found = [one["end_index"] for one in sentencex.get_sentence_boundaries(language, plain)]
+        found = [stop for stop in found if not _goes_on(plain, stop, language)]
     else:
         found = [stop for _, stop in punkt.span_tokenize(text)]
         # Punkt wants whitespace after a full stop; Chinese and Japanese have none
         found += [match.end() for match in _CJK_ENDS.finditer(text)]
     return np.unique(np.array([*found, len(text)], dtype=np.int64))
+
+
+def _goes_on(text: str, stop: int, language: str) -> bool:
+    """Whether what ends before `stop` is an abbreviation: a small letter or a name follows."""
+    before = text[max(stop - 12, 0) : stop]
+    title = _TITLES.get(base_language(language))
+    if title and title.search(before):
+        return True
+    return before.rstrip().endswith(".") and text[stop : stop + 1].islower()
 
 
 def sentence_ends(
