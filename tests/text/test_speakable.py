@@ -69,6 +69,7 @@ def test_samples_have_the_content_they_were_written_for(row):
         ("needs gnu >= 3 or $name and and/or a/b-c here", "needs or and and/or a/b-c here"),
         ("in /etc or “/etc/x” and a/b-c-d\n[note]: see", "in or and see"),
         ("draws\nunsigned int width,\nand the i\\ th `name\nhere", "draws and the th here"),
+        ("Tabla 1\n+-----+--+\nuno, véase gdm3(1) y xdg-open(1x).", "Tabla 1 uno, véase y"),
         ("so <!-- one\ntwo -->\nthree", "so three"),
         ("before\n>>> one two\nthree\n\nafter", "before after"),
         ("Title\n=====\none\n***\ntwo", "Title one two"),
