@@ -56,7 +56,8 @@ _ADDRESS = re.compile(
 _IDENTIFIER = re.compile(
     r"\w_\w|^\W?[a-z]{2,60}[A-Z]|\d{7}|\\(?:[_*-]|$)|^`[^`]*$|U\+[0-9A-Fa-f]{4}|\$(?:\{|[A-Za-z_]{3})"
     r"|[^\W\d_]\w+@?\.[a-z_]{2}"  # a name with a suffix or an attribute
-    r"|\w\(\)|\w\([\"'*&\[{-]|\w\(\w+[,.(]|\w\(\w+\):|^\W?[A-Za-z_][\w.-]*\(\d[a-z]?\)"  # calls, and ls(1)
+    r"|\w\(\)|\w\([\"'*&\[{-]|\w\(\w+[,.(]|\w\(\w+\):"  # calls
+    r"|^\W?[A-Za-z_][\w.-]*\(\d[a-z]?\)"  # ls(1)
     r"|^\W*--[a-z]|^[(\[\"'“‘]?-[A-Za-z]\W*$|^:\w[\w-]*:$|^\W?\.[a-z]"  # options
     r"|^\W*(?=\d*[a-f])(?=[a-f]*\d)[\da-f]{7,40}\W*$"  # commits
 )
