@@ -62,6 +62,8 @@ setup(
         # (its wheels need glibc 2.39)
         "resiliency": ["nvidia-resiliency-ext>=0.6,<0.7"],
         "numbers": ["num2words>=0.5.13"],
+        # words of Chinese; of Japanese, Thai and traditional Chinese
+        "segmenters": ["rjieba>=0.2", "budoux>=0.10"],
         "raw-audio": ["silero-vad>=6.2.3,<7"],  # of its wheel, the weights are used
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
@@ -72,6 +74,8 @@ setup(
             "hypothesis>=6.120",
             "num2words>=0.5.13",
             "tiktoken>=0.9",  # what a converted tokenizer.model is compared with
+            "rjieba>=0.2",
+            "budoux>=0.10",
             "scikit-learn>=1.5",  # units that nothing here made, in tests on real speech
             "silero-vad>=6.2.3,<7",
             "datatrove>=0.10,<0.11",

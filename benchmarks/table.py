@@ -38,6 +38,8 @@ ELSEWHERE = (
     "new_rows",
     "pretraining_kills",
     "tokenizer_table",
+    "speakable_spans",
+    "speakable_spans_before",
     "whisper_equality",
     "whisper_starts",
     "whisper_tokenizer",

@@ -19,21 +19,8 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.data.manifest import read_texts
     from megatron_speech.io.rejected import Rejected, describe_counts
-    from megatron_speech.text_to_speech.espeak import (
-        HELD_OUT_VOICES,
-        MANY_VOICES,
-        NARRATORS,
-        TRAINING_VOICES,
-    )
+    from megatron_speech.text_to_speech.espeak import voices_of
     from megatron_speech.text_to_speech.speech_source import SpeechSummary, speak_texts
-
-VOICES = {
-    "train": TRAINING_VOICES,
-    "held-out": HELD_OUT_VOICES,
-    "all": (*TRAINING_VOICES, *HELD_OUT_VOICES),
-    "many": MANY_VOICES,
-    "narrator": NARRATORS,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +34,10 @@ class MakeSpeechConfig:
     text_column: str = "text"
     """Column that holds the text."""
     voices: Literal["train", "held-out", "all", "many", "narrator"] = "train"
-    """Which voices speak: `many` are sixty of several accents, `held-out` is for tests alone,
-    `narrator` for a speech decoder."""
+    """Which voices speak: `many` are sixty of several accents (of other languages than English
+    twelve variants of one), `held-out` is for tests alone, `narrator` for a speech decoder."""
+    language: str = "en"
+    """Language of texts and voices, as espeak-ng names it: es, es-419, fr, ...; zh is Mandarin."""
     seed: int = 1
     """With the id, decides voice, pitch and rate of an utterance."""
     workers: int | None = None
@@ -61,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> SpeechSummary:
     started = time.monotonic()
     unusable: list[Rejected] = []
     texts = read_texts(config.texts, config.text_column, unusable)
-    voices = VOICES[config.voices]
+    voices = voices_of(config.language, config.voices)
     summary = speak_texts(texts, config.output_dir, voices, config.seed, config.workers, unusable)
     seconds = time.monotonic() - started
     print(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..text.vocab import SpeechTextVocab
-from .languages import in_language
+from .languages import in_language, scripts_of
 from .rhythm import Kinds, TokenKind
 
 _NEVER = -1
@@ -26,14 +26,16 @@ class SamplingConfig:
     """Draws from the likeliest tokens that make up this probability."""
     seed: int = 0
     """With the number of the turn, decides what is drawn."""
-    language: Literal["en", "zh"] | None = None
-    """Text tokens in this language's letters only; None leaves the language to the model."""
+    language: str | None = None
+    """Text tokens in the letters of this language (ISO 639-1) only; none leaves it to the model."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < float("inf"):
             raise ConfigError(f"--temperature is {self.temperature}; give 0 or more")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"--top-p is {self.top_p}; expected more than 0, at most 1")
+        if self.language is not None:
+            scripts_of(self.language)
 
 
 class AnswerVocab:

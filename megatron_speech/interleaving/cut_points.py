@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..text.segmenters import segmented_words
 from ..text.speakable import Content
 from ..text.vocab import SpeechTextVocab
 from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans, skip_left_out
@@ -40,11 +41,16 @@ def cut_text(
     unit: str = "word",
     language: str = "en",
     skip_unspeakable: bool = False,
+    segment_words: bool = False,
 ) -> CutText:
     """Tokenise `text` and find its units; sentences and their like only if `unit` asks for them."""
     ids, offsets = vocab.text.offsets(text)
     spans = np.array(offsets, dtype=np.int64).reshape(-1, 2)
-    pieces, ends = UNITS[unit].pieces(text, spans), UNITS[unit].ends
+    ends = UNITS[unit].ends
+    if segment_words:
+        pieces = segmented_words(text, language)
+    else:
+        pieces = UNITS[unit].pieces(text, spans)
     characters, tokens = align_units(pieces, spans)
     sentences = np.zeros(0, np.int64)
     if ends is not None:
@@ -114,8 +120,3 @@ def _whole_sentences(cut: CutText) -> np.ndarray:
     if not len(cut.sentences):
         return np.zeros(0, bool)
     return np.logical_and.reduceat(cut.speakable, np.cumsum(cut.sentences) - cut.sentences)
-
-
-def spoken_text(text: str, start: int, stop: int) -> str:
-    """What is spoken of characters start..stop: its words, one space between them."""
-    return " ".join(text[start:stop].split())

@@ -33,11 +33,13 @@ from ..text.corpora import (
     read_pieces,
     split_inputs,
 )
+from ..text.markup import spoken_text
 from ..text.numbers import numbers_in_words, require_language
+from ..text.segmenters import segmenter_name
 from ..text.speakable import SpeakableConfig
 from ..text.vocab import SpeechTextVocab
 from ..text.words import is_speakable
-from .cut_points import CutText, choose_spans, cut_text, spoken_text
+from .cut_points import CutText, choose_spans, cut_text
 from .requests import RequestWriter
 from .spans import SpanConfig
 from .units import UNITS
@@ -85,6 +87,9 @@ class PlanSettings:
     """Most texts in one request shard."""
     spans: SpanConfig = field(default_factory=SpanConfig)
     speakable: SpeakableConfig = field(default_factory=SpeakableConfig)
+    segment_words: bool = False
+    """Find the words of Chinese (jieba), Japanese or Thai (BudouX): no span begins or ends in one.
+    Without it each Chinese or Japanese character is a word, and Thai is cut at its spaces alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +99,7 @@ class PlanConfig(PlanSettings):
     output: Path
     """Folder for plans and request shards."""
     language: str = "en"
-    """Language of the texts (ISO 639-1), for sentence ends and numbers in words."""
+    """Language of the texts (ISO 639-1): of their sentences, words and numbers."""
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -102,6 +107,8 @@ class PlanConfig(PlanSettings):
             raise ConfigError("tasks and requests_per_shard must be at least 1")
         if self.speakable.spoken_numbers:
             require_language(self.language)
+        if self.segment_words and UNITS[self.spans.unit].cuts_words:
+            raise ConfigError(f"--segment-words is not for --unit {self.spans.unit}: it cuts words")
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ def _plan(config: PlanConfig) -> dict[str, Any]:
             for key in ("text_key", "seed", "tasks", "requests_per_shard", "language")
         },
     }
+    if config.segment_words:
+        settings["words"] = segmenter_name(config.language)
     same_job(config.output / "settings.json", settings)
     if (config.output / "plan.json").exists():
         return read_json_object(config.output / "plan.json", request_shards=list)
@@ -224,7 +233,8 @@ def _plan_batch(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     keys = document_keys(config.seed, [document.id for document in documents])
     unit, skip = config.spans.unit, config.speakable.skip_unspeakable
-    cuts = [cut_text(vocab, document.text, unit, config.language, skip) for document in documents]
+    how = (unit, config.language, skip, config.segment_words)
+    cuts = [cut_text(vocab, document.text, *how) for document in documents]
     spans = choose_spans(cuts, keys, config.spans)
     edges = np.searchsorted(spans.document, np.arange(len(documents) + 1)).tolist()
     rows, requests = [], []

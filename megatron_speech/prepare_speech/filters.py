@@ -8,8 +8,9 @@ from ..errors import ConfigError
 from ..io.rejected import Rejected
 from ..speech_tokenizer.languages import language_code
 from ..speech_tokenizer.transcription import word_error_rate
+from ..text.repetition import MOST_REPETITION, repetition
 from ..text.words import is_speakable
-from .measures import Sound, repetition
+from .measures import Sound
 from .readers import Reading
 from .segments import LONGEST_S, SHORTEST_S, Segment
 
@@ -28,7 +29,7 @@ class Thresholds:
     """Word errors of the second reading, by the first."""
     most_transcript_errors: float = 0.3
     """Word errors of the reading, where there is a transcript, which then is kept as it is."""
-    most_repetition: float = 2.4
+    most_repetition: float = MOST_REPETITION
     """How many times smaller zlib makes a transcript; loops of words are always refused."""
     most_no_speech: float = 0.6
     """Probability that nothing is said, where the log-probability is low as well."""

@@ -1,7 +1,5 @@
 """What can be measured of a segment without a model, and of a transcript without its sound."""
 
-import re
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +7,6 @@ import numpy as np
 _FRAME, _SECOND = 320, 50
 _PAUSE_DB = 20.0
 _NEAR_PEAK = 0.97
-_LOOP = re.compile(r"(\S+(?: \S+){0,5}?)(?: \1){3,}")
-"""Up to six words, four times in a row."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +44,3 @@ def _snr_db(audio: np.ndarray) -> float:
     quiet, loud, loudest = np.percentile(seconds[:: _SECOND // 2], (10, 90, 95), axis=1)
     speaks = loud >= np.percentile(energy_db, 95) - _PAUSE_DB
     return float(np.percentile((loudest - quiet)[speaks], 25)) if speaks.any() else 0.0
-
-
-def repetition(text: str) -> float:
-    """How many times smaller a text gets by zlib, as Whisper measures it; 99 of a loop."""
-    if _LOOP.search(" ".join(text.lower().split())):
-        return 99.0
-    content = text.encode()
-    return len(content) / len(zlib.compress(content)) if content else 0.0

@@ -16,10 +16,11 @@ from ..data.recording import Recording
 from ..errors import AudioError
 from ..io.files import atomic_path
 from ..io.rejected import Rejected
+from ..text.repetition import repetition
 from .config import PrepareConfig
 from .duplicates import fingerprint
 from .filters import Candidate, disagreement, reject_reading, reject_sound
-from .measures import Sound, measure_sound, repetition
+from .measures import Sound, measure_sound
 from .readers import Reader, Reading
 from .segments import LONGEST_S, Segment, find_segments, slices
 from .transcripts import distribute

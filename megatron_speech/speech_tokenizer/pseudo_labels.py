@@ -12,6 +12,7 @@ from ..audio import SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest, write_manifest
 from ..errors import AudioError, ConfigError, DataError
 from ..io.rejected import Rejected, write_rejected
+from ..text.repetition import MOST_REPETITION, repetition
 from .whisper import Whisper
 
 _ROWS = 256
@@ -32,6 +33,9 @@ class TranscribeConfig:
     silence_s: float = 30.0
     """Silence behind each window of 30 s, at most as much as fills it. Whisper was trained with 30;
     2 is several times faster on short clips and reads some of them otherwise."""
+    most_repetition: float = MOST_REPETITION
+    """Loops, and texts that zlib makes more times smaller, are set aside: of speech that it does
+    not know a Whisper repeats a few words. 100 keeps all."""
     device: str = "cpu"
     """Torch device."""
     bf16: bool = False
@@ -57,7 +61,7 @@ def transcribe(config: TranscribeConfig) -> tuple[list[ManifestRow], dict[str, i
     rows = read_manifest(config.manifest, rejected)[: config.limit]
     found: list[ManifestRow] = []
     for part in batched(rows, _ROWS):
-        found += _read(whisper, list(part), config.silence_s, rejected)
+        found += _read(whisper, list(part), config, rejected)
     if not found:
         raise DataError(f"{config.manifest}: nothing is said in any recording; {rejected[:1]}")
     counts = write_rejected(config.output.parent / "rejected.jsonl", rejected)
@@ -66,7 +70,7 @@ def transcribe(config: TranscribeConfig) -> tuple[list[ManifestRow], dict[str, i
 
 
 def _read(
-    whisper: Whisper, rows: list[ManifestRow], silence_s: float, rejected: list[Rejected]
+    whisper: Whisper, rows: list[ManifestRow], config: TranscribeConfig, rejected: list[Rejected]
 ) -> Iterator[ManifestRow]:
     clips: list[np.ndarray] = []
     readable: list[ManifestRow] = []
@@ -77,9 +81,12 @@ def _read(
             rejected.append(Rejected(row.id, error.reason, str(error)))
         else:
             readable.append(row)
-    texts = whisper.transcribe(clips, [row.language or None for row in readable], silence_s)
+    texts = whisper.transcribe(clips, [row.language or None for row in readable], config.silence_s)
     for row, clip, text in zip(readable, clips, texts, strict=True):
-        if any(map(str.isalnum, text)):
-            yield replace(row, text=text, duration_s=len(clip) / SAMPLE_RATE_HZ)
-        else:
+        if not any(map(str.isalnum, text)):
             rejected.append(Rejected(row.id, "no_text", f"read as {text!r}"))
+        elif (ratio := repetition(text)) > config.most_repetition:
+            detail = f"{ratio:.1f}, at most {config.most_repetition:g}: {text[:100]}"
+            rejected.append(Rejected(row.id, "repetition", detail))
+        else:
+            yield replace(row, text=text, duration_s=len(clip) / SAMPLE_RATE_HZ)

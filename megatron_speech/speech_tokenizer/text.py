@@ -1,5 +1,6 @@
 """Text side of the ASR objective: targets and prompts."""
 
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from .model import SpeechTokenizerModel
 
 _EOS = "<|endoftext|>"
 _START = "<|startoftranscript|>"
+_APOSTROPHE = re.compile(r"(?<=\w)[’ʼ](?=\w)")
 
 
 def spoken_words(text: str) -> str:
@@ -23,7 +25,8 @@ def spoken_words(text: str) -> str:
     if text.isascii():
         heard = [c if c.isalnum() or c in "'_" else " " for c in text.lower()]
     else:  # vowels of Hindi or Thai are marks, and joiners stand inside words
-        heard = [c if _is_of_a_word(c) else " " for c in text.lower()]
+        text = _APOSTROPHE.sub("'", text.lower())
+        heard = [c if _is_of_a_word(c) else " " for c in text]
     return "".join(" " + word for word in "".join(heard).split())
 
 

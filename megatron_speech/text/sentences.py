@@ -13,8 +13,15 @@ import numpy as np
 import sentencex
 
 from ..io.files import fingerprint_of
+from .writing_systems import base_language
 
 _PUNKT_LANGUAGES = {"en": "english"}
+_DASHES = str.maketrans("-–—―", "    ")
+# abbreviations before a name that sentencex does not know
+_TITLES = {
+    "fr": re.compile(r"(?<!\w)(?:MM?|Mmes?|Mlles?|Mgr|Dr|Pr|[Pp]rof|Ste?|cf)\.\s*$"),
+    "es": re.compile(r"(?<!\w)(?:D|Dña|D[ªa]|Fr|Pbro)\.\s*$"),
+}
 _CJK_ENDS = re.compile(r"[。！？][\"'”’»)\]」』]*")
 
 
@@ -47,12 +54,24 @@ def _stops(text: str, language: str) -> np.ndarray:
     """Where sentences of `text` stop, in characters, ascending; the end of the text among them."""
     punkt = _punkt(language)
     if punkt is None:
-        found = [one["end_index"] for one in sentencex.get_sentence_boundaries(language, text)]
+        # it knows `Mrs.` after a space, and not after a dash
+        plain = text.translate(_DASHES)
+        found = [one["end_index"] for one in sentencex.get_sentence_boundaries(language, plain)]
+        found = [stop for stop in found if not _goes_on(plain, stop, language)]
     else:
         found = [stop for _, stop in punkt.span_tokenize(text)]
         # Punkt wants whitespace after a full stop; Chinese and Japanese have none
         found += [match.end() for match in _CJK_ENDS.finditer(text)]
     return np.unique(np.array([*found, len(text)], dtype=np.int64))
+
+
+def _goes_on(text: str, stop: int, language: str) -> bool:
+    """Whether what ends before `stop` is an abbreviation: a small letter or a name follows."""
+    before = text[max(stop - 12, 0) : stop]
+    title = _TITLES.get(base_language(language))
+    if title and title.search(before):
+        return True
+    return before.rstrip().endswith(".") and text[stop : stop + 1].islower()
 
 
 def sentence_ends(
@@ -61,13 +80,19 @@ def sentence_ends(
     """Whether a sentence ends with each piece of `text`, (n,) bool.
 
     The pieces are characters `starts` to `stops` (n,), in order, whitespace between them. An empty
-    line ends a sentence too, and so does the end of the text.
+    line ends a sentence too, and so does the end of the text. A sentence that ends inside a piece
+    (`there.--He`) goes on: no piece is cut, and none belongs to two sentences.
     """
     following = np.append(starts, len(text))[1:]
     pairs = zip(stops.tolist(), following.tolist(), strict=True)
     ends = np.array(["\n\n" in text[stop:after] for stop, after in pairs], dtype=bool)
     ends[-1:] = True
     found = _stops(text, language)
+    owner = np.searchsorted(stops, found)  # the first piece that does not stop before
+    cut = np.append(starts, len(text))[owner] < found
+    rest = zip(found.tolist(), np.append(stops, len(text))[owner].tolist(), strict=True)
+    goes_on = [any(map(str.isalnum, text[stop:end])) for stop, end in rest]
+    found = found[~(cut & np.array(goes_on, dtype=bool))]
     inside = np.searchsorted(found, following, side="right")
     inside -= np.searchsorted(found, starts, side="right")
     return ends | (inside > 0)

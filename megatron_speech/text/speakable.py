@@ -6,15 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .markup import code_blocks, is_roff
 from .numbers import num2words
 from .writing_systems import WITHOUT_SPACES
 
 # Most prose is told by this one search; all patterns here take time linear in the text
 _SUSPECT = re.compile(
-    r"[`$\\<>|{}=@_\t^~±×÷∑∫√∈∀∃→⇒≈≠≤≥]|//|/\w+/|www\.|[a-z]{2}[A-Z]|\d{7}|\d[A-Za-z]+\d|\S{61}"
-    r"| \+ |\)[:;]"
+    r"[`$\\<>|{}=@_\t^~±×÷∑∫√∈∀∃→⇒≈≠≤≥\u2500-\u257f]|/[\w.]*[/.]|\.(?:[a-z_/]|[A-Z]\w|\d+\.\d)"
+    r"|[a-z]{2}[A-Z]|\d(?:\d{6}|[A-Za-z]+\d)|\S{61}| (?:\+ | {2}\S)|\)[:;]|\w\(|[-*#+~]{3}"
+    r"|[\s(\[]--?[A-Za-z]|import |(?:else|try|finally):|(?:unsigned|const|struct) "
+    r"|(?:^|\s)\W?[/\[]\w|U\+|::|\s:[a-z]"
 )
-_BLOCKS = (("```", "```", "code"), ("$$", "$$", "maths"), ("\\[", "\\]", "maths"))
+_BLOCKS = (
+    ("```", "```", "code"), ("<!--", "-->", "code"), ("$$", "$$", "maths"), ("\\[", "\\]", "maths"),
+)  # fmt: skip
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{[^}\n]{0,40}\}")
 _INLINE = (
     (re.compile(r"`[^`\n]{1,200}`"), "code"),
@@ -30,14 +35,32 @@ _CODE_LINES = tuple(
         r"(?:\w\(|=).{0,1000};[ \t]*$",
         r"^[ \t]*(?:def|class|elif|else|try|func|fn|public|private|static)\b.{0,1000}[:;{)][ \t]*$",
         r"^[ \t]*(?:import [\w.]+|from [\w.]+ import .{0,1000}|\#include .{0,1000})$",
+        r"^[ \t]*(?:else|try|finally):[ \t]*$",
+        r"^\s*\$ |^\S{1,60}@\S{1,60}[#$] ",  # typed into a terminal
+        r"^[ \t]*(?:unsigned|const|struct|extern) .{0,1000}[,;({][ \t]*$|\*/|/\*",
+        r"^[.'][A-Z]{2}(?: |$)|^[.']\\\"",  # roff
         r"^[ \t]*(?:const |let |var )?[\w.\[\]]{1,200} = .{0,1000}[\[(\"'.]",
     )
 )
+_TABLE_ROW = re.compile(
+    r"[\u2500-\u257f]|\|.*\||\S(?: {3,}|\t)(?=\S).*\S(?: {3,}|\t)\S"
+    r"|^[ \t]*[-=~*#^+_.]{3,}[ \t]*$"  # a ruled line
+)
 _LATEX = re.compile(r"\\[A-Za-z]{2,}")
-_OPERATORS = frozenset("= + × ÷ < > ± ^ → ⇒ ≈ ≠ ≤ ≥ ∈ ∑ ∫ √ ∀ ∃".split())
+_OPERATORS = frozenset("= == != >= <= + × ÷ < > ± ^ → ⇒ ≈ ≠ ≤ ≥ ∈ ∑ ∫ √ ∀ ∃".split())
 _MATHS_WORD = re.compile(r"\\[A-Za-z]|\w[=^]|[∑∫√∀∃∈]")
-_ADDRESS = re.compile(r"\w://|^\W?www\.|[^@]@[^@]{1,100}\.\w|^\W?~?/\w[^/]*/|^\W?[A-Za-z]:\\")
-_IDENTIFIER = re.compile(r"\w_\w|^\W?[a-z]{2,60}[A-Z]|\d{7}")
+_ADDRESS = re.compile(
+    r"\w://|^\W?www\.|[^@]@[^@]{1,100}\.\w|^\W{0,3}~?/[^\W\d]|^\W?[A-Za-z]:\\"
+    r"|\.{1,2}/|[\w.]/\w*\.[A-Za-z]\w|\d\.\d+\.\d+\.\d|/\w+(?:-\w+){2}|^\[[^\]]+\]:$"
+)
+_IDENTIFIER = re.compile(
+    r"\w_\w|^\W?[a-z]{2,60}[A-Z]|\d{7}|\\(?:[_*-]|$)|^`[^`]*$|U\+[0-9A-Fa-f]{4}|\$(?:\{|[A-Za-z_]{3})"
+    r"|[^\W\d_]\w+@?\.[a-z_]{2}"  # a name with a suffix or an attribute
+    r"|\w\(\)|\w\([\"'*&\[{-]|\w\(\w+[,.(]|\w\(\w+\):"  # calls
+    r"|^\W?[A-Za-z_][\w.-]*\(\d[a-z]?\)"  # ls(1)
+    r"|^\W*--[a-z]|^[(\[\"'“‘]?-[A-Za-z]\W*$|^:\w[\w-]*:$|^\W?\.[a-z]"  # options
+    r"|^\W*(?=\d*[a-f])(?=[a-f]*\d)[\da-f]{7,40}\W*$"  # commits
+)
 _LONGEST_WORD = 60
 _WORD = re.compile(r"\S+")
 _QUOTED = re.compile(
@@ -78,7 +101,7 @@ class Content:
         self._text = text
         self.unspeakable: list[tuple[int, int, str]] = []
         if _SUSPECT.search(text):
-            self.unspeakable = [*_blocks(text), *_lines(text)]
+            self.unspeakable = _found_in(text)
         self._quoted = [match.span() for match in _QUOTED.finditer(text)]
         self._items = [match.span() for match in _LIST_ITEM.finditer(text)]
 
@@ -109,6 +132,13 @@ class Content:
             if any(a < stop and start < b for a, b in places):
                 return kind
         return "prose"
+
+
+def _found_in(text: str) -> list[tuple[int, int, str]]:
+    if is_roff(text):
+        return [(0, len(text), "code")]
+    code = ((*block, "code") for block in code_blocks(text))
+    return [*code, *_blocks(text), *_lines(text)]
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
@@ -143,7 +173,7 @@ def _line_kind(line: str) -> str | None:
     """Code or a row of a table, if the whole line is."""
     if len(line) > _LONGEST_LINE:
         return None
-    if line.count("|") > 1 or line.strip().count("\t") > 1:
+    if _TABLE_ROW.search(line):
         return "tables"
     if _LATEX.search(line):  # has braces too
         return None

@@ -6,7 +6,8 @@ import numpy as np
 
 # Chinese and Japanese write no spaces: there every character is a word, with its punctuation
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_OPEN = "「『（《〈【〔“‘(\\[<«"
+OPENING = "「『（《〈【〔“‘([<«"
+_OPEN = re.escape(OPENING)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _WORD = re.compile(r"\S+")
 _ANY_CJK = re.compile(rf"[{_CJK}]")

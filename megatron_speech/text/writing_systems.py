@@ -13,6 +13,9 @@ _RANGES_WITHOUT_SPACES = (
 )
 WITHOUT_SPACES = re.compile(f"[{_RANGES_WITHOUT_SPACES}]")
 """A character of a script whose words stand without spaces between them."""
+_UNSPACED = f"[{_RANGES_WITHOUT_SPACES}\u3001-\u3003\u3008-\u3011\uff01-\uff0f\uff1a-\uff1f]"
+WRAPPED_LINE = re.compile(rf"(?<={_UNSPACED})[^\S\n]*\n[^\S\n]*(?={_UNSPACED})")
+"""Where a line of such a script goes on in the next: there is no space in what is said."""
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 
 LANGUAGES_WITHOUT_SPACES = frozenset("zh yue wuu ja th lo my km bo dz".split())

@@ -12,12 +12,14 @@ import ctypes
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import soxr
 
 from ..errors import ConfigError, DataError, MegatronSpeechError
 from ..text.words import is_speakable
+from ..text.writing_systems import base_language
 
 SAMPLE_RATE_HZ = 16_000
 TRIM_PEAK = 0.01
@@ -72,6 +74,60 @@ MANY_VOICES = tuple(
 
 NARRATORS = (Voice(name="en-us", pitch=(45, 45), words_per_minute=(165, 165)),)
 """One voice that always speaks alike: what a speech decoder is trained to sound like."""
+
+
+_VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4")
+_ENGLISH = {
+    "train": TRAINING_VOICES,
+    "held-out": HELD_OUT_VOICES,
+    "all": (*TRAINING_VOICES, *HELD_OUT_VOICES),
+    "many": MANY_VOICES,
+    "narrator": NARRATORS,
+}
+_OTHERS: dict[str, tuple[str, ...]] = {
+    "train": ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4"),
+    "held-out": ("f5",),
+    "all": ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4", "f5"),
+    "many": _VARIANTS,
+    "narrator": ("m1",),
+}
+_ESPEAK_NAMES = {"zh": "cmn"}
+
+
+def voices_of(language: str, kind: str) -> tuple[Voice, ...]:
+    """Voices that speak `language`: `train`, `held-out`, `all`, `many` or `narrator`.
+
+    English has voices of several accents; another language (`es`, `es-419`, `zh`) those of its one
+    voice with espeak-ng's variants.
+
+    Raises:
+        ConfigError: espeak-ng does not know the language.
+    """
+    if language == "en":
+        return _ENGLISH[kind]
+    name = _ESPEAK_NAMES.get(language, language)
+    known = _espeak_languages()
+    if name.lower() not in known:
+        raise ConfigError(
+            f"--language is {language!r}; espeak-ng speaks {', '.join(sorted(known))} (and zh)"
+        )
+    wide = {"pitch": (20, 75), "words_per_minute": (135, 210)} if kind == "many" else {}
+    if kind == "narrator":
+        wide = {"pitch": (45, 45), "words_per_minute": (165, 165)}
+    return tuple(Voice(name=f"{name}+{variant}", **wide) for variant in _OTHERS[kind])
+
+
+def language_of(voice: str) -> str:
+    """The language (ISO 639-1) that a voice speaks: en of `en-us+f3`, zh of `cmn+m1`."""
+    name = base_language(voice.partition("+")[0])
+    return next((code for code, ours in _ESPEAK_NAMES.items() if ours == name), name)
+
+
+def _espeak_languages() -> set[str]:
+    import espeakng_loader
+
+    folder = Path(str(espeakng_loader.get_data_path())) / "lang"
+    return {path.name.lower() for path in folder.rglob("*") if path.is_file()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,9 @@ from ..jobs.folders import remove_folder, same_job
 from ..jobs.progress import Progress
 from ..jobs.tasks import run_tasks
 from ..text.words import is_speakable
-from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, language_of
 
 BLOCK_UTTERANCES = 128
-LANGUAGE = "en"
 _LONGEST_NAME = 120
 
 
@@ -200,7 +199,7 @@ def _speak_texts(
             path=block.folder / entry.file,
             text=text_of[entry.id],
             speaker=entry.voice,
-            language=LANGUAGE,
+            language=language_of(entry.voice),
             duration_s=entry.duration_s,
         )
         for block, spoken, _ in results

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from megatron_speech.interleaving.cut_points import choose_spans, cut_text, spoken_text
+from megatron_speech.interleaving.cut_points import choose_spans, cut_text
 from megatron_speech.interleaving.spans import SpanConfig
 from megatron_speech.interleaving.units import UNITS
 from megatron_speech.interleaving.weave import SpanBatch, weave
@@ -251,7 +251,3 @@ def test_long_texts_are_split_at_sentences_and_nothing_is_lost():
     assert split_sentences(text, 10**6) == [text]
     assert split_sentences("x" * 500, 80) == ["x" * 500]
     assert split_sentences("你好世界。" * 30, 80) == ["你好世界。" * 16, "你好世界。" * 14]
-
-
-def test_spoken_text_joins_words_by_single_spaces():
-    assert spoken_text("one\r\n  two\tthree four", 0, 16) == "one two three"

@@ -37,6 +37,20 @@ def test_scripts(language, text):
     assert "".join(found).replace(" ", "") == text.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "He sat--Mr. Weston did too.| Mrs. Long left."),
+        ("en", "It was gone.--|Mrs. Elton came."),
+        ("es", "Vino a las 3 p.m. con la Dra. Ruiz.| D. Juan se fue."),
+        ("fr", "M. Dupont et Mlle. Petit sont là.| Le Dr. Noir part, cf. St. Jean."),
+        ("fr", "Il aime la lettre J.| Dormez !"),
+    ],
+)
+def test_abbreviations_end_no_sentence(language, text):
+    assert told(text.replace("|", ""), language) == [each.strip() for each in text.split("|")]
+
+
 @pytest.mark.parametrize("text", ["", " \n\n "])
 def test_a_text_without_sentences(text):
     assert sentence_spans(text).shape == (0, 2)

@@ -12,10 +12,11 @@ from megatron_speech.prepare_speech.filters import (
     reject_reading,
     reject_sound,
 )
-from megatron_speech.prepare_speech.measures import measure_sound, repetition
+from megatron_speech.prepare_speech.measures import measure_sound
 from megatron_speech.prepare_speech.readers import Reading
 from megatron_speech.prepare_speech.segments import Segment
 from megatron_speech.prepare_speech.transcripts import distribute
+from megatron_speech.text.repetition import repetition
 
 SEGMENT = Segment(0.0, 4.0, 0.9)
 SAID = "We went down to the harbour, and nobody was there."

@@ -63,6 +63,7 @@ def test_negative_weights_are_refused():
 def test_spoken_words():
     assert spoken_words("Don't stop, Anna!") == " don't stop anna"
     assert spoken_words("...") == ""
+    assert spoken_words("L’été, c'est ‘là’") == " l'été c'est là"
 
 
 def test_text_tokenizer_round_trip(text_folder, tmp_path):

@@ -120,6 +120,31 @@ def test_a_folder_of_other_speech_is_refused(spoken: Path, tmp_path: Path) -> No
         make(other, spoken / "out")
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "code"),
+    [("es", "Ana fue al parque.", "es"), ("fr", "Elle a pris un parapluie.", "fr"),
+     ("es-419", "Ana fue al parque.", "es"), ("zh", "今天天气很好。", "zh")],
+)  # fmt: skip
+def test_other_languages_have_their_own_voices(language, text, code, tmp_path) -> None:
+    texts = write_list(tmp_path / "texts.parquet", {f"u{n}": text for n in range(6)})
+    make(texts, tmp_path / "out", "--language", language, "--workers", "1")
+    rows = read_manifest(tmp_path / "out" / "manifest.parquet")
+    assert {row.language for row in rows} == {code}
+    assert len({row.speaker for row in rows}) > 1
+    assert all(0.5 < row.duration_s < 4 for row in rows)
+    kinds = ("train", "held-out", "all", "many", "narrator")
+    names = {kind: {voice.name for voice in espeak.voices_of(language, kind)} for kind in kinds}
+    assert names["held-out"].isdisjoint(names["train"] | names["many"])
+    assert names["all"] == names["train"] | names["held-out"]
+
+
+def test_a_language_without_a_voice_is_refused(spoken: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'xx'; espeak-ng speaks .*, es, .*, fr, .*and zh"):
+        make(spoken / "texts.parquet", tmp_path / "out", "--language", "xx")
+    assert not (tmp_path / "out").exists()
+    assert {espeak.language_of(name) for name in ("en", "en-us+f3", "en-gb-x-rp+m1")} == {"en"}
+
+
 def test_delivery_depends_on_seed_and_document_only() -> None:
     voices = espeak.TRAINING_VOICES
     assert len(voices) >= 8

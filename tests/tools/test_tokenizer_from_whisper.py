@@ -164,6 +164,7 @@ def test_what_cannot_be_evaluated(whisper, heard, tmp_path):
 def test_recordings_get_a_whispers_transcripts(whisper, heard, tmp_path):
     output = tmp_path / "labelled.parquet"
     flags = ["--manifest", str(heard), "--whisper", str(whisper), "--output", str(output)]
+    flags += ["--most-repetition", "100"]  # random weights repeat themselves
     made = transcribe_speech.main(flags)
     assert [row.text for row in made] == [row.text for row in read_manifest(output)]
     told = {row.id: row for row in read_manifest(heard)}
@@ -175,3 +176,15 @@ def test_recordings_get_a_whispers_transcripts(whisper, heard, tmp_path):
     assert len(transcribe_speech.main([*flags, "--limit", "2"])) == 2
     with pytest.raises(SystemExit):
         transcribe_speech.main([*flags, "--silence-s", "31"])
+
+
+def test_a_whispers_loops_are_no_transcripts(whisper, heard, tmp_path, monkeypatch):
+    def transcribe(self, clips, languages, silence_s):
+        return ["a fine text", *["y ahora " + "ni " * 80] * (len(clips) - 1)]
+
+    monkeypatch.setattr(Whisper, "transcribe", transcribe)
+    output = tmp_path / "labelled.parquet"
+    flags = ["--manifest", str(heard), "--whisper", str(whisper), "--output", str(output)]
+    assert [row.text for row in transcribe_speech.main(flags)] == ["a fine text"]
+    assert '"reason": "repetition"' in (tmp_path / "rejected.jsonl").read_text()
+    assert len(transcribe_speech.main([*flags, "--most-repetition", "100"])) > 1
