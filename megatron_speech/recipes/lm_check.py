@@ -3,6 +3,7 @@
 from ..data.config import parse_blend
 from ..data.indexed_files import read_facts
 from ..errors import ConfigError
+from ..model.families import get_family
 from ..model.precision import check_fp8, check_graphs, choose
 from ..training.installed import Installed
 from ..training.megatron.backend import check_documents
@@ -36,6 +37,32 @@ def check_settings(
     config.loop.check()
     check_documents(parallel, config.data.reset_attention_mask)
     check_graphs(config.precision, config.model, parallel, config.data.reset_attention_mask)
+    _check_lora(config)
+
+
+def _check_lora(config: LMConfig) -> None:
+    rank, precision = config.lora.lora_rank, config.precision
+    if rank is None:
+        return
+    get_family(config.model)  # its layout says which layers adapters are of
+    for refused, what in (
+        (
+            config.base.pretrained_checkpoint is None,
+            "needs --pretrained-checkpoint: the model that stays as it is; give it",
+        ),
+        (
+            precision.fp8_param_gather,
+            "does not work with --fp8-param-gather, which is about weights that are trained; drop "
+            "one of them",
+        ),
+        (
+            precision.cuda_graph_impl != "none",
+            "does not work with --cuda-graph-impl: layers are recorded without their adapters; "
+            "drop one of them",
+        ),
+    ):
+        if refused:
+            raise ConfigError(f"--lora-rank {rank} {what}")
 
 
 def check_packing(config: LMConfig) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ..data.config import DataConfig
 from ..model.config import ModelConfig
+from ..model.lora_config import LoRAConfig
 from ..model.precision import PrecisionConfig
 from ..training.batch_config import BatchConfig
 from ..training.health import HealthConfig
@@ -30,6 +31,7 @@ class LMConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
 
 def lm_debug() -> LMConfig:

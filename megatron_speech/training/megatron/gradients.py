@@ -104,6 +104,7 @@ class Gradients:
 
         rows, width = parameter.shape
         offset = rows * parallel_state.get_tensor_model_parallel_rank()
+        offset = getattr(parameter, "first_row", offset)  # rows trained alone: each process has all
         low, high = (min(max(bound - offset, 0), rows) for bound in self._speech)
         return low * width, high * width
 
@@ -125,4 +126,4 @@ def _group(name: str) -> str:
         return "attention"
     if ".mlp." in name:
         return "mlp"
-    return "embedding" if name.startswith("embedding.") else "head"
+    return "embedding" if name.startswith("embedding") else "head"

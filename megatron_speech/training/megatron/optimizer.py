@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ..batch_config import BatchConfig
 from ..batch_schedule import BatchSchedule
@@ -104,10 +106,28 @@ def connect_gradients(
 
     core_config.grad_scale_func = optimizer.scale_loss
     core_config.finalize_model_grads_func = finalize_model_grads
+    shared = [p for chunk in chunks for p in chunk.parameters() if _is_copied_row(p)]
+    if shared:
+        core_config.finalize_model_grads_func = partial(_finalize_with_rows, shared)
     single = len(chunks) == 1
     if parallel.overlap_grad_reduce:
         no_sync = [chunk.no_sync for chunk in chunks]
         core_config.no_sync_func = no_sync[0] if single else no_sync
+
+
+def _is_copied_row(parameter: Any) -> bool:
+    """Trained rows of a tied table that lives on two stages; the table itself core looks after."""
+    return hasattr(parameter, "first_row") and getattr(parameter, "shared_embedding", False)
+
+
+def _finalize_with_rows(shared: list[Any], *arguments: Any, **options: Any) -> None:
+    """Core's reduction, and the sum over the two stages that each have a part of a gradient."""
+    from megatron.core import parallel_state
+    from megatron.core.distributed import finalize_model_grads
+
+    finalize_model_grads(*arguments, **options)
+    for parameter in shared:
+        dist.all_reduce(parameter.main_grad, group=parallel_state.get_embedding_group())
 
 
 @contextmanager
