@@ -3,6 +3,7 @@
     python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-9b-hf --save runs/base \\
         --num-codes 16384
     python tools/convert_checkpoint.py megatron-to-hf --load runs/lm --hf runs/lm/hf
+    python tools/convert_checkpoint.py megatron-to-hf --load runs/sft --hf adapters --lora adapters
 
 The first extends the vocabulary by speech codes and makes what `tools/pretrain.py
 --pretrained-checkpoint` starts from. The second reads the newest checkpoint of a run, saved under
@@ -14,13 +15,13 @@ from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
-    from dataclasses import dataclass
+    from dataclasses import dataclass, field
     from pathlib import Path
 
     from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
-    from megatron_speech.model.hf import Export, export_checkpoint
+    from megatron_speech.model.hf import AdapterExport, Export, export_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class MegatronToHF:
     """Folder to write; replaced if it exists."""
     vocab: Path | None = None
     """Vocabulary folder; the run's own copy if not given."""
+    adapters: AdapterExport = field(default_factory=AdapterExport)
 
 
 def _hf_to_megatron() -> ImportConfig:
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")
-    export = export_checkpoint(config.load, config.hf, config.vocab)
+    export = export_checkpoint(config.load, config.hf, config.vocab, config.adapters)
     print(f"{export.folder}: step {export.iteration}, {export.parameters:,} parameters")
     return export
 

@@ -6,7 +6,7 @@ and checkpoint keys, and add an adapter's output by a forward hook. Everything e
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .config import ModelConfig
-from .families import Rule, get_family, shape_in_megatron, split
+from .families import Rule, shape_in_megatron, split
 from .lora_config import LoRAConfig
 from .trained_rows import add_rows
 
@@ -64,10 +64,12 @@ class Adapter(nn.Module):
         self.b = nn.Parameter(torch.zeros(*of_part.shape, lora.rank, **factory))
         owns = F.one_hot(of_part.flatten(), self._parts).to(**factory)
         self.register_buffer("owns", owns, persistent=False)
+        divided: Any
+        whole: Any
         divided, whole = (self.a, self.b) if self.divided_input else (self.b, self.a)
         set_tensor_model_parallel_attributes(divided, True, 1, 1)
         set_tensor_model_parallel_attributes(whole, False, -1, 1)
-        whole.sequence_parallel = self.config.sequence_parallel  # type: ignore[attr-defined]
+        whole.sequence_parallel = self.config.sequence_parallel
 
     def draw(self, seed: int) -> None:
         """First values of A, the same under every layout; B is zero: nothing changes at first."""
@@ -117,12 +119,13 @@ class Adapter(nn.Module):
         from megatron.core import parallel_state
         from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 
+        tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
         return make_sharded_tensors_for_checkpoint(
             self.state_dict(prefix="", keep_vars=True),
             prefix,
             {"a": 1} if self.divided_input else {"b": 1},
             sharded_offsets,
-            tp_group=parallel_state.get_tensor_model_parallel_group(),
+            tp_group=tensor_group,
             dp_cp_group=(metadata or {})["dp_cp_group"],
         )
 
@@ -142,7 +145,8 @@ def add_lora(
     for chunk in chunks:
         freeze(chunk)
         for layer in chunk.decoder.layers:
-            for target, parent, rule in _targets(layer, model, lora):
+            for name, target, rule in lora.targets(model):
+                parent = getattr(layer, name)
                 linear = getattr(parent, target)
                 adapter = Adapter(target, linear, rule, model, lora)
                 adapter.draw(_seed(seed, f"{layer.layer_number} {target}"))
@@ -179,14 +183,6 @@ def _adding(adapter: Adapter) -> Any:
         return outputs[0] + adapter(x), outputs[1]
 
     return add
-
-
-def _targets(layer: Any, model: ModelConfig, lora: LoRAConfig) -> Iterator[tuple[str, Any, Rule]]:
-    """Name, parent and layout of the linear layers of a transformer layer that get adapters."""
-    for rule in get_family(model).layer:
-        parent, target, name = rule.megatron.split(".")
-        if name == "weight" and target in lora.lora_targets:
-            yield target, getattr(layer, parent), rule
 
 
 def _part_of_each_row(rule: Rule, rows: int, model: ModelConfig) -> Tensor:

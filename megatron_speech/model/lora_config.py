@@ -1,5 +1,6 @@
 """Settings of LoRA: low-rank adapters of frozen linear layers, and rows trained beside them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -7,7 +8,7 @@ from ..errors import ConfigError
 from ..text.vocab import SpeechTextVocab
 from ..training.megatron.checkpoint_check import LORA_KEY
 from .config import ModelConfig
-from .families import get_family, shape_in_megatron
+from .families import Rule, get_family, shape_in_megatron
 
 Target = Literal["linear_qkv", "linear_proj", "linear_fc1", "linear_fc2"]
 TARGETS: tuple[Target, ...] = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
@@ -97,11 +98,21 @@ class LoRAConfig:
     def num_parameters(self, model: ModelConfig) -> int:
         """Numbers in all adapters; trained rows are not among them."""
         total = 0
-        for rule in get_family(model).layer:
-            if _target_of(rule.megatron) in self.lora_targets:
-                rows, width = shape_in_megatron(rule, model)
-                total += self.rank * (rows + width * len(rule.huggingface))
+        for _, _, rule in self.targets(model):
+            rows, width = shape_in_megatron(rule, model)
+            total += self.rank * (rows + width * len(rule.huggingface))
         return model.num_layers * total
+
+    def targets(self, model: ModelConfig) -> Iterator[tuple[str, str, Rule]]:
+        """Parent, name and layout of the linear layers of a transformer layer with adapters.
+
+        Raises:
+            ConfigError: the model's family is not known, or cannot express it.
+        """
+        for rule in get_family(model).layer:
+            parent, target, name = rule.megatron.split(".")
+            if name == "weight" and target in self.lora_targets:
+                yield parent, target, rule
 
     def train_flops_per_token(
         self, model: ModelConfig, seq_length: int, padded_vocab_size: int
@@ -112,12 +123,6 @@ class LoRAConfig:
             return whole
         attention = model.num_layers * model.num_attention_heads * model.head_size * seq_length
         return (whole - 6.0 * attention) * 2 / 3 + 6.0 * (attention + self.num_parameters(model))
-
-
-def _target_of(key: str) -> str | None:
-    """The linear layer whose weight a key names, None for all else."""
-    module, _, name = key.rpartition(".")
-    return module.rpartition(".")[2] if name == "weight" else None
 
 
 def rows_to_train(lora: LoRAConfig, vocab: SpeechTextVocab) -> tuple[int, int] | None:

@@ -20,8 +20,8 @@ class TrainedRows(nn.Module):
     def __init__(self, table: Tensor, first: int, count: int):
         super().__init__()
         factory = {"dtype": table.dtype, "device": table.device}
-        self.weight = nn.Parameter(torch.zeros(count, table.size(1), **factory))
-        self.weight.first_row = first  # type: ignore[attr-defined]
+        self.weight: Any = nn.Parameter(torch.zeros(count, table.size(1), **factory))
+        self.weight.first_row = first
         self.first, self.count = first, count
         self.is_copy = False
 
@@ -84,7 +84,7 @@ class TrainedRows(nn.Module):
         from megatron.core import parallel_state
         from megatron.core.utils import make_sharded_tensor_for_checkpoint
 
-        tensor_group = parallel_state.get_tensor_model_parallel_group()
+        tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
         data_group = (metadata or {})["dp_cp_group"]
         key = f"{prefix}weight"
         replica = (int(self.is_copy), tensor_group.rank(), data_group.rank())
@@ -130,8 +130,8 @@ def _share(rows: TrainedRows, is_shared: bool, is_copy: bool) -> None:
     """Tell core of a parameter on two stages: a gradient bucket of its own, counted once."""
     rows.is_copy = is_copy
     if is_shared:
-        rows.weight.shared_embedding = True  # type: ignore[attr-defined]
-        rows.weight.shared = is_copy  # type: ignore[attr-defined]
+        rows.weight.shared_embedding = True
+        rows.weight.shared = is_copy
 
 
 def start_rows(chunks: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from ..model.config import TRAINING_ONLY, ModelConfig
 from ..model.trained_rows import start_rows
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron import checkpoint as megatron_checkpoint
-from ..training.megatron.checkpoint_check import content_fingerprint
+from ..training.megatron.checkpoint_check import base_identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +67,6 @@ class BaseConfig:
         if run is None or iteration is None:
             raise ConfigError(f"--pretrained-checkpoint {run}: no checkpoint found there")
         return iteration_directory(run, iteration)
-
-
-def base_identity(directory: Path) -> str:
-    """Step and contents of a checkpoint, as adapters made for it remember them.
-
-    Raises:
-        CheckpointError: it is damaged.
-    """
-    return f"{directory.name} {content_fingerprint(directory)}"
 
 
 def shape_of(run: Path, model: ModelConfig) -> ModelConfig:

@@ -86,8 +86,10 @@ def stored_keys(directory: Path) -> set[str]:
     return set(FileSystemReader(directory).read_metadata().state_dict_metadata)
 
 
-def content_fingerprint(directory: Path) -> str:
-    """Tells checkpoints of other numbers apart; reads the checksums, and no tensor.
+def base_identity(directory: Path) -> str:
+    """Step and contents of a checkpoint, as adapters made for it remember them.
+
+    Contents are told apart by the checksums they were written with; no tensor is read.
 
     Raises:
         CheckpointError: the folder is damaged.
@@ -107,7 +109,7 @@ def content_fingerprint(directory: Path) -> str:
             check_files(directory)
             raise
         found.append(f"{index.fqn} {tuple(index.offset or ())} {sums}")
-    return fingerprint_of(*sorted(found))
+    return f"{directory.name} {fingerprint_of(*sorted(found))}"
 
 
 def check_files(directory: Path) -> None:
