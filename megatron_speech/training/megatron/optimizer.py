@@ -12,6 +12,13 @@ from ..batch_config import BatchConfig
 from ..batch_schedule import BatchSchedule
 from ..parallel_config import ParallelConfig
 
+_TYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.uint8,  # Transformer Engine's name for it
+}
+
 
 def wrap_data_parallel(
     chunks: Sequence[Any], config: BatchConfig, parallel: ParallelConfig
@@ -44,6 +51,7 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
     core_config = chunks[0].config
+    types: dict[str, Any] = {n: _TYPES[value] for n, value in config.optimizer_types.items()}
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
@@ -59,6 +67,9 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
             params_dtype=core_config.params_dtype,
             use_distributed_optimizer=parallel.use_distributed_optimizer,
             overlap_param_gather=parallel.overlap_param_gather,
+            use_precision_aware_optimizer=config.use_precision_aware_optimizer,
+            store_param_remainders=config.main_params_dtype == "fp32",
+            **types,
         ),
         chunks,
     )
