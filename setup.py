@@ -69,6 +69,7 @@ setup(
             "pytest>=8.3",
             "gguf>=0.17",
             "hypothesis>=6.120",
+            "peft>=0.17",  # reads exported adapters in the tests
             "num2words>=0.5.13",
             "scikit-learn>=1.5",  # units that nothing here made, in tests on real speech
             "silero-vad>=6.2.3,<7",
