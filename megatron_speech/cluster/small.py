@@ -50,7 +50,7 @@ class Fit:
 
 def ways() -> Iterator[Way]:
     """What the table shows, from what needs most to what needs least."""
-    precise = "--use-precision-aware-optimizer and bf16 gradients and moments"
+    precise = "`--use-precision-aware-optimizer`, gradients and moments in bf16"
     lora = LoRAConfig(lora_rank=32, lora_alpha=64)
     rows = replace(lora, lora_train_embedding=True)
     for name in ("lm-0.6b", "lm-1.7b"):
@@ -58,13 +58,13 @@ def ways() -> Iterator[Way]:
         yield Way(recipe=name, flags="", run=run)
         yield Way(recipe=name, flags=precise, run=_with(run, _BF16), bf16_gradients=True)
         with_rows = replace(run, lora=rows)
-        yield Way(recipe=name, flags="--lora-rank 32 --lora-train-embedding", run=with_rows)
+        yield Way(recipe=name, flags="`--lora-rank 32 --lora-train-embedding`", run=with_rows)
     chat = RECIPES["sft-9b-lora"]()
     yield Way(recipe="sft-9b-lora", flags="", run=chat)
     with_rows = replace(chat, lora=replace(chat.lora, lora_train_embedding=True))
-    yield Way(recipe="sft-9b-lora", flags="--lora-train-embedding", run=with_rows)
+    yield Way(recipe="sft-9b-lora", flags="`--lora-train-embedding`", run=with_rows)
     short = replace(chat, data=replace(chat.data, seq_length=2048))
-    yield Way(recipe="sft-9b-lora", flags="--seq-length 2048", run=short)
+    yield Way(recipe="sft-9b-lora", flags="`--seq-length 2048`", run=short)
 
 
 def _with(run: LMConfig, types: OptimizerTypes) -> LMConfig:
@@ -103,7 +103,8 @@ def _choose(config: RunPlanConfig) -> Layout:
 
 def table() -> list[list[str]]:
     """Rows of text: recipe, flags, and a cell for each card."""
-    head = ["recipe", "flags", *(f"{size} GB" for size in CARDS.values())]
-    return [head] + [
-        [way.recipe, way.flags, *(fit(way, card).shown() for card in CARDS)] for way in ways()
-    ]
+    rows = [["recipe", "flags", *(f"{size} GB" for size in CARDS.values())]]
+    for way in ways():
+        cells = [fit(way, card).shown() for card in CARDS]
+        rows.append([f"`{way.recipe}`", way.flags, *cells])
+    return rows
