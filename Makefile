@@ -18,7 +18,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard examples/*.sh examples/*.sbatch docker/*.sh 
 VLLM_PYTHON ?= $$(bash tools/find_python.sh)
 
 .PHONY: help install demo demo-full voice-demo demo-real chat test test-long test-launcher test-ray test-slurm test-docker test-gpu test-gpu-image test-gpus test-real-speech \
-  lint format bench gpu-day \
+  lint format bench plan-small gpu-day \
   gpu-day-1 gpu-day-2 gpu-day-3 gpu-day-4 gpu-day-5 gpu-day-6 gpu-day-7 clean
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ demo-real: $(STAMP)
 	$(PYTHON) examples/real/demo.py --size $(SIZE) --output $(RUNS)/real$(if $(filter-out demo,$(SIZE)),-$(SIZE)) \
 	  $(if $(WHISPER),--whisper $(call quoted,$(WHISPER))) $(if $(BASE),--base $(call quoted,$(BASE))) \
 	  $(if $(SPEECH),--speech $(SPEECH)) $(if $(TEXT),--text $(TEXT))
+
+## plan-small what fits on one GPU of 24, 48 or 80 GB, as a table
+plan-small: $(STAMP)
+	$(PYTHON) tools/plan_small.py
 
 ## chat       talk to the demo's model in a browser (after `make demo` and `make voice-demo`)
 chat: $(STAMP)
@@ -126,6 +130,7 @@ bench: $(STAMP)
 	$(PYTHON) benchmarks/sampling.py
 	$(PYTHON) benchmarks/decoding.py
 	$(PYTHON) benchmarks/language_model.py
+	$(PYTHON) benchmarks/lora.py
 	$(PYTHON) benchmarks/attention.py
 	$(PYTHON) kernels/vq_lookup/benchmark.py
 	$(PYTHON) kernels/codebook_update/benchmark.py

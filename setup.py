@@ -72,6 +72,7 @@ setup(
             "pytest>=8.3",
             "gguf>=0.17",
             "hypothesis>=6.120",
+            "peft>=0.17",  # reads exported adapters in the tests
             "num2words>=0.5.13",
             "tiktoken>=0.9",  # what a converted tokenizer.model is compared with
             "rjieba>=0.2",

@@ -4,6 +4,7 @@
         --num-codes 16384
     python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-voice-9b --save runs/voice
     python tools/convert_checkpoint.py megatron-to-hf --load runs/lm --hf runs/lm/hf
+    python tools/convert_checkpoint.py megatron-to-hf --load runs/sft --hf adapters --lora adapters
 
 The first makes what `tools/pretrain.py --pretrained-checkpoint` starts from, its vocabulary
 extended by speech codes; so does the second, of a model that has some. The third reads the newest
@@ -14,13 +15,13 @@ from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     from collections.abc import Sequence
-    from dataclasses import dataclass
+    from dataclasses import dataclass, field
     from pathlib import Path
 
     from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
-    from megatron_speech.model.hf import Export, export_checkpoint
+    from megatron_speech.model.hf import AdapterExport, Export, export_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class MegatronToHF:
     chatglm: Path | None = None
     """Write the layout of the released GLM-4 instead, as this folder has it: the one that was
     imported. Config and tokenizer files are copied from it, Python is not."""
+    adapters: AdapterExport = field(default_factory=AdapterExport)
 
 
 def _hf_to_megatron() -> ImportConfig:
@@ -70,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")
-    export = export_checkpoint(config.load, config.hf, config.vocab, config.chatglm)
+    export = export_checkpoint(
+        config.load, config.hf, config.vocab, config.chatglm, config.adapters
+    )
     print(f"{export.folder}: step {export.iteration}, {export.parameters:,} parameters")
     return export
 

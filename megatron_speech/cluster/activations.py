@@ -4,10 +4,12 @@ Counted tensor by tensor, as core's layers and their kernels keep them; what tes
 is equal to it. Attention is a fused kernel (flash, cuDNN, torch's), so no scores are kept.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..model.config import ModelConfig
+from ..model.families import shape_in_megatron
+from ..model.lora_config import LoRAConfig
 from ..model.precision import Implementation
 from ..training.parallel_config import ParallelConfig
 
@@ -27,6 +29,8 @@ class Activations:
     seq_length: int
     bf16: bool
     implementation: Implementation
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    trained_rows: int = 0
 
     @property
     def tokens(self) -> int:
@@ -97,7 +101,28 @@ class Activations:
     @property
     def layer(self) -> int:
         """A layer of which nothing is computed again."""
-        return self.norms + self.attention + self.mlp
+        return self.norms + self.attention + self.mlp + self.adapters
+
+    @cached_property
+    def adapters(self) -> int:
+        """Of each adapter the products of its rank, and of a fused layer's the matrix with zeros.
+
+        What goes into a frozen layer is kept for its adapter instead; without one it would not be,
+        so with fewer --lora-targets this is an upper bound.
+        """
+        if self.lora.lora_rank is None:
+            return 0
+        tensor, kept = self.parallel.tensor_model_parallel_size, 0
+        for _, target, rule in self.lora.targets(self.model):
+            parts = len(rule.huggingface)
+            if target in ("linear_proj", "linear_fc2"):
+                kept += self.tokens // self._divisor * self.lora.rank
+                continue
+            kept += self.tokens * parts * self.lora.rank
+            if parts > 1:
+                rows, _ = shape_in_megatron(rule, self.model)
+                kept += rows // tensor * parts * self.lora.rank
+        return self._size * kept
 
     @property
     def selective_layer(self) -> int:
@@ -167,6 +192,8 @@ class Activations:
         """
         matrix = self.padded_vocab_size * self.model.hidden_size
         matrix //= self.parallel.tensor_model_parallel_size
+        if self.lora.lora_rank is not None:
+            matrix = self.trained_rows * self.model.hidden_size
         copied = self.implementation.cross_entropy == "te" or self.bf16
         second = self._size * self._logits if copied else 0
         kept = 4 if self.implementation.cross_entropy != "te" else self._size

@@ -101,6 +101,10 @@ class PinConfig:
     """Windows per process in one pass."""
     recompute: str | None = None
     """none, mlp, block (as many whole layers as it takes) or full."""
+    use_distributed_optimizer: bool | None = None
+    """Also on one process; without it where several share an optimizer."""
+    grad_reduce_in_bf16: bool = False
+    """Gradients in bf16."""
 
     def __post_init__(self) -> None:
         if self.recompute is not None and self.recompute not in RECOMPUTATIONS:
@@ -200,7 +204,12 @@ def _candidates(
             context_parallel_size=context,
             num_virtual_stages_per_pipeline_rank=virtual,
             sequence_parallel=tensor > 1,
-            use_distributed_optimizer=several,
+            use_distributed_optimizer=(
+                several
+                if pins.use_distributed_optimizer is None
+                else pins.use_distributed_optimizer
+            ),
+            grad_reduce_in_bf16=pins.grad_reduce_in_bf16,
             overlap_grad_reduce=several,
             overlap_param_gather=several,
             **RECOMPUTATIONS[recompute],

@@ -1,10 +1,12 @@
 """Most memory a process of a layout needs at once, by what it is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ..model.config import ModelConfig
+from ..model.lora_config import LoRAConfig
 from ..model.precision import Implementation, PrecisionConfig
+from ..training.optimizer_types import OptimizerTypes
 from ..training.parallel_config import ParallelConfig
 from .activations import Activations
 from .shards import StageShards, stage_shards
@@ -49,6 +51,17 @@ class Workload:
     global_batch_size: int
     precision: PrecisionConfig
     implementation: Implementation
+    optimizer: OptimizerTypes = field(default_factory=OptimizerTypes)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    trained_rows: int = 0
+    """Rows of the tables that are trained beside adapters."""
+
+    @property
+    def bytes_of_parameter(self) -> int:
+        """What the optimizer keeps of each."""
+        precision = self.precision
+        whole = precision.fp8_format is not None and precision.fp8_recipe != "delayed"
+        return self.optimizer.optimizer_bytes(precision.bf16, whole_weights=whole)
 
 
 def in_flight(parallel: ParallelConfig, stage: int, micro_batches: int) -> int:
@@ -77,7 +90,13 @@ def stage_memory(
     """Memory of the fullest process of a pipeline stage."""
     replicas = data_parallel_size * parallel.context_parallel_size
     shards = _shards(
-        workload.model, _division(parallel), workload.padded_vocab_size, stage, replicas
+        workload.model,
+        _division(parallel),
+        workload.padded_vocab_size,
+        stage,
+        replicas,
+        workload.lora,
+        workload.trained_rows,
     )
     kept = Activations(
         model=workload.model,
@@ -87,6 +106,8 @@ def stage_memory(
         seq_length=workload.seq_length,
         bf16=workload.precision.bf16,
         implementation=workload.implementation,
+        lora=workload.lora,
+        trained_rows=workload.trained_rows,
     )
     count = in_flight(
         parallel, stage, workload.global_batch_size // (micro_batch_size * data_parallel_size)
@@ -111,7 +132,7 @@ def stage_memory(
         weights=shards.weight_bytes(bf16) - in_fp8_alone,
         fp8_weights=2 * shards.linear_elements if workload.precision.fp8_format else 0,
         gradients=shards.gradient_bytes(bf16),
-        optimizer=shards.optimizer_bytes(bf16),
+        optimizer=shards.optimizer_bytes(workload.bytes_of_parameter),
         activations=activations,
         head=head,
         working=working + buffers,
@@ -144,7 +165,8 @@ def _between_passes(shards: StageShards, workload: Workload, parallel: ParallelC
     torch's on a GPU as much again is counted as it updates.
     """
     embedding = (2 if workload.precision.bf16 else 4) * shards.largest_elements
-    copies = (parallel.grad_reduce_in_bf16 and workload.precision.bf16) + (
+    as_they_are = workload.optimizer.use_precision_aware_optimizer
+    copies = (parallel.grad_reduce_in_bf16 and workload.precision.bf16 and not as_they_are) + (
         not workload.implementation.transformer_engine
     )
     return max(embedding, copies * 4 * shards.optimizer_elements())

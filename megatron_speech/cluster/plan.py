@@ -1,6 +1,6 @@
 """What a pre-training run needs: parameters, memory by layout, time, GPU-hours and disk."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +8,21 @@ from ..data.config import DataConfig
 from ..data.mixture import parse_count
 from ..errors import ConfigError
 from ..model.config import ModelConfig
+from ..model.lora_config import LoRAConfig, added_rows
 from ..model.precision import PrecisionConfig, choose
+from ..recipes.base_model import BaseConfig
 from ..recipes.lm_recipes import LMConfig
-from ..text.vocab import SpeechTextVocab
+from ..text.vocab import DEFAULT_SPECIALS, SpeechTextVocab
 from ..training.batch_config import BatchConfig
 from ..training.devices import GPUS, Gpu
 from ..training.loop_config import LoopConfig
+from ..training.optimizer_types import OptimizerTypes
 from .layouts import Layout, Limits, PinConfig, all_layouts, best, pretended
 from .memory import Workload
 from .rate import Rate, RateConfig, find_rate
 from .stages import StageCosts, StagesConfig, stage_costs
 
+_ADDED_ROWS = 16_384 + len(DEFAULT_SPECIALS)
 _INT32_FROM = 65_500  # ids: core writes datasets of smaller vocabularies in two bytes
 
 
@@ -31,6 +35,8 @@ class RunPlanConfig:
     rate: RateConfig = field(default_factory=RateConfig)
     stages: StagesConfig = field(default_factory=StagesConfig)
     layout: PinConfig = field(default_factory=PinConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    optimizer: OptimizerTypes = field(default_factory=OptimizerTypes)
     tokens: str
     """Tokens to train on: 1T, 300B."""
     gpu: str = "H100"
@@ -63,6 +69,16 @@ class RunPlanConfig:
             raise ConfigError("--gpus, --gpu-counts and the other sizes must be at least 1")
         if self.precision.fp8_format and GPUS[self.gpu].fp8_tflops is None:
             raise ConfigError(f"--gpu {self.gpu} does not compute in FP8; drop --fp8-format")
+
+    @property
+    def trained_rows(self) -> int:
+        """Rows of each table that are trained beside adapters."""
+        if not self.lora.lora_train_embedding:
+            return 0
+        if self.vocab is None:
+            return _ADDED_ROWS
+        first, stop = added_rows(SpeechTextVocab.from_pretrained(self.vocab))
+        return stop - first
 
     @property
     def memory(self) -> float:
@@ -122,6 +138,10 @@ def plan_of(run: LMConfig) -> RunPlanConfig:
     return RunPlanConfig(
         model=run.model,
         precision=run.precision,
+        lora=run.lora,
+        optimizer=OptimizerTypes(
+            **{field.name: getattr(run.batch, field.name) for field in fields(OptimizerTypes)}
+        ),
         stages=StagesConfig(keep_last=run.loop.keep_last or 2),
         tokens=str(run.loop.train_iters * batch * length),
         seq_length=length,
@@ -139,17 +159,20 @@ def make_plan(config: RunPlanConfig) -> RunPlan:
     vocab_size = config.padded_vocab_size
     if config.vocab is not None:
         vocab_size = SpeechTextVocab.from_pretrained(config.vocab).padded_size
-    flops = config.model.train_flops_per_token(config.seq_length, vocab_size)
+    flops = config.lora.train_flops_per_token(config.model, config.seq_length, vocab_size)
     steps = -(-tokens // (config.global_batch_size * config.seq_length))
     rate = find_rate(config.rate, gpu, config.precision.fp8_format is not None)
     layouts = _layouts(config, gpu, vocab_size, steps, rate.tflops)
     counts = (*config.gpu_counts, config.gpus)
     *rows, chosen = (_row(layouts[count], count, tokens, flops, rate) for count in counts)
     parameters = config.model.num_parameters(vocab_size)
+    trained = parameters
+    if config.lora.lora_rank is not None:
+        tables = 1 + config.model.untie_embeddings_and_output_weights
+        trained = config.lora.num_parameters(config.model)
+        trained += config.trained_rows * tables * config.model.hidden_size
     bytes_a_token = 4 if vocab_size >= _INT32_FROM else 2
-    stages = stage_costs(
-        config.stages, tokens, parameters, config.precision.bf16, bytes_a_token, gpu
-    )
+    stages = stage_costs(config.stages, tokens, trained, config.precision.bf16, bytes_a_token, gpu)
     return RunPlan(
         parameters=parameters,
         flops_per_token=flops,
@@ -165,6 +188,14 @@ def make_plan(config: RunPlanConfig) -> RunPlan:
     )
 
 
+def layouts_of(config: RunPlanConfig) -> list[Layout]:
+    """All layouts that a run on `config.gpus` would accept, fitting or not."""
+    alone = replace(config, gpu_counts=(config.gpus,))
+    rate = find_rate(config.rate, GPUS[config.gpu], config.precision.fp8_format is not None)
+    found = _layouts(alone, GPUS[config.gpu], config.padded_vocab_size, 1000, rate.tflops)
+    return found[config.gpus]
+
+
 def _layouts(
     config: RunPlanConfig, gpu: Gpu, vocab_size: int, steps: int, tflops: float
 ) -> dict[int, list[Layout]]:
@@ -173,8 +204,10 @@ def _layouts(
     run = LMConfig(
         model=config.model,
         data=DataConfig(seq_length=config.seq_length, mock_data=True),
-        batch=BatchConfig(global_batch_size=config.global_batch_size),
+        batch=BatchConfig(global_batch_size=config.global_batch_size, **asdict(config.optimizer)),
         precision=config.precision,
+        base=BaseConfig(pretrained_checkpoint=Path("base")),
+        lora=config.lora,
         loop=LoopConfig(train_iters=steps),
     )
     workload = Workload(
@@ -184,6 +217,9 @@ def _layouts(
         global_batch_size=config.global_batch_size,
         precision=config.precision,
         implementation=choose(config.precision, here, vocab_size),
+        optimizer=config.optimizer,
+        lora=config.lora,
+        trained_rows=config.trained_rows,
     )
     limits = Limits(
         gpu=gpu, gpus_per_node=config.gpus_per_node, memory_bytes=config.memory, tflops=tflops
@@ -219,6 +255,8 @@ def _assumptions(config: RunPlanConfig, rate: Rate) -> list[str]:
         "layers: Transformer Engine's with fused attention; tensor-parallel communication is "
         "weighed as if nothing of it were hidden, to choose a layout, and not taken off the speed"
     )
+    if config.trained_rows and config.vocab is None:
+        notes.append(f"LoRA: {config.trained_rows:,} added rows of each table are trained")
     if config.precision.fp8_format:
         notes.append("FP8: activations counted as bf16 (upper bound), two FP8 copies of matrices")
     return notes

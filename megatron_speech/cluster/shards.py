@@ -13,6 +13,8 @@ from math import lcm
 import numpy as np
 
 from ..model.config import ModelConfig
+from ..model.families import shape_in_megatron
+from ..model.lora_config import LoRAConfig
 from ..training.parallel_config import ParallelConfig
 
 _ALIGNMENT = 64  # elements: where a parameter may begin in a buffer of the distributed optimizer
@@ -60,6 +62,9 @@ class StageShards:
     """What the processes of one pipeline stage hold: a list of parameters for each model chunk."""
 
     chunks: tuple[tuple[Shard, ...], ...]
+    """Those that are trained: of a LoRA run the adapters."""
+    frozen: tuple[Shard, ...] = ()
+    """Those that are not; they lie in no buffer."""
     parallel: ParallelConfig
     replicas: int
     """Processes that share the optimizer's state: data parallel x context parallel."""
@@ -68,14 +73,20 @@ class StageShards:
 
     @property
     def elements(self) -> int:
-        """Parameters of one process."""
+        """Trained parameters of one process."""
         return sum(shard.elements for chunk in self.chunks for shard in chunk)
+
+    @property
+    def frozen_elements(self) -> int:
+        """The others."""
+        return sum(shard.elements for shard in self.frozen)
 
     @property
     def linear_elements(self) -> int:
         """Those in the matrices of layers: what FP8 keeps copies of."""
         names = ("linear_qkv", "linear_proj", "linear_fc1", "linear_fc2")
-        return sum(s.elements for c in self.chunks for s in c if s.name.startswith(names))
+        held = (*self.frozen, *(shard for chunk in self.chunks for shard in chunk))
+        return sum(shard.elements for shard in held if shard.name in names)
 
     @property
     def largest_elements(self) -> int:
@@ -99,8 +110,8 @@ class StageShards:
         """Weights; the distributed optimizer keeps them in a padded buffer."""
         size = 2 if bf16 else 4
         if self.parallel.use_distributed_optimizer:
-            return size * sum(buffer.elements for buffer in self.buffers)
-        return size * self.elements
+            return size * (self.frozen_elements + sum(b.elements for b in self.buffers))
+        return size * (self.frozen_elements + self.elements)
 
     def gradient_bytes(self, bf16: bool) -> int:
         """Gradients, in buffers: fp32, or by choice of bf16 weights' type."""
@@ -114,9 +125,9 @@ class StageShards:
         found = sum(buffer.elements_by_replica(self.replicas) for buffer in self.buffers)
         return int(np.max(found) if replica is None else np.asarray(found)[replica])
 
-    def optimizer_bytes(self, bf16: bool, replica: int | None = None) -> int:
-        """Two fp32 moments, and fp32 weights where the model's are bf16."""
-        return (12 if bf16 else 8) * self.optimizer_elements(replica)
+    def optimizer_bytes(self, of_parameter: int, replica: int | None = None) -> int:
+        """`of_parameter` bytes (`BatchConfig.optimizer_bytes`) for each parameter."""
+        return of_parameter * self.optimizer_elements(replica)
 
 
 def checkpoint_bytes(parameters: int, bf16: bool, distributed_optimizer: bool) -> int:
@@ -133,15 +144,20 @@ def stage_shards(
     padded_vocab_size: int,
     stage: int,
     replicas: int,
+    lora: LoRAConfig | None = None,
+    trained_rows: int = 0,
 ) -> StageShards:
-    """What a process of pipeline stage `stage` holds; `replicas` is data x context parallel."""
+    """What a process of pipeline stage `stage` holds; `replicas` is data x context parallel.
+
+    With `lora` adapters and `trained_rows` rows of the tables are trained, and all else is frozen.
+    """
     stages = parallel.pipeline_model_parallel_size
     virtual = parallel.num_virtual_stages_per_pipeline_rank
     layers = model.num_layers // (stages * virtual)
     width, tensor = model.hidden_size, parallel.tensor_model_parallel_size
     tied = not model.untie_embeddings_and_output_weights
     matrix = padded_vocab_size // tensor * width
-    chunks = []
+    chunks, frozen = [], []
     for index in range(virtual):
         first, last = stage == index == 0, stage == stages - 1 and index == virtual - 1
         parts: list[Shard] = []
@@ -152,10 +168,34 @@ def stage_shards(
             parts.append(Shard("final_layernorm", width))
             if not (tied and first):
                 parts.append(Shard("output_layer", matrix, is_shared=tied))
+        if lora is not None and lora.lora_rank is not None:
+            frozen += parts
+            parts = _adapters(model, lora, tensor) * layers
+            rows = trained_rows * width
+            if first and rows:
+                parts.append(Shard("embedding_rows", rows, is_shared=tied and not last))
+            if last and rows and not (tied and first):
+                parts.append(Shard("output_rows", rows, is_shared=tied))
         chunks.append(tuple(parts))
     return StageShards(
-        chunks=tuple(chunks), parallel=parallel, replicas=replicas, is_first=stage == 0
+        chunks=tuple(chunks),
+        frozen=tuple(frozen),
+        parallel=parallel,
+        replicas=replicas,
+        is_first=stage == 0,
     )
+
+
+def _adapters(model: ModelConfig, lora: LoRAConfig, tensor: int) -> list[Shard]:
+    """The adapters of one layer; tensor-parallel processes divide one matrix of each."""
+    parts: list[Shard] = []
+    for _, target, rule in lora.targets(model):
+        rows, width = shape_in_megatron(rule, model)
+        divided_input = target in ("linear_proj", "linear_fc2")
+        a = len(rule.huggingface) * lora.rank * width // (tensor if divided_input else 1)
+        b = rows * lora.rank // (1 if divided_input else tensor)
+        parts += [Shard(f"{target}_a", a), Shard(f"{target}_b", b)]
+    return parts
 
 
 def _layer(model: ModelConfig, tensor: int) -> list[Shard]:

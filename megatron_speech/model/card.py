@@ -31,18 +31,21 @@ class Facts:
     windows: int | None
     """Sequences seen in training, None if it does not tell."""
     parameters: int
+    adapters: bool = False
+    """Whether the folder holds adapters alone, in peft's layout."""
 
 
 def model_card(facts: Facts, run_config: Path, model: ModelConfig, vocab: SpeechTextVocab) -> str:
     """README.md of an export; says nothing of what checkpoint and run config do not tell."""
     config = read_yaml_object(run_config) if run_config.exists() else {}
-    lines = [_HEADER + f"# {facts.name}", "", *_model_lines(model, vocab, facts.parameters)]
+    header = _HEADER.replace("transformers", "peft") if facts.adapters else _HEADER
+    lines = [header + f"# {facts.name}", "", *_model_lines(model, vocab, facts)]
     if "hf" in (config.get("base") or {}):
         lines += ["", "## Origin", "", *_origin_lines(config["base"])]
     elif {"batch", "data"} <= config.keys():
         lines += ["", "## Training", "", *_training_lines(config, facts)]
         lines += ["", "## Data", "", *_data_lines(config["data"].get("data_path") or [])]
-    return "\n".join([*lines, "", *_use_lines(vocab)]) + "\n"
+    return "\n".join([*lines, "", *_use_lines(vocab, facts.adapters)]) + "\n"
 
 
 def _origin_lines(base: dict[str, Any]) -> list[str]:
@@ -65,10 +68,13 @@ def _origin_lines(base: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, parameters: int) -> list[str]:
+def _model_lines(model: ModelConfig, vocab: SpeechTextVocab, facts: Facts) -> list[str]:
     codes = f" and {vocab.num_codes:,} speech codes" if vocab.num_codes else ""
+    what = f"Adapters of {facts.parameters:,} parameters for a {model.family} language model"
+    if not facts.adapters:
+        what = f"A {model.family} language model of {facts.parameters:,} parameters"
     lines = [
-        f"A {model.family} language model of {parameters:,} parameters ({model.num_layers} layers, "
+        f"{what} ({model.num_layers} layers, "
         f"width {model.hidden_size:,}) over {vocab.size - vocab.num_codes:,} text and special "
         f"tokens{codes}, made with megatron_speech.",
     ]
@@ -91,8 +97,16 @@ def _training_lines(config: dict[str, Any], facts: Facts) -> list[str]:
         "learning rate": f"{batch['lr']:g} to {batch['min_lr']:g}, {batch['lr_decay_style']}",
         "precision": "bfloat16" if precision.get("bf16") else "float32",
         "seed": batch["seed"],
+        "adapters": _adapters(config.get("lora") or {}),
     }
     return [f"- {what}: {value}" for what, value in told.items() if value is not None]
+
+
+def _adapters(lora: dict[str, Any]) -> str | None:
+    if lora.get("lora_rank") is None:
+        return None
+    targets = ", ".join(lora["lora_targets"])
+    return f"LoRA of rank {lora['lora_rank']}, alpha {lora['lora_alpha']:g}, on {targets}"
 
 
 def _data_lines(data_path: list[str]) -> list[str]:
@@ -113,15 +127,23 @@ def _data_lines(data_path: list[str]) -> list[str]:
     return lines
 
 
-def _use_lines(vocab: SpeechTextVocab) -> list[str]:
+def _use_lines(vocab: SpeechTextVocab, adapters: bool) -> list[str]:
+    folder, more = "this folder", []
+    if adapters:
+        folder, more = (
+            "folder of the base",
+            ['model = PeftModel.from_pretrained(model, "this folder")'],
+        )
     lines = [
         "## Use",
         "",
         "```python",
+        *["from peft import PeftModel"] * adapters,
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         'tokenizer = AutoTokenizer.from_pretrained("this folder")',
-        'model = AutoModelForCausalLM.from_pretrained("this folder")',
+        f'model = AutoModelForCausalLM.from_pretrained("{folder}")',
+        *more,
         "```",
     ]
     if vocab.num_codes:

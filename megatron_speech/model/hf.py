@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron.checkpoint import DATA_KEY
 from ..training.megatron.checkpoint_check import (
     IDENTITY_KEY,
+    LORA_KEY,
     SPEECH_TOKENIZER_KEY,
     check_files,
     read_common,
@@ -38,6 +39,8 @@ from .families import (
     split,
 )
 from .hf_config import config_from_model
+from .lora_export import CONFIG as ADAPTER_CONFIG
+from .lora_export import Adapters, find_base
 from .safetensors_folder import Output, write_shards
 from .torch_dist import read_layer, read_whole, stored_dtype
 
@@ -54,8 +57,25 @@ class Export:
     parameters: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class AdapterExport:
+    """What becomes of the adapters of a LoRA run."""
+
+    lora: Literal["merged", "adapters"] = "merged"
+    """Of a LoRA run: one model with the adapters merged into their base, or the adapters alone in
+    peft's layout."""
+    pretrained_checkpoint: Path | None = None
+    """The base of the adapters; where the run found it if not given."""
+    base_hf: str | None = None
+    """What adapter_config.json is to say of the base: its Hugging Face folder or hub id."""
+
+
 def export_checkpoint(
-    load: Path, hf: Path, vocab_folder: Path | None = None, chatglm: Path | None = None
+    load: Path,
+    hf: Path,
+    vocab_folder: Path | None = None,
+    chatglm: Path | None = None,
+    how: AdapterExport | None = None,
 ) -> Export:
     """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`; as one in the
     released layout of GLM-4, if `chatglm` is a folder in it that was imported.
@@ -63,11 +83,13 @@ def export_checkpoint(
     The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
     vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
     the tokenizer, the vocabulary (which names the speech tokenizer of the codes the model learned)
-    and a model card, and exists whole or not at all; one found there is replaced.
+    and a model card, and exists whole or not at all; one found there is replaced. Adapters of a
+    LoRA run are merged into their base, or written alone (`how`).
 
     Raises:
         CheckpointError: no checkpoint, one that is damaged or of another vocabulary, `hf` holds
-            something else than an export, or `chatglm` is of another model.
+            something else than an export, `chatglm` is of another model, or the adapters' base is
+            not found or another.
         ConfigError: the model's family cannot express it.
         InUseError: another process writes the folder.
     """
@@ -86,16 +108,31 @@ def export_checkpoint(
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
         get_family(model)
+        how = how or AdapterExport()
+        adapters = None
+        if stored.get(LORA_KEY) is not None:
+            adapters = Adapters.of_checkpoint(directory, model, stored)
+        alone = adapters is not None and how.lora == "adapters"
+        if alone and chatglm is not None:
+            raise ConfigError("--chatglm is a layout of whole models; give --lora merged")
         with atomic_folder(hf) as staging:
-            dtype = stored_dtype(directory, EMBEDDING)
-            outputs = checkpoint_tensors(directory, model, vocab)
-            if chatglm is not None:
-                parameters = write_chatglm(staging, outputs, model, vocab, dtype, chatglm)
+            if adapters is not None and alone:
+                vocab.save_pretrained(staging)
+                parameters = adapters.write(staging, how.base_hf, load / RUN_CONFIG)
             else:
-                parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
-                _write_configs(staging, model, vocab, dtype)
+                if adapters is not None:
+                    directory = find_base(load, how.pretrained_checkpoint, stored)
+                    check_files(directory)
+                dtype = adapters.dtype if adapters else stored_dtype(directory, EMBEDDING)
+                outputs = checkpoint_tensors(directory, model, vocab, adapters)
+                if chatglm is not None:
+                    parameters = write_chatglm(staging, outputs, model, vocab, dtype, chatglm)
+                else:
+                    parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
+                    _write_configs(staging, model, vocab, dtype)
+            if chatglm is None:
                 windows = common.get(DATA_KEY, {}).get("consumed_samples")
-                facts = Facts(hf.name, iteration, windows, parameters)
+                facts = Facts(hf.name, iteration, windows, parameters, alone)
                 card = model_card(facts, load / RUN_CONFIG, model, vocab)
                 write_text(staging / "README.md", card)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
@@ -103,8 +140,9 @@ def export_checkpoint(
 
 def _require_replaceable(hf: Path) -> None:
     """An export may take the place of another, never that of a run or of anything else."""
-    parts = ("config.json", "speech_text_vocab.json")
-    if hf.is_dir() and (all((hf / name).exists() for name in parts) or not any(hf.iterdir())):
+    parts = (("config.json", ADAPTER_CONFIG), ("speech_text_vocab.json",))
+    is_export = all(any((hf / name).exists() for name in names) for names in parts)
+    if hf.is_dir() and (is_export or not any(hf.iterdir())):
         return
     if hf.exists():
         raise CheckpointError(
@@ -129,9 +167,11 @@ def _stored_identity(
 
 
 def checkpoint_tensors(
-    directory: Path, model: ModelConfig, vocab: SpeechTextVocab
+    directory: Path, model: ModelConfig, vocab: SpeechTextVocab, adapters: Adapters | None = None
 ) -> Iterator[Output]:
     """The Hugging Face tensors of a checkpoint, read when they are asked for; needs a session.
+
+    `adapters` that were trained beside the checkpoint are merged into it.
 
     Raises:
         CheckpointError: when read, a tensor is missing, damaged or of another shape.
@@ -141,13 +181,14 @@ def checkpoint_tensors(
     dtype = stored_dtype(directory, EMBEDDING)
 
     def table(key: str) -> Tensor:
-        return read_whole(directory, key, (vocab.padded_size, width), dtype)[:rows]
+        found = read_whole(directory, key, (vocab.padded_size, width), dtype)[:rows]
+        return found if adapters is None else adapters.merge_table(key, found)
 
     @lru_cache(maxsize=1)  # its tensors are asked for one after the other
     def layer(index: int) -> dict[str, Tensor]:
         shapes = {f"decoder.layers.{r.megatron}": shape_in_megatron(r, model) for r in family.layer}
         tensors = read_layer(directory, shapes, dtype, index, model.num_layers)
-        return {
+        weights = {
             name: part
             for rule in family.layer
             for name, part in zip(
@@ -156,6 +197,11 @@ def checkpoint_tensors(
                 strict=True,
             )
         }
+        return weights if adapters is None else adapters.merge(index, weights)
+
+    def norm() -> Tensor:
+        found = read_whole(directory, FINAL_NORM, (width,), dtype)
+        return found if adapters is None else found.to(adapters.dtype)
 
     yield Output(family.embedding, (rows, width), partial(table, EMBEDDING))
     for index in range(model.num_layers):
@@ -163,7 +209,6 @@ def checkpoint_tensors(
         for rule in family.layer:
             for name, shape in shapes_in_hf(rule, model).items():
                 yield Output(prefix + name, shape, lambda i=index, n=name: layer(i)[n])
-    norm = partial(read_whole, directory, FINAL_NORM, (width,), dtype)
     yield Output(family.final_norm, (width,), norm)
     if model.untie_embeddings_and_output_weights:
         yield Output(family.output, (rows, width), partial(table, OUTPUT))

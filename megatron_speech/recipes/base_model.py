@@ -10,8 +10,10 @@ import yaml
 from ..errors import ConfigError
 from ..model.card import RUN_CONFIG
 from ..model.config import TRAINING_ONLY, ModelConfig
+from ..model.trained_rows import start_rows
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron import checkpoint as megatron_checkpoint
+from ..training.megatron.checkpoint_check import base_identity
 from ..training.parallel_config import flag
 
 
@@ -32,17 +34,34 @@ class BaseConfig:
         self._directory()
         return self.pretrained_checkpoint
 
-    def load_weights(self, trainer: Any, save: Path) -> None:
+    def load_weights(self, trainer: Any, save: Path, stays: bool = False) -> None:
         """Give a trainer the weights of the base, unless `save` holds a run to continue.
+
+        Where the base `stays` beside adapters, they are read in any case: what the run saves holds
+        none of them.
 
         Raises:
             CheckpointError: the base is of another vocabulary, or damaged.
         """
-        if self.pretrained_checkpoint is None or latest_iteration(save) is not None:
+        if self.pretrained_checkpoint is None:
+            return
+        if not stays and latest_iteration(save) is not None:
             return
         megatron_checkpoint.start_from(trainer, self._directory())
+        if stays:
+            start_rows(trainer.chunks)
+            trainer.optimizer.reload_model_params()
         if trainer.is_main_rank:
             print(f"starting from the weights in {self._directory()}", flush=True)
+
+    def identity(self) -> str:
+        """Which checkpoint adapters belong to.
+
+        Raises:
+            ConfigError: there is none.
+            CheckpointError: it is damaged.
+        """
+        return base_identity(self._directory())
 
     def _directory(self) -> Path:
         run = self.pretrained_checkpoint

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import yaml
 
@@ -10,11 +11,12 @@ from ..errors import ConfigError
 from ..io.files import write_text
 from ..model.card import RUN_CONFIG
 from ..model.families import export_obstacle
+from ..model.lora_config import rows_to_train
 from ..text.vocab import SpeechTextVocab
 from ..training.installed import installed
 from ..training.loop import LoopResult, train
 from ..training.megatron.backend import MegatronTrainer, TrainingData
-from ..training.megatron.checkpoint import SPEECH_TOKENIZER_KEY
+from ..training.megatron.checkpoint_check import BASE_KEY, SPEECH_TOKENIZER_KEY
 from ..training.megatron.parallel import (
     is_launched_main_rank,
     kernels_in_order,
@@ -80,6 +82,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
     ):
         from ..data.dataset import build_datasets  # needs the session: core warns on import
         from ..model.gpt import BuildOptions, build_model
+        from ..model.lora import add_lora
 
         going_on = continuation(config)
         datasets = build_datasets(data, vocab, samples, config.batch.seed, going_on)
@@ -90,8 +93,14 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         )
         if layout.is_main_rank:
             print(options.implementation.describe(), flush=True)
+        chunks = build_model(config.model, config.parallel, options)
+        if config.lora.lora_rank is not None:
+            rows = rows_to_train(config.lora, vocab)
+            add_lora(chunks, config.model, config.lora, rows, config.batch.seed)
+            if layout.is_main_rank:
+                print(config.lora.describe(config.model, rows), flush=True)
         yield MegatronTrainer(
-            build_model(config.model, config.parallel, options),
+            chunks,
             TrainingData(
                 train=datasets.train,
                 valid=datasets.valid,
@@ -100,8 +109,8 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
                 code_offset=vocab.code_offset,
                 num_codes=vocab.num_codes,
                 separate_documents=datasets.separate_documents,
-                train_flops_per_token=config.model.train_flops_per_token(
-                    data.seq_length, vocab.padded_size
+                train_flops_per_token=config.lora.train_flops_per_token(
+                    config.model, data.seq_length, vocab.padded_size
                 ),
                 loss_weights=(data.text_loss_weight, data.speech_loss_weight),
                 position=datasets.position,
@@ -110,8 +119,18 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.parallel,
             layout,
             config.loop.train_iters,
-            config.model.identity(vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
+            _identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
+
+
+def _identity(
+    config: LMConfig, vocab: SpeechTextVocab, speech_tokenizer: str | None
+) -> dict[str, Any]:
+    """What a checkpoint of the run is of: the model, and what its adapters belong to."""
+    found = config.model.identity(vocab, speech_tokenizer) | config.lora.identity(vocab)
+    if config.lora.lora_rank is not None:
+        found[BASE_KEY] = config.base.identity()
+    return found
 
 
 def resolve(config: LMConfig, given: Collection[str] = ()) -> LMConfig:
@@ -146,7 +165,7 @@ def pretrain(
         raise ConfigError("--save is missing: give the folder of the run")
     with kernels_in_order(config.parallel), sole_trainer(save), build(config) as trainer:
         assert config.data.vocab is not None
-        config.base.load_weights(trainer, save)
+        config.base.load_weights(trainer, save, stays=config.lora.lora_rank is not None)
         if trainer.is_main_rank:
             kept = {"recipe": recipe, **plain(config)}
             write_text(save / RUN_CONFIG, yaml.safe_dump(kept, sort_keys=False))

@@ -3,6 +3,7 @@
 from ..data.config import parse_blend
 from ..data.indexed_files import read_facts
 from ..errors import ConfigError
+from ..model.families import get_family
 from ..model.precision import check_fp8, check_graphs, choose
 from ..training.installed import Installed
 from ..training.megatron.backend import check_documents
@@ -36,6 +37,61 @@ def check_settings(
     config.loop.check()
     check_documents(parallel, config.data.reset_attention_mask)
     check_graphs(config.precision, config.model, parallel, config.data.reset_attention_mask)
+    _check_optimizer(config, here)
+    _check_lora(config)
+
+
+def _check_optimizer(config: LMConfig, here: Installed) -> None:
+    """Hold the types of the optimizer's tensors against what core's kernel for them takes."""
+    batch, parallel = config.batch, config.parallel
+    if not batch.use_precision_aware_optimizer:
+        return
+    needs = ""
+    if not parallel.use_distributed_optimizer:
+        needs = "needs --use-distributed-optimizer; set it or drop both"
+    elif not config.precision.bf16:
+        needs = "needs --bf16: it is about what is kept beside bf16 weights; set it or drop both"
+    elif not here.has_transformer_engine:
+        needs = "needs Transformer Engine's optimizer and a GPU; drop it here"
+    if needs:
+        raise ConfigError(f"--use-precision-aware-optimizer {needs}")
+    if (batch.main_grads_dtype == "bf16") != parallel.grad_reduce_in_bf16:
+        raise ConfigError(
+            f"--main-grads-dtype {batch.main_grads_dtype} and --grad-reduce-in-bf16 "
+            f"{parallel.grad_reduce_in_bf16} disagree: gradients are read as they are reduced; set "
+            "both or none"
+        )
+    fp8 = config.precision.fp8_format is not None and config.precision.fp8_recipe != "delayed"
+    if fp8 and batch.main_params_dtype == "fp16":
+        raise ConfigError(
+            f"--main-params-dtype fp16 does not work with --fp8-recipe "
+            f"{config.precision.fp8_recipe}, whose weights core keeps itself; use fp32 or delayed"
+        )
+
+
+def _check_lora(config: LMConfig) -> None:
+    rank, precision = config.lora.lora_rank, config.precision
+    if rank is None:
+        return
+    get_family(config.model)  # its layout says which layers adapters are of
+    for refused, what in (
+        (
+            config.base.pretrained_checkpoint is None,
+            "needs --pretrained-checkpoint: the model that stays as it is; give it",
+        ),
+        (
+            precision.fp8_param_gather,
+            "does not work with --fp8-param-gather, which is about weights that are trained; drop "
+            "one of them",
+        ),
+        (
+            precision.cuda_graph_impl != "none",
+            "does not work with --cuda-graph-impl: layers are recorded without their adapters; "
+            "drop one of them",
+        ),
+    ):
+        if refused:
+            raise ConfigError(f"--lora-rank {rank} {what}")
 
 
 def check_packing(config: LMConfig) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ..data.config import DataConfig
 from ..model.config import ModelConfig
+from ..model.lora_config import LoRAConfig
 from ..model.precision import PrecisionConfig
 from ..training.batch_config import BatchConfig
 from ..training.health import HealthConfig
@@ -30,6 +31,7 @@ class LMConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     base: BaseConfig = field(default_factory=BaseConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
 
 
 def lm_debug() -> LMConfig:
@@ -188,6 +190,64 @@ def sft_9b() -> LMConfig:
     )
 
 
+def lm_0_6b() -> LMConfig:
+    """Qwen3-0.6B's shape for one GPU: give its import as --pretrained-checkpoint."""
+    return _on_one_gpu(hidden_size=1024, ffn_hidden_size=3072)
+
+
+def lm_1_7b() -> LMConfig:
+    """Qwen3-1.7B's shape for one GPU: give its import as --pretrained-checkpoint."""
+    return _on_one_gpu(hidden_size=2048, ffn_hidden_size=6144)
+
+
+def sft_9b_lora() -> LMConfig:
+    """Fine-tuning of lm-9b on dialogues by LoRA, on one GPU.
+
+    Give the pre-training run, or an import of a model that speaks, as --pretrained-checkpoint.
+    Rank, rate and number of steps are ours.
+    """
+    base = sft_9b()
+    return replace(
+        base,
+        model=replace(base.model, hidden_dropout=0.0),
+        data=DataConfig(seq_length=4096),
+        batch=replace(base.batch, global_batch_size=32, lr=1e-4, min_lr=1e-5),
+        parallel=ParallelConfig(
+            use_distributed_optimizer=True,
+            recompute_granularity="full",
+            recompute_method="uniform",
+            recompute_num_layers=1,
+        ),
+        loop=LoopConfig(train_iters=2000, save_interval=250, eval_interval=250),
+        lora=LoRAConfig(lora_rank=32, lora_alpha=64, lora_dropout=0.05),
+    )
+
+
+def _on_one_gpu(hidden_size: int, ffn_hidden_size: int) -> LMConfig:
+    """A small Qwen3 on sequences of 4,096; batch and rates are ours."""
+    base = lm_1_5b()
+    return replace(
+        base,
+        model=ModelConfig(
+            num_layers=28,
+            hidden_size=hidden_size,
+            ffn_hidden_size=ffn_hidden_size,
+            num_attention_heads=16,
+            num_query_groups=8,
+            kv_channels=128,
+            max_position_embeddings=8192,
+            rotary_base=1_000_000,
+            qk_layernorm=True,
+            norm_epsilon=1e-6,
+            family="qwen3",
+        ),
+        data=DataConfig(seq_length=4096),
+        batch=replace(base.batch, global_batch_size=64, lr=1e-4, min_lr=1e-5, lr_warmup_iters=500),
+        parallel=ParallelConfig(use_distributed_optimizer=True),
+        loop=LoopConfig(train_iters=20_000, save_interval=500, eval_interval=500),
+    )
+
+
 def t2t_1_5b() -> LMConfig:
     """The paper's text-to-token model: 1.5B parameters, text in and codes out."""
     base = lm_1_5b()
@@ -211,11 +271,14 @@ _MODEL_1_5B = ModelConfig(
 RECIPES: dict[str, Callable[[], LMConfig]] = {
     "lm-smoke": lm_smoke,
     "lm-debug": lm_debug,
+    "lm-0.6b": lm_0_6b,
     "lm-1.5b": lm_1_5b,
+    "lm-1.7b": lm_1_7b,
     "lm-9b": lm_9b,
     "sft-smoke": sft_smoke,
     "sft-debug": sft_debug,
     "sft-9b": sft_9b,
+    "sft-9b-lora": sft_9b_lora,
     "t2t-smoke": t2t_smoke,
     "t2t-debug": t2t_debug,
     "t2t-1.5b": t2t_1_5b,

@@ -5,11 +5,12 @@ from typing import Literal
 
 from ..errors import ConfigError
 from .batch_schedule import BatchSchedule
+from .optimizer_types import OptimizerTypes
 from .parallel_config import ParallelConfig, flag
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(OptimizerTypes):
     """Batch, optimizer and schedule, in Megatron's names."""
 
     micro_batch_size: int = 16
@@ -89,6 +90,7 @@ class BatchConfig:
                 "--no-dist-ckpt-optim-fully-reshardable leaves ungathered; drop one of them"
             )
         self._check_weight_decay()
+        super().__post_init__()
         self.schedule(seq_length=1)
 
     @property

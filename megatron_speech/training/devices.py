@@ -35,6 +35,13 @@ _B200 = Gpu(
     link_gb_per_s=1800,
     compute_capability=(10, 0),
 )
+_L40S = Gpu(
+    bf16_tflops=362.0,
+    fp8_tflops=733.0,
+    memory_gb=48,
+    link_gb_per_s=64,
+    compute_capability=(8, 9),
+)
 
 GPUS: dict[str, Gpu] = {
     # The longer of two names that begin alike comes first: a device is known by a part of its name.
@@ -48,13 +55,10 @@ GPUS: dict[str, Gpu] = {
     "H200": replace(_H100, memory_gb=141),
     "GB200": replace(_B200, bf16_tflops=2500.0, fp8_tflops=5000.0, memory_gb=186),
     "B200": _B200,
-    "L40S": Gpu(
-        bf16_tflops=362.0,
-        fp8_tflops=733.0,
-        memory_gb=48,
-        link_gb_per_s=64,
-        compute_capability=(8, 9),
-    ),
+    "L40S": _L40S,
+    "L40": replace(_L40S, bf16_tflops=181.0, fp8_tflops=362.0),
+    "L4": replace(_L40S, bf16_tflops=121.0, fp8_tflops=242.0, memory_gb=24),
+    "RTX 4090": replace(_L40S, bf16_tflops=165.2, fp8_tflops=330.3, memory_gb=24),
 }
 
 

@@ -8,6 +8,8 @@ import torch
 from megatron_speech.cluster.activations import Activations
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.lora import add_lora
+from megatron_speech.model.lora_config import LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.cluster.pretend import standing_at
@@ -26,11 +28,20 @@ FULL = {"recompute_granularity": "full", "recompute_num_layers": 1}
 SELECTIVE = {"recompute_granularity": "selective"}
 
 
-def kept_bytes(model: ModelConfig, parallel: ParallelConfig, bf16: bool, rows: int, rank: int):
+def kept_bytes(
+    model: ModelConfig,
+    parallel: ParallelConfig,
+    bf16: bool,
+    rows: int,
+    rank: int,
+    lora: LoRAConfig | None = None,
+):
     """Bytes that a forward pass of `rank` leaves for the backward pass, and its stage."""
     options = BuildOptions(padded_vocab_size=VOCAB, precision=PrecisionConfig(bf16=bf16))
     with standing_at(rank, parallel.model_parallel_size, parallel) as layout:
         chunk = build_model(model, parallel, options)[0].train()
+        if lora is not None:
+            add_lora([chunk], model, lora, None, seed=1)
         weights = {p.untyped_storage().data_ptr() for p in chunk.parameters()}
         kept: dict[int, torch.Tensor] = {}
 
@@ -109,3 +120,28 @@ def test_a_loss_that_copies_the_logits_has_them_beside_what_it_keeps(bf16, loss,
     )
     logits = estimate.tokens * vocab
     assert estimate.head_peak == pytest.approx((kept + 2) * logits, rel=1e-2)
+
+
+@pytest.mark.parametrize("shape", [{}, TENSOR, {**TENSOR, "sequence_parallel": True}])
+def test_adapters_keep_what_is_counted(shape):
+    """Beside what the layers keep in any case: torch composes frozen norms of fewer tensors."""
+    parallel, rows = ParallelConfig(**shape), 2
+    found = {}
+    for rank in (4, 8):
+        lora = LoRAConfig(lora_rank=rank)
+        kept, _, options = kept_bytes(MODEL, parallel, True, rows, 0, lora)
+        counted = Activations(
+            model=MODEL,
+            parallel=parallel,
+            padded_vocab_size=VOCAB,
+            micro_batch_size=rows,
+            seq_length=LENGTH,
+            bf16=True,
+            implementation=options.implementation,
+            lora=lora,
+        )
+        whole = counted.layers(MODEL.num_layers) + counted.head + counted.embedding
+        assert 0.7 * whole < kept <= whole
+        found[rank] = (kept, whole)
+    (low, counted_low), (high, counted_high) = found[4], found[8]
+    assert high - low == counted_high - counted_low  # what grows with the rank, to the byte

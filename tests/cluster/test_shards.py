@@ -12,6 +12,8 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from megatron_speech.cluster.shards import Shard, checkpoint_bytes, lay_out, stage_shards
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.lora import add_lora
+from megatron_speech.model.lora_config import TARGETS, LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.recipes import lm
 from megatron_speech.training.batch_config import BatchConfig
@@ -20,7 +22,7 @@ from megatron_speech.training.parallel_config import ParallelConfig
 from tests.cluster.pretend import standing_at
 from tests.training import megatron_world
 
-VOCAB = 1024
+VOCAB, ROWS = 1024, (700, 901)
 MODEL = ModelConfig(
     num_layers=4,
     hidden_size=48,
@@ -43,10 +45,15 @@ SHAPES = [
 ]
 
 
-def allocated(model: ModelConfig, parallel: ParallelConfig, bf16: bool) -> dict[str, int]:
+def allocated(
+    model: ModelConfig, parallel: ParallelConfig, bf16: bool, lora: LoRAConfig | None = None
+) -> dict[str, int]:
     """Bytes that core holds after an optimizer step."""
     options = BuildOptions(padded_vocab_size=VOCAB, precision=PrecisionConfig(bf16=bf16))
-    chunks = wrap_data_parallel(build_model(model, parallel, options), BatchConfig(), parallel)
+    built = build_model(model, parallel, options)
+    if lora is not None:
+        add_lora(built, model, lora, ROWS if lora.lora_train_embedding else None, seed=1)
+    chunks = wrap_data_parallel(built, BatchConfig(), parallel)
     optimizer = build_optimizer(chunks, BatchConfig(), parallel)
     for part in getattr(optimizer, "chained_optimizers", [optimizer]):
         for group in part.optimizer.param_groups:
@@ -94,7 +101,32 @@ def test_bytes_of_every_process_are_those_core_allocates(world_size, shape, shar
         assert found == {
             "weights": shards.weight_bytes(bf16),
             "gradients": shards.gradient_bytes(bf16),
-            "optimizer": shards.optimizer_bytes(bf16, layout.data_parallel_rank),
+            "optimizer": shards.optimizer_bytes(
+                BatchConfig().optimizer_bytes(bf16), layout.data_parallel_rank
+            ),
+        }, f"rank {rank}"
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("world_size", "shape"), SHAPES[::2])
+def test_bytes_of_adapters_are_those_core_allocates(world_size, shape, tied, sharded):
+    parallel = ParallelConfig(**shape, use_distributed_optimizer=sharded)
+    replicas = parallel.data_parallel_size(world_size)
+    targets = ("linear_qkv", "linear_fc2") if tied else TARGETS
+    lora = LoRAConfig(lora_rank=3, lora_targets=targets, lora_train_embedding=True)
+    model = replace(MODEL, untie_embeddings_and_output_weights=not tied)
+    for rank in sorted({0, world_size // 2, world_size - 1}):
+        with standing_at(rank, world_size, parallel) as layout:
+            found = allocated(model, parallel, True, lora)
+        shards = stage_shards(
+            model, parallel, VOCAB, layout.pipeline_rank, replicas, lora, ROWS[1] - ROWS[0]
+        )
+        of_parameter = BatchConfig().optimizer_bytes(bf16=True)
+        assert found == {
+            "weights": shards.weight_bytes(True),
+            "gradients": shards.gradient_bytes(True),
+            "optimizer": shards.optimizer_bytes(of_parameter, layout.data_parallel_rank),
         }, f"rank {rank}"
 
 

@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from megatron_speech.model.lora_config import LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
 from megatron_speech.training.installed import installed
 from megatron_speech.training.parallel_config import ParallelConfig
-from tests.gpu.plain_layers import ENGINE, assert_alike
+from tests.gpu.plain_layers import ENGINE, LOCAL, assert_alike
 from tests.training.megatron_world import Run, run
 
 pytestmark = pytest.mark.gpu
+LORA = LoRAConfig(lora_rank=4, lora_train_embedding=True)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,26 @@ def test_saved_memory_changes_no_loss(parallel, weights, monkeypatch):
     expected = run(Run(weights=weights, last=3, precision=ENGINE))["steps"]
     found = run(Run(parallel=parallel, weights=weights, last=3, precision=ENGINE))["steps"]
     assert_alike(found, expected, 1e-3)
+
+
+def test_adapters_train_on_the_engine_s_layers_as_on_plain_ones(weights):
+    """Rows of codes beside them."""
+    task = Run(base=weights, lora=LORA, last=4, batch={"lr": 3e-3})
+    plain = run(replace(task, precision=LOCAL))["steps"]
+    assert_alike(run(replace(task, precision=ENGINE))["steps"], plain, 1e-2)
+
+
+@pytest.mark.parametrize("moments", ["fp32", "bf16"])
+def test_the_precision_aware_optimizer_trains_and_resumes(moments, weights, plain, tmp_path):
+    parallel = ParallelConfig(use_distributed_optimizer=True)
+    types = {"exp_avg_dtype": moments, "exp_avg_sq_dtype": moments}
+    batch = {"use_precision_aware_optimizer": True, **types}
+    task = Run(parallel=parallel, precision=ENGINE, batch=batch, weights=weights, last=4)
+    whole = run(task)["steps"]
+    assert_alike(whole, plain, 1e-2)
+    first = run(replace(task, last=2, save=tmp_path / "half"))["steps"]
+    rest = run(replace(task, weights=None, resume=tmp_path / "half", first=2))["steps"]
+    assert first + rest == whole
 
 
 def test_transformer_engine_s_loss_keeps_no_fp32_copy_of_the_logits():

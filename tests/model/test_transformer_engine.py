@@ -5,14 +5,20 @@ They say no to a CPU, so that torch is made to say yes; nothing is computed by t
 
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from megatron_speech.model import gpt
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.lora import add_lora
+from megatron_speech.model.lora_config import LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.training.batch_config import BatchConfig
 from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
+from megatron_speech.training.megatron.optimizer import build_optimizer
 from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.model.engine import engine_error
@@ -80,6 +86,62 @@ def test_core_takes_graphs_userbuffers_and_fp8_weights(options):
     assert config.fp8_param
     assert config.tp_comm_overlap
     assert [module.name for module in config.cuda_graph_modules] == ["attn", "mlp"]
+
+
+def test_adapters_go_on_the_engine_s_layers(options, monkeypatch):
+    """The same as on local ones; its fused norm is applied before them."""
+    lora, names = LoRAConfig(lora_rank=4), []
+    with session(ONE, seed=7):
+        (local,) = build_model(MODEL, ONE, BuildOptions(padded_vocab_size=VOCAB))
+        (engine,) = build_model(MODEL, ONE, options(PrecisionConfig()))
+        engine.load_state_dict(local.state_dict(), strict=False)
+        for chunk in (local, engine):
+            add_lora([chunk], MODEL, lora, None, seed=1)
+            names.append({n: p.shape for n, p in chunk.named_parameters() if p.requires_grad})
+        assert names[0] == names[1]
+        assert not any(getattr(m, "fuse_wgrad_accumulation", False) for m in engine.modules())
+        layer, plain = engine.decoder.layers[0], local.decoder.layers[0]
+        linear, adapter = layer.self_attention.linear_qkv, layer.self_attention.linear_qkv_lora
+        with torch.no_grad():
+            linear.layer_norm_weight.normal_()
+            plain.input_layernorm.weight.copy_(linear.layer_norm_weight)
+            for one in (adapter, plain.self_attention.linear_qkv_lora):
+                one.b.fill_(0.1)
+
+        def computed(module, x, **_):  # as the engine's kernel, which needs a GPU
+            normed = F.rms_norm(x, (x.size(-1),), module.layer_norm_weight, module.eps)
+            return F.linear(normed, module.weight)
+
+        monkeypatch.setattr(type(linear).__mro__[1], "forward", computed)
+        x = torch.randn(8, 1, MODEL.hidden_size)
+        found = linear(x)[0]
+        expected = plain.self_attention.linear_qkv(plain.input_layernorm(x))[0]
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("moments", ["bf16", "fp8"])
+def test_core_takes_the_types_of_the_optimizer(moments):
+    batch = BatchConfig(
+        use_precision_aware_optimizer=True,
+        exp_avg_dtype=moments,
+        exp_avg_sq_dtype=moments,
+    )
+    made = []
+    parallel = ParallelConfig(use_distributed_optimizer=True)
+    chunk = SimpleNamespace(
+        config=SimpleNamespace(bf16=True, fp8=None, params_dtype=torch.bfloat16)
+    )
+    told = SimpleNamespace(param_groups=[])
+
+    def make(config, _):
+        made.append(config)
+        return told
+
+    with mock.patch("megatron.core.optimizer.get_megatron_optimizer", make):
+        assert build_optimizer([chunk], batch, parallel) is told
+    (config,) = made
+    assert config.use_precision_aware_optimizer_no_fp8_or_ds_fp8
+    assert config.exp_avg_dtype == {"bf16": torch.bfloat16, "fp8": torch.uint8}[moments]
 
 
 class Bare:

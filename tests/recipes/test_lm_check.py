@@ -1,6 +1,7 @@
 """Settings that cannot work together are refused by name before any process group starts."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch
 from megatron_speech.data.config import DataConfig
 from megatron_speech.errors import ConfigError
 from megatron_speech.model.config import ModelConfig
+from megatron_speech.model.lora_config import LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.recipes.base_model import BaseConfig
 from megatron_speech.recipes.lm_check import check_settings
 from megatron_speech.recipes.lm_recipes import LMConfig
 from megatron_speech.training.batch_config import BatchConfig
@@ -30,12 +33,16 @@ SECTIONS = {
     "parallel": ParallelConfig,
     "loop": LoopConfig,
     "health": HealthConfig,
+    "base": BaseConfig,
+    "lora": LoRAConfig,
 }
 TP2, PP2 = {"tensor_model_parallel_size": 2}, {"pipeline_model_parallel_size": 2}
 VPP2 = PP2 | {"num_virtual_stages_per_pipeline_rank": 2}
 FP8 = {"bf16": True, "fp8_format": "hybrid"}
 FULL = {"recompute_granularity": "full", "recompute_method": "block"}
 GRAPHS = {"bf16": True, "cuda_graph_impl": "local"}
+LORA = {"lora_rank": 8, "pretrained_checkpoint": Path("base")}
+PRECISE = {"bf16": True, "use_precision_aware_optimizer": True, "use_distributed_optimizer": True}
 
 
 def check(settings: dict[str, object], world: int = 1, here: Installed = CPU) -> None:
@@ -203,6 +210,23 @@ ILLEGAL = [
     (GRAPHS | FULL | {"recompute_num_layers": 1}, 1, H100, "--recompute-granularity full"),
     (GRAPHS | {"cpu_offloading_num_layers": 1}, 1, H100, "--cpu-offloading-num-layers"),
     (GRAPHS | {"hidden_dropout": 0.1}, 1, H100, "--hidden-dropout"),
+    # the optimizer's types
+    ({"exp_avg_dtype": "bf16"}, 1, H100, "--exp-avg-dtype bf16 belongs to"),
+    ({"main_params_dtype": "fp16"}, 1, H100, "--main-params-dtype fp16 belongs to"),
+    (PRECISE, 1, CPU, "--use-precision-aware-optimizer needs Transformer Engine"),
+    (PRECISE | {"bf16": False}, 1, H100, "--bf16"),
+    (PRECISE | {"use_distributed_optimizer": False}, 1, H100, "--use-distributed-optimizer"),
+    (PRECISE | {"main_grads_dtype": "bf16"}, 1, H100, "--grad-reduce-in-bf16"),
+    (PRECISE | {"grad_reduce_in_bf16": True}, 1, H100, "--main-grads-dtype fp32"),
+    (FP8 | PRECISE | {"main_params_dtype": "fp16"}, 1, H100, "--fp8-recipe tensorwise"),
+    # adapters
+    ({"lora_rank": 8}, 1, CPU, "--lora-rank 8 needs --pretrained-checkpoint"),
+    (GRAPHS | LORA, 1, H100, "--cuda-graph-impl"),
+    (
+        FP8 | LORA | {"fp8_param_gather": True, "use_distributed_optimizer": True}, 1, H100,
+        "--fp8-param-gather",
+    ),
+    (LORA | {"qk_layernorm": True}, 1, CPU, "--qk-layernorm"),
     # the loop and its health
     ({"wandb_exp_name": "a"}, 1, CPU, "--wandb-project"),
     ({"bad_step_limit": 0}, 1, CPU, "--bad-step-limit"),
@@ -248,6 +272,13 @@ LEGAL = [
     (GRAPHS | {"cuda_graph_modules": ("attn", "mlp")}, 1, H100),
     (GRAPHS | {"recompute_granularity": "selective", "recompute_modules": ("mlp",)}, 1, H100),
     ({"loss_spike_factor": 1.5, "bad_step_policy": "rollback"}, 1, CPU),
+    (LORA | {"lora_train_embedding": True}, 1, CPU),
+    (LORA | FP8, 1, H100),
+    (
+        PRECISE | {"grad_reduce_in_bf16": True, "main_grads_dtype": "bf16",
+                   "exp_avg_dtype": "bf16", "exp_avg_sq_dtype": "fp8"}, 1, H100,
+    ),
+    (FP8 | PRECISE | {"main_params_dtype": "fp16", "fp8_recipe": "delayed"}, 1, H100),
 ]  # fmt: skip
 
 

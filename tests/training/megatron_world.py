@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,11 +14,17 @@ from torch.nn.utils import parameters_to_vector
 from megatron_speech.io.files import write_json
 from megatron_speech.model.config import ModelConfig
 from megatron_speech.model.gpt import BuildOptions, build_model
+from megatron_speech.model.lora import add_lora
+from megatron_speech.model.lora_config import LoRAConfig
 from megatron_speech.model.precision import PrecisionConfig
+from megatron_speech.model.trained_rows import start_rows
 from megatron_speech.training.batch_config import BatchConfig
+from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
 from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingData
 from megatron_speech.training.megatron.parallel import ParallelConfig, session
 
+ROWS = (72, 120)
+"""Of codes and a few specials, as they are trained beside adapters."""
 VOCAB, CODE_OFFSET, NUM_CODES, LENGTH, STEPS = 128, 80, 40, 32, 20
 MODEL = ModelConfig(
     num_layers=4,
@@ -144,10 +151,14 @@ class Run:
     """Save by a process of its own."""
     go_on: int | None = None
     """Behind `save`: train up to this step, go back to what was saved, and do the same `again`."""
-    batch: dict[str, bool] = field(default_factory=dict)
+    batch: dict[str, Any] = field(default_factory=dict)
     """Further settings."""
     packed: bool = True
     """Some windows hold two documents that do not see each other."""
+    model: ModelConfig = MODEL
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    base: Path | None = None
+    """Weights that adapters belong to."""
 
 
 def run(task: Run) -> dict:
@@ -156,8 +167,12 @@ def run(task: Run) -> dict:
     config = replace(BATCH, no_load_optim=fresh, async_save=background, **task.batch)
     with session(task.parallel, seed=7) as layout:
         options = BuildOptions(padded_vocab_size=VOCAB, precision=task.precision)
+        chunks = build_model(task.model, task.parallel, options)
+        if task.lora.lora_rank is not None:
+            rows = ROWS if task.lora.lora_train_embedding else None
+            add_lora(chunks, task.model, task.lora, rows, seed=7)
         trainer = MegatronTrainer(
-            build_model(MODEL, task.parallel, options),
+            chunks,
             TrainingData(
                 train=Windows(),
                 valid={"": Windows()},
@@ -172,6 +187,10 @@ def run(task: Run) -> dict:
             train_iters=40,
             identity=IDENTITY,
         )
+        if task.base is not None:
+            megatron_checkpoint.start_from(trainer, task.base)
+            start_rows(trainer.chunks)
+            trainer.optimizer.reload_model_params()
         source = task.weights or task.resume
         if source is not None:
             trainer.load(source, own=not fresh)

@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 import torch
 
+from ...errors import CheckpointError
 from ..task import PendingSave
 from .background_save import BackgroundSave, ResultFile, failures_in_words, results_in
 from .checkpoint_check import (
+    BASE_KEY,
     BUCKET_SETTINGS_KEY,
     CONTENT_KEY,
     IDENTITY_KEY,
+    LORA_KEY,
     SHARDING_KEY,
     SPEECH_TOKENIZER_KEY,
     check_files,
@@ -122,8 +125,7 @@ def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) ->
     if same_layout:
         state["random"] = _random_state()
     loaded = _read(state, directory)
-    for key, chunk in _modules(trainer):
-        chunk.load_state_dict(loaded[key])
+    _set_weights(trainer, loaded)
     # no_grad: of ungathered state, core copies into fp32 weights that want gradients
     with torch.no_grad(), steps_left_alone(trainer.optimizer):
         trainer.optimizer.load_state_dict(loaded["optimizer"])
@@ -137,19 +139,43 @@ def load(trainer: Checkpointed, directory: Path, weights_alone: bool = False) ->
 def start_from(trainer: Checkpointed, directory: Path) -> None:
     """Read the weights alone, as the first of a new run; they may be of another type.
 
+    Of a model that is partly frozen the frozen part is read: the base of its adapters.
+
     Raises:
-        CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary.
+        CheckpointError: the checkpoint is incomplete or damaged, of another model or vocabulary, or
+            holds adapters alone.
     """
-    _adopt(trainer, read_common(directory), directory)
-    _load_weights(trainer, directory)
+    common = read_common(directory)
+    if common.get(IDENTITY_KEY, {}).get(LORA_KEY) is not None:
+        raise CheckpointError(
+            f"{directory} holds the adapters of a LoRA run and no model; export that run, merged "
+            "(convert_checkpoint megatron-to-hf), and import the folder it writes (hf-to-megatron)"
+        )
+    _adopt(trainer, common, directory, of_base=True)
+    _load_weights(trainer, directory, of_base=True)
 
 
-def _load_weights(trainer: Checkpointed, directory: Path) -> None:
-    state = _state(trainer, _metadata(trainer), is_loading=True, with_optimizer=False)
-    loaded = _read(state, directory)
+def _load_weights(trainer: Checkpointed, directory: Path, of_base: bool = False) -> None:
+    state: dict[str, Any] = {}
     for key, chunk in _modules(trainer):
-        chunk.load_state_dict(loaded[key])
+        state[key] = _weights(chunk, _metadata(trainer), of_base)
+    _set_weights(trainer, _read(state, directory))
     trainer.optimizer.reload_model_params()
+
+
+def _weights(chunk: Any, metadata: dict, of_base: bool = False) -> dict[str, Any]:
+    """A chunk's weights; of one that is partly frozen what is trained, or the rest: its base."""
+    found = chunk.sharded_state_dict(metadata=metadata)
+    frozen = {name for name, p in chunk.named_parameters() if not p.requires_grad}
+    trained = {name for name, p in chunk.named_parameters() if p.requires_grad}
+    left_out = frozen if not of_base else trained if frozen else set()
+    return {name: entry for name, entry in found.items() if name not in left_out}
+
+
+def _set_weights(trainer: Checkpointed, loaded: dict[str, Any]) -> None:
+    for key, chunk in _modules(trainer):
+        is_whole = all(parameter.requires_grad for parameter in chunk.parameters())
+        chunk.load_state_dict(loaded[key], strict=is_whole)
 
 
 def _read(state: dict[str, Any], directory: Path) -> dict[str, Any]:
@@ -172,31 +198,34 @@ def _read(state: dict[str, Any], directory: Path) -> dict[str, Any]:
     return loaded
 
 
-def _adopt(trainer: Checkpointed, common: dict[str, Any], directory: Path) -> None:
+def _adopt(
+    trainer: Checkpointed, common: dict[str, Any], directory: Path, of_base: bool = False
+) -> None:
     """See that a checkpoint is whole and the trainer's; take over what that knew."""
     stored = common.get(IDENTITY_KEY, {})
-    check_identity(stored, trainer.identity, directory)
+    wanted = dict(trainer.identity)
+    if of_base:
+        wanted.pop(LORA_KEY, None)
+        wanted.pop(BASE_KEY, None)
+    check_identity(stored, wanted, directory)
     if trainer.identity.get(SPEECH_TOKENIZER_KEY) is None:  # text alone: what it knew stays known
         known = stored.get(SPEECH_TOKENIZER_KEY)
         trainer.identity = {**trainer.identity, SPEECH_TOKENIZER_KEY: known}
     check_files(directory)
 
 
-def _state(
-    trainer: Checkpointed, metadata: dict, is_loading: bool, with_optimizer: bool = True
-) -> dict[str, Any]:
+def _state(trainer: Checkpointed, metadata: dict, is_loading: bool) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for key, chunk in _modules(trainer):
-        state[key] = chunk.sharded_state_dict(metadata=metadata)
-    if with_optimizer:
-        gathers = metadata.get(SHARDING_KEY) == "fully_reshardable"
-        with padding_counted(trainer.optimizer) if gathers else nullcontext():
-            state["optimizer"] = trainer.optimizer.sharded_state_dict(
-                state, is_loading=is_loading, metadata=metadata
-            )
-        if not is_loading and SHARDING_KEY not in metadata:
-            keep_step_zero(trainer.optimizer, state["optimizer"])
-        state["opt_param_scheduler"] = trainer.scheduler.state_dict()
+        state[key] = _weights(chunk, metadata)
+    gathers = metadata.get(SHARDING_KEY) == "fully_reshardable"
+    with padding_counted(trainer.optimizer) if gathers else nullcontext():
+        state["optimizer"] = trainer.optimizer.sharded_state_dict(
+            state, is_loading=is_loading, metadata=metadata
+        )
+    if not is_loading and SHARDING_KEY not in metadata:
+        keep_step_zero(trainer.optimizer, state["optimizer"])
+    state["opt_param_scheduler"] = trainer.scheduler.state_dict()
     if not is_loading:
         state[IDENTITY_KEY] = trainer.identity
     return state

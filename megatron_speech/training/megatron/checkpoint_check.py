@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError
+from ...io.files import fingerprint_of
 
 IDENTITY_KEY = "identity"
 SPEECH_TOKENIZER_KEY = "speech_tokenizer"
 """Part of the identity that may be None: a model that was trained on text alone."""
+LORA_KEY = "lora"
+"""Part of the identity: the settings of adapters, which are then all that is stored."""
+BASE_KEY = "base"
+"""Part of the identity of adapters: which checkpoint they belong to."""
 CONTENT_KEY = "content_metadata"
 """Core's own key: how model and optimizer were cut into tensors."""
 SHARDING_KEY = "distrib_optim_sharding_type"
@@ -79,6 +84,32 @@ def stored_keys(directory: Path) -> set[str]:
     from torch.distributed.checkpoint import FileSystemReader
 
     return set(FileSystemReader(directory).read_metadata().state_dict_metadata)
+
+
+def base_identity(directory: Path) -> str:
+    """Step and contents of a checkpoint, as adapters made for it remember them.
+
+    Contents are told apart by the checksums they were written with; no tensor is read.
+
+    Raises:
+        CheckpointError: the folder is damaged.
+    """
+    from torch.distributed.checkpoint import FileSystemReader
+
+    read_common(directory)
+    stored = FileSystemReader(directory).read_metadata().storage_data
+    found = []
+    for index, info in stored.items():
+        try:
+            with open(directory / info.relative_path, "rb", buffering=0) as stream:
+                part = io.BufferedReader(_Part(stream, info.offset, info.length))
+                with zipfile.ZipFile(part) as archive:
+                    sums = [entry.CRC for entry in archive.infolist()]
+        except (OSError, zipfile.BadZipFile, ValueError):
+            check_files(directory)
+            raise
+        found.append(f"{index.fqn} {tuple(index.offset or ())} {sums}")
+    return f"{directory.name} {fingerprint_of(*sorted(found))}"
 
 
 def check_files(directory: Path) -> None:

@@ -66,7 +66,9 @@ class Gradients:
 
         for part in self._parts:
             if part.config.clip_grad > 0 and not getattr(part, "is_stub_optimizer", False):
-                clip_grad_by_total_norm_fp32(part.get_parameters(), part.config.clip_grad, norm)
+                apart = part.config.use_precision_aware_optimizer_no_fp8_or_ds_fp8
+                limit, parameters = part.config.clip_grad, part.get_parameters()
+                clip_grad_by_total_norm_fp32(parameters, limit, norm, use_decoupled_grad=apart)
         return bool(self._optimizer.step_with_ready_grads())
 
     def _pieces(self, group: str, parameter: nn.Parameter) -> Iterator[tuple[str, Tensor]]:
@@ -93,7 +95,10 @@ class Gradients:
             if places is not None and parameter in places:  # the distributed optimizer
                 group, order = places[parameter]
                 shard = part.optimizer.param_groups[group]["params"][order]
-                return shard.grad, part._get_model_param_range_map(parameter)["param"].start
+                apart = getattr(shard, "decoupled_grad", None)  # of another type than the shard
+                return shard.grad if apart is None else apart, part._get_model_param_range_map(
+                    parameter
+                )["param"].start
             if places is not None:
                 return None, 0
         return getattr(parameter, "main_param", parameter).grad, 0
@@ -104,6 +109,7 @@ class Gradients:
 
         rows, width = parameter.shape
         offset = rows * parallel_state.get_tensor_model_parallel_rank()
+        offset = getattr(parameter, "first_row", offset)  # rows trained alone: each process has all
         low, high = (min(max(bound - offset, 0), rows) for bound in self._speech)
         return low * width, high * width
 
@@ -125,4 +131,4 @@ def _group(name: str) -> str:
         return "attention"
     if ".mlp." in name:
         return "mlp"
-    return "embedding" if name.startswith("embedding.") else "head"
+    return "embedding" if name.startswith("embedding") else "head"

@@ -2,13 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ..batch_config import BatchConfig
 from ..batch_schedule import BatchSchedule
 from ..parallel_config import ParallelConfig
+
+_TYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.uint8,  # Transformer Engine's name for it
+}
 
 
 def wrap_data_parallel(
@@ -42,6 +51,7 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
     from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 
     core_config = chunks[0].config
+    types: dict[str, Any] = {n: _TYPES[value] for n, value in config.optimizer_types.items()}
     optimizer = get_megatron_optimizer(
         OptimizerConfig(
             optimizer="adam",
@@ -57,6 +67,9 @@ def build_optimizer(chunks: list[Any], config: BatchConfig, parallel: ParallelCo
             params_dtype=core_config.params_dtype,
             use_distributed_optimizer=parallel.use_distributed_optimizer,
             overlap_param_gather=parallel.overlap_param_gather,
+            use_precision_aware_optimizer=config.use_precision_aware_optimizer,
+            store_param_remainders=config.main_params_dtype == "fp32",
+            **types,
         ),
         chunks,
     )
@@ -104,10 +117,28 @@ def connect_gradients(
 
     core_config.grad_scale_func = optimizer.scale_loss
     core_config.finalize_model_grads_func = finalize_model_grads
+    shared = [p for chunk in chunks for p in chunk.parameters() if _is_copied_row(p)]
+    if shared:
+        core_config.finalize_model_grads_func = partial(_finalize_with_rows, shared)
     single = len(chunks) == 1
     if parallel.overlap_grad_reduce:
         no_sync = [chunk.no_sync for chunk in chunks]
         core_config.no_sync_func = no_sync[0] if single else no_sync
+
+
+def _is_copied_row(parameter: Any) -> bool:
+    """Trained rows of a tied table that lives on two stages; the table itself core looks after."""
+    return hasattr(parameter, "first_row") and getattr(parameter, "shared_embedding", False)
+
+
+def _finalize_with_rows(shared: list[Any], *arguments: Any, **options: Any) -> None:
+    """Core's reduction, and the sum over the two stages that each have a part of a gradient."""
+    from megatron.core import parallel_state
+    from megatron.core.distributed import finalize_model_grads
+
+    finalize_model_grads(*arguments, **options)
+    for parameter in shared:
+        dist.all_reduce(parameter.main_grad, group=parallel_state.get_embedding_group())
 
 
 @contextmanager

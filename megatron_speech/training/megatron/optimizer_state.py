@@ -21,10 +21,13 @@ def allocate_state(optimizer: Any) -> None:
             continue
         groups = one.optimizer.param_groups
         rates = [group["lr"] for group in groups]
+        # the precision-aware optimizer has gradients of another type than its parameters
+        apart = getattr(one.optimizer, "use_decoupled_grad", False)
+        name = "decoupled_grad" if apart else "grad"
         for group in groups:
             group["lr"] = 0.0
             for parameter in group["params"]:
-                parameter.grad = torch.zeros_like(parameter)
+                setattr(parameter, name, torch.zeros_like(parameter))
         one.optimizer.step()
         one.optimizer.zero_grad()
         for group, rate in zip(groups, rates, strict=True):
