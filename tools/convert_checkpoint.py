@@ -21,7 +21,7 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.errors import ConfigError
     from megatron_speech.model.base_model import Import, ImportConfig, import_base
-    from megatron_speech.model.hf import AdapterExport, Export, export_checkpoint
+    from megatron_speech.model.hf import Export, ExportForm, export_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +34,7 @@ class MegatronToHF:
     """Folder to write; replaced if it exists."""
     vocab: Path | None = None
     """Vocabulary folder; the run's own copy if not given."""
-    chatglm: Path | None = None
-    """Write the layout of the released GLM-4 instead, as this folder has it: the one that was
-    imported. Config and tokenizer files are copied from it, Python is not."""
-    adapters: AdapterExport = field(default_factory=AdapterExport)
+    form: ExportForm = field(default_factory=ExportForm)
 
 
 def _hf_to_megatron() -> ImportConfig:
@@ -72,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
         return done
     if config.load is None or config.hf is None:
         raise ConfigError("--load and --hf are both needed")
-    export = export_checkpoint(
-        config.load, config.hf, config.vocab, config.chatglm, config.adapters
-    )
+    export = export_checkpoint(config.load, config.hf, config.vocab, config.form)
     print(f"{export.folder}: step {export.iteration}, {export.parameters:,} parameters")
     return export
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ConfigError
 from ..io.files import read_json_object, write_text
 from ..jobs.claims import exclusive
 from ..jobs.folders import atomic_folder
@@ -58,8 +58,12 @@ class Export:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdapterExport:
-    """What becomes of the adapters of a LoRA run."""
+class ExportForm:
+    """The layout of an export, and what becomes of the adapters of a LoRA run."""
+
+    chatglm: Path | None = None
+    """Write the layout of the released GLM-4 instead, as this folder has it: the one that was
+    imported. Config and tokenizer files are copied from it, Python is not."""
 
     lora: Literal["merged", "adapters"] = "merged"
     """Of a LoRA run: one model with the adapters merged into their base, or the adapters alone in
@@ -71,25 +75,19 @@ class AdapterExport:
 
 
 def export_checkpoint(
-    load: Path,
-    hf: Path,
-    vocab_folder: Path | None = None,
-    chatglm: Path | None = None,
-    how: AdapterExport | None = None,
+    load: Path, hf: Path, vocab_folder: Path | None = None, form: ExportForm | None = None
 ) -> Export:
-    """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`; as one in the
-    released layout of GLM-4, if `chatglm` is a folder in it that was imported.
+    """Write the newest checkpoint of the run `load` as a Hugging Face folder `hf`, in `form`.
 
     The checkpoint may have been saved under any layout; this needs one process. Rows that pad the
     vocabulary are left out. The folder holds safetensors, config.json, generation_config.json,
     the tokenizer, the vocabulary (which names the speech tokenizer of the codes the model learned)
     and a model card, and exists whole or not at all; one found there is replaced. Adapters of a
-    LoRA run are merged into their base, or written alone (`how`).
+    LoRA run are merged into their base, or written alone.
 
     Raises:
         CheckpointError: no checkpoint, one that is damaged or of another vocabulary, `hf` holds
-            something else than an export, `chatglm` is of another model, or the adapters' base is
-            not found or another.
+            something else than an export, `form.chatglm` or the adapters' base is another.
         ConfigError: the model's family cannot express it.
         InUseError: another process writes the folder.
     """
@@ -108,34 +106,38 @@ def export_checkpoint(
         known = stored.get(SPEECH_TOKENIZER_KEY) or vocab.speech_tokenizer
         vocab = replace(vocab, speech_tokenizer=known)
         get_family(model)
-        how = how or AdapterExport()
-        adapters = None
-        if stored.get(LORA_KEY) is not None:
-            adapters = Adapters.of_checkpoint(directory, model, stored)
-        alone = adapters is not None and how.lora == "adapters"
-        if alone and chatglm is not None:
+        form = form or ExportForm()
+        has_adapters = stored.get(LORA_KEY) is not None
+        adapters = Adapters.of_checkpoint(directory, model, stored) if has_adapters else None
+        alone = adapters is not None and form.lora == "adapters"
+        if alone and form.chatglm is not None:
             raise ConfigError("--chatglm is a layout of whole models; give --lora merged")
         with atomic_folder(hf) as staging:
-            if adapters is not None and alone:
+            if alone and adapters is not None:
                 vocab.save_pretrained(staging)
-                parameters = adapters.write(staging, how.base_hf, load / RUN_CONFIG)
+                parameters = adapters.write(staging, form.base_hf, load / RUN_CONFIG)
             else:
                 if adapters is not None:
-                    directory = find_base(load, how.pretrained_checkpoint, stored)
+                    directory = find_base(load, form.pretrained_checkpoint, stored)
                     check_files(directory)
                 dtype = adapters.dtype if adapters else stored_dtype(directory, EMBEDDING)
                 outputs = checkpoint_tensors(directory, model, vocab, adapters)
-                if chatglm is not None:
-                    parameters = write_chatglm(staging, outputs, model, vocab, dtype, chatglm)
+                if form.chatglm is not None:
+                    parameters = write_chatglm(staging, outputs, model, vocab, dtype, form.chatglm)
                 else:
                     parameters = write_shards(staging, outputs, dtype, MAX_SHARD_BYTES)
                     _write_configs(staging, model, vocab, dtype)
-            if chatglm is None:
+            if form.chatglm is None:
                 windows = common.get(DATA_KEY, {}).get("consumed_samples")
                 facts = Facts(hf.name, iteration, windows, parameters, alone)
-                card = model_card(facts, load / RUN_CONFIG, model, vocab)
-                write_text(staging / "README.md", card)
+                _write_card(staging, facts, load, model, vocab)
     return Export(folder=hf, model=model, iteration=iteration, parameters=parameters)
+
+
+def _write_card(
+    folder: Path, facts: Facts, run: Path, model: ModelConfig, vocab: SpeechTextVocab
+) -> None:
+    write_text(folder / "README.md", model_card(facts, run / RUN_CONFIG, model, vocab))
 
 
 def _require_replaceable(hf: Path) -> None:

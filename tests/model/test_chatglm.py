@@ -13,7 +13,7 @@ from megatron_speech.errors import CheckpointError
 from megatron_speech.io.model_folders import load_weights
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.exported import load_exported
-from megatron_speech.model.hf import export_checkpoint
+from megatron_speech.model.hf import ExportForm, export_checkpoint
 from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.model import base_world
@@ -105,7 +105,9 @@ def test_it_comes_back_byte_for_byte(files, tmp_path):
     write_released(tmp_path / "base", codes=CODES, files=files)
     before = files_of(tmp_path / "base")
     import_base(ImportConfig(hf=tmp_path / "base", save=tmp_path / "run"))
-    export_checkpoint(tmp_path / "run", tmp_path / "back", chatglm=tmp_path / "base")
+    export_checkpoint(
+        tmp_path / "run", tmp_path / "back", form=ExportForm(chatglm=tmp_path / "base")
+    )
     after = files_of(tmp_path / "back")
     assert after.keys() - before.keys() == {"speech_text_vocab.json"}
     assert {name: after[name] for name in before} == before
@@ -144,12 +146,14 @@ def test_codes_are_added_to_a_text_model(folder, weights, tmp_path):
     assert model.lm_head.weight[text:].abs().sum(1).min() > 0
     assert vocab.special("<|speak|>") >= text
     with pytest.raises(CheckpointError, match="another vocabulary than --chatglm"):
-        export_checkpoint(tmp_path / "run", tmp_path / "back", chatglm=folder / "text")
+        export_checkpoint(
+            tmp_path / "run", tmp_path / "back", form=ExportForm(chatglm=folder / "text")
+        )
 
 
 def test_only_released_folders_of_the_same_model_are_filled(folder, runs, tmp_path):
     def back(like):
-        export_checkpoint(runs["voice"], tmp_path / "back", chatglm=like)
+        export_checkpoint(runs["voice"], tmp_path / "back", form=ExportForm(chatglm=like))
 
     export_checkpoint(runs["voice"], tmp_path / "glm")
     with pytest.raises(CheckpointError, match="no folder of model type chatglm"):
