@@ -24,7 +24,8 @@ from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_co
 from megatron_speech.data.indexed import open_tokens, token_dtype
 from megatron_speech.datasets.verify import verify
 from megatron_speech.interleaving.assemble import AssembleConfig, assemble
-from megatron_speech.interleaving.plan import PLAN_SCHEMA, plan_path
+from megatron_speech.interleaving.plan import PLAN_SCHEMA
+from megatron_speech.interleaving.plan_folder import plan_path
 from megatron_speech.interleaving.spans import SpanConfig, sample_word_spans
 from megatron_speech.io.files import write_json
 from megatron_speech.io.parquet import write_parquet

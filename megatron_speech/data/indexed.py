@@ -11,7 +11,6 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
-from ..io.checked_json import write_checked_json
 from ..io.files import atomic_path
 from ..io.parquet import open_parquet, parquet_writer, read_batches
 from ..jobs.folders import remove_abandoned
 from ..text.vocab import SpeechTextVocab
-from .indexed_files import COMPANIONS, DatasetFacts, contents_fingerprint
+from .facts import write_facts
+from .indexed_files import COMPANIONS, DatasetFacts, dataset_path
 from .soundness import (
     Index,
     changed_files,
@@ -34,7 +33,6 @@ from .soundness import (
     read_index,
     sound_dataset,
 )
-from .templates import KINDS
 
 if TYPE_CHECKING:
     from megatron.core.datasets.indexed_dataset import IndexedDataset
@@ -45,11 +43,6 @@ _CODE_OF_DTYPE = {np.dtype(dtype): code for code, dtype in _DTYPE_CODES.items()}
 _COPY_BYTES = 1 << 24
 _ROWS_AT_A_TIME = 1 << 16
 SOURCE_SCHEMA = pa.schema({"source_id": pa.string()})
-
-
-def dataset_path(prefix: str | Path, suffix: str) -> Path:
-    """`<prefix><suffix>`, where the prefix may contain dots."""
-    return Path(f"{os.fspath(prefix)}{suffix}")
 
 
 def token_dtype(vocabulary_size: int) -> np.dtype:
@@ -257,37 +250,6 @@ class IndexedWriter:
                 f"token ids {lowest}..{highest} do not fit a vocabulary of "
                 f"{self._size}; were they made with another vocabulary?"
             )
-
-
-def write_facts(
-    prefix: str | Path,
-    kind: str,
-    vocab: SpeechTextVocab,
-    counts: tuple[int, int, int],
-    checksums: dict[str, str],
-    tokenizer_fingerprint: str | None = None,
-    extra: dict[str, Any] | None = None,
-) -> DatasetFacts:
-    """Write `<prefix>.json` for files that lie there; `counts` documents, tokens, speech tokens."""
-    documents, tokens, speech_tokens = counts
-    facts = DatasetFacts(
-        kind=kind,
-        loss_rule=KINDS[kind].loss_rule,
-        packing=KINDS[kind].packing,
-        vocab_fingerprint=vocab.fingerprint,
-        tokenizer_fingerprint=tokenizer_fingerprint,
-        documents=documents,
-        text_tokens=tokens - speech_tokens,
-        speech_tokens=speech_tokens,
-        checksums=checksums,
-        contents_fingerprint=contents_fingerprint(prefix),
-        text_vocab_fingerprint=None if kind != "text" or speech_tokens else vocab.text_fingerprint,
-        has_checksum=True,
-    )
-    content = {**asdict(facts), **(extra or {})}
-    del content["has_checksum"]
-    write_checked_json(dataset_path(prefix, ".json"), content)
-    return facts
 
 
 def _index_parts(lengths: np.ndarray, dtype: np.dtype) -> list[Any]:

@@ -20,6 +20,11 @@ PACKINGS = ("cut", "whole")
 COMPANIONS = (".sources.parquet", ".spans.parquet")
 
 
+def dataset_path(prefix: str | Path, suffix: str) -> Path:
+    """`<prefix><suffix>`, where the prefix may contain dots."""
+    return Path(f"{os.fspath(prefix)}{suffix}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
     """The contents of `<prefix>.json`."""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.indexed import dataset_path, write_facts
+from ..data.facts import write_facts
+from ..data.indexed import dataset_path
 from ..data.indexed_files import COMPANIONS, DatasetFacts
 from ..data.soundness import Index, file_checksum, read_index, sound_dataset
 from ..errors import ConfigError, DataError, VocabularyError

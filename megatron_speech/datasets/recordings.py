@@ -20,7 +20,8 @@ from ..data.code_shards import CodeRecord, CodeShardInfo, read_code_shards, writ
 from ..data.indexed import dataset_path
 from ..errors import ConfigError, DataError
 from ..interleaving.assemble import AssembleConfig, assemble
-from ..interleaving.plan import PlanConfig, plan, plan_path, read_plan, request_paths
+from ..interleaving.plan import PlanConfig, plan
+from ..interleaving.plan_folder import plan_path, read_plan, request_paths
 from ..interleaving.spans import SpanConfig
 from ..interleaving.units import UNITS
 from ..io.files import atomic_path

@@ -25,7 +25,7 @@ from ..jobs.folders import remove_folder
 from ..text.build_vocab import open_vocab
 from ..text.vocab import SpeechTextVocab
 from .code_stream import CodeStream
-from .plan import plan_path, read_plan, request_paths
+from .plan_folder import plan_path, read_plan, request_paths
 from .provenance import SPAN_SCHEMA, PlanColumns, provenance, shifted_spans
 from .report import write_report
 from .weave import weave

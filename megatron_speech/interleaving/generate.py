@@ -35,7 +35,7 @@ from ..text_to_token.engines import Engine, EngineConfig, Identity, identify
 from ..text_to_token.gates import GateConfig, Gates
 from ..text_to_token.self_check import SelfCheck
 from .make_codes import Maker, generate_shard, read_report
-from .plan import request_paths
+from .plan_folder import request_paths
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ A task is a contiguous share of the corpus and a pure function of it; any number
 any number of kills, ends in the same files.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow as pa
 
 from ..errors import ConfigError, DataError
 from ..io.files import atomic_path, read_json_object, write_json
-from ..io.parquet import open_parquet, parquet_writer, read_batches
+from ..io.parquet import parquet_writer
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.executors import ClusterConfig, Place, sole_job
 from ..jobs.folders import same_job
@@ -40,6 +39,7 @@ from ..text.speakable import SpeakableConfig
 from ..text.vocab import SpeechTextVocab
 from ..text.words import is_speakable
 from .cut_points import CutText, choose_spans, cut_text
+from .plan_folder import plan_path
 from .requests import RequestWriter
 from .spans import SpanConfig
 from .units import UNITS
@@ -171,32 +171,8 @@ def _plan(config: PlanConfig) -> dict[str, Any]:
     return counts
 
 
-def plan_path(folder: Path, task: int) -> Path:
-    """The plan of one task."""
-    return folder / "plans" / f"{task:05d}.parquet"
-
-
 def _report_path(folder: Path, task: int) -> Path:
     return folder / "plans" / f"{task:05d}.json"
-
-
-def request_paths(folder: Path) -> list[Path]:
-    """All request shards of a finished plan, in order.
-
-    Raises:
-        DataError: the plan is not finished or a shard is gone.
-    """
-    if not (folder / "plan.json").exists():
-        raise DataError(f"{folder} holds no finished plan; run tools/build_dataset.py plan first")
-    names = read_json_object(folder / "plan.json", request_shards=list)["request_shards"]
-    there = {path.name: path for path in (folder / "requests").glob("*")}
-    for name in names:
-        if not isinstance(name, str) or name not in there:
-            raise DataError(
-                f"request shard {str(name)[:200]!r} is not in {folder / 'requests'}; remove "
-                f"{folder} and plan again"
-            )
-    return [there[name] for name in names]
 
 
 def _plan_task(task: _Task) -> None:
@@ -305,12 +281,3 @@ def _requests(
 def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     columns = {name: [row[name] for row in rows] for name in schema.names}
     return pa.Table.from_pydict(columns, schema)
-
-
-def read_plan(path: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one task's plan, some hundreds at a time.
-
-    Raises:
-        DataError: the file is missing or damaged.
-    """
-    yield from read_batches(open_parquet(path), path, _DOCUMENTS_AT_A_TIME)

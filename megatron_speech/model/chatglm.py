@@ -17,7 +17,8 @@ from torch import Tensor
 from ..errors import CheckpointError
 from .config import ModelConfig
 from .families import hf_shapes
-from .safetensors_folder import Entry, Output, SafetensorsFolder
+from .safetensors_folder import Entry, SafetensorsFolder
+from .safetensors_writer import Output
 
 MODEL_TYPE = "chatglm"
 _SETTINGS = {

@@ -13,7 +13,8 @@ from ..text.vocab import SpeechTextVocab
 from .chatglm import MODEL_TYPE, chatglm_shards
 from .config import TRAINING_ONLY, ModelConfig
 from .hf_config import model_from_config, read_config
-from .safetensors_folder import INDEX, Output, write_files
+from .safetensors_folder import INDEX
+from .safetensors_writer import Output, write_files
 
 _COPIED = (
     "config.json",

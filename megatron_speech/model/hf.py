@@ -41,7 +41,7 @@ from .families import (
 from .hf_config import config_from_model
 from .lora_export import CONFIG as ADAPTER_CONFIG
 from .lora_export import Adapters, find_base
-from .safetensors_folder import Output, write_shards
+from .safetensors_writer import Output, write_shards
 from .torch_dist import read_layer, read_whole, stored_dtype
 
 MAX_SHARD_BYTES = 5_000_000_000

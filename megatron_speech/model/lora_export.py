@@ -17,7 +17,8 @@ from .card import RUN_CONFIG
 from .config import ModelConfig
 from .families import EMBEDDING, OUTPUT, Rule, get_family, shape_in_megatron, split
 from .lora_config import LoRAConfig
-from .safetensors_folder import SINGLE, Output, write_shards
+from .safetensors_folder import SINGLE
+from .safetensors_writer import Output, write_shards
 from .torch_dist import read_layer, read_whole, stored_dtype
 
 CONFIG = "adapter_config.json"

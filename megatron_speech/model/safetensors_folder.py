@@ -1,11 +1,9 @@
 """Folders of safetensors shards, read and written one tensor at a time."""
 
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError
-from ..io.files import read_json, write_json
-from ..jobs.progress import Progress
+from ..io.files import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _BUFFERS = ("rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -108,9 +104,9 @@ class SafetensorsFolder:
         """
         kinds = {entry.dtype: name for name, entry in self.entries.items()}
         for kind, name in kinds.items():
-            if kind not in _DTYPES:
+            if kind not in DTYPES:
                 raise CheckpointError(
-                    f"{self.folder}: {name} is {kind}, expected one of {', '.join(_DTYPES)}; "
+                    f"{self.folder}: {name} is {kind}, expected one of {', '.join(DTYPES)}; "
                     "quantized weights cannot be trained on, take the unquantized model"
                 )
         if len(kinds) > 1:
@@ -119,7 +115,7 @@ class SafetensorsFolder:
                 f"{self.folder} mixes types: {listed}; save it in one with transformers "
                 "(from_pretrained(..., dtype=...), save_pretrained)"
             )
-        return _DTYPES[next(iter(kinds))]
+        return DTYPES[next(iter(kinds))]
 
     def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse a folder that lacks one of `shapes`, has it in another shape, or has more.
@@ -234,74 +230,3 @@ def _opened(path: Path) -> Iterator[Any]:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-
-@dataclass(frozen=True)
-class Output:
-    """A tensor to write: what it will be, and how to get it."""
-
-    name: str
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-    dtype: str | None = None
-    """safetensors' name of its type, where it is not that of all others."""
-
-
-def write_shards(
-    folder: Path, outputs: Iterable[Output], dtype: torch.dtype, max_bytes: int
-) -> int:
-    """Write safetensors files of at most `max_bytes` and their index; returns parameters.
-
-    A shard's header lists its tensors before any is read, so one tensor is in memory at a time.
-    """
-    shards: list[list[Output]] = []
-    room = 0
-    for output in outputs:
-        size = prod(output.shape) * dtype.itemsize
-        if not shards or size > room:
-            shards.append([])
-            room = max_bytes
-        shards[-1].append(output)
-        room -= size
-    count = len(shards)
-    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-    files = dict(zip(names if count > 1 else [SINGLE], shards, strict=True))
-    parameters = write_files(folder, files, dtype)
-    if count > 1:
-        total = {"total_size": parameters * dtype.itemsize}
-        weight_map = {output.name: name for name, shard in files.items() for output in shard}
-        write_json(folder / INDEX, {"metadata": total, "weight_map": weight_map})
-    return parameters
-
-
-def write_files(folder: Path, files: Mapping[str, list[Output]], dtype: torch.dtype) -> int:
-    """Write safetensors files by name, without an index; returns parameters."""
-    parameters = sum(prod(output.shape) for shard in files.values() for output in shard)
-    with Progress("writing safetensors", parameters * dtype.itemsize / 1e6, "MB") as progress:
-        for name, shard in files.items():
-            _write_shard(folder / name, shard, dtype, progress)
-    return parameters
-
-
-def _write_shard(path: Path, outputs: list[Output], dtype: torch.dtype, progress: Progress) -> None:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for output in outputs:
-        kind = output.dtype or _DTYPE_NAMES[dtype]
-        end = offset + prod(output.shape) * _DTYPES[kind].itemsize
-        header[output.name] = {
-            "dtype": kind,
-            "shape": list(output.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for output in outputs:
-            tensor = output.read()
-            assert tuple(tensor.shape) == output.shape
-            assert tensor.dtype == (dtype if output.dtype is None else _DTYPES[output.dtype])
-            stream.write(tensor.contiguous().view(torch.uint8).numpy().data)
-            progress.advance(tensor.nbytes / 1e6)

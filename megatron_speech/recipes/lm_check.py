@@ -6,7 +6,7 @@ from ..errors import ConfigError
 from ..model.families import get_family
 from ..model.precision import check_fp8, check_graphs, choose
 from ..training.installed import Installed
-from ..training.megatron.backend import check_documents
+from ..training.parallel_config import check_documents
 from .lm_recipes import LMConfig
 
 

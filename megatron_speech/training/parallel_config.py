@@ -224,3 +224,16 @@ def _shown(value: object) -> str:
     if value is True:
         return ""
     return " " + (" ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+
+
+def check_documents(parallel: ParallelConfig, separate_documents: bool) -> None:
+    """Refuse documents kept apart in attention where sequences are divided over processes.
+
+    Raises:
+        ConfigError: names the setting to change.
+    """
+    if separate_documents and parallel.context_parallel_size > 1:
+        raise ConfigError(
+            "documents cannot be kept apart under --context-parallel-size above 1; use "
+            "datasets of packing 'cut' without --reset-attention-mask, or set it to 1"
+        )

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_tokens
 from megatron_speech.data.soundness import sound_dataset
-from megatron_speech.interleaving.plan import request_paths
+from megatron_speech.interleaving.plan_folder import request_paths
 from megatron_speech.io.rejected import Rejected, read_rejected, write_rejected
 from megatron_speech.model.hf_config import (
     model_from_config,

@@ -11,7 +11,8 @@ from megatron_speech.errors import DataError
 from megatron_speech.interleaving import plan as plan_module
 from megatron_speech.interleaving.assemble import assemble
 from megatron_speech.interleaving.generate import generate
-from megatron_speech.interleaving.plan import plan, request_paths
+from megatron_speech.interleaving.plan import plan
+from megatron_speech.interleaving.plan_folder import request_paths
 from megatron_speech.interleaving.spans import SpanConfig
 from megatron_speech.io.files import read_json
 from megatron_speech.text.vocab import SpeechTextVocab

@@ -12,7 +12,7 @@ from megatron_speech.data.code_shards import CodeRecord, read_code_shard, write_
 from megatron_speech.data.manifest import ManifestRow, read_manifest, read_texts, write_manifest
 from megatron_speech.errors import DataError
 from megatron_speech.interleaving.make_codes import read_report
-from megatron_speech.interleaving.plan import read_plan
+from megatron_speech.interleaving.plan_folder import read_plan
 from megatron_speech.io.parquet import read_parquet, write_parquet
 from megatron_speech.text.corpora import read_pieces, split_inputs
 from tests.interleaving.samples import INFO

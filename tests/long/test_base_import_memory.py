@@ -21,7 +21,7 @@ from tokenizers import Tokenizer, models
 from megatron_speech.model.chatglm import released_names
 from megatron_speech.model.families import hf_shapes
 from megatron_speech.model.hf_config import config_from_model
-from megatron_speech.model.safetensors_folder import Output, write_shards
+from megatron_speech.model.safetensors_writer import Output, write_shards
 from megatron_speech.recipes.lm_recipes import lm_9b
 from tests.text.released_tokenizer import fill_ranks, lines, train_ranks, write_tokenizer
 

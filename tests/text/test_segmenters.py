@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_speech.errors import ConfigError
-from megatron_speech.interleaving.plan import PlanConfig, plan, plan_path
+from megatron_speech.interleaving.plan import PlanConfig, plan
+from megatron_speech.interleaving.plan_folder import plan_path
 from megatron_speech.interleaving.spans import SpanConfig
 from megatron_speech.io.files import read_json
 from megatron_speech.text import segmenters

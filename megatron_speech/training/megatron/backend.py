@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ...text.vocab import is_speech
 from ..batch_config import BatchConfig
 from ..batch_schedule import micro_batches
-from ..parallel_config import ParallelConfig
+from ..parallel_config import ParallelConfig, check_documents
 from ..task import Metrics, PendingSave, StepCheck, healthy
 from ..throughput import Throughput
 from . import checkpoint as megatron_checkpoint
@@ -291,16 +291,3 @@ class MegatronTrainer:
             for loss, value, count in zip(_LOSSES, sums, tokens, strict=True)
             if count
         }
-
-
-def check_documents(parallel: ParallelConfig, separate_documents: bool) -> None:
-    """Refuse documents kept apart in attention where sequences are divided over processes.
-
-    Raises:
-        ConfigError: names the setting to change.
-    """
-    if separate_documents and parallel.context_parallel_size > 1:
-        raise ConfigError(
-            "documents cannot be kept apart under --context-parallel-size above 1; use "
-            "datasets of packing 'cut' without --reset-attention-mask, or set it to 1"
-        )
