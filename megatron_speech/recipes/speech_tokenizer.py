@@ -141,17 +141,15 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
     """Any Whisper, and hours of speech rather than years: `--init-from` says the shape.
 
     The codebook has at most the paper's size for this rate, and 64 vectors of the data for each
-    code. A twentieth of the steps trains without it, so that the pool is learned first. A step has
-    fewer vectors than the codebook has codes: their averages go over a thousand steps.
+    code. A twentieth of the steps trains without it, so that the pool is learned first.
     """
     large = tokenizer_large_v3(pooling_kernel_size, num_codes)
     return replace(
         large,
         model=replace(
             large.model,
-            quantize_ema_decay=0.999,
             quantize_restart_interval=20,
-            quantize_restart_share=0.1,
+            quantize_restart_threshold=0.1,
         ),
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=16),
         objective=replace(large.objective, quantize_start_step=150),

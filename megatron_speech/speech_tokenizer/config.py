@@ -85,10 +85,6 @@ class SpeechTokenizerConfig:
     quantize_restart_threshold: float | None = None
     """Codes whose average count per step is below this are dead; none means decay**interval, which
     smoothing keeps an unused code above for one interval: it restarts after two."""
-    quantize_restart_share: float | None = None
-    """Instead of a threshold: dead are codes whose average count is below this share of the mean
-    over all codes. Where a step has fewer vectors than there are codes, a threshold made for large
-    batches is above most counts and restarts codes that are in use."""
     quantize_encoder_only: bool = False
     """The model ends at the quantizer (a tokenizer for inference)."""
     quantize_causal_encoder: bool = False
@@ -124,12 +120,6 @@ class SpeechTokenizerConfig:
             raise ConfigError("--asr-decoding ctc needs a CTC output; train with --ctc-weight > 0")
         if not 0 < self.quantize_ema_decay < 1:
             raise ConfigError(f"--quantize-ema-decay is {self.quantize_ema_decay}; expected 0..1")
-        share = self.quantize_restart_share
-        if share is not None and (not 0 < share < 1 or self.quantize_restart_threshold is not None):
-            raise ConfigError(
-                f"--quantize-restart-share is {share}; expected 0..1, and no "
-                "--quantize-restart-threshold beside it (None leaves that out)"
-            )
         if self.quantizer == "fsq" and self.quantize_vocab_size is not None:
             if not 1 <= len(self.fsq_levels) <= self.d_model or min(self.fsq_levels) < 2:
                 raise ConfigError(

@@ -185,16 +185,12 @@ class VectorQuantizer(Quantizer):
 
     def _restart_dead_codes(self, vectors: torch.Tensor, step: int) -> int:
         """Replace codes that hardly occur by vectors of this step, as Jukebox does."""
-        share, limit, count = self.config.quantize_restart_share, self.config.restart_threshold, 1.0
-        if share is not None:
-            count = float(self.ema_count.mean())
-            limit = share * count
-        dead = (self.ema_count < limit).nonzero().flatten()
+        dead = (self.ema_count < self.config.restart_threshold).nonzero().flatten()
         chosen = choose_vectors(vectors, len(dead), step)
         dead = dead[: len(chosen)]
         self.codebook.weight[dead] = chosen
-        self.ema_weight[dead] = count * chosen
-        self.ema_count[dead] = count
+        self.ema_weight[dead] = chosen
+        self.ema_count[dead] = 1.0
         return len(dead)
 
     def _take_pending(self) -> tuple[torch.Tensor, torch.Tensor]:

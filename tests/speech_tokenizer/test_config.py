@@ -24,8 +24,6 @@ def test_frame_rates_are_exact(pool, rate_hz):
         ({"encoder_attention_heads": 7}, "heads"),
         ({"asr_decoding": "ctc"}, "CTC output"),
         ({"quantize_ema_decay": 1.0}, "decay"),
-        ({"quantize_restart_share": 1.0}, "expected 0..1"),
-        ({"quantize_restart_share": 0.1, "quantize_restart_threshold": 0.1}, "beside it"),
         ({"quantize_vocab_size": 1}, "vocab"),
     ],
 )
