@@ -148,6 +148,7 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
         large,
         model=replace(
             large.model,
+            quantize_ema_decay=0.95,  # slower codebooks lag behind the encoder (docs/log.md)
             quantize_restart_interval=20,
             quantize_restart_threshold=0.1,
         ),
