@@ -13,7 +13,7 @@ import numpy as np
 from ..text.segmenters import segmented_words
 from ..text.speakable import Content
 from ..text.vocab import SpeechTextVocab
-from .spans import SpanConfig, Spans, sample_sentence_spans, sample_word_spans, skip_left_out
+from .spans import SpanConfig, Spans, sample_group_spans, sample_word_spans, skip_left_out
 from .units import UNITS
 
 
@@ -22,7 +22,7 @@ class CutText:
     """A tokenised document and the units it may be cut into.
 
     `tokens` (n,) int32 ids; `unit_tokens` and `unit_characters` (u, 2) start and stop of each
-    unit in tokens and in characters, not overlapping, in order. `sentences` (s,) are the units of
+    unit in tokens and in characters, not overlapping, in order. `groups` (s,) are the units of
     each sentence, phrase or line. `speakable` (u,) says which units may be spoken.
     """
 
@@ -30,7 +30,7 @@ class CutText:
     tokens: np.ndarray
     unit_tokens: np.ndarray
     unit_characters: np.ndarray
-    sentences: np.ndarray
+    groups: np.ndarray
     speakable: np.ndarray
     content: Content
 
@@ -52,16 +52,16 @@ def cut_text(
     else:
         pieces = UNITS[unit].pieces(text, spans)
     characters, tokens = align_units(pieces, spans)
-    sentences = np.zeros(0, np.int64)
+    groups = np.zeros(0, np.int64)
     if ends is not None:
         last = ends(text, characters[:, 0], characters[:, 1], language)
-        sentences = np.diff(np.flatnonzero(last), prepend=-1)
+        groups = np.diff(np.flatnonzero(last), prepend=-1)
     content = Content(text)
     speakable = np.ones(len(characters), bool)
     if skip_unspeakable:
         speakable = content.speakable(characters)
     ids = np.array(ids, dtype=np.int32)
-    return CutText(text, ids, tokens, characters, sentences, speakable, content)
+    return CutText(text, ids, tokens, characters, groups, speakable, content)
 
 
 def align_units(words: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,12 +97,12 @@ def choose_spans(cuts: list[CutText], keys: np.ndarray, config: SpanConfig) -> S
         speakable = [cut.speakable for cut in cuts]
         spans = sample_word_spans(_counts(speakable), keys, config)
         return skip_left_out(spans, speakable)
-    whole = [_whole_sentences(cut) for cut in cuts]
-    words = [cut.sentences[kept] for cut, kept in zip(cuts, whole, strict=True)]
+    whole = [_whole_groups(cut) for cut in cuts]
+    words = [cut.groups[kept] for cut, kept in zip(cuts, whole, strict=True)]
     flat = np.concatenate([np.zeros(0, np.int64), *words])
-    spans = sample_sentence_spans(flat, _counts(whole), keys, config)
+    spans = sample_group_spans(flat, _counts(whole), keys, config)
     spans = skip_left_out(spans, whole)
-    lengths = [cut.sentences for cut in cuts]
+    lengths = [cut.groups for cut in cuts]
     counts = np.array([len(each) for each in lengths], dtype=np.int64)
     units_before = np.concatenate([[0], np.cumsum(np.concatenate([[0][:0], *lengths]))])
     first = (np.cumsum(counts) - counts)[spans.document]
@@ -115,8 +115,8 @@ def _counts(masks: list[np.ndarray]) -> np.ndarray:
     return np.array([int(mask.sum()) for mask in masks], dtype=np.int64)
 
 
-def _whole_sentences(cut: CutText) -> np.ndarray:
-    """Which sentences (s,) hold nothing unspeakable."""
-    if not len(cut.sentences):
+def _whole_groups(cut: CutText) -> np.ndarray:
+    """Which groups (s,) hold nothing unspeakable."""
+    if not len(cut.groups):
         return np.zeros(0, bool)
-    return np.logical_and.reduceat(cut.speakable, np.cumsum(cut.sentences) - cut.sentences)
+    return np.logical_and.reduceat(cut.speakable, np.cumsum(cut.groups) - cut.groups)

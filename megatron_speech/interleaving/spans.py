@@ -183,21 +183,21 @@ def _choose(sizes: np.ndarray, counts: np.ndarray, keys: np.ndarray) -> np.ndarr
     return packed & 0xFFFFFFFF
 
 
-def sample_sentence_spans(
-    sentence_words: np.ndarray, sentences: np.ndarray, keys: np.ndarray, config: SpanConfig
+def sample_group_spans(
+    group_words: np.ndarray, groups: np.ndarray, keys: np.ndarray, config: SpanConfig
 ) -> Spans:
-    """Whole sentences, one span each.
+    """Whole groups (sentences, phrases or lines), one span each.
 
-    `sentence_words` (s,) are the words of all sentences of the batch, flat; `sentences` (n,)
+    `group_words` (s,) are the words of all groups of the batch, flat; `groups` (n,)
     says how many each document has; `keys` (n,) come from `document_keys`.
     """
-    document, index = _ragged(sentences)
-    words = np.bincount(document, sentence_words, len(sentences)).astype(np.int64)
+    document, index = _ragged(groups)
+    words = np.bincount(document, group_words, len(groups)).astype(np.int64)
     targets = target_words(words, config.eta)
     order = np.lexsort((random_bits(keys[document], _ORDER, index), document))
-    lengths = sentence_words[order].astype(np.int64)
+    lengths = group_words[order].astype(np.int64)
     before = np.cumsum(lengths) - lengths
-    before -= np.repeat(_first(before, sentences), sentences)
+    before -= np.repeat(_first(before, groups), groups)
     room = targets[document] - before
     numbers = uniform(keys, _ROUNDING, np.zeros(len(keys), np.int64))[document]
     taken = room >= lengths

@@ -75,8 +75,8 @@ def interleave(vocab, texts, config, seed=0):
 
 def phrases(vocab, text, language="en"):
     cut = cut_text(vocab, text, "phrase", language)
-    stops = np.cumsum(cut.sentences)
-    pairs = zip(stops - cut.sentences, stops, strict=True)
+    stops = np.cumsum(cut.groups)
+    pairs = zip(stops - cut.groups, stops, strict=True)
     return [text[cut.unit_characters[a, 0] : cut.unit_characters[b - 1, 1]] for a, b in pairs]
 
 
@@ -204,7 +204,7 @@ def test_a_megabyte_in_one_line(byte_level):
 def test_lines_are_units_of_their_own(byte_level):
     text = "one two\nthree. Four\r\nfive"
     cut = cut_text(byte_level, text, "line")
-    assert cut.sentences.tolist() == [2, 2, 1]
+    assert cut.groups.tolist() == [2, 2, 1]
 
 
 def test_tokens_are_units_that_cut_words(byte_level):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from megatron_speech.errors import ConfigError
 from megatron_speech.interleaving.spans import (
     SpanConfig,
-    sample_sentence_spans,
+    sample_group_spans,
     sample_word_spans,
     target_words,
 )
@@ -155,7 +155,7 @@ def test_sentences_are_whole_distinct_and_near_the_target(documents, eta, clip):
     config = SpanConfig(unit="sentence", eta=eta, clip_last_span=clip)
     counts = np.array([len(d) for d in documents])
     flat = np.array([w for d in documents for w in d], dtype=np.int64)
-    spans = sample_sentence_spans(flat, counts, keys_for(len(documents)), config)
+    spans = sample_group_spans(flat, counts, keys_for(len(documents)), config)
     assert (spans.stop == spans.start + 1).all()
     assert len(set(rows(spans))) == len(spans.start)
     for number, document in enumerate(documents):
@@ -172,7 +172,7 @@ def test_sentence_coverage_is_eta_on_average():
     counts = rng.integers(2, 6, 20_000)
     words = rng.integers(3, 15, counts.sum())
     config = SpanConfig(unit="sentence")
-    spans = sample_sentence_spans(words, counts, keys_for(len(counts)), config)
+    spans = sample_group_spans(words, counts, keys_for(len(counts)), config)
     first = np.cumsum(counts) - counts
     covered = words[first[spans.document] + spans.start].sum()
     owner = np.repeat(np.arange(len(counts)), counts)
