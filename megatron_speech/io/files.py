@@ -79,7 +79,7 @@ def temporary_beside(path: Path) -> Path:
 def is_abandoned(temporary: Path) -> bool:
     """Whether nobody will finish this temporary file: its process is gone, or a day has passed."""
     try:
-        silent_s = time.time() - temporary.stat().st_mtime
+        silent_s = time.time() - temporary.lstat().st_mtime
     except FileNotFoundError:
         return False
     process = temporary.name.rsplit(".", 3)[1]

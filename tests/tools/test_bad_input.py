@@ -50,7 +50,7 @@ NOT_THERE = {
     "examples.voice.demo": "--size smoke --output out --demo none",
 }
 """A command for each that names files which are not there."""
-READ_NO_FILES = {"tools.doctor", "tools.launch", "tools.rehearse"}
+READ_NO_FILES = {"tools.doctor", "tools.launch", "tools.plan_small", "tools.rehearse"}
 
 
 @pytest.fixture

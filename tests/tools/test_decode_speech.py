@@ -166,10 +166,9 @@ def test_codes_of_another_tokenizer_are_refused(decoder, tmp_path):
 
 def test_bad_input(decoder, tmp_path):
     out = ["--decoder", str(decoder), "--output", str(tmp_path / "out")]
-    with pytest.raises(SystemExit):
-        decode_speech.main([*out, "--codes", "a", "--generated", "b"])
-    with pytest.raises(SystemExit):
-        decode_speech.main(out)
+    for sources in (["--codes", "a", "--generated", "b"], []):
+        with pytest.raises(ConfigError, match="exactly one of --codes"):
+            decode_speech.main([*out, *sources])
     with pytest.raises(DataError, match="no code shards"):
         decode_speech.main([*out, "--codes", str(tmp_path)])
     codes = write_codes(tmp_path, {"empty": 0})

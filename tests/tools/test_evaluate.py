@@ -85,11 +85,10 @@ def test_a_base_model_does_the_items_as_text(folder, tmp_path):
     assert results["tokenizer_fingerprint"] is None
 
 
-def test_spoken_directions_need_speech(folder, tmp_path, capsys):
+def test_spoken_directions_need_speech(folder, tmp_path):
     flags = ["--cloze", str(folder / "cloze.jsonl"), "--output", str(tmp_path / "out.json")]
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="directions s2t, s2s, t2s need codes"):
         evaluate.main([*flags, "--model", str(folder / "model")])
-    assert "directions s2t, s2s, t2s need codes" in capsys.readouterr().err
     flags += ["--model", str(folder / "model"), "--directions", "t2t", "--tasks", "cascade"]
     with pytest.raises(ConfigError, match="give --speech"):
         evaluate.main(flags)
@@ -131,10 +130,9 @@ def test_settings_that_cannot_work(folder, dropped, more, message, capsys):
     if dropped:
         at = flags.index(dropped)
         del flags[at : at + 2]
-    with pytest.raises(SystemExit) as exit_info:
+    with pytest.raises((ConfigError, SystemExit)) as refusal:
         evaluate.main(flags)
-    assert exit_info.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in capsys.readouterr().err + str(refusal.value)
 
 
 def test_unknown_flag(folder, capsys):

@@ -147,12 +147,10 @@ def test_a_tokenizer_is_read_with_and_without_its_codebook(whisper, heard, manif
 
 
 def test_what_cannot_be_evaluated(whisper, heard, tmp_path):
-    with pytest.raises(SystemExit):
-        evaluate("--whisper", whisper)
-    with pytest.raises(SystemExit):
-        evaluate("--manifest", heard)
-    with pytest.raises(SystemExit):
-        evaluate("--whisper", whisper, "--manifest", heard, "--requests", tmp_path)
+    alone = (["--whisper", whisper], ["--manifest", heard])
+    for flags in (*alone, ["--whisper", whisper, "--manifest", heard, "--requests", tmp_path]):
+        with pytest.raises(ConfigError):
+            evaluate(*flags)
     tiny = save_tiny_tokenizer(tmp_path / "tiny")
     with pytest.raises(ConfigError, match="cannot transcribe"):
         evaluate("--speech-tokenizer", tiny, "--manifest", heard)
@@ -174,7 +172,7 @@ def test_recordings_get_a_whispers_transcripts(whisper, heard, tmp_path):
         assert row.duration_s == pytest.approx(soundfile.info(row.path).duration)
     assert '"gone"' in (tmp_path / "rejected.jsonl").read_text()
     assert len(transcribe_speech.main([*flags, "--limit", "2"])) == 2
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="expected 0 to 30"):
         transcribe_speech.main([*flags, "--silence-s", "31"])
 
 

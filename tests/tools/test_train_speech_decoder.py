@@ -252,7 +252,7 @@ def test_bad_input(speech, tmp_path):
         )
     with pytest.raises(CheckpointError, match=r"config\.json"):
         train_speech_decoder.main(flow_arguments(speech, tmp_path, "--vocoder", str(tmp_path)))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="expected 0 to 1"):
         train_speech_decoder.main(flow_arguments(speech, tmp_path, "--prefix-share", "2"))
     train_speech_decoder.main(flow_arguments(speech, tmp_path / "run"))
     shutil.rmtree(tmp_path / "run/export")

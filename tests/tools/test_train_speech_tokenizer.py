@@ -259,7 +259,7 @@ def test_bad_input(manifest, tmp_path):
         train_speech_tokenizer.main(["tokenizer-smoke", "--save", str(tmp_path)])
     with pytest.raises(DataError, match="does not exist"):
         train_speech_tokenizer.main(arguments(tmp_path / "none.parquet", tmp_path))
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="must be a multiple"):
         train_speech_tokenizer.main(arguments(manifest, tmp_path, "--global-batch-size", "5"))
     with pytest.raises(SystemExit):
         train_speech_tokenizer.main(["tokenizer-unknown"])

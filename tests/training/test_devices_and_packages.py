@@ -136,7 +136,7 @@ from megatron_speech.recipes import lm
 def see(*_): raise SystemExit(os.environ.get("CUDA_DEVICE_MAX_CONNECTIONS"))
 lm.check = see
 debug = lm.lm_debug()
-lm.resolve = lambda config: config
+lm.resolve = lambda config, *_: config
 loop = replace(debug.loop, save=Path(tempfile.mkdtemp()) / "run")
 parallel = replace(debug.parallel, tensor_model_parallel_size=2)
 lm.pretrain(replace(debug, parallel=parallel, loop=loop))
