@@ -137,7 +137,7 @@ def test_an_independent_whisper_reads_what_was_decoded(command, tmp_path):
     heard = Whisper.from_pretrained(whisper).transcribe([read_audio(tmp_path / "0.wav")], ["en"])
     assert rows["real"]["wer_whisper"] == word_error_rate(["the cat sat"], heard)
     for flags in ([*command, "whisper"], [*command, "--whisper", whisper]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(ConfigError, match="go together"):
             evaluate_decoder.main(flags)
 
 
@@ -147,5 +147,5 @@ def test_bad_input(command, tmp_path):
     tiny_decoder().save_pretrained(tmp_path / "decoder")
     with pytest.raises(ConfigError, match="was trained on"):
         evaluate_decoder.main(command)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ConfigError, match="--limit is 0"):
         evaluate_decoder.main([*command, "--limit", "0"])

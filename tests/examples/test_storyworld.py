@@ -251,11 +251,11 @@ def test_segments_and_utterances(small: Path) -> None:
 def test_bad_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="documents is 1"):
         generate.GenerateConfig(output_dir=tmp_path, documents=1)
-    for flags, message in ((["--documents", "1"], "documents is 1"), (["--document"], "documents")):
-        with pytest.raises(SystemExit) as caught:
-            generate.main(["--output-dir", str(tmp_path), *flags])
-        assert caught.value.code == 2
-        assert message in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="documents is 1"):
+        generate.main(["--output-dir", str(tmp_path), "--documents", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        generate.main(["--output-dir", str(tmp_path), "--document"])
+    assert "documents" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
