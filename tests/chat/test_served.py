@@ -87,21 +87,20 @@ def test_an_interruption_does_not_wait_for_the_server(model, server, late):
     assert list(session.respond(question(9)))[-1].reason != "interrupted"
 
 
-def test_an_interruption_while_the_line_is_made_is_not_lost(model, monkeypatch):
-    """On a server of its own: what others have asked of theirs may still be counted."""
-    with vllm_stand_in(model) as server:
-        session = make_engine(model, vllm_url=url_of(server)).session()
-        connect = HTTPConnection.connect
+def test_an_interruption_while_the_line_is_made_is_not_lost(model, server, monkeypatch):
+    session = make_engine(model, vllm_url=url_of(server)).session()
+    until(lambda: server.requests and not server.answering)  # what an engine asks first
+    connect = HTTPConnection.connect
 
-        def interrupted(connection):
-            session.interrupt()
-            connect(connection)
+    def interrupted(connection):
+        session.interrupt()
+        connect(connection)
 
-        monkeypatch.setattr(HTTPConnection, "connect", interrupted)
-        server.begins.clear()
-        made = server.made
-        assert list(session.respond(question(3, 5, 7)))[-1].reason == "interrupted"
-        assert server.made == made
+    monkeypatch.setattr(HTTPConnection, "connect", interrupted)
+    made = server.made
+    server.begins.clear()
+    assert list(session.respond(question(3, 5, 7)))[-1].reason == "interrupted"
+    assert server.made == made
 
 
 def test_what_the_server_sees_of_a_conversation_is_all_there_is(model):

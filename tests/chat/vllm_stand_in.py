@@ -34,9 +34,9 @@ def vllm_stand_in(folder: Path, context_tokens: int = 512) -> Iterator[Threading
             assert self.path == "/v1/completions"
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             assert request["model"] == "tiny"
-            server.requests.append(request)
             with counting:
                 server.answering += 1
+            server.requests.append(request)
             try:
                 self._answer(request)
             finally:
