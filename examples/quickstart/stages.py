@@ -35,7 +35,7 @@ def storyworld(demo: Demo, done: Done) -> Figures:
 
 def speech(demo: Demo, done: Done) -> Figures:
     """Real audio of sentences, windows, stories and evaluation items, by espeak-ng."""
-    from tools import make_speech
+    from megatron_speech.text_to_speech.espeak import voices_of
 
     texts = demo.path("storyworld", "speech")
     lists = {name: texts / f"{name}.parquet" for name in _SPOKEN}
@@ -49,7 +49,7 @@ def speech(demo: Demo, done: Done) -> Figures:
     return {
         "utterances": sum(summary.utterances for summary in made),
         "hours": sum(summary.duration_s for summary in made) / 3600,
-        "voices": len(make_speech.VOICES["all"]),
+        "voices": len(voices_of("en", "all")),
     }
 
 

@@ -59,7 +59,7 @@ def recordings(demo: RealDemo, done: Done) -> Figures:
 
 def speech(demo: RealDemo, done: Done) -> Figures:
     """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng."""
-    from tools import make_speech
+    from megatron_speech.text_to_speech.espeak import voices_of
 
     folder = demo.path("text")
     figures = write_texts(folder, done["materials"]["text"], demo.size)
@@ -90,7 +90,7 @@ def speech(demo: RealDemo, done: Done) -> Figures:
         "items": cloze["items"],
         "utterances": many.utterances + new.utterances,
         "hours": (many.duration_s + new.duration_s) / 3600,
-        "voices": len(make_speech.VOICES["many"]),
+        "voices": len(voices_of("en", "many")),
     }
 
 
