@@ -87,6 +87,28 @@ def pretrain(inputs: Path) -> Job:
     return Job(run=run, finished=(), same=of_training)  # the marker's number says it
 
 
+def _base_and_data(inputs: Path) -> None:
+    from tests.tools.pretraining import write_base_and_data
+
+    write_base_and_data(inputs)
+
+
+@_job("pretrain lora", _base_and_data)
+def pretrain_lora(inputs: Path) -> Job:
+    from megatron_speech.data import dataset  # noqa: F401
+    from megatron_speech.model import lora  # noqa: F401
+    from tests.tools.pretraining import TINY_LORA
+    from tools import pretrain
+
+    def run(work: Path) -> None:
+        flags = ["--pretrained-checkpoint", inputs / "base", "--data-path", inputs / "cut"]
+        flags += ["--valid-data-path", inputs / "cut", "--lr-warmup-iters", 1]
+        save = ["--save", work / "run"]
+        pretrain.main([*TINY_LORA, *_FEW_STEPS, *map(str, [*flags, *save])])
+
+    return Job(run=run, finished=(), same=of_training)
+
+
 @_job("train speech tokenizer", lambda inputs: _speech(inputs))
 def train_speech_tokenizer(inputs: Path) -> Job:
     from tests.tools.speech_training import arguments

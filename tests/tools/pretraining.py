@@ -10,17 +10,25 @@ from pathlib import Path
 
 import torch
 
+from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.training.checkpoint import iteration_directory, latest_iteration
 from megatron_speech.training.reporting import read_metrics
 from tests import forked
-from tests.data.language_data import make_vocab, random_documents, write_dataset
-from tools import pretrain
+from tests.data.language_data import NUM_CODES, make_vocab, random_documents, write_dataset
+from tests.model.base_folders import write_base
+from tools import convert_checkpoint, pretrain
 
 TINY = (
     "lm-smoke --num-layers 2 --hidden-size 32 --ffn-hidden-size 48 --num-attention-heads 4 "
     "--num-query-groups 2 --seq-length 32 --global-batch-size 4 --micro-batch-size 2 "
     "--hidden-dropout 0.1 --eval-iters 1 --eval-interval 5 --log-interval 1 --no-tensorboard"
 ).split()
+TINY_LORA = (
+    "lm-smoke --seq-length 32 --global-batch-size 4 --micro-batch-size 2 --eval-iters 1 "
+    "--eval-interval 5 --log-interval 1 --no-tensorboard --lr 1e-2 --min-lr 1e-3 "
+    "--lora-rank 4 --lora-alpha 8 --lora-dropout 0.1 --lora-train-embedding"
+).split()
+"""Adapters, and rows of new tokens beside them."""
 LOGGED = ("lm loss", "text loss", "speech loss", "grad-norm", "learning-rate", "consumed samples")
 
 
@@ -33,6 +41,19 @@ def write_data(folder: Path) -> list[str]:
     whole = write_dataset(name, vocab, documents, "speech_after_text", "whole")
     blend = ["--data-path", "0.6", cut, "0.4", whole, "--valid-data-path", cut]
     return ["--vocab", str(folder / "vocab"), *blend]
+
+
+def write_base_and_data(folder: Path) -> list[str]:
+    """Flags that name an imported base with codes added to its vocabulary, and a dataset."""
+    write_base(folder / "hf", "qwen3", False, torch.bfloat16)
+    convert_checkpoint.main(
+        f"hf-to-megatron --hf {folder / 'hf'} --save {folder / 'base'} "
+        f"--num-codes {NUM_CODES}".split()
+    )
+    vocab = SpeechTextVocab.from_pretrained(folder / "base" / "vocab")
+    data = write_dataset(folder / "cut", vocab, random_documents(vocab, 120, seed=1))
+    base = ["--pretrained-checkpoint", str(folder / "base")]
+    return [*base, "--data-path", "1.0", data, "--valid-data-path", data]
 
 
 def start(command: list[str], output: Path | None = None) -> BaseProcess:
