@@ -38,7 +38,7 @@ class MegatronToHF:
 
 
 def _hf_to_megatron() -> ImportConfig:
-    """Import a base (llama, mistral, qwen2, qwen3, glm, released GLM-4) to start training from."""
+    """Import a base to start from (llama, mistral, qwen2, qwen3, olmo2, glm, released GLM-4)."""
     return ImportConfig()
 
 

@@ -66,7 +66,10 @@ class Activations:
 
     @cached_property
     def norms(self) -> int:
-        """The two norms of a layer: input, scale, and the output, which the next product keeps."""
+        """The two norms of a layer: input, scale, and the output, which the next product keeps.
+
+        Of norms behind the products, as much: these keep the stream, and the norms their outputs.
+        """
         rows = self.tokens // self._divisor
         return 2 * (self._norm(rows, self.model.hidden_size) + self.residual)
 
@@ -85,7 +88,9 @@ class Activations:
         if not self.implementation.transformer_engine:
             rotated = int(head * model.rotary_percent)
             kept += 4 * size * rotated * tokens // self.micro_batch_size
-        if model.qk_layernorm:
+        if model.qk_layernorm and model.post_norm:  # in fp32: squares, product, input and its cast
+            kept += (12 + 4 * self.bf16) * tokens * head * (heads + groups)
+        elif model.qk_layernorm:
             copied = groups > 1 and heads > groups
             kept += self._norm(tokens * heads, head, own_input=copied)
             kept += self._norm(tokens * max(groups, 1), head, own_input=False)

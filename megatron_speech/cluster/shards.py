@@ -203,20 +203,24 @@ def _layer(model: ModelConfig, tensor: int) -> list[Shard]:
     width, ffn, head = model.hidden_size, model.ffn_hidden_size // tensor, model.head_size
     queries = model.num_attention_heads * head // tensor
     joined = (model.num_attention_heads + 2 * model.num_query_groups) * head // tensor
+    before = not model.post_norm
     parts = [
-        Shard("input_layernorm", width),
+        *([Shard("input_layernorm", width)] if before else []),
         Shard("linear_proj", queries * width),
         Shard("linear_qkv", joined * width),
     ]
     if model.add_qkv_bias:
         parts.append(Shard("qkv_bias", joined))
     if model.qk_layernorm:
-        parts += [Shard("q_layernorm", head), Shard("k_layernorm", head)]
+        keys = model.num_query_groups * head // tensor
+        sizes = (head, head) if before else (queries, keys)
+        parts += [Shard("q_layernorm", sizes[0]), Shard("k_layernorm", sizes[1])]
     return [
         *parts,
-        Shard("pre_mlp_layernorm", width),
+        Shard("pre_mlp_layernorm" if before else "self_attn_bda", width),
         Shard("linear_fc1", 2 * ffn * width),
         Shard("linear_fc2", ffn * width),
+        *([] if before else [Shard("mlp_bda", width)]),
     ]
 
 

@@ -141,7 +141,7 @@ def _extra_states(model: ModelConfig) -> list[str]:
     """Keys of what modules may keep besides weights (fp8 statistics): asked for, though empty."""
     modules = ["self_attention.linear_qkv", "self_attention.linear_proj"]
     modules += ["mlp.linear_fc1", "mlp.linear_fc2"]
-    if model.qk_layernorm:
+    if model.qk_layernorm and not model.post_norm:
         modules += ["self_attention.q_layernorm", "self_attention.k_layernorm"]
     layers = range(model.num_layers)
     keys = [

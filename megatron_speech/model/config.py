@@ -43,7 +43,7 @@ class ModelConfig:
     add_qkv_bias: bool = False
     """Biases in the query, key and value projections."""
     qk_layernorm: bool = False
-    """Normalise queries and keys per head."""
+    """Normalise queries and keys, per head (olmo2: all heads together)."""
     norm_epsilon: float = 1e-5
     """Added to the mean square in RMSNorm."""
     hidden_dropout: float = 0.0
@@ -53,7 +53,8 @@ class ModelConfig:
     init_method_std: float = 0.02
     """Standard deviation of initial weights (output projections are scaled by depth)."""
     family: str = "llama"
-    """Base-model family: decides the layout of exports (see model/families.py)."""
+    """Base-model family: decides the layout of exports (see model/families.py) and, for olmo2, that
+    norms stand behind attention and feed-forward layer instead of before them."""
 
     def __post_init__(self) -> None:
         sizes = "num_layers hidden_size ffn_hidden_size num_attention_heads num_query_groups"
@@ -75,6 +76,12 @@ class ModelConfig:
     def head_size(self) -> int:
         """Channels of one head."""
         return self.kv_channels or self.hidden_size // self.num_attention_heads
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether blocks are OLMo 2's (arXiv 2501.00656): what attention and feed-forward layer
+        put out is normalised, not what goes in; queries, and keys, over all heads together."""
+        return self.family == "olmo2"
 
     def identity(self, vocab: SpeechTextVocab, speech_tokenizer: str | None) -> dict[str, Any]:
         """What a checkpoint must agree on with the run that loads it.
@@ -100,7 +107,7 @@ class ModelConfig:
         attention = width * self.head_size * (2 * heads + 2 * groups)
         layer = attention + 3 * width * self.ffn_hidden_size + 2 * width
         layer += self.add_qkv_bias * self.head_size * (heads + 2 * groups)
-        layer += self.qk_layernorm * 2 * self.head_size
+        layer += self.qk_layernorm * self.head_size * (heads + groups if self.post_norm else 2)
         embeddings = padded_vocab_size * width
         if self.untie_embeddings_and_output_weights:
             embeddings *= 2
@@ -139,6 +146,10 @@ class ModelConfig:
             raise ConfigError(
                 f"--tensor-model-parallel-size {tensor} neither divides --num-query-groups "
                 f"{self.num_query_groups} nor is a multiple of it; choose one that does"
+            )
+        if self.post_norm and self.qk_layernorm:
+            _require_division(
+                "tensor-model-parallel-size", tensor, "num-query-groups", self.num_query_groups
             )
         if padded_vocab_size % tensor:
             raise ConfigError(

@@ -125,14 +125,18 @@ def merge(rule: Rule, tensors: list[Tensor], model: ModelConfig) -> Tensor:
 
 def shape_in_megatron(rule: Rule, model: ModelConfig) -> tuple[int, ...]:
     """Shape of a rule's tensor in one layer."""
-    width, size = model.hidden_size, model.head_size
-    qkv = (model.num_attention_heads + 2 * model.num_query_groups) * size
+    width, size, groups = model.hidden_size, model.head_size, model.num_query_groups
+    qkv = (model.num_attention_heads + 2 * groups) * size
     shapes: dict[str, tuple[int, ...]] = {
         "self_attention.linear_qkv.layer_norm_weight": (width,),
         "self_attention.linear_qkv.weight": (qkv, width),
         "self_attention.linear_qkv.bias": (qkv,),
         "self_attention.q_layernorm.weight": (size,),
         "self_attention.k_layernorm.weight": (size,),
+        "self_attention.q_layernorm.joint_weight": (model.num_attention_heads * size,),
+        "self_attention.k_layernorm.joint_weight": (groups * size,),
+        "self_attn_bda.norm.weight": (width,),
+        "mlp_bda.norm.weight": (width,),
         "self_attention.linear_proj.weight": (width, model.num_attention_heads * size),
         "mlp.linear_fc1.layer_norm_weight": (width,),
         "mlp.linear_fc1.weight": (2 * model.ffn_hidden_size, width),
@@ -169,16 +173,19 @@ def tensor_parallel_axis(rule: Rule) -> int | None:
     """The axis along which ranks share a rule's tensor, None where each has the whole."""
     if rule.megatron.endswith(("linear_proj.weight", "linear_fc2.weight")):
         return 1
-    if rule.megatron.endswith(("linear_qkv.weight", "linear_qkv.bias", "linear_fc1.weight")):
+    divided = ("linear_qkv.weight", "linear_qkv.bias", "linear_fc1.weight", ".joint_weight")
+    if rule.megatron.endswith(divided):
         return 0
     return None
 
 
 _QKV_NAMES = tuple(f"self_attn.{name}_proj.weight" for name in "qkv")
+_QKV = Rule("self_attention.linear_qkv.weight", _QKV_NAMES, "qkv")
+_PROJ = Rule("self_attention.linear_proj.weight", ("self_attn.o_proj.weight",))
 _BEFORE = (
     Rule("self_attention.linear_qkv.layer_norm_weight", ("input_layernorm.weight",)),
-    Rule("self_attention.linear_qkv.weight", _QKV_NAMES, "qkv"),
-    Rule("self_attention.linear_proj.weight", ("self_attn.o_proj.weight",)),
+    _QKV,
+    _PROJ,
     Rule("mlp.linear_fc1.layer_norm_weight", ("post_attention_layernorm.weight",)),
 )
 _GATE_UP = Rule("mlp.linear_fc1.weight", ("mlp.gate_proj.weight", "mlp.up_proj.weight"), "gate_up")
@@ -190,6 +197,12 @@ _QKV_BIAS = Rule(
 _QK_NORMS = (
     Rule("self_attention.q_layernorm.weight", ("self_attn.q_norm.weight",)),
     Rule("self_attention.k_layernorm.weight", ("self_attn.k_norm.weight",)),
+)
+_BEHIND = (
+    Rule("self_attn_bda.norm.weight", ("post_attention_layernorm.weight",)),
+    Rule("mlp_bda.norm.weight", ("post_feedforward_layernorm.weight",)),
+    Rule("self_attention.q_layernorm.joint_weight", ("self_attn.q_norm.weight",)),
+    Rule("self_attention.k_layernorm.joint_weight", ("self_attn.k_norm.weight",)),
 )
 
 FAMILIES: dict[str, Family] = {
@@ -216,6 +229,12 @@ FAMILIES: dict[str, Family] = {
         layer=(*_BEFORE, *_QK_NORMS, _GATE_UP, _DOWN),
         traits={"add_qkv_bias": False, "qk_layernorm": True, "rotary_interleaved": False},
         settings={"attention_bias": False, "use_sliding_window": False},
+    ),
+    "olmo2": Family(
+        architecture="Olmo2ForCausalLM",
+        layer=(_QKV, _PROJ, _GATE_UP, _DOWN, *_BEHIND),
+        traits={"add_qkv_bias": False, "qk_layernorm": True, "rotary_interleaved": False},
+        settings={"attention_bias": False},
     ),
     "glm": Family(
         architecture="GlmForCausalLM",

@@ -1,6 +1,7 @@
 """The one place that builds the language model from Megatron-Core's parts."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -209,7 +210,11 @@ def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | 
     )
 
     if options.implementation.transformer_engine:
-        return get_gpt_layer_with_transformer_engine_spec(qk_layernorm=model.qk_layernorm)
+        spec = get_gpt_layer_with_transformer_engine_spec(qk_layernorm=model.qk_layernorm)
+        if model.post_norm:
+            _norm_outputs(spec.submodules, config, model)
+            _take_plain_inputs(spec.submodules)
+        return spec
     from .layers import DotProductAttention, RMSNorm
 
     spec = get_gpt_layer_local_spec(qk_layernorm=model.qk_layernorm, normalization="RMSNorm")
@@ -218,6 +223,33 @@ def _block_spec(config, model: ModelConfig, options: BuildOptions, stage: int | 
     attention.core_attention = DotProductAttention
     if model.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = RMSNorm
+    if model.post_norm:
+        _norm_outputs(spec.submodules, config, model)
     return TransformerBlockSubmodules(
         layer_specs=[spec] * get_num_layers_to_build(config, stage), layer_norm=RMSNorm
     )
+
+
+def _norm_outputs(layer: Any, config: Any, model: ModelConfig) -> None:
+    """OLMo 2's norms in place of those of a layer's specification."""
+    from megatron.core.transformer.identity_op import IdentityOp
+    from megatron.core.transformer.spec_utils import ModuleSpec
+
+    from .layers import JointRMSNorm, PostNormAdd
+
+    layer.input_layernorm = layer.pre_mlp_layernorm = IdentityOp
+    layer.self_attn_bda = layer.mlp_bda = ModuleSpec(PostNormAdd, {"config": config})
+    if model.qk_layernorm:
+        attention = layer.self_attention.submodules
+        attention.q_layernorm = partial(JointRMSNorm, num_heads=model.num_attention_heads)
+        attention.k_layernorm = partial(JointRMSNorm, num_heads=model.num_query_groups)
+
+
+def _take_plain_inputs(layer: Any) -> None:
+    """Transformer Engine's linear layers without the norm that is otherwise a part of them."""
+    from megatron.core.extensions.transformer_engine import TEColumnParallelLinear
+    from megatron.core.transformer.spec_utils import get_submodules
+
+    layer.self_attention.submodules.linear_qkv = TEColumnParallelLinear
+    mlp: Any = get_submodules(layer.mlp)
+    mlp.linear_fc1 = TEColumnParallelLinear

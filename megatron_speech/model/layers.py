@@ -1,5 +1,6 @@
-"""Layers that stand in for Transformer Engine's where it is absent: RMSNorm and attention."""
+"""Layers that core lacks: OLMo 2's norms, and without Transformer Engine RMSNorm and attention."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from megatron.core import tensor_parallel
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
 
@@ -27,6 +29,63 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "... h"]) -> Float[Tensor, "... h"]:
         """Normalise the last dimension."""
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class JointRMSNorm(nn.Module):
+    """Root-mean-square norm of all heads together, divided by tensor-parallel processes."""
+
+    def __init__(self, config, hidden_size: int, eps: float, num_heads: int):
+        """`hidden_size` is the width of one of the `num_heads` heads."""
+        from megatron.core import parallel_state
+        from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+
+        super().__init__()
+        self.eps, self._width = eps, num_heads * hidden_size
+        own = self._width // parallel_state.get_tensor_model_parallel_world_size()
+        self.joint_weight = nn.Parameter(torch.ones(own, dtype=config.params_dtype))
+        set_tensor_model_parallel_attributes(self.joint_weight, True, 0, 1)
+
+    def forward(self, x: Float[Tensor, "s b heads c"]) -> Float[Tensor, "s b heads c"]:
+        """Normalise this process's heads by the mean square of those of all."""
+        squares = x.float().square().sum((-2, -1), keepdim=True)
+        squares = tensor_parallel.reduce_from_tensor_model_parallel_region(squares)
+        squares = tensor_parallel.copy_to_tensor_model_parallel_region(squares)  # sums gradients
+        normed = x.float() * torch.rsqrt(squares / self._width + self.eps)
+        return (self.joint_weight.view(x.shape[2:]) * normed).to(x.dtype)
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
+    ) -> dict[str, Any]:
+        """Core's description of the weight for checkpoints of any layout."""
+        from megatron.core import parallel_state
+        from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+
+        tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
+        return make_sharded_tensors_for_checkpoint(
+            self.state_dict(prefix="", keep_vars=True),
+            prefix,
+            {"joint_weight": 0},
+            sharded_offsets,
+            tp_group=tensor_group,
+            dp_cp_group=(metadata or {})["dp_cp_group"],
+        )
+
+
+class PostNormAdd(nn.Module):
+    """Core's dropout and residual sum, behind a norm of what is added."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.norm = RMSNorm(config, config.hidden_size, config.layernorm_epsilon)
+
+    def forward(self, training: bool, fused: bool) -> Callable[..., Tensor]:
+        """The function that adds, as core asks for it."""
+        add = get_bias_dropout_add(training, fused)
+
+        def normed(x_with_bias: tuple[Tensor, None], residual: Tensor, prob: float) -> Tensor:
+            return add((self.norm(x_with_bias[0]), None), residual, prob)
+
+        return normed
 
 
 class DotProductAttention(MegatronModule):

@@ -8,7 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tests.data.language_data import make_vocab
 from tests.model.base_world import ROWS
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "glm")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "glm")
 
 
 def write_base(
@@ -28,7 +28,7 @@ def write_base(
         "num_hidden_layers": 2,
         "num_attention_heads": 8,
         "num_key_value_heads": 2,
-        "head_dim": 16 if family != "qwen2" else 8,
+        "head_dim": 8 if family in ("qwen2", "olmo2") else 16,
         "max_position_embeddings": 128,
         "tie_word_embeddings": tied,
         "rope_parameters": rope,
