@@ -88,12 +88,14 @@ class Activations:
         if not self.implementation.transformer_engine:
             rotated = int(head * model.rotary_percent)
             kept += 4 * size * rotated * tokens // self.micro_batch_size
-        if model.qk_layernorm and model.post_norm:  # in fp32: squares, product, input and its cast
-            kept += (12 + 4 * self.bf16) * tokens * head * (heads + groups)
-        elif model.qk_layernorm:
+        if model.qk_layernorm:
             copied = groups > 1 and heads > groups
-            kept += self._norm(tokens * heads, head, own_input=copied)
-            kept += self._norm(tokens * max(groups, 1), head, own_input=False)
+            for own, has_input in ((heads, copied), (max(groups, 1), False)):
+                if model.post_norm:  # torch composes it on GPUs too
+                    inputs = self.bf16 or has_input
+                    kept += 4 * tokens * (1 + (1 + inputs) * own * head)
+                else:
+                    kept += self._norm(tokens * own, head, own_input=has_input)
         return kept
 
     @cached_property

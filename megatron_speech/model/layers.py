@@ -47,10 +47,11 @@ class JointRMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "s b heads c"]) -> Float[Tensor, "s b heads c"]:
         """Normalise this process's heads by the mean square of those of all."""
-        squares = x.float().square().sum((-2, -1), keepdim=True)
+        wide = x.float()
+        squares = wide.square().sum((-2, -1), keepdim=True)
         squares = tensor_parallel.reduce_from_tensor_model_parallel_region(squares)
         squares = tensor_parallel.copy_to_tensor_model_parallel_region(squares)  # sums gradients
-        normed = x.float() * torch.rsqrt(squares / self._width + self.eps)
+        normed = wide * torch.rsqrt(squares / self._width + self.eps)
         return (self.joint_weight.view(x.shape[2:]) * normed).to(x.dtype)
 
     def sharded_state_dict(

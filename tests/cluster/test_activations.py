@@ -69,6 +69,8 @@ def kept_bytes(
         ({}, {}, True, 2),
         ({}, {}, False, 1),
         ({}, {"qk_layernorm": True, "rotary_percent": 0.5}, True, 2),
+        ({}, {"qk_layernorm": True, "family": "olmo2"}, True, 2),
+        (TENSOR, {"qk_layernorm": True, "family": "olmo2"}, False, 1),
         ({}, {"ffn_hidden_size": 96, "num_query_groups": 8, "kv_channels": 20}, True, 1),
         (TENSOR, {}, True, 1),
         ({**TENSOR, "sequence_parallel": True}, {}, True, 2),
