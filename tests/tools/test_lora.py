@@ -23,7 +23,7 @@ SHORT = (
     "--eval-interval 2 --lr-warmup-iters 1 --log-interval 1 --lr 2e-2 --min-lr 2e-2 --keep-last 9"
 ).split()
 LORA = "--lora-rank 4 --lora-alpha 8 --lora-dropout 0.1 --lora-train-embedding".split()
-KINDS = [("qwen3", True), ("qwen2", False), ("glm", False)]
+KINDS = [("qwen3", True), ("qwen2", False), ("olmo2", False), ("glm", False)]
 
 
 @pytest.fixture(scope="module")
