@@ -12,9 +12,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .config import CONV_STRIDE, SpeechTokenizerConfig
 from .fsq import FiniteScalarQuantizer
+from .projected import ProjectedVectorQuantizer
 from .quantizer import Quantized, Quantizer, VectorQuantizer
 
-_QUANTIZERS = {"vq": VectorQuantizer, "fsq": FiniteScalarQuantizer}
+
+def _quantizer(config: SpeechTokenizerConfig) -> Quantizer:
+    if config.quantizer == "fsq":
+        return FiniteScalarQuantizer(config)
+    whole = config.quantize_code_dim is None
+    return VectorQuantizer(config) if whole else ProjectedVectorQuantizer(config)
 
 
 def whisper_config(config: SpeechTokenizerConfig, attention: str = "eager") -> WhisperConfig:
@@ -101,7 +107,7 @@ class SpeechTokenizerEncoder(WhisperEncoder):
             self.embed_positions2.weight.copy_(self.embed_positions.weight[: config.code_positions])
         self.quantizer: Quantizer | None = None
         if config.quantize_vocab_size is not None:
-            self.quantizer = _QUANTIZERS[config.quantizer](config)
+            self.quantizer = _quantizer(config)
 
     def forward(
         self,

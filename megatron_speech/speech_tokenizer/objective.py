@@ -15,12 +15,14 @@ from .batch import IGNORED, AsrBatch
 from .best import BestModel
 from .dataset import AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
-from .quantizer import positions_over_ranks
+from .projected import ProjectedVectorQuantizer
+from .quantizer import all_reduce_sum, positions_over_ranks
 from .read_ahead import ReadBatches
 from .set_aside import SetAside
 from .validation import evaluate_sets
 
 _VECTORS_PER_CODE = 32  # of k-means
+_GRADIENTS_PER_DIMENSION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +91,13 @@ class AsrObjective(ReadBatches[AsrBatch]):
         """Fill the codebook on the step at which quantization starts."""
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
-            assert model.encoder.quantizer is not None
+            quantizer = model.encoder.quantizer
+            assert quantizer is not None
             vectors, positions = self._collect_vectors(model, iteration)
+            if isinstance(quantizer, ProjectedVectorQuantizer):
+                quantizer.choose_directions(vectors, self._sensitivity(model, iteration))
             seed, rounds = self.data.seed, self.config.kmeans_rounds
-            model.encoder.quantizer.initialise(vectors, seed, rounds, positions)
+            quantizer.initialise(vectors, seed, rounds, positions)
 
     def loss(
         self, model: nn.Module, batch: AsrBatch, iteration: int
@@ -180,6 +185,35 @@ class AsrObjective(ReadBatches[AsrBatch]):
             positions.append(total + in_step)
             total, offset = total + step_total, offset + 1
         return torch.cat(found), torch.cat(positions)
+
+    def _sensitivity(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:
+        """Mean of gg' (D, D) over vectors of the next steps, g the gradient of the text's loss."""
+        width = model.config.d_model
+        total = torch.zeros(width, width, dtype=torch.float64, device=self.device)
+        count, offset = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        most_steps = -(-len(self.train) // self.samples_per_step)
+        while count < _GRADIENTS_PER_DIMENSION * width and offset < most_steps:
+            own, own_count = torch.zeros_like(total), torch.zeros_like(count)
+            for batch in self.batches(iteration + offset):
+                with torch.no_grad():
+                    hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
+                hidden = hidden.float().requires_grad_()
+                logits = model.decoder(
+                    batch.decoder_input, model.encoder.upper(hidden, valid), valid
+                )
+                loss = F.cross_entropy(
+                    logits.float().flatten(0, 1),
+                    batch.labels.flatten(),
+                    ignore_index=IGNORED,
+                    reduction="sum",
+                )
+                gradients = torch.autograd.grad(loss, hidden)[0][valid].double()
+                own += gradients.T @ gradients
+                own_count += len(gradients)
+            total += all_reduce_sum(own)
+            count += all_reduce_sum(own_count)
+            offset += 1
+        return total / count
 
     def _quantizes(self, model: SpeechTokenizerModel, iteration: int) -> bool:
         present = self.config.quantize and model.encoder.quantizer is not None
