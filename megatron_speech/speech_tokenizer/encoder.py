@@ -114,13 +114,16 @@ class SpeechTokenizerEncoder(WhisperEncoder):
         mel: Float[Tensor, "batch bins frames"],
         mel_lengths: Int64[Tensor, " batch"],
         quantize: bool = True,
+        learn_codes: bool = True,
     ) -> EncoderOutput:
         """Log-mels (B, bins, frames), their valid frames (B,) -> EncoderOutput.
 
         `frames` is a multiple of the mel frames per code. `quantize=False` passes the vectors on
-        as they are (the first part of training).
+        as they are (the first part of training); `learn_codes=False` gives what makes the codes
+        no gradient.
         """
-        lower = self.lower(mel, mel_lengths)
+        with torch.set_grad_enabled(learn_codes and torch.is_grad_enabled()):
+            lower = self.lower(mel, mel_lengths)
         hidden, valid = lower.hidden, lower.valid
         quantized = None
         if quantize and self.quantizer is not None:
