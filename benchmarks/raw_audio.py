@@ -19,12 +19,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import soundfile
 import torch
 from mixed_audio import Stretch, mix
 
@@ -37,7 +38,6 @@ from megatron_speech.prepare_speech.readers import WhisperReader
 from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "prepare_speech.py"
-EQUAL_RECORDINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class Config:
     """Whisper of the runs for speed, and for equal bytes."""
     output: Path = Path("runs/raw_audio")
     hours: float = 3.0
+    equal_recordings: int = 4
+    """Recordings, a quarter of an hour each, that are prepared again by several tasks and kills."""
     seed: int = 0
     result: Path | None = None
     """JSON with the figures."""
@@ -177,29 +179,27 @@ def digests(output: Path) -> dict[str, str]:
     }
 
 
-def equal_bytes(config: Config, source: Path) -> Iterator[tuple[str, bool]]:
-    """Some recordings by 1, 2 and 4 tasks, and killed: whether all files are the same."""
+def by_tasks(config: Config, source: Path) -> dict[str, Any]:
+    """Some recordings by 1, 2 and 4 tasks, and killed: whether all files are the same; and the
+    speed of the first run, without start-up."""
     some = config.output / "some"
     some.mkdir()
-    for path in sorted(source.glob("*.flac"))[:EQUAL_RECORDINGS]:
+    for path in sorted(source.glob("*.flac"))[: config.equal_recordings]:
         shutil.copy(path, some)
-    common = [
-        "--input",
-        some,
-        "--whisper",
-        config.fast_whisper or config.whisper,
-        "--shard-size",
-        1,
-    ]
-    expected: dict[str, str] = {}
-    for tasks in (1, 2, 4):
+    whisper = config.fast_whisper or config.whisper
+    common = ["--input", some, "--whisper", whisper, "--shard-size", 1]
+    whole = config.output / "tasks-1"
+    start_s = cpu_seconds([*common, "--output", whole, "--dry-run"])
+    spent_s = cpu_seconds([*common, "--output", whole]) - start_s
+    audio_s = sum(soundfile.info(path).duration for path in some.glob("*.flac"))
+    expected, equal = digests(whole), {}
+    for tasks in (2, 4):
         output = config.output / f"tasks-{tasks}"
         for task in reversed(range(tasks)):
             run([*common, "--output", output, "--task", task, "--tasks", tasks])
-        expected = expected or digests(output)
-        yield f"{tasks} tasks", digests(output) == expected
+        equal[f"{tasks} tasks"] = digests(output) == expected
     output = config.output / "killed"
-    for wanted in range(1, EQUAL_RECORDINGS):
+    for wanted in range(1, config.equal_recordings):
         process = run([*common, "--output", output], wait=False)
         while len(list(output.glob("parts/*.parquet"))) < wanted and process.poll() is None:
             time.sleep(0.05)
@@ -207,7 +207,8 @@ def equal_bytes(config: Config, source: Path) -> Iterator[tuple[str, bool]]:
         process.send_signal(signal.SIGKILL)
         process.wait()
     run([*common, "--output", output])
-    yield "after kills", digests(output) == expected
+    equal["after kills"] = digests(output) == expected
+    return {"fast_cpu_x_real_time": audio_s / spent_s, "equal": equal}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -221,17 +222,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     cpu_s = cpu_seconds([*flags, "--whisper", config.whisper, "--output", prepared])
     figures = measure(config, truth, prepared)
     figures["cpu_x_real_time"] = figures["hours"] * 3600 / cpu_s
-    print(json.dumps(figures, indent=1))
-    if config.fast_whisper is not None:
-        fast = [*flags, "--whisper", config.fast_whisper, "--output", config.output / "fast"]
-        start_s = cpu_seconds([*fast, "--dry-run"])
-        fast_s = cpu_seconds(fast) - start_s
-        figures["fast_cpu_x_real_time"] = figures["hours"] * 3600 / fast_s
-    figures["equal"] = dict(equal_bytes(config, source))
-    print(json.dumps(figures, indent=1))
+    _keep(config, figures)
+    figures |= by_tasks(config, source)
+    _keep(config, figures)
+    return figures
+
+
+def _keep(config: Config, figures: dict[str, Any]) -> None:
+    """Print, and write what there is so far: the second half takes as long as the first."""
+    print(json.dumps(figures, indent=1), flush=True)
     if config.result is not None:
         write_json(config.result, figures)
-    return figures
 
 
 if __name__ == "__main__":

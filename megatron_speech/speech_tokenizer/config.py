@@ -68,6 +68,9 @@ class SpeechTokenizerConfig:
     `fsq_levels`, whatever is given here."""
     fsq_levels: tuple[int, ...] = (8, 8, 8, 6, 5)
     """Levels of each of fsq's dimensions."""
+    quantize_code_dim: int | None = None
+    """Directions in which vectors are compared with codes: those that the training loss feels most.
+    None compares whole vectors, as the paper and the released layout do."""
     quantize_position: int = 16
     """Encoder layers before the quantizer."""
     quantize_lookup: Literal["exact", "released"] = "exact"
@@ -126,6 +129,12 @@ class SpeechTokenizerConfig:
                     f"--fsq-levels is {self.fsq_levels}; expected 1 to {self.d_model} numbers >= 2"
                 )
             object.__setattr__(self, "quantize_vocab_size", math.prod(self.fsq_levels))
+        dim = self.quantize_code_dim
+        if dim is not None and (self.quantizer != "vq" or not 1 <= dim <= self.d_model):
+            raise ConfigError(
+                f"--quantize-code-dim is {dim}; expected 1 to {self.d_model} (--d-model), and "
+                "--quantizer vq"
+            )
         if self.quantize_vocab_size is not None and self.quantize_vocab_size < 2:
             raise ConfigError(f"--quantize-vocab-size is {self.quantize_vocab_size}; expected >= 2")
 
@@ -180,10 +189,13 @@ class SpeechTokenizerConfig:
         return self.quantize_ema_decay ** (self.quantize_restart_interval or 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `config.json`, in the released layout; fsq's fields are our own."""
+        """The content of `config.json`, in the released layout; what it has no field for is there
+        only where it is used."""
         fields = asdict(self)
         if self.quantizer == "vq":
             del fields["quantizer"], fields["fsq_levels"]
+        if self.quantize_code_dim is None:
+            del fields["quantize_code_dim"]
         return {
             "architectures": [_ARCHITECTURE],
             "model_type": "whisper",

@@ -12,9 +12,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from .config import CONV_STRIDE, SpeechTokenizerConfig
 from .fsq import FiniteScalarQuantizer
+from .projected import ProjectedVectorQuantizer
 from .quantizer import Quantized, Quantizer, VectorQuantizer
 
-_QUANTIZERS = {"vq": VectorQuantizer, "fsq": FiniteScalarQuantizer}
+
+def _quantizer(config: SpeechTokenizerConfig) -> Quantizer:
+    if config.quantizer == "fsq":
+        return FiniteScalarQuantizer(config)
+    whole = config.quantize_code_dim is None
+    return VectorQuantizer(config) if whole else ProjectedVectorQuantizer(config)
 
 
 def whisper_config(config: SpeechTokenizerConfig, attention: str = "eager") -> WhisperConfig:
@@ -101,20 +107,23 @@ class SpeechTokenizerEncoder(WhisperEncoder):
             self.embed_positions2.weight.copy_(self.embed_positions.weight[: config.code_positions])
         self.quantizer: Quantizer | None = None
         if config.quantize_vocab_size is not None:
-            self.quantizer = _QUANTIZERS[config.quantizer](config)
+            self.quantizer = _quantizer(config)
 
     def forward(
         self,
         mel: Float[Tensor, "batch bins frames"],
         mel_lengths: Int64[Tensor, " batch"],
         quantize: bool = True,
+        learn_codes: bool = True,
     ) -> EncoderOutput:
         """Log-mels (B, bins, frames), their valid frames (B,) -> EncoderOutput.
 
         `frames` is a multiple of the mel frames per code. `quantize=False` passes the vectors on
-        as they are (the first part of training).
+        as they are (the first part of training); `learn_codes=False` gives what makes the codes
+        no gradient.
         """
-        lower = self.lower(mel, mel_lengths)
+        with torch.set_grad_enabled(learn_codes and torch.is_grad_enabled()):
+            lower = self.lower(mel, mel_lengths)
         hidden, valid = lower.hidden, lower.valid
         quantized = None
         if quantize and self.quantizer is not None:

@@ -10,13 +10,12 @@ from itertools import accumulate
 from operator import mul
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError, DataError
 from ..training.task import Metrics
 from .config import SpeechTokenizerConfig
-from .quantizer import Quantized, Quantizer, all_reduce_sum, usage_metrics
+from .quantizer import Quantized, Quantizer, all_reduce_sum, fill, moments, usage_metrics
 
 
 class FiniteScalarQuantizer(Quantizer):
@@ -90,25 +89,23 @@ class FiniteScalarQuantizer(Quantizer):
         Raises:
             ConfigError: fewer vectors on all ranks than dimensions.
         """
-        own = vectors.double()
-        total = all_reduce_sum(torch.tensor(float(len(own)), device=own.device).double()).item()
+        total, mean, covariance = moments(vectors)
         if total <= len(self.levels):
             raise ConfigError(
                 f"{total:g} vectors cannot show the directions of {len(self.levels)} dimensions; "
                 "raise --kmeans-vectors"
             )
-        mean = all_reduce_sum(own.sum(dim=0)) / total
-        covariance = all_reduce_sum((own - mean).T @ (own - mean)) / total
         variances, directions = torch.linalg.eigh(covariance)  # in ascending order
         deviations = variances[-len(self.levels) :].clamp(min=1e-12).sqrt()
         inward = (directions[:, -len(self.levels) :] / deviations).T
-        _fill(self.project_in, inward, -inward @ mean)
+        fill(self.project_in, inward, -inward @ mean)
         values = self._values(self._steps(vectors)[1]).double()
         inputs = torch.cat([values, values.new_ones(len(values), 1)], dim=1)
-        squares, products = all_reduce_sum(inputs.T @ inputs), all_reduce_sum(inputs.T @ own)
-        ridge = 1e-6 * total * torch.eye(len(squares), dtype=own.dtype, device=own.device)
+        squares = all_reduce_sum(inputs.T @ inputs)
+        products = all_reduce_sum(inputs.T @ vectors.double())
+        ridge = 1e-6 * total * torch.eye(len(squares), dtype=inputs.dtype, device=inputs.device)
         outward = torch.linalg.solve(squares + ridge, products)
-        _fill(self.project_out, outward[:-1].T, outward[-1])
+        fill(self.project_out, outward[:-1].T, outward[-1])
 
     def _steps(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(..., D) -> tanh of the projections in -1..1, and their levels 0..L-1, (..., d) each."""
@@ -125,12 +122,3 @@ class FiniteScalarQuantizer(Quantizer):
 
     def _tensor(self, values: list[int] | tuple[int, ...]) -> torch.Tensor:
         return torch.tensor(values, device=self.project_in.weight.device)
-
-
-def _fill(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    """Set a layer, alike on all ranks whatever their linear algebra rounds."""
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast(layer.weight, 0)
-        dist.broadcast(layer.bias, 0)

@@ -95,9 +95,10 @@ class SpeechTokenizerModel(nn.Module):
         mel_lengths: torch.Tensor,
         decoder_input: torch.Tensor,
         quantize: bool = True,
+        learn_codes: bool = True,
     ) -> ModelOutput:
         """Log-mels (B, bins, frames), valid frames (B,) and teacher-forced tokens (B, L)."""
-        encoded = self.encoder(mel, mel_lengths, quantize)
+        encoded = self.encoder(mel, mel_lengths, quantize, learn_codes)
         logits = self.decoder(decoder_input, encoded.hidden, encoded.valid)
         ctc_logits = None if self.ctc_head is None else self.ctc_head(encoded.hidden)
         characters = None

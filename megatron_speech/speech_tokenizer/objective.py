@@ -15,12 +15,14 @@ from .batch import IGNORED, AsrBatch
 from .best import BestModel
 from .dataset import AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
-from .quantizer import positions_over_ranks
+from .projected import ProjectedVectorQuantizer
+from .quantizer import all_reduce_sum, positions_over_ranks
 from .read_ahead import ReadBatches
 from .set_aside import SetAside
 from .validation import evaluate_sets
 
 _VECTORS_PER_CODE = 32  # of k-means
+_GRADIENTS_PER_DIMENSION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,10 @@ class ObjectiveConfig:
     """Train with the vector quantizer; off trains the same network without it, to compare."""
     quantize_start_step: int = 0
     """Steps trained before the quantizer is switched on."""
+    freeze_codes: bool = False
+    """From its start on, hold the codebook and all below it: codes stay what k-means made of what
+    the encoder hears, and the layers above learn to read them. With little speech this keeps a
+    released Whisper's ear for voices that the training lacks (docs/log.md, 2026-11-30)."""
     kmeans_init: bool = False
     """Fill the codebook by k-means over vectors of the training data when quantization starts; with
     fsq, fit its projections to them. Else the start is random."""
@@ -53,6 +59,8 @@ class ObjectiveConfig:
             if getattr(self, name) < 0:
                 flag = name.replace("_", "-")
                 raise ConfigError(f"--{flag} is {getattr(self, name)}; expected 0 or more")
+        if self.freeze_codes and not self.kmeans_init:
+            raise ConfigError("--freeze-codes holds what k-means made; add --kmeans-init")
 
 
 class AsrObjective(ReadBatches[AsrBatch]):
@@ -69,9 +77,16 @@ class AsrObjective(ReadBatches[AsrBatch]):
     ):
         super().__init__(train, device, set_aside, train.data.manifest_weights)
         self.valid, self.config, self._best = valid, config, best
+        codes = train.config
+        if config.freeze_codes and codes.quantizer != "vq":
+            raise ConfigError(f"--freeze-codes and --quantizer {codes.quantizer}: only vq can hold")
+        if codes.quantize_code_dim is not None and not config.kmeans_init:
+            raise ConfigError("--quantize-code-dim chooses its directions with --kmeans-init")
         # FSQ projects by trained layers, from its first step on
         always = config.quantize and config.quantize_start_step == 0
-        self.reaches_all_parameters = always or train.config.quantizer != "fsq"
+        self.reaches_all_parameters = not config.freeze_codes and (
+            always or train.config.quantizer != "fsq"
+        )
 
     def shares(self) -> list[float]:
         """Share of each manifest in what is trained on."""
@@ -89,24 +104,32 @@ class AsrObjective(ReadBatches[AsrBatch]):
         """Fill the codebook on the step at which quantization starts."""
         starts = iteration == self.config.quantize_start_step and self.config.kmeans_init
         if starts and self._quantizes(model, iteration):
-            assert model.encoder.quantizer is not None
+            quantizer = model.encoder.quantizer
+            assert quantizer is not None
             vectors, positions = self._collect_vectors(model, iteration)
+            if isinstance(quantizer, ProjectedVectorQuantizer):
+                quantizer.choose_directions(vectors, self._sensitivity(model, iteration))
             seed, rounds = self.data.seed, self.config.kmeans_rounds
-            model.encoder.quantizer.initialise(vectors, seed, rounds, positions)
+            quantizer.initialise(vectors, seed, rounds, positions)
 
     def loss(
         self, model: nn.Module, batch: AsrBatch, iteration: int
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy of the text + weighted CTCs + commitment."""
         quantize = self.config.quantize and iteration >= self.config.quantize_start_step
-        output: ModelOutput = model(batch.mel, batch.mel_lengths, batch.decoder_input, quantize)
-        flat = output.logits.float().flatten(0, 1)
-        total = F.cross_entropy(flat, batch.labels.flatten(), ignore_index=IGNORED)
+        output: ModelOutput = model(
+            batch.mel,
+            batch.mel_lengths,
+            batch.decoder_input,
+            quantize,
+            not (quantize and self.config.freeze_codes),
+        )
+        total = _text_loss(output.logits, batch.labels)
         metrics = {"asr loss": total.detach()}
         for name, weight, ctc in self._ctc_losses(output, batch):
             total = total + weight * ctc
             metrics[name] = ctc.detach()
-        if output.encoder.quantized is not None:
+        if output.encoder.quantized is not None and not self.config.freeze_codes:
             commitment = output.encoder.quantized.commitment_loss
             total = total + self._commitment_weight * commitment
             metrics["commitment loss"] = commitment.detach()
@@ -138,10 +161,13 @@ class AsrObjective(ReadBatches[AsrBatch]):
             )
 
     def after_step(self, model: SpeechTokenizerModel, iteration: int) -> Metrics:
-        """Move the codebook."""
+        """Move the codebook, unless codes are frozen."""
         if not self._quantizes(model, iteration):
             return {}
         assert model.encoder.quantizer is not None
+        if self.config.freeze_codes:
+            self.drop_step(model)
+            return {}
         return model.encoder.quantizer.update(iteration + 1 - self.config.quantize_start_step)
 
     def drop_step(self, model: SpeechTokenizerModel) -> None:
@@ -181,6 +207,30 @@ class AsrObjective(ReadBatches[AsrBatch]):
             total, offset = total + step_total, offset + 1
         return torch.cat(found), torch.cat(positions)
 
+    def _sensitivity(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:
+        """Mean of gg' (D, D) over vectors of the next steps, g the gradient of the text's loss."""
+        width = model.config.d_model
+        total = torch.zeros(width, width, dtype=torch.float64, device=self.device)
+        count, offset = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        most_steps = -(-len(self.train) // self.samples_per_step)
+        while count < _GRADIENTS_PER_DIMENSION * width and offset < most_steps:
+            own, own_count = torch.zeros_like(total), torch.zeros_like(count)
+            for batch in self.batches(iteration + offset):
+                with torch.no_grad():
+                    hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
+                hidden = hidden.float().requires_grad_()
+                logits = model.decoder(
+                    batch.decoder_input, model.encoder.upper(hidden, valid), valid
+                )
+                loss = _text_loss(logits, batch.labels, "sum")
+                gradients = torch.autograd.grad(loss, hidden)[0][valid].double()
+                own += gradients.T @ gradients
+                own_count += len(gradients)
+            total += all_reduce_sum(own)
+            count += all_reduce_sum(own_count)
+            offset += 1
+        return total / count
+
     def _quantizes(self, model: SpeechTokenizerModel, iteration: int) -> bool:
         present = self.config.quantize and model.encoder.quantizer is not None
         return present and iteration >= self.config.quantize_start_step
@@ -189,6 +239,12 @@ class AsrObjective(ReadBatches[AsrBatch]):
     def _commitment_weight(self) -> float:
         config = self.train.config
         return config.quantize_loss_scale * config.quantize_commit_coefficient
+
+
+def _text_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Cross-entropy of logits (B, L, vocabulary) and labels (B, L), in nats."""
+    flat = logits.float().flatten(0, 1)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction=reduction)
 
 
 def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:

@@ -91,7 +91,7 @@ class VectorQuantizer(Quantizer):
         assert config.quantize_vocab_size is not None
         self.config = config
         self.num_codes = config.quantize_vocab_size
-        self.codebook = nn.Embedding(self.num_codes, config.d_model)
+        self.codebook = nn.Embedding(self.num_codes, config.quantize_code_dim or config.d_model)
         self.codebook.weight.requires_grad_(False)
         self.register_buffer("ema_count", torch.ones(self.num_codes))
         self.register_buffer("ema_weight", self.codebook.weight.detach().clone())
@@ -101,26 +101,34 @@ class VectorQuantizer(Quantizer):
         """Quantize (B, T, D) vectors; `valid` (B, T) is False on padding."""
         # asked once: how many positions are valid is a number the device has to be waited for
         places = valid.flatten().nonzero().flatten()
-        flat = hidden.detach().flatten(0, 1)[places]  # as the encoder made it; the codebook is fp32
-        indices = nearest_codes(flat, self.codebook.weight)
+        flat = self.inward(hidden.flatten(0, 1)[places])  # as the encoder made it; codes are fp32
+        indices = nearest_codes(flat.detach(), self.codebook.weight)
         if self.training:
-            self._pending.append((flat, indices))
+            self._pending.append((flat.detach(), indices))
         hidden = hidden.float()
         codes = torch.zeros(valid.shape, dtype=torch.int64, device=hidden.device)
         codes.view(-1)[places] = indices
         vectors = self.lookup(codes)
-        apart = hidden.flatten(0, 1)[places] - vectors.flatten(0, 1)[places]
-        loss = apart.square().mean()
+        loss = (flat.float() - self.codebook.weight[indices]).square().mean()
         # Straight through: the value is the code's, the derivative is that of the input.
         return Quantized(hidden + (vectors - hidden).detach(), codes, loss)
 
     def codes_of(self, vectors: torch.Tensor) -> torch.Tensor:
         """Codes of vectors (N, D) by the rule that the config names."""
-        return codes_by_rule(vectors, self.codebook.weight, self.config.quantize_lookup)
+        rule = self.config.quantize_lookup
+        return codes_by_rule(self.inward(vectors), self.codebook.weight, rule)
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of codes: (...) int64 -> (..., D) fp32."""
-        return self.codebook.weight[codes].float()
+        return self.outward(self.codebook.weight[codes].float())
+
+    def inward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (..., D) -> what is compared with codes, (..., d): here they themselves."""
+        return vectors
+
+    def outward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Rows of the codebook (..., d) -> the vectors they stand for, (..., D)."""
+        return codes
 
     @torch.no_grad()
     def update(self, step: int) -> Metrics:
@@ -161,6 +169,7 @@ class VectorQuantizer(Quantizer):
         Raises:
             ConfigError: fewer vectors on all ranks than codes.
         """
+        vectors = self.inward(vectors)
         own = torch.tensor(float(len(vectors)), dtype=torch.float64, device=vectors.device)
         total = int(all_reduce_sum(own).item())
         if total < self.num_codes:
@@ -248,6 +257,23 @@ def perplexity(counts: torch.Tensor) -> float:
     """exp of the entropy of the distribution that `counts` (K,) are proportional to."""
     share = counts.double() / counts.sum().clamp(min=1e-12)
     return torch.exp(-(share * share.clamp(min=1e-12).log()).sum()).item()
+
+
+def moments(vectors: torch.Tensor) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Count, mean (D,) and covariance (D, D) of the vectors (N on this rank, D) of all ranks."""
+    own = vectors.double()
+    total = all_reduce_sum(torch.tensor(float(len(own)), device=own.device).double()).item()
+    mean = all_reduce_sum(own.sum(dim=0)) / total
+    return total, mean, all_reduce_sum((own - mean).T @ (own - mean)) / total
+
+
+def fill(layer: nn.Linear, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Set a layer, alike on all ranks whatever their linear algebra rounds."""
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    if _world_size() > 1:
+        dist.broadcast(layer.weight, 0)
+        dist.broadcast(layer.bias, 0)
 
 
 def all_reduce_sum(value: torch.Tensor) -> torch.Tensor:

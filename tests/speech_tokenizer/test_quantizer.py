@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from megatron_speech.errors import ConfigError
+from megatron_speech.speech_tokenizer.projected import ProjectedVectorQuantizer
 from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer, choose_vectors, perplexity
 
 
@@ -141,3 +142,75 @@ def test_chosen_vectors_do_not_repeat():
 
 def test_perplexity():
     assert perplexity(torch.tensor([1.0, 1.0, 0.0, 0.0])) == pytest.approx(2.0)
+
+
+def _projected(config, **changes) -> ProjectedVectorQuantizer:
+    torch.manual_seed(0)
+    return ProjectedVectorQuantizer(replace(config, quantize_code_dim=2, **changes))
+
+
+def _felt_in_two_directions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Vectors (4000, 32) of variance 100 but in two directions, their mean of gg' and these."""
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(32, 32, generator=generator)).Q
+    spread = torch.full((32,), 10.0)
+    spread[:2] = 1.0
+    vectors = 3 + torch.randn(4000, 32, generator=generator) * spread @ basis.T
+    felt = basis[:, :2]
+    return vectors, felt @ torch.diag(torch.tensor([4.0, 1.0])) @ felt.T, felt
+
+
+def test_directions_that_the_loss_feels_are_quantized_and_others_are_not(tiny_config):
+    vectors, sensitivity, felt = _felt_in_two_directions()
+    quantizer = _projected(tiny_config)
+    quantizer.choose_directions(vectors, sensitivity)
+    quantizer.initialise(vectors, seed=0, rounds=10)
+    whole = make(tiny_config)
+    whole.initialise(vectors, seed=0, rounds=10)
+
+    def error(which: VectorQuantizer) -> float:
+        apart = vectors - which.lookup(which.codes_of(vectors))
+        return torch.einsum("nd,de,ne->n", apart, sensitivity, apart).mean().item()
+
+    assert error(quantizer) < 0.05 * error(whole)
+    # distances are the loss's: one direction counts four times the other
+    inward = quantizer.project_in.weight @ felt
+    weights = (inward.T @ inward).diag()
+    assert (weights[0] / weights[1]).item() == pytest.approx(4, rel=1e-4)
+    # on average projections vary as vectors do, and the way back is the least-squares fit
+    codes = quantizer.inward(vectors)
+    assert codes.var(dim=0).mean().item() == pytest.approx(
+        vectors.var(dim=0).mean().item(), rel=1e-3
+    )
+    apart = vectors - quantizer.outward(codes)
+    assert (codes.T @ apart / len(codes)).abs().max() < 0.05
+
+
+def test_projected_codes_survive_a_step_a_gradient_and_a_file(tiny_config):
+    vectors, sensitivity, _ = _felt_in_two_directions()
+    quantizer = _projected(tiny_config)
+    quantizer.choose_directions(vectors, sensitivity)
+    quantizer.initialise(vectors)
+    hidden = vectors[None, :50].clone().requires_grad_()
+    result = quantizer(hidden, torch.ones(1, 50, dtype=torch.bool))
+    assert torch.equal(result.codes[0], quantizer.codes_of(vectors[:50]))
+    torch.testing.assert_close(result.vectors, quantizer.lookup(result.codes))
+    weights = torch.randn(1, 50, 32)
+    (result.vectors * weights).sum().backward(retain_graph=True)
+    torch.testing.assert_close(hidden.grad, weights)
+    hidden.grad = None
+    result.commitment_loss.backward()  # pulls along the two directions alone
+    felt = quantizer.project_in.weight
+    projector = felt.T @ torch.linalg.solve(felt @ felt.T, felt)
+    torch.testing.assert_close(hidden.grad[0] @ projector, hidden.grad[0], rtol=1e-3, atol=1e-6)
+    quantizer.update(1)
+    again = _projected(tiny_config)
+    again.load_state_dict(quantizer.state_dict())
+    assert torch.equal(again.codes_of(vectors), quantizer.codes_of(vectors))
+
+
+def test_no_directions_without_vectors_or_gradient(tiny_config):
+    vectors, sensitivity, _ = _felt_in_two_directions()
+    for few, felt in ((vectors[:2], sensitivity), (vectors, torch.zeros(32, 32))):
+        with pytest.raises(ConfigError, match="2 directions that matter"):
+            _projected(tiny_config).choose_directions(few, felt)

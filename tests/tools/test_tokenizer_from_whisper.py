@@ -186,3 +186,48 @@ def test_a_whispers_loops_are_no_transcripts(whisper, heard, tmp_path, monkeypat
     assert [row.text for row in transcribe_speech.main(flags)] == ["a fine text"]
     assert '"reason": "repetition"' in (tmp_path / "rejected.jsonl").read_text()
     assert len(transcribe_speech.main([*flags, "--most-repetition", "100"])) > 1
+
+
+def test_frozen_codes_stay_what_kmeans_made_and_are_learned_to_be_read(whisper, manifest, tmp_path):
+    flags = from_whisper(
+        whisper, manifest, tmp_path / "run", "--vectors-per-code", "8", "--quantize-code-dim", "8",
+        "--freeze-codes", "--quantize-start-step", "1", "--train-iters", "3", "--save-interval",
+        "2", "--no-bf16",
+    )  # fmt: skip
+    export = train_speech_tokenizer.main(flags).export
+    assert read_json(export / "config.json")["quantize_code_dim"] == 8
+    first, last = (
+        torch.load(tmp_path / "run" / f"iter_{step:07d}" / "state.pt")["model"] for step in (2, 3)
+    )
+    held = {name for name in first if torch.equal(first[name], last[name])}
+    learns = {name for name in first if name not in held}
+    assert any("quantizer.codebook" in name for name in held)
+    assert any("quantizer.project_in" in name for name in held)
+    assert {name for name in held if "encoder.conv" in name or "encoder.layers.0" in name}
+    assert any("decoder" in name for name in learns)
+    assert not any("conv" in name or "quantizer" in name for name in learns)
+    assert last["model.encoder.quantizer.codebook.weight"].shape[1] == 8
+    weight = last["model.encoder.quantizer.project_in.weight"]
+    assert not torch.equal(weight, torch.eye(*weight.shape))  # directions were chosen
+    tokenizer = SpeechTokenizer.from_pretrained(export)
+    clip = noise(16_000, 0)
+    (codes,) = tokenizer.encode([clip], 16_000)
+    again = tmp_path / "again"
+    tokenizer.save_pretrained(again)
+    assert (SpeechTokenizer.from_pretrained(again).encode([clip], 16_000)[0] == codes).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--freeze-codes", "--no-kmeans-init"], "add --kmeans-init"),
+        (["--freeze-codes", "--quantizer", "fsq"], "only vq"),
+        (["--quantize-code-dim", "8", "--no-kmeans-init"], "with --kmeans-init"),
+        (["--quantize-code-dim", "999"], "--quantize-code-dim is 999"),
+    ],
+)
+def test_codes_that_cannot_be_frozen_or_projected_are_refused(
+    whisper, manifest, tmp_path, flags, said
+):
+    with pytest.raises(ConfigError, match=said):
+        train_speech_tokenizer.main(from_whisper(whisper, manifest, tmp_path / "run", *flags))

@@ -234,15 +234,18 @@ def test_parameters_left_out_are_looked_for_only_where_there_may_be_some(reaches
     assert made._wrapped.settings["find_unused_parameters"] is not reaches
 
 
-@pytest.mark.parametrize("quantizer_kind", ["vq", "fsq"])
+@pytest.mark.parametrize("quantizer_kind", ["vq", "fsq", "frozen"])
 @pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_speech_tokenizer_says_whether_all_parameters_are_reached(
     quantizer_kind, start, weight, monkeypatch, tmp_path
 ):
-    kind = {"quantizer": quantizer_kind, "fsq_levels": (8, 8)}
+    frozen = quantizer_kind == "frozen"
+    kind = {"quantizer": "vq" if frozen else quantizer_kind, "fsq_levels": (8, 8)}
     model = SpeechTokenizerModel(SpeechTokenizerConfig(**SIZES, **kind)).train()
-    config = asr.ObjectiveConfig(quantize_start_step=start, ctc_weight=weight)
+    config = asr.ObjectiveConfig(
+        quantize_start_step=start, ctc_weight=weight, kmeans_init=frozen, freeze_codes=frozen
+    )
     data = SpeechDataConfig(micro_batch_size=2, global_batch_size=2)
     train = SimpleNamespace(config=model.config, data=data, durations_s=[1.0] * 4, sizes=[4])
     made = asr.AsrObjective(train, {}, config, torch.device("cpu"), SetAside(tmp_path / "r", False))
