@@ -5,7 +5,8 @@
     python tools/plan_run.py lm-1.5b --gpu A100 --gpus 64 --measured-run runs/lm --output plan.json
 
 Every shape, precision and layout flag of pretrain is one here too; a layout is proposed only if
-pretrain would accept it. What is neither counted nor given is listed as assumed.
+pretrain would accept it. Other flags of Megatron-LM's are taken or answered as by pretrain. What is
+neither counted nor given is listed as assumed.
 """
 
 from megatron_speech.jobs.starting import starting
@@ -20,6 +21,7 @@ with starting(__name__):
     from megatron_speech.cluster.plan_report import print_plan
     from megatron_speech.io.files import write_json
     from megatron_speech.recipes.lm_recipes import RECIPES
+    from megatron_speech.recipes.megatron_flags import PLAN_FLAGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,9 @@ class Arguments:
 
 def main(argv: Sequence[str] | None = None) -> RunPlan:
     """Print the plan of a recipe and return it."""
+    given = cli.translate(argv, PLAN_FLAGS, "Megatron-LM")
     _, arguments = cli.parse_recipe(
-        RECIPES, argv, __doc__, lambda run: Arguments(plan=plan_of(run))
+        RECIPES, given, __doc__, lambda run: Arguments(plan=plan_of(run))
     )
     plan = make_plan(arguments.plan)
     print_plan(plan)

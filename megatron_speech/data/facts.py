@@ -18,13 +18,19 @@ def write_facts(
     checksums: dict[str, str],
     tokenizer_fingerprint: str | None = None,
     extra: dict[str, Any] | None = None,
+    like: DatasetFacts | None = None,
 ) -> DatasetFacts:
-    """Write `<prefix>.json` for files that lie there; `counts` documents, tokens, speech tokens."""
+    """Write `<prefix>.json` for files that lie there; `counts` documents, tokens, speech tokens.
+
+    Loss rule and packing are those of the kind, or of the facts `like` these: a .json written by
+    hand may say others, or no kind.
+    """
+    rules = like or KINDS[kind]
     documents, tokens, speech_tokens = counts
     facts = DatasetFacts(
         kind=kind,
-        loss_rule=KINDS[kind].loss_rule,
-        packing=KINDS[kind].packing,
+        loss_rule=rules.loss_rule,
+        packing=rules.packing,
         vocab_fingerprint=vocab.fingerprint,
         tokenizer_fingerprint=tokenizer_fingerprint,
         documents=documents,

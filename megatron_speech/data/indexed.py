@@ -181,7 +181,11 @@ class IndexedWriter:
             dataset_path(self.prefix, suffix).unlink(missing_ok=True)
 
     def write_facts(
-        self, kind: str, tokenizer_fingerprint: str | None, extra: dict[str, Any] | None = None
+        self,
+        kind: str,
+        tokenizer_fingerprint: str | None,
+        extra: dict[str, Any] | None = None,
+        like: DatasetFacts | None = None,
     ) -> DatasetFacts:
         """Write `<prefix>.json`, which declares the dataset finished, and return its facts."""
         checksums = {suffix: digest.hexdigest() for suffix, digest in self._digests.items()}
@@ -190,7 +194,7 @@ class IndexedWriter:
                 checksums[suffix] = file_checksum(path)
         counts = (self.documents, self.tokens, self.speech_tokens)
         return write_facts(
-            self.prefix, kind, self._vocab, counts, checksums, tokenizer_fingerprint, extra
+            self.prefix, kind, self._vocab, counts, checksums, tokenizer_fingerprint, extra, like
         )
 
     def add_indexed(self, prefix: str | Path, *, name_documents: bool = False) -> None:

@@ -65,6 +65,7 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
     if any(spans) and not all(spans):
         raise DataError(f"{prefixes[spans.index(False)]} has no .spans.parquet, others have one")
     named = any(dataset_path(prefix, ".sources.parquet").exists() for prefix in prefixes)
+    parts: dict[str, int] = {}
     with exclusive(output):
         with IndexedWriter(output, vocab) as writer:
             span_writer = writer.companion(".spans.parquet", SPAN_SCHEMA) if all(spans) else None
@@ -72,8 +73,9 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
                 if span_writer is not None:
                     for table in shifted_spans(prefix, writer.documents):
                         span_writer.write_table(table)
+                before = writer.documents
                 writer.add_indexed(prefix, name_documents=named)
+                parts[str(prefix)] = writer.documents - before
         tokenizers = {found.tokenizer_fingerprint for found in facts.values()}
-        parts = {str(prefix): facts[str(prefix)].documents for prefix in prefixes}
         speech = max(filter(None, tokenizers), default=None)  # they agree: check_datasets
-        return writer.write_facts(first.kind, speech, {"merged_documents": parts})
+        return writer.write_facts(first.kind, speech, {"merged_documents": parts}, first)

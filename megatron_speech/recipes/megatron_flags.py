@@ -1,6 +1,7 @@
 """Flags of Megatron-LM's pretrain_gpt.py that tools/pretrain.py has not, and what becomes of them.
 
-The one table of them; docs/training.md#coming-from-megatron-lm says how to read its answers.
+The one table of them, for plans and rehearsals of runs, too. How to read its answers:
+docs/training.md#coming-from-megatron-lm.
 """
 
 from ..cli import ForeignFlag
@@ -162,3 +163,10 @@ _RUN = {
 }
 PRETRAIN_FLAGS = {**_MODEL, **_DATA, **_SCHEDULE, **_COMPUTING, **_RUN}
 """By name without dashes; `*` stands for any part of it."""
+PLAN_FLAGS = {
+    **{name: flag for name, flag in PRETRAIN_FLAGS.items() if name != "padded-vocab-size"},
+    "recompute-activations": _taken("--recompute decides, or the search for a layout"),
+    "checkpoint-activations": _refused("give --recompute full"),
+    "activations-checkpoint-method": _refused("give --recompute full", 1),
+}
+"""A plan is made before there is a vocabulary, and chooses what is recomputed if it is not told."""

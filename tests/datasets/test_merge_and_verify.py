@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from megatron_speech.data.indexed import IndexedWriter
+from megatron_speech.data.mixture import read_holding
 from megatron_speech.data.soundness import file_checksum
 from megatron_speech.datasets.speech import SpeechConfig, build_speech
 from megatron_speech.datasets.text import PreprocessConfig, preprocess
@@ -79,6 +80,31 @@ def test_merged_text_names_its_sources_and_a_folder_stands_for_its_datasets(worl
     assert json.loads((tmp_path / "all.json").read_text())["merged_documents"] == {
         str(tmp_path / "parts" / prefix.name): 12 for prefix in prefixes
     }
+
+
+def test_datasets_whose_json_was_written_by_hand_are_merged_by_its_rules(world, tmp_path):
+    """It may say loss rule, packing and vocabulary alone, and other rules than those of a kind."""
+    vocab = SpeechTextVocab.from_pretrained(world / "vocab")
+    prefixes = [text_dataset(world, tmp_path, seed) for seed in (0, 1)]
+    by_hand = {
+        "loss_rule": "text_only", "packing": "whole", "vocab_fingerprint": vocab.fingerprint
+    }  # fmt: skip
+    for prefix in prefixes:
+        Path(f"{prefix}.json").write_text(json.dumps(by_hand))
+    with pytest.raises(
+        DataError, match=r"does not count the [\d,]+ tokens .*text0_text_document:\d+text"
+    ):
+        read_holding(str(prefixes[0]), 64)
+    for kind in ({}, {"kind": "text"}, {"kind": "of ours"}):
+        for prefix in prefixes:
+            Path(f"{prefix}.json").write_text(json.dumps(by_hand | kind))
+        output = tmp_path / f"both{len(str(kind))}"
+        facts = run_merge(world, output, *prefixes)
+        assert (facts.loss_rule, facts.packing) == ("text_only", "whole")
+        assert facts.kind == kind.get("kind", "")
+        assert documents_of(output) == documents_of(prefixes[0]) + documents_of(prefixes[1])
+        said = json.loads(Path(f"{output}.json").read_text())["merged_documents"]
+        assert said == {str(prefix): 12 for prefix in prefixes}
 
 
 def test_what_does_not_belong_together_is_not_merged(world, done, tmp_path):

@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 
 from megatron_speech.data.indexed import IndexedWriter, open_indexed, open_tokens
 from megatron_speech.data.soundness import sound_dataset
+from megatron_speech.datasets.adopt import AdoptConfig, adopt
+from megatron_speech.errors import MegatronSpeechError
 from megatron_speech.interleaving.plan_folder import request_paths
 from megatron_speech.io.rejected import Rejected, read_rejected, write_rejected
 from megatron_speech.model.hf_config import (
@@ -196,6 +198,61 @@ def _read_dataset(folder: Path) -> Found:
     return Found(items)
 
 
+_INDEX_FIELDS = (9, 17, 18, 26)
+"""Where in an .idx version, type, and numbers of sequences and documents lie; 34: their lengths."""
+
+
+def _make_foreign(folder: Path) -> None:
+    """A dataset as Megatron's own tool leaves it, and the vocabulary that made it."""
+    vocab = make_vocab(folder)
+    with IndexedWriter(folder / "set", vocab) as writer:
+        for number in range(8):
+            writer.add_documents([np.array([*vocab.text.encode(f"say {number}"), vocab.eod_id])])
+    writer.write_facts("text", None)
+    (folder / "set.json").unlink()
+
+
+def _damage_foreign(rng: random.Random, folder: Path) -> None:
+    """Ends cut off, any bytes, numbers of the index, and ids that no vocabulary has."""
+    index, tokens = folder / "set.idx", folder / "set.bin"
+    path = rng.choice((index, tokens))
+    content = bytearray(path.read_bytes())
+    action = rng.choice(("bytes", "number", "number", "cut", "gone"))
+    if action == "gone" and rng.random() < 0.2:
+        path.unlink()
+    elif action == "cut":
+        path.write_bytes(content[: rng.randrange(len(content))])
+    elif action == "number":
+        place = rng.randrange(34, len(content) - 4, 4) if path == index else 0
+        place = rng.choice((0, place, place, *_INDEX_FIELDS)) if path == index else place
+        place = place or 2 * rng.randrange(len(content) // 2 - 2) * (path == tokens)
+        value = rng.choice((0, 1, -1, 2**31 - 1, -(2**31), rng.randrange(2**16)))
+        content[place : place + 4] = value.to_bytes(4, "little", signed=True)
+        path.write_bytes(content)
+    else:
+        path.write_bytes(damaged(rng, bytes(content), tokens.read_bytes()))
+
+
+def _adopt(folder: Path) -> Found:
+    """What is adopted can be read, by us and by core, and has ids of the text tokenizer alone."""
+    vocab_folder, prefix = folder / "vocab", folder / "set"
+    config = AdoptConfig(input=(prefix,), tokenizer_model=vocab_folder)
+    try:
+        [adopted] = adopt(config)
+    except MegatronSpeechError:
+        assert not (folder / "set.json").exists(), "it was refused, but its .json is there"
+        raise
+    try:
+        found = _read_dataset(folder)
+    finally:
+        (folder / "set.json").unlink()  # the next reading is of files without it
+    vocab = SpeechTextVocab.from_pretrained(vocab_folder)
+    ids = {token for _, document in found.items for token in document}
+    assert ids <= set(range(vocab.size - len(vocab.added))), f"ids {min(ids)}..{max(ids)}"
+    assert adopted.facts.documents == len(found.items)
+    return found
+
+
 def _reader(name: str, make: Callable[[Path], None], read: Callable[[Path], Found]) -> Reader:
     return Reader(name, make, damage_folder, read)
 
@@ -208,4 +265,5 @@ FOLDERS = [
     _reader("run folder", _make_run, _read_run),
     _reader("job folder", _make_job, _read_job),
     _reader("indexed dataset", _make_dataset, _read_dataset),
+    Reader("adopted dataset", _make_foreign, _damage_foreign, _adopt),
 ]

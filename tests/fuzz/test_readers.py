@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.campaign import committed_seeds, fuzz
 from tests.fuzz.readers import READERS
 
-_SLOW_TO_IMPORT = ("base model", "released GLM-4", "indexed dataset")
+_SLOW_TO_IMPORT = ("base model", "released GLM-4", "indexed dataset", "adopted dataset")
 _INPUTS = 12
 
 

@@ -1,27 +1,35 @@
 """What becomes of Megatron-LM's flags: nothing of ours is hidden, and no advice leads nowhere."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from fnmatch import fnmatch
 
 import pytest
 
 from megatron_speech import cli
+from megatron_speech.cluster.plan import plan_of
 from megatron_speech.datasets.megatron_flags import PREPROCESS_FLAGS
 from megatron_speech.datasets.text import PreprocessConfig
 from megatron_speech.errors import ConfigError
 from megatron_speech.recipes import lm
-from megatron_speech.recipes.megatron_flags import PRETRAIN_FLAGS
-from tools import preprocess_data, pretrain
+from megatron_speech.recipes.megatron_flags import PLAN_FLAGS, PRETRAIN_FLAGS
+from tools import plan_run, preprocess_data, pretrain
 
 PRETRAIN = {
     field.name.replace("_", "-") for part in vars(lm.lm_debug()).values() for field in fields(part)
 }
 PREPROCESS = {field.name.replace("_", "-") for field in fields(PreprocessConfig)}
 TABLES = [(PRETRAIN_FLAGS, PRETRAIN), (PREPROCESS_FLAGS, PREPROCESS)]
+_PLAN = plan_of(lm.lm_debug())
+PLAN = {
+    field.name.replace("_", "-")
+    for part in (_PLAN, *filter(is_dataclass, vars(_PLAN).values()))
+    for field in fields(part)
+    if not is_dataclass(getattr(part, field.name))
+}
 
 
-@pytest.mark.parametrize(("table", "ours"), TABLES)
+@pytest.mark.parametrize(("table", "ours"), [*TABLES, (PLAN_FLAGS, PLAN)])
 def test_no_flag_of_ours_is_hidden(table, ours):
     assert not [name for name in ours for key in table if fnmatch(name, key)]
 
@@ -34,6 +42,20 @@ def test_every_flag_that_an_answer_names_exists(table, ours):
         names = [name[2:] for name in named if name.startswith("--")]
         assert all({name, name.removeprefix("no-")} & known for name in names), key
         assert flag.taken or "drop" in flag.says or "give" in flag.says or "set " in flag.says, key
+
+
+def test_a_plan_takes_them_as_pretrain_does(capsys):
+    argv = (
+        "lm-debug --use-mcore-models --swiglu --layernorm-epsilon 1e-6 --recompute-activations "
+        "--use-flash-attn --fp8-hybrid --bf16 --ckpt-format torch_dist --gpus 8 --gpu-counts 8 "
+        "--padded-vocab-size 2048"
+    )
+    plan = plan_run.main(argv.split())
+    assert plan.chosen.gpus == 8
+    told = capsys.readouterr().err
+    assert "--fp8-hybrid is --fp8-format hybrid" in told
+    with pytest.raises(ConfigError, match=r"--num-experts 8 of Megatron-LM: .*dense"):
+        plan_run.main("lm-debug --num-experts 8".split())
 
 
 @pytest.mark.parametrize("key", [key for key, flag in PRETRAIN_FLAGS.items() if flag.instead])
