@@ -101,6 +101,19 @@ def read_facts(prefix: str | os.PathLike[str]) -> DatasetFacts:
     return facts
 
 
+def require_counts(prefix: str, facts: DatasetFacts, tokens: int) -> None:
+    """Refuse facts that do not count the dataset's `tokens`.
+
+    Raises:
+        DataError: says how the counts are given.
+    """
+    if tokens and not facts.text_tokens + facts.speech_tokens:
+        raise DataError(
+            f"{prefix}.json does not count the {tokens:,} tokens of the dataset: it was written by "
+            f"hand; say what they are, as {prefix}:{tokens}text"
+        )
+
+
 def _fits(value: Any, kind: str) -> bool:
     """Whether a JSON value can be that of a field of DatasetFacts."""
     if kind.startswith("str"):

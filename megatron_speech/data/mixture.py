@@ -18,8 +18,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import ConfigError, DataError
-from .indexed import dataset_path
+from ..errors import ConfigError
+from .indexed_files import dataset_path, require_counts
 from .packing import pack_documents
 from .soundness import sound_dataset
 
@@ -108,22 +108,13 @@ def read_holding(given: str, seq_length: int) -> Holding:
             tokens[match[2]] += parse_count(match[1])
         return Holding(name=name, text_tokens=tokens["text"], speech_tokens=tokens["speech"])
     facts, index = sound_dataset(given)
-    if not facts.text_tokens + facts.speech_tokens and len(index.lengths):
-        total = int(np.sum(index.lengths, dtype=np.int64))
-        raise DataError(
-            f"{given}.json does not count the {total:,} tokens of the dataset: it was written by "
-            f"hand; say what they are, as {given}:{total}text"
-        )
+    require_counts(given, facts, int(np.sum(index.lengths, dtype=np.int64)))
     windows = None
     if facts.packing == "whole":
         slots = index.lengths.astype(np.int64) - 1  # the last token is only a label
         windows = len(pack_documents(slots, seq_length, np.arange(len(slots)))[1]) - 1
-    return Holding(
-        name=given,
-        text_tokens=facts.text_tokens,
-        speech_tokens=facts.speech_tokens,
-        windows=windows,
-    )
+    text, speech = facts.text_tokens, facts.speech_tokens
+    return Holding(name=given, text_tokens=text, speech_tokens=speech, windows=windows)
 
 
 @dataclass(frozen=True)
