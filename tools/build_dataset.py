@@ -2,8 +2,7 @@
 
     python tools/build_dataset.py speech --codes codes/train --vocab runs/vocab \\
         --output-prefix data/speech --join-segments
-    python tools/build_dataset.py text-to-token|pairs --codes codes/train --vocab runs/vocab \\
-        --output-prefix data/t2t
+    python tools/build_dataset.py text-to-token --codes codes --vocab vocab --output-prefix data/t2t
     python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \\
         --model runs/t2t/hf --like codes/train --output-prefix data/interleaved
     python tools/build_dataset.py interleaved-aligned --codes codes/stories --vocab runs/vocab \\

@@ -73,7 +73,8 @@ def test_pairs_and_what_the_model_thinks_of_them(made):
             with torch.no_grad():
                 likely = model(torch.from_numpy(ids)[None]).logits[0].log_softmax(-1)
             at = range(len(ids) - len(answer.codes) - 2, len(ids))  # codes, end of audio, eod
-            assert row[name] == pytest.approx(sum(likely[n - 1, ids[n]] for n in at), rel=1e-5)
+            total = sum(likely[n - 1, ids[n]].item() for n in at)
+            assert row[name] == pytest.approx(total, rel=1e-5)
 
 
 def blend(made, tmp_path, *paths, **settings):
@@ -110,9 +111,7 @@ def test_windows_hold_whole_pairs_whose_answers_do_not_see_each_other(made, tmp_
             assert item["labels"][second[-1]] == other[-1] == vocab.eod_id
             counted = item["loss_mask"][first].sum(), item["loss_mask"][second].sum()
             codes = [sum(vocab.is_speech(item["tokens"][at])) for at in (first, second)]
-            assert counted == (codes[0] + 1, codes[1] + 2), (
-                "the end of the first is seen in passing"
-            )
+            assert counted == (codes[0] + 2, codes[1] + 2), "codes, end of audio, end of document"
             assert item["reference"][second[-1]] == np.float32(row["chosen"] - row["rejected"])
             seen += 1
         assert np.count_nonzero(item["reference"]) == len({*pairs[pairs > 0].tolist()})
