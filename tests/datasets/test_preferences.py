@@ -81,7 +81,7 @@ def blend(made, tmp_path, *paths, **settings):
     config = DataConfig(
         data_path=tuple(map(str, paths)), data_cache_path=tmp_path, seq_length=SIZE, **settings
     )
-    return build_datasets(config, made[0], (8, 0), seed=3)
+    return build_datasets(config, made[0], (64, 0), seed=3)
 
 
 def test_windows_hold_whole_pairs_whose_answers_do_not_see_each_other(made, tmp_path):
