@@ -2,10 +2,7 @@
 
     python tools/build_dataset.py speech --codes codes/train --vocab runs/vocab \\
         --output-prefix data/speech --join-segments
-    python tools/build_dataset.py pairs --codes codes/train --vocab runs/vocab \\
-        --output-prefix data/pairs
-    python tools/build_dataset.py text-to-token --codes codes/train --vocab runs/vocab \\
-        --output-prefix data/t2t
+    python tools/build_dataset.py text-to-token --codes codes --vocab vocab --output-prefix data/t2t
     python tools/build_dataset.py interleaved --input corpus.parquet --vocab runs/vocab \\
         --model runs/t2t/hf --like codes/train --output-prefix data/interleaved
     python tools/build_dataset.py interleaved-aligned --codes codes/stories --vocab runs/vocab \\
@@ -26,6 +23,7 @@ with starting(__name__):
     import tyro
 
     from megatron_speech import cli
+    from megatron_speech.datasets.preferences import PreferenceConfig, build_preference
     from megatron_speech.datasets.recordings import AlignedConfig, build_aligned
     from megatron_speech.datasets.speech import (
         PairsConfig,
@@ -45,6 +43,7 @@ JOBS: dict[type, Callable[[Any], Any]] = {
     SpeechConfig: build_speech,
     PairsConfig: build_pairs,
     TextToTokenConfig: build_text_to_token,
+    PreferenceConfig: build_preference,
     PlanConfig: plan,
     GenerateConfig: generate,
     AssembleConfig: assemble,
@@ -56,6 +55,7 @@ Job = (
     Annotated[SpeechConfig, tyro.conf.subcommand("speech")]
     | Annotated[PairsConfig, tyro.conf.subcommand("pairs")]
     | Annotated[TextToTokenConfig, tyro.conf.subcommand("text-to-token")]
+    | Annotated[PreferenceConfig, tyro.conf.subcommand("preference")]
     | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
     | Annotated[GenerateConfig, tyro.conf.subcommand("generate")]
     | Annotated[AssembleConfig, tyro.conf.subcommand("assemble")]

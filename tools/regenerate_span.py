@@ -19,6 +19,7 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.datasets.regenerate import Regenerated, regenerate
     from megatron_speech.errors import DataError
+    from megatron_speech.interleaving.best_of import BestOfConfig
     from megatron_speech.interleaving.generate import GenerateConfig
     from megatron_speech.text.vocab import SpeechTextVocab
     from megatron_speech.text_to_token.engines import EngineConfig
@@ -45,6 +46,7 @@ class Arguments:
     """The code shard (or folder of them) given when generating."""
     engine: EngineConfig
     gates: GateConfig
+    best: BestOfConfig
 
 
 def main(argv: Sequence[str] | None = None) -> Regenerated:
@@ -55,14 +57,9 @@ def main(argv: Sequence[str] | None = None) -> Regenerated:
     """
     config = cli.parse(Arguments, argv, __doc__ or "")
     vocab = SpeechTextVocab.from_pretrained(config.vocab)
-    settings = GenerateConfig(
-        plan=config.plan,
-        model=config.model,
-        like=config.like,
-        output=config.plan,  # nothing is written
-        engine=config.engine,
-        gates=config.gates,
-    )
+    names = ("plan", "model", "like", "engine", "gates", "best")
+    given = {name: getattr(config, name) for name in names}
+    settings = GenerateConfig(output=config.plan, **given)  # nothing is written
     made = regenerate(config.prefix, vocab, config.document, config.token, settings)
     at = made.origin
     print(f"{at.source_id}, shard {at.request_shard}, batch {at.batch}: {made.text!r}")

@@ -45,6 +45,9 @@ class DataConfig:
     """Factor of the loss on text tokens; the divisor stays the number of tokens."""
     speech_loss_weight: float = 1.0
     """Factor of the loss on speech tokens."""
+    dpo_beta: float = 0.1
+    """Of preference datasets: how dear it is to part from the model that training starts from; the
+    loss is DPO's (arXiv 2305.18290)."""
 
     def resolve(self) -> "DataConfig":
         """The same with `data_path`, `valid_data_path` and `test_data_path` read from files.
@@ -85,6 +88,8 @@ class DataConfig:
         for name in ("text_loss_weight", "speech_loss_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give 0 or more")
+        if not 0 < self.dpo_beta < math.inf:
+            raise ConfigError(f"--dpo-beta is {self.dpo_beta}; give more than 0")
         if self.text_loss_weight == self.speech_loss_weight == 0:
             raise ConfigError("--text-loss-weight and --speech-loss-weight are both 0: raise one")
         given = {name: getattr(self, f"{name}_data_path") for name in _SPLITS[1:]}

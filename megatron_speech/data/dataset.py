@@ -34,6 +34,8 @@ class Datasets:
     test: Any | None = None
     separate_documents: bool
     """Whether some windows hold documents that must not see each other."""
+    preferences: bool = False
+    """Whether they hold pairs of answers, see `preferences.Preferences`."""
     speech_tokenizer: str | None = None
     """Fingerprint of the speech tokenizer of the codes in them; None if there are none."""
     position: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +86,7 @@ def build_datasets(
     }
     prefixes = [prefix for blend, _ in blends.values() for prefix in blend]
     facts = check_datasets(prefixes, vocab)
+    preferences = _are_preferences(config, facts)
     if (line := without_checksum(facts)) and _is_first_rank():
         print(line, file=sys.stderr)
     maker = _Maker(config, facts, kinds, vocab.padded_size, seed)
@@ -99,9 +102,27 @@ def build_datasets(
         test=test,
         separate_documents=config.reset_attention_mask
         or any(found.packing == "whole" for found in facts.values()),
+        preferences=preferences,
         speech_tokenizer=max(filter(None, known), default=None),  # they agree: check_datasets
         position=train.position.plain(),
     )
+
+
+def _are_preferences(config: DataConfig, facts: Mapping[str, DatasetFacts]) -> bool:
+    """Whether all datasets hold pairs of answers; refuses what their loss has no place for."""
+    found = {prefix for prefix, one in facts.items() if one.loss_rule == "preference"}
+    if not found:
+        return False
+    if others := sorted(facts.keys() - found):
+        raise ConfigError(
+            f"{', '.join(others)} cannot be mixed with the pairs of {', '.join(sorted(found))}, "
+            "whose loss is another; train on one kind, then on the other"
+        )
+    if (config.text_loss_weight, config.speech_loss_weight) != (1.0, 1.0):
+        raise ConfigError(
+            "--text-loss-weight and --speech-loss-weight are not for pairs; drop them"
+        )
+    return True
 
 
 class _Maker:

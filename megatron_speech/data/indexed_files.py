@@ -17,7 +17,7 @@ from .loss_rules import LOSS_RULES
 
 _SAMPLE_BYTES = 1 << 16
 PACKINGS = ("cut", "whole")
-COMPANIONS = (".sources.parquet", ".spans.parquet")
+COMPANIONS = (".sources.parquet", ".spans.parquet", ".reference.parquet")
 
 
 def dataset_path(prefix: str | Path, suffix: str) -> Path:

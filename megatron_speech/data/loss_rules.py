@@ -123,6 +123,7 @@ LOSS_RULES: dict[str, Callable[[Tokens, Tokens, RuleTokens], Mask]] = {
     "text_only": _text_only,
     "speech_only": _speech_only,
     "speech_after_text": _speech_after_text,
+    "preference": _speech_after_text,  # in each of the two answers; what is made of it is DPO's
     "assistant": _assistant,
     "assistant_text": _assistant_text,
     "assistant_speech": _assistant_speech,

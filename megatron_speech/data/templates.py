@@ -4,6 +4,7 @@
     asr               <boa> codes <eoa> <|transcribe|> text <eod>
     tts, text_to_token <|speak|> text <boa> codes <eoa> <eod>
     interleaved       text <boa> codes <eoa> text ... <eod>
+    preference        two text_to_token documents of one text, the better one first
     dialogue_*        turns after chat/template.py, <eod>
 
 A text-to-token model of several voices is told which one in brackets before the text: `[en, p225]`.
@@ -26,6 +27,7 @@ LossRule = Literal[
     "speech_after_text",
     "text_only",
     "speech_only",
+    "preference",
     "assistant",
     "assistant_text",
     "assistant_speech",
@@ -50,6 +52,7 @@ KINDS = {
     "asr": DocumentKind(loss_rule="all", packing="whole"),
     "tts": DocumentKind(loss_rule="all", packing="whole"),
     "text_to_token": DocumentKind(loss_rule="speech_after_text", packing="whole"),
+    "preference": DocumentKind(loss_rule="preference", packing="whole"),
     "dialogue_text": DocumentKind(loss_rule="assistant_text", packing="whole"),
     "dialogue_direct": DocumentKind(loss_rule="assistant_speech", packing="whole"),
     "dialogue_guided": DocumentKind(loss_rule="assistant", packing="whole"),

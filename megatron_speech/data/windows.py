@@ -11,6 +11,7 @@ from ..errors import DataError
 from .epochs import Epoch, cached, contents_key, cut_epoch, packed_epoch
 from .indexed_files import DatasetFacts
 from .loss_rules import RuleTokens, loss_mask
+from .preferences import Preferences, is_rejected, read_reference
 
 
 class SpeechTextDataset:
@@ -18,7 +19,8 @@ class SpeechTextDataset:
 
     An item holds tensors (seq_length,): `tokens`, `labels` (tokens shifted by one), `loss_mask`
     (float), `position_ids`, and `documents`, the number of the document within the window that
-    each position belongs to (all 0 where attention may cross documents).
+    each position belongs to (all 0 where attention may cross documents). With loss rule
+    "preference" also `pairs` and `reference`, see `Preferences`.
 
     With packing "cut", documents are read as one stream. With "whole", a document of n tokens
     takes n - 1 positions (its last token is only a label), windows are filled by best fit, and
@@ -52,6 +54,9 @@ class SpeechTextDataset:
         self._vocabulary_size = vocabulary_size
         self._tokens: Any = IndexedDataset(prefix)
         self._lengths: np.ndarray = self._tokens.sequence_lengths
+        self._reference: np.ndarray | None = None
+        if facts.loss_rule == "preference":
+            self._reference = read_reference(prefix, len(self._lengths))
         first, last = (round(part * len(self._lengths)) for part in share)
         self.documents = np.arange(first, last, dtype=np.int32)
         self._epochs: list[Epoch] = []
@@ -104,16 +109,20 @@ class SpeechTextDataset:
         epoch = self._epochs[number]
         window = int(epoch.order[index - (self._ends[number - 1] if number else 0)])
         read = self._packed if self.facts.packing == "whole" else self._cut
-        inputs, labels, documents, mask = read(epoch, window)
+        inputs, labels, documents, mask, preferences = read(epoch, window)
         self._require_ids(inputs)
         self._require_ids(labels)
-        return {
+        item = {
             "tokens": torch.from_numpy(inputs),
             "labels": torch.from_numpy(labels),
             "loss_mask": torch.from_numpy(mask.astype(np.float32)),
             "position_ids": torch.from_numpy(_positions(documents)),
             "documents": torch.from_numpy(documents),
         }
+        if preferences is not None:
+            item["pairs"] = torch.from_numpy(preferences.pairs)
+            item["reference"] = torch.from_numpy(preferences.reference)
+        return item
 
     def _require_ids(self, ids: np.ndarray) -> None:
         """Refuse ids (n,) without an embedding row; on a GPU they would end in a device assertion
@@ -125,7 +134,7 @@ class SpeechTextDataset:
                 "vocabulary; build the dataset again"
             )
 
-    def _cut(self, epoch: Epoch, window: int) -> tuple[np.ndarray, ...]:
+    def _cut(self, epoch: Epoch, window: int) -> tuple[Any, ...]:
         (first, begin), (last, end) = epoch.starts[window : window + 2].tolist()
         parts = []
         for place in range(first, last + 1):
@@ -140,20 +149,27 @@ class SpeechTextDataset:
             found = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
             documents[:] = found[: len(inputs)]
             mask &= found[1:] == documents  # nothing says which document comes next
-        return inputs, labels, documents, mask
+        return inputs, labels, documents, mask, None
 
-    def _packed(self, epoch: Epoch, window: int) -> tuple[np.ndarray, ...]:
+    def _packed(self, epoch: Epoch, window: int) -> tuple[Any, ...]:
         first, last = epoch.starts[window : window + 2].tolist()
         inputs = np.full(self._size, self._kinds.eod, dtype=np.int64)
-        labels, documents = inputs.copy(), np.full(self._size, last - first, dtype=np.int64)
+        preferences = None if self._reference is None else Preferences.none(self._size)
+        each = 1 if preferences is None else 2  # two answers must not see each other
+        documents = np.full(self._size, each * (last - first), dtype=np.int64)
+        labels = inputs.copy()
         mask, position = np.zeros(self._size, dtype=bool), 0
         for number, document in enumerate(epoch.documents[first:last].tolist()):
             ids = self._tokens[document].astype(np.int64)
             place = slice(position, position + len(ids) - 1)
-            inputs[place], labels[place], documents[place] = ids[:-1], ids[1:], number
+            inputs[place], labels[place], documents[place] = ids[:-1], ids[1:], each * number
             mask[place] = loss_mask(self.facts.loss_rule, ids[:-1], ids[1:], self._kinds)
+            if preferences is not None and self._reference is not None:
+                rejected = is_rejected(ids[:-1], self._kinds.eod)
+                documents[place] += rejected
+                preferences.add(place, rejected, float(self._reference[document]))
             position = place.stop
-        return inputs, labels, documents, mask
+        return inputs, labels, documents, mask, preferences
 
 
 def _positions(documents: np.ndarray) -> np.ndarray:

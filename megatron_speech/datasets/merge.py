@@ -61,6 +61,10 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
                     f"{prefix} has {name} {found!r}, {prefixes[0]} has {expected!r}; merge "
                     "datasets of one kind only, and mix kinds by --data-path"
                 )
+    if first.kind == "preference":
+        raise DataError(
+            f"{prefixes[0]} holds pairs of answers, which are not merged; --data-path takes several"
+        )
     spans = [dataset_path(prefix, ".spans.parquet").exists() for prefix in prefixes]
     if any(spans) and not all(spans):
         raise DataError(f"{prefixes[spans.index(False)]} has no .spans.parquet, others have one")

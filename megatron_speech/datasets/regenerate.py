@@ -18,7 +18,10 @@ from .trace import Origin, document_tokens, trace
 
 @dataclass(frozen=True)
 class Regenerated:
-    """A span made again: `recorded` (n,) codes of the dataset, `codes` (m,) those made now."""
+    """A span made again: `recorded` (n,) codes of the dataset, `codes` (m,) those made now.
+
+    Of several samples (--best-of) `codes` are the one recorded, or the first if none equals it.
+    """
 
     origin: Origin
     text: str
@@ -59,16 +62,21 @@ def regenerate(
     if not rows:
         raise DataError(f"{requests} does not hold {origin.source_id}; give the plan it came from")
     engine = make_engine(config.model, config.engine)
-    if engine.fingerprint != origin.generator_fingerprint:
+    generator = config.best.fingerprint(engine.fingerprint)
+    if generator != origin.generator_fingerprint:
         raise ConfigError(
             f"the span was made by generator {origin.generator_fingerprint}; {config.model} with "
-            f"these settings is {engine.fingerprint}: give the same model, --batch-size, "
-            "--temperature and --dtype as then"
+            f"these settings is {generator}: give the same model, --batch-size, --temperature, "
+            "--dtype and --best-of as then"
         )
     if not isinstance(engine, PromptEngine):
         raise ConfigError(f"{type(engine).__name__} cannot replay a batch")
     info = read_shard_info(find_shards(config.like)[0])
     gates = Gates(config.gates, config.like, info.frame_rate_hz)
-    made = engine.generate(texts, seeds, gates.most_codes, only=rows[:1])[rows[0]]
     span = document_tokens(prefix, document)[origin.run_start : origin.run_stop]
-    return Regenerated(origin, texts[rows[0]], vocab.tokens_to_codes(span), made.codes)
+    recorded, samples = vocab.tokens_to_codes(span), []
+    for sample in range(config.best.best_of):
+        made = engine.generate(texts, seeds, gates.most_codes, only=rows[:1], sample=sample)
+        samples.append(made[rows[0]].codes)
+    codes = next((own for own in samples if np.array_equal(own, recorded)), samples[0])
+    return Regenerated(origin, texts[rows[0]], recorded, codes)

@@ -4,6 +4,8 @@
     <output>/<shard>.parquet          code shard, records in the order of the requests
     <output>/reports/<shard>.parquet  for each request its batch, the word errors the self-check
                                       counted and, if rejected, the reason and the codes
+    <output>/losers/<shard>.parquet   with --best-of: of each text a worse sample, if there was one,
+                                      as a code shard
     <output>/generation.json          counts, written when every shard is there
     <output>/rejected.jsonl           what was rejected
 
@@ -12,6 +14,7 @@ A shard that exists is finished. A rejected request keeps its place with no code
 
 import functools
 import os
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,9 +34,10 @@ from ..jobs.folders import same_job
 from ..jobs.progress import Progress
 from ..jobs.tasks import Share, worker_number
 from ..text_to_token.choose_engine import make_engine
-from ..text_to_token.engines import Engine, EngineConfig, Identity, identify
+from ..text_to_token.engines import Engine, EngineConfig, Identity, identify, voice_of
 from ..text_to_token.gates import GateConfig, Gates
 from ..text_to_token.self_check import SelfCheck
+from .best_of import BestOfConfig, samples_made
 from .make_codes import Maker, generate_shard, read_report
 from .plan_folder import request_paths
 
@@ -51,6 +55,15 @@ class GenerateSettings:
     """Processes on this machine; each loads the model, on a GPU of its own while there are any."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     gates: GateConfig = field(default_factory=GateConfig)
+    best: BestOfConfig = field(default_factory=BestOfConfig)
+
+    def __post_init__(self) -> None:
+        if self.best.best_of > 1 and (self.gates.self_check is None or not self.engine.temperature):
+            raise ConfigError(
+                f"--best-of {self.best.best_of} chooses among different samples by their word "
+                "errors: give --self-check, the speech tokenizer that counts them, and a "
+                "--temperature above 0 (0.7, say)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +81,7 @@ class GenerateConfig(GenerateSettings):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shard_step < 1 or not 0 <= self.shard_offset < self.shard_step:
             raise ConfigError("shard_step must be at least 1, shard_offset from 0 to shard_step-1")
 
@@ -98,6 +112,7 @@ def generate(config: GenerateConfig, engine: Engine | None = None) -> dict[str, 
 def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     shards = request_paths(config.plan)
     info = read_shard_info(find_shards(config.like)[0])
+    started = time.monotonic()
     mine = Share(config.shard_offset, config.shard_step).of(shards)
     waiting = [path for path in mine if not (config.output / path.name).exists()]
     spread = config.workers > 1 or config.cluster.executor != "local"
@@ -115,12 +130,20 @@ def _generate(config: GenerateConfig, engine: Engine | None) -> dict[str, Any]:
     elif waiting:
         maker = _make(config, engine or make_engine(config.model, config.engine))
         rows = [open_parquet(path).metadata.num_rows for path in waiting]
-        with Progress("generate", sum(rows), "spans") as progress:
+        samples = config.best.best_of
+        unit = "spans" if samples == 1 else "samples"
+        with Progress("generate", samples * sum(rows), unit) as progress:
             for path in waiting:
                 generate_shard(path, maker, config.output, progress.advance)
     else:  # all is there: of this very model?
         _claim(config, engine or identify(config.model, config.engine), _gates(config, info), info)
-    return _summarise(config, shards, info)
+    counts = _summarise(config, shards, info)
+    if config.best.best_of > 1 and waiting:
+        made = samples_made(config.output, [path.name for path in waiting])
+        seconds = time.monotonic() - started
+        cost = {"seconds": seconds, "codes_per_s": made["codes"] / seconds}
+        counts["this_run"] = {"samples": made["samples"], "codes": made["codes"], **cost}
+    return counts
 
 
 def _gates(config: GenerateConfig, info: CodeShardInfo) -> Gates:
@@ -135,7 +158,10 @@ def _make(config: GenerateConfig, engine: Engine) -> Maker:
     if config.gates.self_check is not None:
         fingerprint, language = info.tokenizer_fingerprint, config.engine.language
         check = SelfCheck(config.gates.self_check, fingerprint, language, config.engine.device)
-    return Maker(engine, info, gates, check, config.gates.most_word_errors)
+    maker = Maker(engine, info, gates, check, config.gates.most_word_errors)
+    if config.best.best_of == 1:
+        return maker
+    return replace(maker, best=config.best, speaker=lambda seed: voice_of(seed, config.engine))
 
 
 @functools.lru_cache(maxsize=1)
@@ -175,14 +201,16 @@ def _claim(
             "speech the model was trained on"
         )
     checked = config.gates.self_check is not None
+    best = config.best
     same_job(
         config.output / "settings.json",
         {
             "plan": fingerprint_of_files(config.plan / "plan.json"),
-            "generator_fingerprint": engine.fingerprint,
+            "generator_fingerprint": best.fingerprint(engine.fingerprint),
             "tokenizer_fingerprint": info.tokenizer_fingerprint,
             "gates": asdict(config.gates) | {"self_check": checked},
             "bounds": asdict(gates.bounds) if gates.bounds else None,
+            **(asdict(best) if best.best_of > 1 else {}),
         },
     )
 
@@ -212,6 +240,8 @@ def _summarise(config: GenerateConfig, shards: list[Path], info: CodeShardInfo) 
         "seconds_of_speech": codes / info.frame_rate_hz,
         "rejected": dict(sorted(Counter(item.reason for item in rejected).items())),
     }
+    if config.best.best_of > 1:
+        counts["best_of"] = samples_made(config.output, done)
     if len(done) == len(shards):
         write_rejected(config.output / "rejected.jsonl", rejected)
         write_json(config.output / "generation.json", counts)

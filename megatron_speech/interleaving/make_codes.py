@@ -1,7 +1,7 @@
 """One request shard -> one code shard, and a report of what became of each request."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,14 @@ from ..io.parquet import read_parquet, write_parquet
 from ..text_to_token.engines import Engine, Generation
 from ..text_to_token.gates import Gates
 from ..text_to_token.self_check import SelfCheck
+from .best_of import (
+    SAMPLES_SCHEMA,
+    Attempt,
+    BestOfConfig,
+    choose,
+    losers,
+    samples_columns,
+)
 
 _REPORT_SCHEMA = pa.schema(
     {
@@ -34,27 +42,23 @@ class Maker:
     gates: Gates
     check: SelfCheck | None
     most_word_errors: float
+    best: BestOfConfig = field(default_factory=BestOfConfig)
+    speaker: Callable[[int], str | None] = lambda seed: None
+    """Voice of a request by its seed: what the model was told, for training on what was kept."""
 
 
 def generate_shard(path: Path, maker: Maker, output: Path, advance: Callable[[int], None]) -> None:
     """Generate the codes of one request shard; the code shard appears last, whole."""
     requests = read_parquet(path, ("id", "text", "seed"))
     ids, texts = requests["id"].to_pylist(), requests["text"].to_pylist()
-    results = maker.engine.generate(
-        texts, requests["seed"].to_pylist(), maker.gates.most_codes, advance
-    )
-    reasons = _reasons(maker, texts, results)
-    heard = _self_check(maker, texts, results, reasons)
-    nothing = np.zeros(0, np.int64)
-    records = [
-        CodeRecord(
-            id=name,
-            codes=nothing if reason else result.codes,
-            text=text,
-            duration_s=0.0 if reason else len(result.codes) / maker.info.frame_rate_hz,
-        )
-        for name, text, result, reason in zip(ids, texts, results, reasons, strict=True)
+    seeds = requests["seed"].to_pylist()
+    attempts = [
+        _attempt(maker, texts, seeds, sample, advance) for sample in range(maker.best.best_of)
     ]
+    kept = choose(texts, attempts, maker.gates)
+    results = [attempts[sample].results[n] for n, sample in enumerate(kept)]
+    reasons = [attempts[sample].reasons[n] for n, sample in enumerate(kept)]
+    heard = [attempts[sample].heard[n] for n, sample in enumerate(kept)]
     report = {
         "id": ids,
         "batch": [result.batch for result in results],
@@ -66,8 +70,54 @@ def generate_shard(path: Path, maker: Maker, output: Path, advance: Callable[[in
             for result, reason in zip(results, reasons, strict=True)
         ],
     }
-    write_parquet(output / "reports" / path.name, pa.Table.from_pydict(report, _REPORT_SCHEMA))
+    schema = _REPORT_SCHEMA
+    speakers = [maker.speaker(seed) for seed in seeds]
+    if len(attempts) > 1:
+        report |= samples_columns(attempts, kept)
+        schema = pa.schema([*_REPORT_SCHEMA, *SAMPLES_SCHEMA])
+        worse = losers(attempts, kept, maker.best.pair_margin)
+        records = _records(maker, ids, texts, speakers, worse)
+        found = [record for record in records if len(record.codes)]
+        write_code_shard(output / "losers" / path.name, found, maker.info)
+    good = [None if reason else result for result, reason in zip(results, reasons, strict=True)]
+    write_parquet(output / "reports" / path.name, pa.Table.from_pydict(report, schema))
+    records = _records(maker, ids, texts, speakers, good)
     write_code_shard(output / path.name, records, maker.info)
+
+
+def _attempt(
+    maker: Maker,
+    texts: list[str],
+    seeds: list[int],
+    sample: int,
+    advance: Callable[[int], None],
+) -> Attempt:
+    """One sample of all texts, looked at by the gates and read by the self-check."""
+    more = {"sample": sample} if sample else {}  # an engine that cannot sample does without
+    results = maker.engine.generate(texts, seeds, maker.gates.most_codes, advance, **more)
+    reasons = _reasons(maker, texts, results)
+    return Attempt(results, reasons, _self_check(maker, texts, results, reasons))
+
+
+def _records(
+    maker: Maker,
+    ids: list[str],
+    texts: list[str],
+    speakers: list[str | None],
+    results: list[Generation | None],
+) -> list[CodeRecord]:
+    """Records of a code shard; without codes where there is no result."""
+    codes = [np.zeros(0, np.int64) if result is None else result.codes for result in results]
+    return [
+        CodeRecord(
+            id=name,
+            codes=own,
+            text=text,
+            duration_s=len(own) / maker.info.frame_rate_hz,
+            speaker=speaker,
+        )
+        for name, text, own, speaker in zip(ids, texts, codes, speakers, strict=True)
+    ]
 
 
 def _reasons(maker: Maker, texts: list[str], results: list[Generation]) -> list[str | None]:

@@ -113,6 +113,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
                     config.model, data.seq_length, vocab.padded_size
                 ),
                 loss_weights=(data.text_loss_weight, data.speech_loss_weight),
+                dpo_beta=data.dpo_beta if datasets.preferences else None,
                 position=datasets.position,
             ),
             config.batch,

@@ -93,8 +93,13 @@ class Engine(Protocol):
         seeds: Sequence[int],
         most_codes: Callable[[str], int],
         advance: Callable[[int], None] = ...,
+        *,
+        sample: int = ...,
     ) -> list[Generation]:
-        """One result per text; `most_codes` bounds codes, `advance` hears of texts done."""
+        """One result per text; `most_codes` bounds codes, `advance` hears of texts done.
+
+        `sample` numbers independent samples of the same texts in the same voices.
+        """
         ...
 
 
@@ -108,7 +113,7 @@ class Part:
 
 
 def split_requests(
-    texts: Sequence[str], seeds: Sequence[int], config: EngineConfig
+    texts: Sequence[str], seeds: Sequence[int], config: EngineConfig, sample: int = 0
 ) -> tuple[list[Part], list[list[int]]]:
     """The distinct parts to decode, and for each text the parts that make it up.
 
@@ -118,11 +123,7 @@ def split_requests(
     members: list[list[int]] = []
     known: dict[tuple[str, str | None], int] = {}
     for text, seed in zip(texts, seeds, strict=True):
-        voice = (
-            config.voices[_bits(seed, _VOICE_PURPOSE, 0) % len(config.voices)]
-            if (config.voices)
-            else None
-        )
+        voice = voice_of(seed, config)
         own: list[int] = []
         for number, piece in enumerate(
             split_sentences(text, config.most_characters, config.language)
@@ -132,9 +133,16 @@ def split_requests(
                 continue
             known[piece, voice] = len(parts)
             own.append(len(parts))
-            parts.append(Part(piece, _bits(seed, _PART_PURPOSE, number), voice))
+            parts.append(Part(piece, _bits(seed, _PART_PURPOSE, number + (sample << 32)), voice))
         members.append(own)
     return parts, members
+
+
+def voice_of(seed: int, config: EngineConfig) -> str | None:
+    """The voice that a request of this seed is spoken in, in all its samples."""
+    if not config.voices:
+        return None
+    return config.voices[_bits(seed, _VOICE_PURPOSE, 0) % len(config.voices)]
 
 
 def _bits(seed: int, purpose: int, number: int) -> int:
@@ -232,13 +240,15 @@ class PromptEngine(ABC):
         most_codes: Callable[[str], int],
         advance: Callable[[int], None] = lambda count: None,
         only: Collection[int] | None = None,
+        *,
+        sample: int = 0,
     ) -> list[Generation]:
         """Decode all texts, or replay what the call came to for `only` some; see `Engine.generate`.
 
         No part gets more codes than the model has positions left after its prompt; one that would
         need more, or whose prompt leaves none, comes back as `too_long`.
         """
-        parts, members = split_requests(texts, seeds, self.config)
+        parts, members = split_requests(texts, seeds, self.config, sample)
         voiced = [voiced_text(part.text, part.voice) for part in parts]
         prompts = [speak_prompt(self.vocab, ids) for ids in self.vocab.text.encode_batch(voiced)]
         wanted = [most_codes(part.text) for part in parts]

@@ -35,6 +35,7 @@ CASES = [
     ("speech_after_text", "(cc)TT.", "------"),
     ("speech_after_text", "(cc).TT(cc).", "-------xxxx"),
     ("speech_after_text", "TT.(cc).TT(c).", "----------xxx"),
+    ("preference", "TT(cc).TT(c).", "--xxxx---xxx"),
     ("assistant", "STUTTATT.", "-----xxx"),
     ("assistant", "UTATTUTAT.", "--xxx--xx"),
     ("assistant", "UTA(cc)U", "--xxxxx"),

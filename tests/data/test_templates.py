@@ -36,5 +36,5 @@ def test_only_prompted_kinds_are_packed_whole():
     whole = {name for name, kind in templates.KINDS.items() if kind.packing == "whole"}
     dialogues = {name for name in templates.KINDS if name.startswith("dialogue_")}
     assert dialogues
-    assert whole == {"asr", "tts", "text_to_token"} | dialogues
+    assert whole == {"asr", "tts", "text_to_token", "preference"} | dialogues
     assert templates.KINDS["text_to_token"].loss_rule == "speech_after_text"

@@ -9,8 +9,10 @@ from megatron_speech.datasets.text import PreprocessConfig, preprocess
 from megatron_speech.datasets.trace import trace
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.interleaving.assemble import assemble
+from megatron_speech.interleaving.best_of import BestOfConfig
 from megatron_speech.interleaving.generate import GenerateConfig, generate
 from megatron_speech.interleaving.plan import plan
+from megatron_speech.speech_tokenizer.tokenizer import SpeechTokenizer
 from megatron_speech.text.vocab import SpeechTextVocab
 from megatron_speech.text_to_token.engines import EngineConfig
 from megatron_speech.text_to_token.gates import GateConfig
@@ -148,6 +150,46 @@ def test_spans_are_made_again_bit_for_bit(world, generated, monkeypatch):
         assert len(made.codes) == row["token_stop"] - row["token_start"] > 0
         assert sum(decoded) < 20, "the whole shard was decoded"
     assert len(decoded) > 1, "the longest text has several parts"
+
+
+class Recogniser:
+    """Counts fewer errors in some codes than in others."""
+
+    fingerprint = INFO.tokenizer_fingerprint
+
+    def decode_text(self, codes, languages=None):
+        return ["mumble " * (int(own.sum()) % 5) for own in codes]
+
+
+def test_the_sample_that_was_kept_is_made_again(world, vocab, generated, tmp_path, monkeypatch):
+    monkeypatch.setattr(SpeechTokenizer, "from_pretrained", lambda folder, device: Recogniser())
+    engine = EngineConfig(batch_size=3, temperature=0.7, most_characters=24)
+    bounds = {"least_seconds_per_character": 0.0, "most_seconds_per_character": 0.1}
+    config = GenerateConfig(
+        plan=generated / "plan",
+        model=generated / "model",
+        like=world / "like",
+        output=tmp_path / "codes",
+        engine=engine,
+        gates=GateConfig(self_check=tmp_path, most_word_errors=99, **bounds),
+        best=BestOfConfig(best_of=3),
+    )
+    counts = generate(config)
+    assert counts["best_of"]["changed"] > 0.2
+    (tmp_path / "plan").symlink_to(generated / "plan")
+    assemble(assemble_config(world, tmp_path))
+    names = sorted((tmp_path / "codes" / "reports").glob("*.parquet"))
+    reports = [row for path in names for row in pq.read_table(path).to_pylist()]
+    kept = {row["id"]: row["sample"] for row in reports}
+    spans = pq.read_table(tmp_path / "out.spans.parquet", filters=[("modality", "=", "speech")])
+    last = {kept[row["source_id"]]: row for row in spans.to_pylist()}
+    assert set(last) == {0, 1, 2}
+    (tmp_path / "model").symlink_to(generated / "model")
+    more = {"best-of": 3, "self-check": tmp_path}
+    for row in last.values():
+        assert regenerate(world, tmp_path, row["document"], row["token_start"], **more).equal
+    with pytest.raises(ConfigError, match="and --best-of as then"):
+        regenerate(world, tmp_path, row["document"], row["token_start"])
 
 
 def test_what_is_not_made_again(world, done, generated):

@@ -16,6 +16,7 @@ from ...text.vocab import is_speech
 from ..batch_config import BatchConfig
 from ..batch_schedule import micro_batches
 from ..parallel_config import ParallelConfig, check_documents
+from ..preference import PREFERENCE_METRICS, preference_loss
 from ..task import Metrics, PendingSave, StepCheck, healthy
 from ..throughput import Throughput
 from . import checkpoint as megatron_checkpoint
@@ -51,6 +52,8 @@ class TrainingData:
     """Whether some windows hold documents that must not see each other."""
     loss_weights: tuple[float, float] = (1.0, 1.0)
     """Factors of the loss on text and on speech tokens."""
+    dpo_beta: float | None = None
+    """Of windows that hold pairs of answers: the loss is then DPO's (preference.py)."""
     position: Mapping[str, Any] = field(default_factory=dict)
     """What a checkpoint keeps of the training blend, so that it can be changed."""
     train_flops_per_token: float = 0.0
@@ -258,10 +261,13 @@ class MegatronTrainer:
     def _loss(self, batch: Batch, losses: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Weighted sum of losses, number of tokens, and [lm, text, speech] x [sum, tokens].
 
-        The latter are for reports, and not weighted.
+        The latter are for reports, and not weighted. Of pairs see `preference_loss`.
         """
         mask = batch.loss_mask.flatten()
         losses = losses.float().flatten() * mask
+        beta, pairs, reference = self.data.dpo_beta, batch.pairs, batch.reference
+        if beta is not None and pairs is not None and reference is not None:
+            return preference_loss(-losses, pairs.flatten(), reference.flatten(), beta)
         labels = batch.labels.flatten()
         speech = is_speech(labels, self.data.code_offset, self.data.num_codes).float()
         text_weight, speech_weight = self.data.loss_weights
@@ -281,13 +287,14 @@ class MegatronTrainer:
 
     def _reduce_losses(self, reports: list[Tensor], name: str = "") -> Metrics:
         """Means over the tokens of global batches, known to every rank; `name` ends their keys."""
-        total = torch.zeros(2 * len(_LOSSES), dtype=torch.float64, device=self.layout.device)
+        names = _LOSSES if self.data.dpo_beta is None else PREFERENCE_METRICS
+        total = torch.zeros(2 * len(names), dtype=torch.float64, device=self.layout.device)
         if self.layout.is_last_stage and self.layout.tensor_parallel_rank == 0:
             total += torch.stack(reports).sum(0)
         dist.all_reduce(total)
         sums, tokens = total[0::2].tolist(), total[1::2].tolist()
         return {
             f"{loss} {name}".rstrip(): value / count
-            for loss, value, count in zip(_LOSSES, sums, tokens, strict=True)
+            for loss, value, count in zip(names, sums, tokens, strict=True)
             if count
         }

@@ -9,6 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+_COLUMNS = ("tokens", "labels", "loss_mask", "position_ids", "documents")
+_OF_PAIRS = ("pairs", "reference")
+
 
 class Windows(Protocol):
     """A dataset of windows; items are as `data.dataset.SpeechTextDataset` gives them."""
@@ -25,6 +28,11 @@ class Batch:
     labels: Int64[Tensor, "b s"]
     loss_mask: Float[Tensor, "b s"]
     position_ids: Int64[Tensor, "b s"]
+    pairs: Int64[Tensor, "b s"] | None = None
+    """Pairs of answers, as `data.preferences.Preferences` has them, but numbered through the batch;
+    None where there are none."""
+    reference: Float[Tensor, "b s"] | None = None
+    """What the reference model thinks of them."""
     attention_mask: Bool[Tensor, "b 1 s s"] | None = None
     """True where attention is forbidden; None means plain causal attention."""
     packed: Any = None
@@ -40,7 +48,7 @@ class HostBatch:
     """
 
     columns: dict[str, Tensor]
-    """Tokens, labels, loss_mask and position_ids, each (b, s)."""
+    """Tokens, labels, loss_mask and position_ids, and of pairs two more, each (b, s)."""
     documents: Tensor | None = None
     """Number of the document of each position (b, s), where some window holds several."""
     boundaries: Tensor | None = None
@@ -79,8 +87,11 @@ def read_windows(windows: Windows, indices: Sequence[int], packed: bool) -> Host
     items = [windows[index] for index in indices]
     columns = {
         name: torch.stack([item[name] for item in items])
-        for name in ("tokens", "labels", "loss_mask", "position_ids", "documents")
+        for name in (*_COLUMNS, *(name for name in _OF_PAIRS if name in items[0]))
     }
+    if "pairs" in columns:
+        rows, length = columns["pairs"].shape
+        columns["pairs"] += columns["pairs"].sign() * length * torch.arange(rows)[:, None]
     documents = columns.pop("documents")
     if packed:
         rows = {name: value.reshape(1, -1) for name, value in columns.items()}
