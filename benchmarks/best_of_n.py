@@ -27,7 +27,7 @@ from megatron_speech.data.code_shards import (
     CodeShardInfo,
     find_shards,
     read_code_shards,
-    read_core_shard_info,
+    read_shard_info,
     write_code_shard,
 )
 from megatron_speech.errors import DataError
@@ -81,7 +81,7 @@ class Bench:
         self.texts = [str(record.text).strip() for record in self.records]
         if not self.texts:
             raise DataError(f"no record with text and codes in {config.texts}")
-        self.info: CodeShardInfo = read_core_shard_info(find_shards(config.like)[0])
+        self.info: CodeShardInfo = read_shard_info(find_shards(config.like)[0])
         self.seeds = document_keys(
             config.seed, [record.id for record in self.records]
         ) >> np.uint64(1)
