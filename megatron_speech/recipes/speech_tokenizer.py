@@ -141,19 +141,19 @@ def tokenizer_from_whisper(pooling_kernel_size: int, num_codes: int) -> SpeechTo
     """Any Whisper, and hours of speech rather than years: `--init-from` says the shape.
 
     The codebook has at most the paper's size for this rate, and 64 vectors of the data for each
-    code. A twentieth of the steps trains without it, so that the pool is learned first.
+    code. A twentieth of the steps trains without it, so that the pool is learned first. Then codes
+    are made once, of the 64 directions that the loss feels most, and what lies above learns to read
+    them: with few voices nothing else that was tried could be read (docs/log.md, 2026-11-30).
     """
     large = tokenizer_large_v3(pooling_kernel_size, num_codes)
     return replace(
         large,
         model=replace(
             large.model,
-            quantize_ema_decay=0.95,  # slower codebooks lag behind the encoder (docs/log.md)
-            quantize_restart_interval=20,
-            quantize_restart_threshold=0.1,
+            quantize_code_dim=64,
         ),
         data=SpeechDataConfig(micro_batch_size=16, global_batch_size=16),
-        objective=replace(large.objective, quantize_start_step=150),
+        objective=replace(large.objective, quantize_start_step=150, freeze_codes=True),
         optimizer=OptimizerConfig(
             lr=1e-4, lr_warmup_iters=50, lr_decay_style="cosine", lr_decay_start=0.5, bf16=True
         ),

@@ -69,8 +69,8 @@ class SpeechTokenizerConfig:
     fsq_levels: tuple[int, ...] = (8, 8, 8, 6, 5)
     """Levels of each of fsq's dimensions."""
     quantize_code_dim: int | None = None
-    """Directions in which vectors are compared with codes: those that the training loss feels most.
-    None compares whole vectors, as the paper and the released layout do."""
+    """Directions in which vectors are compared with codes: those that the training loss feels most,
+    at most d_model. None compares whole vectors, as the paper and the released layout do."""
     quantize_position: int = 16
     """Encoder layers before the quantizer."""
     quantize_lookup: Literal["exact", "released"] = "exact"
@@ -130,10 +130,10 @@ class SpeechTokenizerConfig:
                 )
             object.__setattr__(self, "quantize_vocab_size", math.prod(self.fsq_levels))
         dim = self.quantize_code_dim
-        if dim is not None and (self.quantizer != "vq" or not 1 <= dim <= self.d_model):
+        if dim is not None and (self.quantizer != "vq" or dim < 1):
             raise ConfigError(
-                f"--quantize-code-dim is {dim}; expected 1 to {self.d_model} (--d-model), and "
-                "--quantizer vq"
+                f"--quantize-code-dim is {dim} and --quantizer {self.quantizer}; expected 1 or "
+                "more, and vq"
             )
         if self.quantize_vocab_size is not None and self.quantize_vocab_size < 2:
             raise ConfigError(f"--quantize-vocab-size is {self.quantize_vocab_size}; expected >= 2")
@@ -150,6 +150,11 @@ class SpeechTokenizerConfig:
                 f"--pooling-kernel-size is {self.pooling_kernel_size}; expected 1 to "
                 f"--max-source-positions {self.max_source_positions}"
             )
+
+    @property
+    def code_width(self) -> int:
+        """Width of a row of vq's codebook."""
+        return min(self.quantize_code_dim or self.d_model, self.d_model)
 
     @property
     def frame_rate_hz(self) -> float:

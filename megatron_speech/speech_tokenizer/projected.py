@@ -23,9 +23,8 @@ class ProjectedVectorQuantizer(VectorQuantizer):
 
     def __init__(self, config: SpeechTokenizerConfig):
         super().__init__(config)
-        assert config.quantize_code_dim is not None
-        self.project_in = nn.Linear(config.d_model, config.quantize_code_dim)
-        self.project_out = nn.Linear(config.quantize_code_dim, config.d_model)
+        self.project_in = nn.Linear(config.d_model, config.code_width)
+        self.project_out = nn.Linear(config.code_width, config.d_model)
         for layer in (self.project_in, self.project_out):
             nn.init.eye_(layer.weight)
             nn.init.zeros_(layer.bias)

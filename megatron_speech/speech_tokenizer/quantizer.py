@@ -91,7 +91,7 @@ class VectorQuantizer(Quantizer):
         assert config.quantize_vocab_size is not None
         self.config = config
         self.num_codes = config.quantize_vocab_size
-        self.codebook = nn.Embedding(self.num_codes, config.quantize_code_dim or config.d_model)
+        self.codebook = nn.Embedding(self.num_codes, config.code_width)
         self.codebook.weight.requires_grad_(False)
         self.register_buffer("ema_count", torch.ones(self.num_codes))
         self.register_buffer("ema_weight", self.codebook.weight.detach().clone())

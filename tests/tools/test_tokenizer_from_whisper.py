@@ -191,7 +191,7 @@ def test_a_whispers_loops_are_no_transcripts(whisper, heard, tmp_path, monkeypat
 def test_frozen_codes_stay_what_kmeans_made_and_are_learned_to_be_read(whisper, manifest, tmp_path):
     flags = from_whisper(
         whisper, manifest, tmp_path / "run", "--vectors-per-code", "8", "--quantize-code-dim", "8",
-        "--freeze-codes", "--quantize-start-step", "1", "--train-iters", "3", "--save-interval",
+        "--quantize-start-step", "1", "--train-iters", "3", "--save-interval",
         "2", "--no-bf16",
     )  # fmt: skip
     export = train_speech_tokenizer.main(flags).export
@@ -220,10 +220,11 @@ def test_frozen_codes_stay_what_kmeans_made_and_are_learned_to_be_read(whisper, 
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--freeze-codes", "--no-kmeans-init"], "add --kmeans-init"),
-        (["--freeze-codes", "--quantizer", "fsq"], "only vq"),
-        (["--quantize-code-dim", "8", "--no-kmeans-init"], "with --kmeans-init"),
-        (["--quantize-code-dim", "999"], "--quantize-code-dim is 999"),
+        (["--no-kmeans-init"], "add --kmeans-init"),
+        (["--no-kmeans-init", "--no-freeze-codes"], "with --kmeans-init"),
+        (["--quantizer", "fsq", "--quantize-code-dim", "None"], "only vq"),
+        (["--quantizer", "fsq"], "--quantize-code-dim is 64 and --quantizer fsq"),
+        (["--quantize-code-dim", "0"], "--quantize-code-dim is 0"),
     ],
 )
 def test_codes_that_cannot_be_frozen_or_projected_are_refused(
