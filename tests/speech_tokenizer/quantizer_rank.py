@@ -8,10 +8,12 @@ import torch.distributed as dist
 
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.fsq import FiniteScalarQuantizer
+from megatron_speech.speech_tokenizer.projected import ProjectedVectorQuantizer
 from megatron_speech.speech_tokenizer.quantizer import VectorQuantizer
 
 STEPS = 50
-STARTS = ("random", "k-means", "fsq")
+STARTS = ("random", "k-means", "projected", "fsq")
+_KINDS = {"fsq": FiniteScalarQuantizer, "projected": ProjectedVectorQuantizer}
 
 
 def run(rank: int, world_size: int, start: str) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
@@ -23,11 +25,12 @@ def run(rank: int, world_size: int, start: str) -> tuple[dict[str, torch.Tensor]
         quantizer="fsq" if start == "fsq" else "vq",
         fsq_levels=(4, 4, 3),
         quantize_vocab_size=48,
+        quantize_code_dim=5 if start == "projected" else None,
         quantize_restart_interval=5,
         quantize_restart_threshold=0.97 if start == "random" else 0.5,  # counts start at 1
     )
     torch.manual_seed(0)
-    quantizer = (FiniteScalarQuantizer if start == "fsq" else VectorQuantizer)(config)
+    quantizer = _KINDS.get(start, VectorQuantizer)(config)
     generator = torch.Generator().manual_seed(7)
 
     def half(batch: torch.Tensor) -> torch.Tensor:
@@ -36,6 +39,8 @@ def run(rank: int, world_size: int, start: str) -> tuple[dict[str, torch.Tensor]
     vectors = torch.randn(240, 16, generator=generator)
     if start != "random":
         own = torch.arange(240).view(8, 30)[rank::world_size].flatten()  # as over eight steps
+        if start == "projected":
+            quantizer.choose_directions(vectors[own], torch.diag(torch.arange(16.0)))
         quantizer.initialise(vectors[own], seed=1, rounds=5, positions=own)
     restarted = []
     for step in range(1, STEPS + 1):
