@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from tests.enumerated_kills import Job
@@ -68,23 +69,33 @@ def _language_data(inputs: Path) -> None:
     write_data(inputs)
 
 
+def _load(*modules: str) -> None:
+    """Import here what a run would import: processes that are killed are forked from this one."""
+    for module in modules:
+        import_module(module)
+
+
 _FEW_STEPS = "--train-iters 2 --save-interval 1 --keep-last 1".split()
+
+
+def _pretraining(recipe: list[str], inputs: Path, flags: list[str]) -> Job:
+    from tools import pretrain
+
+    flags = [*flags, "--data-path", str(inputs / "cut"), "--valid-data-path", str(inputs / "cut")]
+
+    def run(work: Path) -> None:
+        save = ["--save", str(work / "run")]
+        pretrain.main([*recipe, *_FEW_STEPS, *flags, "--lr-warmup-iters", "1", *save])
+
+    return Job(run=run, finished=(), same=of_training)  # the marker's number says it
 
 
 @_job("pretrain", _language_data)
 def pretrain(inputs: Path) -> Job:
-    from megatron_speech.data import dataset  # noqa: F401
-    from megatron_speech.model import gpt  # noqa: F401
     from tests.tools.pretraining import TINY
-    from tools import pretrain
 
-    def run(work: Path) -> None:
-        flags = ["--vocab", inputs / "vocab", "--data-path", inputs / "cut"]
-        flags += ["--valid-data-path", inputs / "cut", "--lr-warmup-iters", 1]
-        save = ["--save", work / "run"]
-        pretrain.main([*TINY, *_FEW_STEPS, *map(str, [*flags, *save])])
-
-    return Job(run=run, finished=(), same=of_training)  # the marker's number says it
+    _load("megatron_speech.data.dataset", "megatron_speech.model.gpt")
+    return _pretraining(TINY, inputs, ["--vocab", str(inputs / "vocab")])
 
 
 def _base_and_data(inputs: Path) -> None:
@@ -95,18 +106,10 @@ def _base_and_data(inputs: Path) -> None:
 
 @_job("pretrain lora", _base_and_data)
 def pretrain_lora(inputs: Path) -> Job:
-    from megatron_speech.data import dataset  # noqa: F401
-    from megatron_speech.model import lora  # noqa: F401
     from tests.tools.pretraining import TINY_LORA
-    from tools import pretrain
 
-    def run(work: Path) -> None:
-        flags = ["--pretrained-checkpoint", inputs / "base", "--data-path", inputs / "cut"]
-        flags += ["--valid-data-path", inputs / "cut", "--lr-warmup-iters", 1]
-        save = ["--save", work / "run"]
-        pretrain.main([*TINY_LORA, *_FEW_STEPS, *map(str, [*flags, *save])])
-
-    return Job(run=run, finished=(), same=of_training)
+    _load("megatron_speech.data.dataset", "megatron_speech.model.lora")
+    return _pretraining(TINY_LORA, inputs, ["--pretrained-checkpoint", str(inputs / "base")])
 
 
 @_job("train speech tokenizer", lambda inputs: _speech(inputs))
@@ -168,8 +171,9 @@ def _base(inputs: Path) -> None:
 
 @_job("convert hf-to-megatron", _base)
 def import_base(inputs: Path) -> Job:
-    from tests.model import base_folders  # noqa: F401
     from tools import convert_checkpoint
+
+    _load("tests.model.base_folders")
 
     def run(work: Path) -> None:
         flags = ["hf-to-megatron", "--hf", inputs / "hf", "--save", work / "base"]
@@ -181,8 +185,9 @@ def import_base(inputs: Path) -> Job:
 
 @_job("convert megatron-to-hf", _base)
 def export_model(inputs: Path) -> Job:
-    from tests.model import base_folders  # noqa: F401
     from tools import convert_checkpoint
+
+    _load("tests.model.base_folders")
 
     def run(work: Path) -> None:
         flags = ["megatron-to-hf", "--load", inputs / "base", "--hf", work / "hf"]

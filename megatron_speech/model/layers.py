@@ -31,6 +31,29 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
+def sharded_weights(
+    module: nn.Module,
+    axes: dict[str, int],
+    prefix: str,
+    sharded_offsets: tuple,
+    metadata: dict | None,
+) -> dict[str, Any]:
+    """Core's description of a module's own weights; `axes` says along which tensor-parallel
+    processes share them, by name."""
+    from megatron.core import parallel_state
+    from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+
+    tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
+    return make_sharded_tensors_for_checkpoint(
+        module.state_dict(prefix="", keep_vars=True),
+        prefix,
+        axes,
+        sharded_offsets,
+        tp_group=tensor_group,
+        dp_cp_group=(metadata or {})["dp_cp_group"],
+    )
+
+
 class JointRMSNorm(nn.Module):
     """Root-mean-square norm of all heads together, divided by tensor-parallel processes."""
 
@@ -58,18 +81,7 @@ class JointRMSNorm(nn.Module):
         self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
     ) -> dict[str, Any]:
         """Core's description of the weight for checkpoints of any layout."""
-        from megatron.core import parallel_state
-        from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
-
-        tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
-        return make_sharded_tensors_for_checkpoint(
-            self.state_dict(prefix="", keep_vars=True),
-            prefix,
-            {"joint_weight": 0},
-            sharded_offsets,
-            tp_group=tensor_group,
-            dp_cp_group=(metadata or {})["dp_cp_group"],
-        )
+        return sharded_weights(self, {"joint_weight": 0}, prefix, sharded_offsets, metadata)
 
 
 class PostNormAdd(nn.Module):

@@ -116,18 +116,10 @@ class Adapter(nn.Module):
         self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
     ) -> dict[str, Any]:
         """Core's description of the two matrices for checkpoints of any layout."""
-        from megatron.core import parallel_state
-        from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+        from .layers import sharded_weights
 
-        tensor_group: Any = parallel_state.get_tensor_model_parallel_group()
-        return make_sharded_tensors_for_checkpoint(
-            self.state_dict(prefix="", keep_vars=True),
-            prefix,
-            {"a": 1} if self.divided_input else {"b": 1},
-            sharded_offsets,
-            tp_group=tensor_group,
-            dp_cp_group=(metadata or {})["dp_cp_group"],
-        )
+        axes = {"a": 1} if self.divided_input else {"b": 1}
+        return sharded_weights(self, axes, prefix, sharded_offsets, metadata)
 
 
 def add_lora(
