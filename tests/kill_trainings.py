@@ -1,7 +1,7 @@
 """Trainings and conversions of models, each as a small job to be killed (enumerated_kills.py)."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def _load(*modules: str) -> None:
 _FEW_STEPS = "--train-iters 2 --save-interval 1 --keep-last 1".split()
 
 
-def _pretraining(recipe: list[str], inputs: Path, flags: list[str]) -> Job:
+def _pretraining(recipe: Sequence[str], inputs: Path, flags: Sequence[str]) -> Job:
     from tools import pretrain
 
     flags = [*flags, "--data-path", str(inputs / "cut"), "--valid-data-path", str(inputs / "cut")]
