@@ -3,11 +3,14 @@
     python benchmarks/raw_audio.py --manifest prompts-en/manifest.tsv prompts-es/manifest.tsv \\
         --whisper whisper-base --fast-whisper whisper-tiny.en --output runs/raw_audio --hours 3
 
+    python benchmarks/raw_audio.py ... --parts tasks    # with the recordings that are there
+
 Speech of the manifests is mixed with music, noise and silence into long recordings; some of it is
 clipped or drowned, and the first sixth of all is there again, softer and shifted. Measured are the
 speech seconds found, what is no speech among what is kept, repeats removed, the word errors of
 what is kept beside the same Whisper's on the clean clips, equal bytes for 1, 2 and 4 tasks and
-after kills, and how much faster than real time a core is.
+after kills, and how much faster than real time a core is. Writes results/raw_audio.json and
+results/raw_audio_tasks.json.
 """
 
 import hashlib
@@ -22,18 +25,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet as pq
 import soundfile
 import torch
+from common import report
 from mixed_audio import Stretch, mix
 
 from megatron_speech import cli
 from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.errors import DataError
-from megatron_speech.io.files import write_json
 from megatron_speech.prepare_speech.readers import WhisperReader
 from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
 
@@ -55,8 +58,9 @@ class Config:
     equal_recordings: int = 4
     """Recordings, a quarter of an hour each, that are prepared again by several tasks and kills."""
     seed: int = 0
-    result: Path | None = None
-    """JSON with the figures."""
+    parts: tuple[Literal["quality", "tasks"], ...] = ("quality", "tasks")
+    """quality mixes recordings, prepares them once and judges what is kept; tasks takes those
+    recordings and compares the files of several tasks and of killed ones."""
 
 
 def run(flags: Sequence[object], wait: bool = True) -> subprocess.Popen[bytes]:
@@ -163,7 +167,9 @@ def word_error_figures(
     read = [each.text for each in reader.read(audio, ["en"] * len(audio), 30)]
     errors = [(row, word_errors([row.text], [text])) for row, text in zip(rows, read, strict=True)]
     return {
-        "wer_kept": error_rate(word_errors(*map(list, zip(*pairs, strict=True)))),
+        "wer_kept": error_rate(
+            word_errors([text for text, _ in pairs], [read for _, read in pairs])
+        ),
         "wer_kept_segments": len(pairs),
         "wer_clean": error_rate(e for _, counts in errors for e in counts),
         "wer_clean_of_kept": error_rate(e for row, c in errors if row.id in clips for e in c),
@@ -183,6 +189,8 @@ def by_tasks(config: Config, source: Path) -> dict[str, Any]:
     """Some recordings by 1, 2 and 4 tasks, and killed: whether all files are the same; and the
     speed of the first run, without start-up."""
     some = config.output / "some"
+    for name in ("some", "tasks-1", "tasks-2", "tasks-4", "killed"):
+        shutil.rmtree(config.output / name, ignore_errors=True)
     some.mkdir()
     for path in sorted(source.glob("*.flac"))[: config.equal_recordings]:
         shutil.copy(path, some)
@@ -211,28 +219,25 @@ def by_tasks(config: Config, source: Path) -> dict[str, Any]:
     return {"fast_cpu_x_real_time": audio_s / spent_s, "equal": equal}
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Mix, prepare, measure; returns the figures."""
-    config = cli.parse(Config, argv, __doc__ or "")
+def quality(config: Config, source: Path) -> dict[str, Any]:
+    """All recordings, mixed anew, by one task: what is kept, and the speed with start-up."""
     shutil.rmtree(config.output, ignore_errors=True)
-    source = config.output / "mixed"
     truth = mix(config.manifest, config.hours, config.seed, source)
     flags = ["--input", source, "--shard-size", 1]
     prepared = config.output / "prepared"
     cpu_s = cpu_seconds([*flags, "--whisper", config.whisper, "--output", prepared])
     figures = measure(config, truth, prepared)
-    figures["cpu_x_real_time"] = figures["hours"] * 3600 / cpu_s
-    _keep(config, figures)
-    figures |= by_tasks(config, source)
-    _keep(config, figures)
-    return figures
+    return figures | {"cpu_x_real_time": figures["hours"] * 3600 / cpu_s}
 
 
-def _keep(config: Config, figures: dict[str, Any]) -> None:
-    """Print, and write what there is so far: the second half takes as long as the first."""
-    print(json.dumps(figures, indent=1), flush=True)
-    if config.result is not None:
-        write_json(config.result, figures)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure both parts, each with a file of figures of its own."""
+    config = cli.parse(Config, argv, __doc__ or "")
+    source = config.output / "mixed"
+    if "quality" in config.parts:
+        report("raw_audio", "the same Whisper on the clean clips", quality(config, source))
+    if "tasks" in config.parts:
+        report("raw_audio_tasks", "one task, undisturbed", by_tasks(config, source))
 
 
 if __name__ == "__main__":

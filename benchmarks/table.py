@@ -25,6 +25,7 @@ HEAD = (
 OPEN = "not yet in this table"
 # figures that pages of docs/ show: no ratio to a peer; some of scripts that are gone
 ELSEWHERE = (
+    "best_of_n",
     "chat_server",
     "code_stability",
     "decoder_table",
@@ -34,9 +35,11 @@ ELSEWHERE = (
     "gpu_day",
     "launcher_faults",
     "layout_equality",
+    "lora",
     "many_documents",
     "new_rows",
     "pretraining_kills",
+    "raw_audio",
     "tokenizer_table",
     "speakable_spans",
     "speakable_spans_before",
