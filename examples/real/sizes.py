@@ -137,7 +137,7 @@ DEMO = RealSize(
     spoken_passages=600,
     tokenizer_steps=1_500,
     quantize_start_step=100,
-    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=500"),
+    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=250"),
     bpe_size=600,
     text_to_token_steps=3_000,
     text_to_token_flags=(
