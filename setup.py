@@ -65,12 +65,15 @@ setup(
         # words of Chinese; of Japanese, Thai and traditional Chinese
         "segmenters": ["rjieba>=0.2", "budoux>=0.10"],
         "raw-audio": ["silero-vad>=6.2.3,<7"],  # of its wheel, the weights are used
+        "piper": ["piper-tts>=1.8"],  # neural voices of make_speech (GPL, with espeak-ng inside)
         "serve": ["fastapi>=0.115", "uvicorn[standard]>=0.35"],
         "browser": ["playwright>=1.50"],  # tests of the chat's page; chromium itself comes from apt
-        "real": ["gguf>=0.17"],  # the base model of `make demo-real` comes as GGUF
+        # the base model of `make demo-real` comes as GGUF; a neural voice speaks some of its texts
+        "real": ["gguf>=0.17", "piper-tts>=1.8"],
         "dev": [
             "pytest>=8.3",
             "gguf>=0.17",
+            "piper-tts>=1.8",  # speaks in the tests on real speech (GPL program)
             "hypothesis>=6.120",
             "peft>=0.17",  # reads exported adapters in the tests
             "num2words>=0.5.13",

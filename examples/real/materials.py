@@ -19,6 +19,7 @@ from megatron_speech.jobs.starting import starting
 with starting(__name__):
     from collections.abc import Sequence
     from dataclasses import dataclass
+    from importlib.util import find_spec
     from typing import Any
 
     from examples.real import parts
@@ -126,13 +127,17 @@ def prepare(
         found.setdefault(flag, []).append(output / part.name)
     if not text and "text" not in found:
         raise DataError("there is no text to read: " + "; ".join(notes) + "; give --text a corpus")
+    voice = next((f for v in found.get("voice", []) for f in v.glob("*.onnx")), None)
+    if voice and find_spec("piper") is None:
+        notes.append("the Piper voice stays silent: pip install 'megatron_speech[piper]'")
+        voice = None
     return Materials(
         whisper=found["whisper"][0],
         base=found["base"][0],
         judge=next(iter(found.get("judge", [])), None),
         speech=tuple(speech) or tuple(f / "manifest.parquet" for f in found.get("speech", [])),
         text=tuple(text) or tuple(f / "text.jsonl" for f in found.get("text", [])),
-        voice=next((f for v in found.get("voice", []) for f in v.glob("*.onnx")), None),
+        voice=voice,
         notes=tuple(notes),
     )
 

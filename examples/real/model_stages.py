@@ -65,12 +65,13 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
 def datasets(demo: RealDemo, done: Done) -> Figures:
     """Text, speech and pairs as indexed datasets, in the base's vocabulary."""
     people = sorted(path for path in demo.path("codes", "people").glob("*") if path.is_dir())
+    neural = [demo.path("codes", path.parent.name) for path in demo.neural_training()]
     return stages.build_datasets(
         demo,
         vocab=base_vocab(demo),
         texts={name: demo.path("text", f"{name}.parquet") for name in ("train", "held-out")},
         speech={"speech": demo.path("codes", "passages")},
-        pairs=[demo.path("codes", "train"), *people],
+        pairs=[demo.path("codes", "train"), *neural, *people],
     )
 
 

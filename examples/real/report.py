@@ -8,7 +8,7 @@ from typing import Any
 from examples.quickstart import bars
 from examples.real import samples
 from examples.real.model_stages import BASE
-from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES, RealDemo
+from examples.real.run import NEURAL_VOICE, NEW_VOICE, STORY, TOPIC, TRAINED_VOICES, RealDemo
 from examples.real.sizes import ARMS, BLENDS
 from megatron_speech import pages
 
@@ -124,6 +124,7 @@ def build_page(report: Mapping[str, Any], **shown: Any) -> str:
         story=STORY,
         trained_voices=TRAINED_VOICES,
         new_voice=NEW_VOICE,
+        neural_voice=NEURAL_VOICE,
     )
 
 

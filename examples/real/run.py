@@ -11,6 +11,8 @@ from megatron_speech.io.files import fingerprint_of
 
 TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
 """Test sets of synthetic speech: voices of the training, and one that is not among them."""
+NEURAL_VOICE, NEURAL_TRAINING = "neural-voice", "neural-voice-training"
+"""Speech of a neural voice for tests and for training, where there is one."""
 
 ITEMS = "prose"
 TOPIC, STORY = f"{ITEMS}-topic", f"{ITEMS}-story"
@@ -39,7 +41,12 @@ class RealDemo(Demo):
     def test_manifests(self) -> list[Path]:
         """All test sets, people's and synthetic."""
         synthetic = map(self.manifest, (TRAINED_VOICES, NEW_VOICE))
-        return [*self.manifests("test"), *synthetic]
+        spoken = self.manifest(NEURAL_VOICE)
+        return [*self.manifests("test"), *synthetic, *([spoken] if spoken.exists() else [])]
+
+    def neural_training(self) -> list[Path]:
+        """Speech of the neural voice to train on, if it has spoken."""
+        return [path for path in [self.manifest(NEURAL_TRAINING)] if path.exists()]
 
 
 def material(done: Done, name: str) -> Path:

@@ -8,7 +8,7 @@ from examples.quickstart import samples
 from examples.quickstart.runner import Done, Figures
 from examples.quickstart.samples import Recording, Segment
 from examples.real.model_stages import BASE, base_vocab, checkpoint, points
-from examples.real.run import NEW_VOICE, TRAINED_VOICES, RealDemo
+from examples.real.run import NEURAL_VOICE, NEW_VOICE, TRAINED_VOICES, RealDemo
 from examples.real.sizes import ARMS
 
 _MORE_TOKENS = 40
@@ -65,8 +65,12 @@ def recordings(demo: RealDemo) -> list[Recording]:
     chosen = []
     for path in demo.manifests("test")[:_OF_PEOPLE]:
         chosen += [(path.stem, row) for row in read_manifest(path) if row.text][:1]
-    for name, kind in ((TRAINED_VOICES, "synthetic voice"), (NEW_VOICE, "voice not trained on")):
-        chosen += [(kind, row) for row in read_manifest(demo.manifest(name))[:1]]
+    kinds = {TRAINED_VOICES: "synthetic voice", NEW_VOICE: "voice not trained on"}
+    kinds[NEURAL_VOICE] = "neural voice"
+    for path in demo.test_manifests():
+        name = path.parent.name
+        if name in kinds:
+            chosen += [(kinds[name], row) for row in read_manifest(path)[:1]]
     return samples.recordings(demo.speech_tokenizer, chosen)
 
 

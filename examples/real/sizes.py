@@ -7,8 +7,9 @@ from examples.quickstart.sizes import BLENDS
 
 ARMS = tuple(BLENDS)
 """`model`, with interleaved documents, and `control`, without; equal numbers of tokens."""
-ESPEAK_SHARE, PEOPLE_SHARE = 6, 4
-"""Of the speech tokenizer's training: synthetic voices, and all sets of recordings together."""
+ESPEAK_SHARE, NEURAL_SHARE, PEOPLE_SHARE = 7, 1, 2
+"""Of the speech tokenizer's training: espeak-ng, a neural voice, all sets of recordings together.
+A few hundred recordings that are heard more often are learned by heart (docs/log.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,8 @@ class RealSize:
     """Further flags of the transcription of recordings without text."""
     spoken_sentences: int
     """Training sentences that are spoken, and as many windows of words."""
+    neural_sentences: int = 0
+    """Of the training sentences, those that a neural voice speaks too."""
     spoken_passages: int
     """Runs of sentences that are spoken, for speech without text."""
     tokenizer_steps: int
@@ -134,6 +137,7 @@ DEMO = RealSize(
     most_recordings=400,
     test_recordings=100,
     spoken_sentences=6_000,
+    neural_sentences=600,
     spoken_passages=600,
     tokenizer_steps=1_500,
     quantize_start_step=100,

@@ -3,10 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from examples.quickstart.runner import Done, Figures, tool, train
 from examples.real.recordings import split_recordings
-from examples.real.run import ITEMS, NEW_VOICE, TOPIC, TRAINED_VOICES, RealDemo, material
-from examples.real.sizes import ESPEAK_SHARE, PEOPLE_SHARE
+from examples.real.run import (
+    ITEMS,
+    NEURAL_TRAINING,
+    NEURAL_VOICE,
+    NEW_VOICE,
+    TOPIC,
+    TRAINED_VOICES,
+    RealDemo,
+    material,
+)
+from examples.real.sizes import ESPEAK_SHARE, NEURAL_SHARE, PEOPLE_SHARE
 from examples.real.texts import write_rows, write_texts
 from megatron_speech.errors import DataError
 
@@ -83,30 +94,39 @@ def speech(demo: RealDemo, done: Done) -> Figures:
         "items": demo.path("cloze", "texts.jsonl"),
         TRAINED_VOICES: folder / "test.parquet",
     }
-    many = _speak(demo, lists, "many")
-    new = _speak(demo, {NEW_VOICE: folder / "test.parquet"}, "held-out")
+    test = folder / "test.parquet"
+    spoken = [
+        _speak(demo, lists, "many", voices="many"),
+        _speak(demo, {NEW_VOICE: test}, "held-out", voices="held-out"),
+    ]
+    voice = done["materials"]["voice"]
+    if voice and demo.size.neural_sentences:
+        rows = pq.read_table(folder / "spoken.parquet").slice(0, demo.size.neural_sentences)
+        write_rows(folder / "neural.parquet", list(zip(*rows.to_pydict().values(), strict=True)))
+        lists = {NEURAL_TRAINING: folder / "neural.parquet", NEURAL_VOICE: test}
+        spoken.append(_speak(demo, lists, "neural", piper=voice))
     return {
         **figures,
         "items": cloze["items"],
-        "utterances": many.utterances + new.utterances,
-        "hours": (many.duration_s + new.duration_s) / 3600,
-        "voices": len(voices_of("en", "many")),
+        "utterances": sum(summary.utterances for summary in spoken),
+        "hours": sum(summary.duration_s for summary in spoken) / 3600,
+        "voices": len(voices_of("en", "many")) + len(spoken) - 2,
     }
 
 
-def _speak(demo: RealDemo, lists: dict[str, Path], voices: str) -> Any:
+def _speak(demo: RealDemo, lists: dict[str, Path], name: str, **voices: Any) -> Any:
     """Speak several lists of texts in one go; the recordings of each as a manifest of its name."""
     from megatron_speech.data.manifest import read_manifest, read_texts, write_manifest
 
-    texts = {name: read_texts(path) for name, path in lists.items()}
-    together = demo.path("speech", voices)
+    texts = {part: read_texts(path) for part, path in lists.items()}
+    together = demo.path("speech", name)
     write_rows(together / "texts.parquet", [row for rows in texts.values() for row in rows])
     lists_of = {"texts": together / "texts.parquet", "output_dir": together / "made"}
-    summary = tool("make_speech", **lists_of, voices=voices)
+    summary = tool("make_speech", **lists_of, **voices)
     rows = {row.id: row for row in read_manifest(together / "made" / "manifest.parquet")}
-    for name, wanted in texts.items():
+    for part, wanted in texts.items():
         spoken = [rows[key] for key, _ in wanted if key in rows]
-        write_manifest(demo.manifest(name), spoken)
+        write_manifest(demo.manifest(part), spoken)
     return summary
 
 
@@ -114,14 +134,22 @@ def speech_tokenizer(demo: RealDemo, done: Done) -> Figures:
     """The released Whisper with a codebook in its middle, trained to hear through it."""
     from megatron_speech.training.reporting import read_metrics
 
-    size, people = demo.size, demo.manifests("train")
+    size, people, neural = (
+        demo.size,
+        demo.manifests("train"),
+        demo.neural_manifests(NEURAL_TRAINING),
+    )
     train(
         "train_speech_tokenizer",
         "tokenizer-from-whisper-12.5hz",
         *size.tokenizer_flags,
         init_from=material(done, "whisper"),
-        manifest=[demo.manifest("train"), *people],
-        manifest_weights=[ESPEAK_SHARE, *(PEOPLE_SHARE / len(people) for _ in people)],
+        manifest=[demo.manifest("train"), *neural, *people],
+        manifest_weights=[
+            ESPEAK_SHARE,
+            *(NEURAL_SHARE for _ in neural),
+            *(PEOPLE_SHARE / len(people) for _ in people),
+        ],
         valid_manifest=demo.test_manifests(),
         save=demo.path("speech_tokenizer"),
         train_iters=size.tokenizer_steps,
@@ -137,6 +165,7 @@ def codes(demo: RealDemo, done: Done) -> Figures:
 
     sources = {name: demo.manifest(name) for name in _CODED}
     sources |= {f"people/{path.stem}": path for path in demo.manifests("train")}
+    sources |= {path.parent.name: path for path in demo.neural_training()}
     tokenizer = {"speech_tokenizer": demo.speech_tokenizer}
     for name, manifest in sources.items():
         tool("tokenize_speech", input=manifest, output=demo.path("codes", name), **tokenizer)

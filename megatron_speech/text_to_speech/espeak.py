@@ -10,6 +10,7 @@ always the same; `text_to_speech/speech_source.py` makes speech in blocks for th
 
 import ctypes
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,15 @@ class Voice:
     """Least and greatest pitch, 0..99."""
     words_per_minute: tuple[int, int] = (150, 190)
     """Least and greatest speed."""
+
+    @property
+    def language(self) -> str:
+        """The language it speaks, ISO 639-1."""
+        return language_of(self.name)
+
+    def say(self, text: str, identifier: str, seed: int) -> np.ndarray:
+        """As `Espeak.speak`, at the pitch and rate of this utterance."""
+        return engine().speak(text, choose_delivery(identifier, seed, (self,)))
 
 
 TRAINING_VOICES = (
@@ -139,26 +149,40 @@ class Delivery:
     words_per_minute: int
 
 
-def _uniform_hash(seed: int, *parts: str) -> float:
+def uniform_hash(seed: int, *parts: str) -> float:
     """A number in [0, 1) that depends on nothing but its arguments."""
     key = "\x1f".join((str(seed), *parts)).encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=7).digest(), "little") / 2**56
 
 
-def choose_delivery(utterance_id: str, seed: int, voices: tuple[Voice, ...]) -> Delivery:
-    """Voice, pitch and rate of an utterance; segments `<document>/<nnn>` share their document's.
+def document_of(identifier: str) -> str:
+    """What segments `<document>/<nnn>` share; other utterances are by themselves."""
+    return identifier.rpartition("/")[0] or identifier
+
+
+def choose_voice[V](identifier: str, seed: int, voices: Sequence[V]) -> V:
+    """The voice of an utterance; segments of one document have the same.
 
     Raises:
         ConfigError: no voices to choose from.
     """
     if not voices:
         raise ConfigError("no voices to choose from; give at least one")
-    document = utterance_id.rpartition("/")[0] or utterance_id
-    voice = voices[int(_uniform_hash(seed, "voice", document) * len(voices))]
+    return voices[int(uniform_hash(seed, "voice", document_of(identifier)) * len(voices))]
+
+
+def choose_delivery(utterance_id: str, seed: int, voices: Sequence[Voice]) -> Delivery:
+    """Voice, pitch and rate of an utterance; segments share their document's.
+
+    Raises:
+        ConfigError: no voices to choose from.
+    """
+    voice = choose_voice(utterance_id, seed, voices)
+    document = document_of(utterance_id)
 
     def within(name: str, bounds: tuple[int, int]) -> int:
         low, high = bounds
-        return low + int(_uniform_hash(seed, name, document) * (high - low + 1))
+        return low + int(uniform_hash(seed, name, document) * (high - low + 1))
 
     return Delivery(
         voice=voice.name,

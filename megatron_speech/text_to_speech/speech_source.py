@@ -1,4 +1,4 @@
-"""Spoken versions of a list of texts: FLAC files and a manifest, made by espeak-ng in parallel.
+"""Spoken versions of a list of texts: FLAC files and a manifest, by espeak-ng or Piper in parallel.
 
 The unit of work is a block of consecutive texts, spoken by a process of its own: what a block
 sounds like depends on its texts and the seed alone, never on the number of workers, their order or
@@ -31,7 +31,10 @@ from ..jobs.folders import remove_folder, same_job
 from ..jobs.progress import Progress
 from ..jobs.tasks import run_tasks
 from ..text.words import is_speakable
-from .espeak import SAMPLE_RATE_HZ, Voice, choose_delivery, engine, language_of
+from .espeak import SAMPLE_RATE_HZ, Voice, choose_voice
+from .piper import PiperSpeaker
+
+Voices = Sequence[Voice | PiperSpeaker]
 
 BLOCK_UTTERANCES = 128
 _LONGEST_NAME = 120
@@ -55,7 +58,7 @@ class Block:
     folder: Path
     texts: tuple[tuple[str, str], ...]
     seed: int
-    voices: tuple[Voice, ...]
+    voices: Voices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +94,9 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
                 detail = "no letter or digit" if text.strip() else "empty text"
                 rejected.append(Rejected(id=identifier, reason="nothing_to_speak", detail=detail))
                 continue
-            delivery = choose_delivery(identifier, block.seed, block.voices)
+            voice = choose_voice(identifier, block.seed, block.voices)
             try:
-                waveform = engine().speak(text, delivery)
+                waveform = voice.say(text, identifier, block.seed)
             except DataError as error:
                 rejected.append(Rejected(id=identifier, reason="engine", detail=str(error)))
                 continue
@@ -108,7 +111,7 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
                     file=path.name,
                     num_bytes=data.getbuffer().nbytes,
                     duration_s=len(waveform) / SAMPLE_RATE_HZ,
-                    voice=delivery.voice,
+                    voice=voice.name,
                 )
             )
         record = {"spoken": list(map(asdict, spoken)), "rejected": list(map(asdict, rejected))}
@@ -135,7 +138,7 @@ def finished_block(block: Block) -> tuple[list[Spoken], list[Rejected]] | None:
 def speak_texts(
     texts: Sequence[tuple[str, str]],
     output_dir: Path,
-    voices: tuple[Voice, ...],
+    voices: Voices,
     seed: int = 1,
     workers: int | None = None,
     unusable: Sequence[Rejected] = (),
@@ -161,7 +164,7 @@ def speak_texts(
 def _speak_texts(
     texts: Sequence[tuple[str, str]],
     output_dir: Path,
-    voices: tuple[Voice, ...],
+    voices: Voices,
     seed: int,
     workers: int,
     unusable: Sequence[Rejected],
@@ -193,13 +196,14 @@ def _speak_texts(
         done |= {block.folder: result for block, result in zip(missing, found, strict=True)}
     results = [(block, *done[block.folder]) for block in blocks]
     text_of = dict(texts)
+    languages = {voice.name: voice.language for voice in voices}
     rows = [
         ManifestRow(
             id=entry.id,
             path=block.folder / entry.file,
             text=text_of[entry.id],
             speaker=entry.voice,
-            language=language_of(entry.voice),
+            language=languages[entry.voice],
             duration_s=entry.duration_s,
         )
         for block, spoken, _ in results
@@ -221,7 +225,7 @@ def _speak_texts(
 
 
 def _blocks(
-    texts: Sequence[tuple[str, str]], output_dir: Path, voices: tuple[Voice, ...], seed: int
+    texts: Sequence[tuple[str, str]], output_dir: Path, voices: Voices, seed: int
 ) -> list[Block]:
     return [
         Block(
