@@ -31,9 +31,9 @@ class LoraChatConfig:
     """A finished `make demo`."""
     output: Path = Path("runs/lora_chat")
     steps: int = 1_000
-    lora_rank: int = 32
-    lora_alpha: float = 64
-    lr: float = 3e-3
+    lora_rank: tuple[int, ...] = (32, 64, 128)
+    """A training each; alpha is twice the rank."""
+    lr: float = 1e-3
     """Of LoRA; a tenth of it in the end. Training of all weights has the recipe's."""
     train_embedding: bool = True
     """Whether LoRA also trains the rows of specials and codes."""
@@ -49,13 +49,16 @@ class LoraChatConfig:
     def arms(self) -> dict[str, dict[str, Any]]:
         """Settings of each training, by the name of its folder."""
         adapters = {
-            "lora_rank": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "lora_train_embedding": self.train_embedding,
-            "lr": self.lr,
-            "min_lr": self.lr / 10,
+            f"lora-{rank}": {
+                "lora_rank": rank,
+                "lora_alpha": 2 * rank,
+                "lora_train_embedding": self.train_embedding,
+                "lr": self.lr,
+                "min_lr": self.lr / 10,
+            }
+            for rank in self.lora_rank
         }
-        return {"full": {}, "lora": adapters}
+        return {"full": {}} | adapters
 
 
 def dialogues(demo: stages.VoiceDemo) -> None:
@@ -114,16 +117,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = answers(demo, config, arm)
         figures["before"] = results["pretrained"]["s2t"][_ASKED]
         figures[arm] = {mode: results["modes"][mode]["s2t"][_ASKED] for mode in config.modes}
-    gains = {
-        arm: {mode: figures[arm][mode]["accuracy"] - figures["before"]["accuracy"]
-              for mode in config.modes}
-        for arm in config.arms()
-    }  # fmt: skip
-    figures["share_of_gain"] = {
-        mode: gains["lora"][mode] / gains["full"][mode] if gains["full"][mode] else None
-        for mode in config.modes
-    }
+    for arm in config.arms():
+        figures[arm]["share_of_gain"] = {mode: _gain(figures, arm, mode) for mode in config.modes}
     report(config.name, "training of all weights", figures)
+
+
+def _gain(figures: dict[str, Any], arm: str, mode: str) -> float:
+    """What an arm gains over the model before, as a share of what training of all weights does."""
+    before = figures["before"]["accuracy"]
+    whole = figures["full"][mode]["accuracy"] - before
+    return (figures[arm][mode]["accuracy"] - before) / whole if whole else float("nan")
 
 
 if __name__ == "__main__":
