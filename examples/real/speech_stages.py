@@ -134,11 +134,7 @@ def speech_tokenizer(demo: RealDemo, done: Done) -> Figures:
     """The released Whisper with a codebook in its middle, trained to hear through it."""
     from megatron_speech.training.reporting import read_metrics
 
-    size, people, neural = (
-        demo.size,
-        demo.manifests("train"),
-        demo.neural_manifests(NEURAL_TRAINING),
-    )
+    size, people, neural = demo.size, demo.manifests("train"), demo.neural_training()
     train(
         "train_speech_tokenizer",
         "tokenizer-from-whisper-12.5hz",

@@ -13,7 +13,7 @@ from examples.real import model_stages, speech_stages
 from examples.real.chain import chain
 from examples.real.materials import Materials
 from examples.real.recordings import split_recordings
-from examples.real.run import RealDemo
+from examples.real.run import NEURAL_TRAINING, NEURAL_VOICE, NEW_VOICE, RealDemo
 from examples.real.sizes import ARMS, BLENDS, DEMO, SIZES, SMOKE, RealSize
 from examples.real.texts import write_texts
 from megatron_speech import cli
@@ -196,6 +196,24 @@ def test_recordings_without_text_are_transcribed(tmp_path, monkeypatch):
             for row in read_manifest(tmp_path / f"out/{part}/mixed.parquet")]  # fmt: skip
     assert len(kept) == 30
     assert all(row.text for row in kept)
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_a_neural_voice_has_its_share_of_the_training(demo, monkeypatch, spoken):
+    asked = {}
+    monkeypatch.setattr(speech_stages, "train", lambda *names, **settings: asked.update(settings))
+    monkeypatch.setattr(
+        "megatron_speech.training.reporting.read_metrics", lambda *arguments: [],
+    )  # fmt: skip
+    people = demo.path("recordings", "train", "people.parquet")
+    voices = [demo.manifest(name) for name in (NEURAL_TRAINING, NEURAL_VOICE)] if spoken else []
+    for path in (people, *voices):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    speech_stages.speech_tokenizer(demo, {"materials": {"whisper": "w"}})
+    assert asked["manifest"] == [demo.manifest("train"), *voices[:1], people]
+    assert asked["manifest_weights"] == ([7, 1, 2] if spoken else [7, 2])
+    assert asked["valid_manifest"][-1] == (voices[1] if spoken else demo.manifest(NEW_VOICE))
 
 
 class Tools:
