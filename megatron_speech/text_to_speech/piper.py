@@ -99,5 +99,10 @@ def _voice(file: str) -> tuple[Any, Any]:
     import onnxruntime
     from piper import PiperVoice, SynthesisConfig
 
+    voice = PiperVoice.load(file)
+    # its own session takes a thread of every processor, and there is a process for each of these
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
     onnxruntime.set_seed(_SEED)
-    return PiperVoice.load(file), SynthesisConfig
+    voice.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return voice, SynthesisConfig

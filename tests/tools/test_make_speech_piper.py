@@ -44,12 +44,26 @@ class PiperVoice:
         yield SimpleNamespace(audio_float_array=(loud * tone).astype(np.float32))
 '''
 
+RUNTIME = """
+class SessionOptions:
+    pass
+
+
+def set_seed(seed):
+    pass
+
+
+def InferenceSession(file, options, providers):
+    assert options.intra_op_num_threads == 1
+"""
+
 
 @pytest.fixture
 def voice(tmp_path, monkeypatch) -> Path:
     """A German voice of four speakers, and a package that speaks it."""
-    (tmp_path / "site/piper").mkdir(parents=True)
-    (tmp_path / "site/piper/__init__.py").write_text(STAND_IN)
+    for package, code in (("piper", STAND_IN), ("onnxruntime", RUNTIME)):
+        (tmp_path / "site" / package).mkdir(parents=True)
+        (tmp_path / "site" / package / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     return write_voice(tmp_path / "voice.onnx", 4)
 
