@@ -48,6 +48,9 @@ class DataConfig:
     dpo_beta: float = 0.1
     """Of preference datasets: how dear it is to part from the model that training starts from; the
     loss is DPO's (arXiv 2305.18290)."""
+    dpo_nll_weight: float = 0.0
+    """Of preference datasets: factor of the better answer's mean loss, which is added, so that it
+    does not become less likely together with the worse one (arXiv 2404.19733)."""
 
     def resolve(self) -> "DataConfig":
         """The same with `data_path`, `valid_data_path` and `test_data_path` read from files.
@@ -90,6 +93,8 @@ class DataConfig:
                 raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give 0 or more")
         if not 0 < self.dpo_beta < math.inf:
             raise ConfigError(f"--dpo-beta is {self.dpo_beta}; give more than 0")
+        if not 0 <= self.dpo_nll_weight < math.inf:
+            raise ConfigError(f"--dpo-nll-weight is {self.dpo_nll_weight}; give 0 or more")
         if self.text_loss_weight == self.speech_loss_weight == 0:
             raise ConfigError("--text-loss-weight and --speech-loss-weight are both 0: raise one")
         given = {name: getattr(self, f"{name}_data_path") for name in _SPLITS[1:]}

@@ -114,6 +114,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
                 ),
                 loss_weights=(data.text_loss_weight, data.speech_loss_weight),
                 dpo_beta=data.dpo_beta if datasets.preferences else None,
+                dpo_nll_weight=data.dpo_nll_weight,
                 position=datasets.position,
             ),
             config.batch,

@@ -18,7 +18,7 @@ from megatron_speech.training.megatron import checkpoint as megatron_checkpoint
 from megatron_speech.training.megatron.backend import MegatronTrainer, TrainingData
 from megatron_speech.training.megatron.batch import read_windows
 from megatron_speech.training.megatron.parallel import ParallelConfig, session
-from megatron_speech.training.preference import preference_loss
+from megatron_speech.training.preference import PREFERENCE_METRICS, preference_loss
 from tests.training.megatron_world import (
     BATCH,
     CODE_OFFSET,
@@ -64,31 +64,40 @@ class Windows:
         }
 
 
-def by_hand(log_probabilities, window, beta=BETA):
+def by_hand(log_probabilities, window, beta=BETA, nll_weight=0.0):
     """Loss of each pair of a window, in float64; log-probabilities (s,) of all its labels."""
     losses = []
     likely = log_probabilities.double() * window["loss_mask"]
     for better, worse in zip(ANSWERS[::2], ANSWERS[1::2], strict=True):
         preferred = window["reference"][worse.stop - 1].double()
         margin = likely[better].sum() - likely[worse].sum() - preferred
-        losses.append(-logsigmoid(beta * margin))
+        tokens = window["loss_mask"][better].sum()
+        losses.append(-logsigmoid(beta * margin) - nll_weight * likely[better].sum() / tokens)
     return torch.stack(losses)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_loss_is_that_of_the_paper(packed):
+@pytest.mark.parametrize("nll_weight", [0.0, 0.7])
+def test_the_loss_is_that_of_the_papers(packed, nll_weight):
     indices = [3, 5, 6]
     columns = read_windows(Windows(), indices, packed).columns
     generator = torch.Generator().manual_seed(1)
     likely = -torch.rand(len(indices), LENGTH, generator=generator) * 4
-    expected = torch.cat([by_hand(likely[n], Windows()[i]) for n, i in enumerate(indices)])
+    expected = torch.cat(
+        [by_hand(likely[n], Windows()[i], nll_weight=nll_weight) for n, i in enumerate(indices)]
+    )
     masked = (likely * columns["loss_mask"].view(likely.shape)).flatten().requires_grad_()
     pairs, reference = columns["pairs"].flatten(), columns["reference"].flatten()
-    loss, count, report = preference_loss(masked, pairs, reference, BETA)
+    mask = columns["loss_mask"].flatten()
+    loss, count, report = preference_loss(masked, mask, pairs, reference, BETA, nll_weight)
     assert int(count) == 6
     assert loss.item() == pytest.approx(expected.sum().item(), rel=1e-6)
-    right = (expected < math.log(2)).sum().item()
-    assert report[[1, 2, 3, 5]].tolist() == [6, right, 6, 6]
+    plain = torch.cat([by_hand(likely[n], Windows()[i]) for n, i in enumerate(indices)])
+    right = (plain < math.log(2)).sum().item()
+    assert report[[1, 2, 3, 5, 7]].tolist() == [6, right, 6, 6, 6]
+    if nll_weight:
+        own = ((expected - plain) / nll_weight).sum().item()
+        assert report[6].item() == pytest.approx(own, rel=1e-5)
     loss.backward()
     assert (masked.grad[pairs > 0] < 0).all(), "better answers become likelier"
     assert (masked.grad[pairs < 0] > 0).all(), "worse ones less"
@@ -157,12 +166,12 @@ def test_training_by_it(tmp_path):
     train(last=0, save=tmp_path / "start")
     alone = train(load=tmp_path / "start")
     assert alone["before"]["lm loss"] == pytest.approx(alone["hand"], rel=1e-6)
-    assert alone["before"].keys() == {"lm loss", "reward accuracy", "reward margin"}
+    assert alone["before"].keys() == set(PREFERENCE_METRICS)
 
     torch.multiprocessing.spawn(_rank, args=(tmp_path,), nprocs=2)
     two = json.loads((tmp_path / "tp2.json").read_text())
     at_once = train(load=tmp_path / "start", micro_batch_size=4)
-    names = ("lm loss", "reward accuracy", "reward margin", "grad-norm")
+    names = (*PREFERENCE_METRICS, "grad-norm")
     for other in (two, at_once):
         for found, expected in zip(other["steps"], alone["steps"], strict=True):
             assert [found[name] for name in names] == pytest.approx(

@@ -54,6 +54,8 @@ class TrainingData:
     """Factors of the loss on text and on speech tokens."""
     dpo_beta: float | None = None
     """Of windows that hold pairs of answers: the loss is then DPO's (preference.py)."""
+    dpo_nll_weight: float = 0.0
+    """Factor of the better answer's own loss beside it."""
     position: Mapping[str, Any] = field(default_factory=dict)
     """What a checkpoint keeps of the training blend, so that it can be changed."""
     train_flops_per_token: float = 0.0
@@ -267,7 +269,9 @@ class MegatronTrainer:
         losses = losses.float().flatten() * mask
         beta, pairs, reference = self.data.dpo_beta, batch.pairs, batch.reference
         if beta is not None and pairs is not None and reference is not None:
-            return preference_loss(-losses, pairs.flatten(), reference.flatten(), beta)
+            weight = self.data.dpo_nll_weight
+            pairs, reference = pairs.flatten(), reference.flatten()
+            return preference_loss(-losses, mask, pairs, reference, beta, weight)
         labels = batch.labels.flatten()
         speech = is_speech(labels, self.data.code_offset, self.data.num_codes).float()
         text_weight, speech_weight = self.data.loss_weights
