@@ -69,7 +69,8 @@ def recordings(demo: RealDemo, done: Done) -> Figures:
 
 
 def speech(demo: RealDemo, done: Done) -> Figures:
-    """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng."""
+    """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng, and some by
+    a neural voice, where there is one."""
     from megatron_speech.text_to_speech.espeak import voices_of
 
     folder = demo.path("text")
@@ -88,19 +89,19 @@ def speech(demo: RealDemo, done: Done) -> Figures:
             f"the held-out documents give no items of the task {TOPIC} ({cloze['items']}); give "
             "more text in several documents"
         )
+    test = folder / "test.parquet"
     lists = {
         "train": folder / "spoken.parquet",
         "passages": folder / "passages.parquet",
         "items": demo.path("cloze", "texts.jsonl"),
-        TRAINED_VOICES: folder / "test.parquet",
+        TRAINED_VOICES: test,
     }
-    test = folder / "test.parquet"
     spoken = [
         _speak(demo, lists, "many", voices="many"),
         _speak(demo, {NEW_VOICE: test}, "held-out", voices="held-out"),
     ]
-    voice = done["materials"]["voice"]
-    if voice and demo.size.neural_sentences:
+    voice = done["materials"]["voice"] if demo.size.neural_sentences else None
+    if voice:
         rows = pq.read_table(folder / "spoken.parquet").slice(0, demo.size.neural_sentences)
         write_rows(folder / "neural.parquet", list(zip(*rows.to_pydict().values(), strict=True)))
         lists = {NEURAL_TRAINING: folder / "neural.parquet", NEURAL_VOICE: test}
@@ -110,7 +111,7 @@ def speech(demo: RealDemo, done: Done) -> Figures:
         "items": cloze["items"],
         "utterances": sum(summary.utterances for summary in spoken),
         "hours": sum(summary.duration_s for summary in spoken) / 3600,
-        "voices": len(voices_of("en", "many")) + len(spoken) - 2,
+        "voices": len(voices_of("en", "many")) + bool(voice),
     }
 
 
