@@ -69,8 +69,8 @@ def recordings(demo: RealDemo, done: Done) -> Figures:
 
 
 def speech(demo: RealDemo, done: Done) -> Figures:
-    """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng, and some by
-    a neural voice, where there is one."""
+    """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng, some
+    sentences by a neural voice too, where there is one."""
     from megatron_speech.text_to_speech.espeak import voices_of
 
     folder = demo.path("text")
