@@ -31,6 +31,9 @@ class LoraChatConfig:
     """A finished `make demo`."""
     output: Path = Path("runs/lora_chat")
     steps: int = 1_000
+    """Of all weights."""
+    lora_steps: int | None = None
+    """Of LoRA; as many if not given."""
     lora_rank: tuple[int, ...] = (32, 64, 128)
     """A training each; alpha is twice the rank."""
     lr: float = 1e-3
@@ -48,8 +51,10 @@ class LoraChatConfig:
 
     def arms(self) -> dict[str, dict[str, Any]]:
         """Settings of each training, by the name of its folder."""
+        steps = self.lora_steps or self.steps
         adapters = {
-            f"lora-{rank}": {
+            f"lora-{rank}-{steps}": {
+                "train_iters": steps,
                 "lora_rank": rank,
                 "lora_alpha": 2 * rank,
                 "lora_train_embedding": self.train_embedding,
@@ -58,7 +63,7 @@ class LoraChatConfig:
             }
             for rank in self.lora_rank
         }
-        return {"full": {}} | adapters
+        return {"full": {"train_iters": self.steps}} | adapters
 
 
 def dialogues(demo: stages.VoiceDemo) -> None:
@@ -79,7 +84,7 @@ def fine_tune(demo: stages.VoiceDemo, config: LoraChatConfig, arm: str) -> Path:
     data = [
         part for mode in MODES for part in (SHARES[mode], demo.path("dialogues", f"data-{mode}"))
     ]
-    train("pretrain", demo.size.recipes[3], save=run, train_iters=config.steps, bf16=demo.bf16,
+    train("pretrain", demo.size.recipes[3], save=run, bf16=demo.bf16,
           pretrained_checkpoint=demo.language_model() / "run", data_path=data,
           **config.arms()[arm])  # fmt: skip
     if not hf.exists():
