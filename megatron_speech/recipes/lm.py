@@ -73,12 +73,10 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
     train_samples = config.batch.schedule(data.seq_length).first(config.loop.train_iters)
     samples = (train_samples, config.batch.eval_iters * config.batch.global_batch_size)
     graphs = config.precision.cuda_graph_impl != "none"
-    tokens = config.batch.micro_batch_size * data.seq_length
-    shape = (tokens // config.parallel.context_parallel_size, config.model.hidden_size)
     formats = config.precision.product_formats
     with (
         session(config.parallel, config.batch.seed, graphs) as layout,
-        userbuffers(config.parallel, shape, formats),
+        userbuffers(config.parallel, _activations(config), formats),
     ):
         from ..data.dataset import build_datasets  # needs the session: core warns on import
         from ..model.gpt import BuildOptions, build_model
@@ -123,6 +121,12 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.loop.train_iters,
             _identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
+
+
+def _activations(config: LMConfig) -> tuple[int, int]:
+    """Rows and columns of what a layer takes of a micro-batch."""
+    tokens = config.batch.micro_batch_size * config.data.seq_length
+    return tokens // config.parallel.context_parallel_size, config.model.hidden_size
 
 
 def _identity(

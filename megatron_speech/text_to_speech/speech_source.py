@@ -195,20 +195,7 @@ def _speak_texts(
         )
         done |= {block.folder: result for block, result in zip(missing, found, strict=True)}
     results = [(block, *done[block.folder]) for block in blocks]
-    text_of = dict(texts)
-    languages = {voice.name: voice.language for voice in voices}
-    rows = [
-        ManifestRow(
-            id=entry.id,
-            path=block.folder / entry.file,
-            text=text_of[entry.id],
-            speaker=entry.voice,
-            language=languages[entry.voice],
-            duration_s=entry.duration_s,
-        )
-        for block, spoken, _ in results
-        for entry in spoken
-    ]
+    rows = _rows(dict(texts), voices, results)
     rejected = [*unusable, *(entry for _, _, entries in results for entry in entries)]
     counts = write_rejected(output_dir / "rejected.jsonl", rejected)
     if not rows:
@@ -222,6 +209,26 @@ def _speak_texts(
         reused=reused,
         rejected=counts,
     )
+
+
+def _rows(
+    texts: dict[str, str],
+    voices: Voices,
+    results: Sequence[tuple[Block, list[Spoken], list[Rejected]]],
+) -> list[ManifestRow]:
+    languages = {voice.name: voice.language for voice in voices}
+    return [
+        ManifestRow(
+            id=entry.id,
+            path=block.folder / entry.file,
+            text=texts[entry.id],
+            speaker=entry.voice,
+            language=languages[entry.voice],
+            duration_s=entry.duration_s,
+        )
+        for block, spoken, _ in results
+        for entry in spoken
+    ]
 
 
 def _blocks(
