@@ -3,7 +3,8 @@
     python benchmarks/lora_chat.py --demo runs/demo --output runs/lora_chat
 
 Dialogues of StoryWorld are built and spoken as `make voice-demo` does it; the demo's language model
-is fine-tuned on them in both ways, for equally many steps. The same command continues.
+is fine-tuned on them in both ways, for equally many steps unless --lora-steps says otherwise. The
+same command continues.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ class LoraChatConfig:
     """Of all weights."""
     lora_steps: int | None = None
     """Of LoRA; as many if not given."""
-    lora_rank: tuple[int, ...] = (32, 64, 128)
+    lora_rank: tuple[int, ...] = (16, 32, 64, 128)
     """A training each; alpha is twice the rank."""
     lr: float = 1e-3
     """Of LoRA; a tenth of it in the end. Training of all weights has the recipe's."""

@@ -188,11 +188,14 @@ def digests(output: Path) -> dict[str, str]:
 def by_tasks(config: Config, source: Path) -> dict[str, Any]:
     """Some recordings by 1, 2 and 4 tasks, and killed: whether all files are the same; and the
     speed of the first run, without start-up."""
+    recordings = sorted(source.glob("*.flac"))[: config.equal_recordings]
+    if not recordings:
+        raise DataError(f"{source} holds no recordings; --parts quality mixes them")
     some = config.output / "some"
     for name in ("some", "tasks-1", "tasks-2", "tasks-4", "killed"):
         shutil.rmtree(config.output / name, ignore_errors=True)
     some.mkdir()
-    for path in sorted(source.glob("*.flac"))[: config.equal_recordings]:
+    for path in recordings:
         shutil.copy(path, some)
     whisper = config.fast_whisper or config.whisper
     common = ["--input", some, "--whisper", whisper, "--shard-size", 1]

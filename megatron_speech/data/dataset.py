@@ -112,6 +112,10 @@ def _are_preferences(config: DataConfig, facts: Mapping[str, DatasetFacts]) -> b
     """Whether all datasets hold pairs of answers; refuses what their loss has no place for."""
     found = {prefix for prefix, one in facts.items() if one.loss_rule == "preference"}
     if not found:
+        if config.dpo_nll_weight:
+            raise ConfigError(
+                "--dpo-nll-weight is for pairs of answers (build_dataset.py preference); drop it"
+            )
         return False
     if others := sorted(facts.keys() - found):
         raise ConfigError(

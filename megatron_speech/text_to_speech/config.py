@@ -20,9 +20,10 @@ class MakeSpeechConfig:
     """Folder for audio/ and manifest.parquet."""
     text_column: str = "text"
     """Column that holds the text."""
-    voices: Literal["train", "held-out", "all", "many", "narrator"] = "train"
-    """Which voices speak: `many` are sixty of several accents (of other languages than English
-    twelve variants of one), `held-out` is for tests alone, `narrator` for a speech decoder."""
+    voices: Literal["train", "held-out", "all", "many", "narrator"] | None = None
+    """Which voices of espeak-ng speak, `train` if not given: `many` are sixty of several accents
+    (of other languages than English twelve variants of one), `held-out` is for tests alone,
+    `narrator` for a speech decoder."""
     language: str = "en"
     """Language of texts and voices, as espeak-ng names it: es, es-419, fr, ...; zh is Mandarin."""
     piper: tuple[Path, ...] = ()
@@ -38,6 +39,8 @@ class MakeSpeechConfig:
     def __post_init__(self) -> None:
         if self.piper_speakers and not self.piper:
             raise ConfigError("--piper-speakers chooses speakers of --piper, which is not given")
+        if self.piper and self.voices is not None:
+            raise ConfigError("--voices chooses among espeak-ng's; --piper speaks in place of them")
         if self.piper and self.language != "en":
             raise ConfigError("--language is for espeak-ng; a voice of --piper has its own")
         if any(number < 0 for number in self.piper_speakers):
@@ -47,4 +50,4 @@ class MakeSpeechConfig:
         """Those that speak, of one engine."""
         if self.piper:
             return speakers_of(self.piper, self.piper_speakers)
-        return voices_of(self.language, self.voices)
+        return voices_of(self.language, self.voices or "train")

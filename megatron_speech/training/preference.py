@@ -46,6 +46,6 @@ def preference_loss(
     with torch.no_grad():
         right = ((margins > 0) * present).sum()
         margin = (margins * present).sum()
-        sums = (losses.sum(), right, margin, (negative * present).sum())
-        report = torch.stack([value for each in sums for value in (each, count)]).double()
+        totals = (losses.sum(), right, margin, (negative * present).sum())
+        report = torch.stack([value for each in totals for value in (each, count)]).double()
     return losses.sum(), count.int(), report

@@ -129,6 +129,10 @@ def test_pairs_are_neither_mixed_nor_merged_nor_weighted(made, world, tmp_path):
         blend(made, tmp_path, config.output_prefix, tmp_path / "t2t")
     with pytest.raises(ConfigError, match="are not for pairs"):
         blend(made, tmp_path, config.output_prefix, speech_loss_weight=2.0)
+    with pytest.raises(ConfigError, match="--dpo-nll-weight is for pairs"):
+        blend(made, tmp_path, tmp_path / "t2t", dpo_nll_weight=1.0)
+    with pytest.raises(ConfigError, match="--dpo-nll-weight is -1"):
+        blend(made, tmp_path, config.output_prefix, dpo_nll_weight=-1)
     with pytest.raises(ConfigError, match="--dpo-beta is 0"):
         blend(made, tmp_path, config.output_prefix, dpo_beta=0)
     with pytest.raises(DataError, match="which are not merged"):

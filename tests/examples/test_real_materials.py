@@ -81,6 +81,13 @@ def test_everything_is_fetched_once_and_then_needs_no_network(shelf, tmp_path, c
     assert capsys.readouterr().out.count("done before") == 12
 
 
+def test_a_voice_that_cannot_speak_is_said(shelf, tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.real.materials.find_spec", lambda name: None)
+    found = ready(tmp_path / "m", shelf, small=False)
+    assert found.voice is None
+    assert "pip install 'megatron_speech[piper]'" in found.notes[-1]
+
+
 def test_the_small_set_is_english_and_without_voice(shelf, tmp_path):
     found = ready(tmp_path / "m", shelf)
     assert [path.parent.name for path in found.speech] == ["librivox", "prompts-en"]

@@ -125,6 +125,7 @@ def test_a_voice_of_one_speaker_has_its_file_s_name(voice, tmp_path):
         (["--piper", "none.onnx"], "none.onnx is not there"),
         (["--piper", "{voice}", "--piper-speakers", "7"], "speakers 0 to 3; none of"),
         (["--piper", "{voice}", "--piper-speakers", "-1"], "numbered from 0"),
+        (["--piper", "{voice}", "--voices", "many"], "in place of them"),
         (["--piper", "{voice}", "--language", "de"], "--language is for espeak-ng"),
         (["--piper-speakers", "1"], "--piper, which is not given"),
     ],
