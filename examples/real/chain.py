@@ -24,13 +24,15 @@ _TO_THE_MODELS = (
     Stage("codes", "Speech to codes, and what Whisper hears through them", speech_stages.codes),
     Stage("base", "The base model gets rows for speech", models.base),
     Stage("text_to_token", "Training the text-to-token model", models.text_to_token,
-          settings=("bpe_size", "text_to_token_steps", "text_to_token_flags", "generation_flags")),
+          settings=("bpe_size", "text_to_token_steps", "text_to_token_flags", "generation_flags"),
+          after=("codes",)),
     Stage("datasets", "Text, speech and pairs as indexed datasets", models.datasets,
-          folders=("data",)),
+          after=("base",), folders=("data",)),
     Stage("interleaving", "Interleaving: spans of text become codes", models.interleaving,
-          folders=("interleaved",)),
+          after=("text_to_token", "base"), folders=("interleaved",)),
 )  # fmt: skip
-_DATA = ("interleaving",)
+_DATA = {"model": ("datasets", "interleaving"), "control": ("datasets",)}
+"""What an arm is trained on; the control's training need not wait for codes to be made."""
 _TRAINING = ("language_model_steps", "points", "windows_per_step", "seq_length",
              "language_model_flags")  # fmt: skip
 _EVALUATION = ("evaluation_limit", "curve_limit", "loss_windows")
@@ -41,13 +43,13 @@ def chain() -> list[Stage]:
     what = {"model": "on interleaved documents", "control": "without them, the control"}
     trained = [
         Stage(arm, f"Training the base {what[arm]}", partial(models.language_model, arm=arm),
-              _TRAINING, after=_DATA)
+              _TRAINING, after=_DATA[arm])
         for arm in ARMS
     ]  # fmt: skip
     evaluated = [
         Stage(f"evaluation-{arm}", f"Evaluation: the {arm}, text and speech in four directions",
               partial(models.evaluation, arm=arm), _EVALUATION,
-              after=_DATA if arm == models.BASE else (arm,))
+              after=_DATA["control"] if arm == models.BASE else (arm,))
         for arm in (*ARMS, models.BASE)
     ]  # fmt: skip
     title, before = "Spoken beginnings, and how each model goes on", [s.name for s in evaluated]
