@@ -4,6 +4,7 @@ import pytest
 
 from megatron_speech import cli
 from megatron_speech.errors import ConfigError
+from megatron_speech.recipes.lm_recipes import LMConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +105,11 @@ def test_the_fields_that_a_command_line_sets():
     given = cli.flags_given("lm --num-layers 2 --no-bf16 --lr=3 --data_path a-b".split())
     assert {"num_layers", "bf16", "lr", "data_path"} <= given
     assert "a_b" not in given
+
+
+def test_megatrons_own_negative_flags_have_no_opposites(capsys):
+    with pytest.raises(SystemExit):
+        cli.parse_recipe({"lm-debug": LMConfig}, ["lm-debug", "--help"], "Train.")
+    said = capsys.readouterr().out
+    assert "--no-load-optim" in said
+    assert "--no-no-" not in said

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import tyro
+
 from ..errors import ConfigError
 from ..training.installed import Installed
 from ..training.parallel_config import ParallelConfig, flag
@@ -41,7 +43,7 @@ class PrecisionConfig:
     """Transformer Engine's layers, or core's local ones; auto: the former where installed."""
     attention_backend: Literal["auto", "flash", "fused", "unfused"] = "auto"
     """Kernel of Transformer Engine's attention."""
-    no_cross_entropy_loss_fusion: bool = False
+    no_cross_entropy_loss_fusion: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compute the loss unfused even where the fused kernel would do (bf16 on a GPU)."""
     cross_entropy_fusion_impl: Literal["auto", "native", "te"] = "auto"
     """Core's fused loss, or Transformer Engine's, which keeps no fp32 copy of the logits; auto: the

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import tyro
+
 from ..errors import ConfigError
 from .batch_schedule import BatchSchedule
 from .optimizer_types import OptimizerTypes
@@ -53,7 +55,7 @@ class BatchConfig(OptimizerTypes):
     """Largest gradient norm; 0 disables clipping."""
     eval_iters: int = 8
     """Global batches in one evaluation."""
-    no_load_optim: bool = False
+    no_load_optim: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take only the weights from the checkpoint that --load names: a new optimizer and schedule."""
     async_save: bool = False
     """Write checkpoints in the background while training goes on."""
