@@ -13,7 +13,7 @@ from ..jobs.progress import Progress
 from . import checkpoint, heartbeats
 from .health import Health, HealthConfig
 from .loop_config import LoopConfig
-from .reporting import Interval, Reporter
+from .reporting import Interval, Reporter, read_metrics
 from .task import Metrics, Trainer
 
 
@@ -49,16 +49,19 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
         _bar(trainer, config, run.iteration) as bar,
     ):
         try:
+            run.make_up_for_evaluation()
             while run.iteration < config.train_iters and not stopped:
                 went_on = run.step()
                 bar.advance(run.iteration - bar.done)
                 if not went_on:
                     continue
                 run.checkpoints.poll()
-                reason = _reason_to_stop(config, signals, run.iteration, time.monotonic() - started)
-                stopped = trainer.any_rank(reason is not None)
-                stopped = stopped and run.iteration < config.train_iters
-                run.evaluate_and_save(stopped)
+                reason = _urgent_reason(config, signals, time.monotonic() - started)
+                urgent = trainer.any_rank(reason is not None)
+                planned = _planned_reason(config, run.iteration)
+                reason = reason or planned
+                stopped = (urgent or planned is not None) and run.iteration < config.train_iters
+                run.evaluate_and_save(stopped, in_haste=stopped and urgent)
             run.save()
             run.checkpoints.finish()
             if stopped and trainer.is_main_rank:
@@ -114,9 +117,9 @@ class _Run:
             self._log()
         return True
 
-    def evaluate_and_save(self, stopped: bool) -> None:
-        """Do either where it is due; a run that stops early is saved, not evaluated."""
-        evaluates = self._is_due(self.config.eval_interval) and not stopped
+    def evaluate_and_save(self, stopped: bool, in_haste: bool) -> None:
+        """Do either where it is due; what is told to stop is saved, not evaluated."""
+        evaluates = self._is_due(self.config.eval_interval) and not in_haste
         saves = stopped or self.iteration % self.config.save_interval == 0
         if evaluates:
             self._evaluate()
@@ -125,6 +128,17 @@ class _Run:
         if evaluates or saves:
             if self.config.manual_gc:
                 gc.collect()
+            self._interval.restart_clock()
+
+    def make_up_for_evaluation(self) -> None:
+        """Evaluate now if the run was told to stop in a step where that was due."""
+        missing = False
+        if self._reporter is not None and self.config.save is not None:
+            evaluated = {record["iteration"] for record in read_metrics(self.config.save, "valid")}
+            due = self._is_due(self.config.eval_interval) and self.iteration > 0
+            missing = due and not self._is_last and self.iteration not in evaluated
+        if self.trainer.any_rank(missing):
+            self._evaluate()
             self._interval.restart_clock()
 
     def save(self) -> None:
@@ -207,14 +221,16 @@ class _Run:
             print(text, flush=True)
 
 
-def _reason_to_stop(
-    config: LoopConfig, signals: list[int], iteration: int, seconds: float
-) -> str | None:
+def _urgent_reason(config: LoopConfig, signals: list[int], seconds: float) -> str | None:
     if signals:
         return f"{signal.Signals(signals[0]).name} received"
     limit = config.exit_duration_in_mins
     if limit is not None and seconds >= 60 * limit:
         return f"--exit-duration-in-mins {limit:g} is over"
+    return None
+
+
+def _planned_reason(config: LoopConfig, iteration: int) -> str | None:
     if config.exit_interval is not None and iteration % config.exit_interval == 0:
         return f"--exit-interval {config.exit_interval} is reached"
     return None

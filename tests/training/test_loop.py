@@ -78,11 +78,12 @@ def uninterrupted(folder):
     return weights(trainer), read_metrics(folder)
 
 
-def test_a_stopped_run_continues_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("step", [13, 10])
+def test_a_stopped_run_continues_bit_for_bit(step, tmp_path):
     expected, expected_log = uninterrupted(tmp_path / "whole")
-    interrupt = Regression({12: lambda: os.kill(os.getpid(), signal.SIGTERM)})
+    interrupt = Regression({step - 1: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     first = train(make(interrupt), config(tmp_path / "parts"))
-    assert (first.iteration, first.finished) == (13, False)
+    assert (first.iteration, first.finished) == (step, False)
     resumed = make()
     assert train(resumed, config(tmp_path / "parts")).finished
     assert torch.equal(weights(resumed), expected)
@@ -254,6 +255,12 @@ def test_time_limit_saves_and_stops(tmp_path):
     result = train(make(), config(tmp_path, exit_duration_in_mins=1e-9))
     assert (result.iteration, result.finished) == (1, False)
     assert checkpoint.latest_iteration(tmp_path) == 1
+
+
+def test_a_stop_as_planned_does_not_cost_the_evaluation_of_its_step(tmp_path):
+    result = train(make(), config(tmp_path, exit_interval=10))
+    assert (result.iteration, result.finished) == (10, False)
+    assert [record["iteration"] for record in read_metrics(tmp_path, "valid")] == [10]
 
 
 def test_wrong_checkpoints_are_refused_in_words(tmp_path):
