@@ -8,7 +8,8 @@ Recordings are read through their codes, past the codebook, and by a released Wh
     python tools/evaluate_codes.py --speech-tokenizer runs/large/export --whisper whisper-base \\
         --manifest librivox/manifest.tsv prompts/manifest.tsv --output wer.json
 
-Works on codes of real speech and on generated ones; both are code shards with text. What the
+Works on codes of real speech and on generated ones; both are code shards with text. Without a
+speech tokenizer --codes are counted: codebook use and perplexity. What the
 generate job made is told by content class, span length and place in the document, before and after
 the gates, if it is given the plan's requests:
 
@@ -35,10 +36,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
         if "by_language" in figures:
             _print_recordings(name, figures)
             continue
+        errors = f"word errors {figures['wer']:.1%} on " if "wer" in figures else ""
         print(
-            f"{name}: word errors {100 * figures['wer']:.1f}% on {figures['records']:,} texts "
-            f"({figures['without_codes']} without codes), codebook use "
-            f"{100 * figures['codebook_usage']:.0f}%, perplexity {figures['perplexity']:.0f}"
+            f"{name}: {errors}{figures['records']:,} texts ({figures['without_codes']} without "
+            f"codes), {figures['codes']:,} codes, codebook use {figures['codebook_usage']:.1%}, "
+            f"perplexity {figures['perplexity']:.0f}"
         )
         if "spans" in figures:
             _print_spans(figures["spans"])

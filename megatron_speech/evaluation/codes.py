@@ -6,12 +6,13 @@ the same texts, that of the text-to-token model (paper sections 2.5 and 4).
 """
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.code_shards import read_code_shards
+from ..data.code_shards import CodeRecord, read_code_shards
 from ..data.manifest import manifest_name
 from ..errors import ConfigError, DataError
 from .spans import draw_spans, read_spans, span_figures
@@ -22,7 +23,8 @@ class EvaluateCodesConfig:
     """Which codes to read, with which speech tokenizer."""
 
     speech_tokenizer: Path | None = None
-    """Folder of the speech tokenizer, its recogniser included."""
+    """Folder of the speech tokenizer, its recogniser included. Without it --codes are counted and
+    not read."""
     codes: tuple[Path, ...] = ()
     """Code shards with text, or folders of them; each gets its own figures, by its name."""
     manifest: tuple[Path, ...] = ()
@@ -53,8 +55,10 @@ class EvaluateCodesConfig:
             raise ConfigError(
                 f"--codes and --manifest need one or more paths of different names, got {names}"
             )
-        if self.speech_tokenizer is None and (self.codes or self.whisper is None):
-            raise ConfigError("--codes are read by a --speech-tokenizer; give its folder")
+        reads = self.requests is not None or (self.manifest and self.whisper is None)
+        if self.speech_tokenizer is None and reads:
+            raise ConfigError("--manifest and --requests need a --speech-tokenizer, or the former "
+                              "a --whisper; give its folder")  # fmt: skip
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
         if self.requests is not None and (len(names) > 1 or not self.codes):
@@ -117,11 +121,23 @@ def _read(tokenizer: Any, codes: list[np.ndarray], language: str) -> list[str]:
 
 
 def _evaluate_set(tokenizer: Any, path: Path, config: EvaluateCodesConfig) -> dict[str, Any]:
+    info, stream = read_code_shards(path, None if tokenizer is None else tokenizer.fingerprint)
+    records = list(islice(stream, config.limit))
+    counts = code_counts([record.codes for record in records], info.num_codes)
+    figures: dict[str, Any] = {
+        "records": len(records),
+        "without_codes": sum(not len(record.codes) for record in records),
+        "codes": int(counts.sum()),
+        **codebook_figures(counts),
+    }
+    return figures if tokenizer is None else {"wer": _wer(tokenizer, records, path, config)} | figures
+
+
+def _wer(
+    tokenizer: Any, records: list[CodeRecord], path: Path, config: EvaluateCodesConfig
+) -> float:
     from ..speech_tokenizer.transcription import word_error_rate
 
-    _, stream = read_code_shards(path, tokenizer.fingerprint)
-    most = config.limit or 1 << 62
-    records = [record for record, _ in zip(stream, range(most), strict=False)]
     unnamed = [record.id for record in records if not record.text]
     if unnamed or not records:
         raise DataError(
@@ -129,15 +145,7 @@ def _evaluate_set(tokenizer: Any, path: Path, config: EvaluateCodesConfig) -> di
             "rate needs to know what was said"
         )
     readings = _read(tokenizer, [record.codes for record in records], config.language)
-    texts = [record.text or "" for record in records]
-    counts = code_counts([record.codes for record in records], tokenizer.num_codes)
-    return {
-        "wer": word_error_rate(texts, readings, config.language),
-        "records": len(records),
-        "without_codes": sum(not len(record.codes) for record in records),
-        "codes": int(counts.sum()),
-        **codebook_figures(counts),
-    }
+    return word_error_rate([record.text or "" for record in records], readings, config.language)
 
 
 def code_counts(codes: list[np.ndarray], num_codes: int) -> np.ndarray:

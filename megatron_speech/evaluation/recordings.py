@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..audio import read_audio
-from ..data.manifest import ManifestRow, read_manifest
+from ..data.manifest import ManifestRow, manifest_name, read_manifest
 from ..errors import AudioError, DataError
 from ..speech_tokenizer.languages import language_code
 from ..speech_tokenizer.tokenizer import SpeechTokenizer
@@ -38,9 +38,12 @@ def evaluate_recordings(
     readings: dict[str, list[str]] = {}
     figures: dict[str, Any] = {"records": len(rows), "unreadable": unreadable}
     codes: list[np.ndarray] = []
+    name = f"{manifest_name(manifest)}: {len(rows)} recordings"
     if whisper is not None:
+        print(f"{name}, read by Whisper as it is", flush=True)
         readings["whisper"] = whisper.transcribe(clips, languages, whisper_silence_s)
     if tokenizer is not None:
+        print(f"{name}, read through their codes and past the codebook", flush=True)
         codes = tokenizer.encode(clips)
         readings["codes"] = tokenizer.decode_text(codes, languages)
         assert tokenizer.text is not None  # decode_text refuses such a tokenizer

@@ -143,3 +143,14 @@ def test_requests_of_another_plan_are_refused(tmp_path):
     write_parquet(tmp_path / "requests" / "0.parquet", table)
     with pytest.raises(DataError, match="answers other requests"):
         run(tmp_path, tmp_path / "codes", requests=tmp_path / "requests")
+
+
+def test_without_a_speech_tokenizer_codes_are_counted(tmp_path, capsys):
+    write_speech(tmp_path / "real.parquet", SENTENCES)
+    figures = evaluate_codes.main(["--codes", str(tmp_path / "real.parquet")])["real"]
+    different = len({code for sentence in SENTENCES for code in sentence_codes(sentence)})
+    assert figures["codebook_usage"] == different / NUM_CODES
+    assert "wer" not in figures
+    assert "word errors" not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--requests need a --speech-tokenizer"):
+        evaluate_codes.main(["--codes", str(tmp_path / "real.parquet"), "--requests", "none"])
