@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from examples.quickstart import bars
+from examples.quickstart.runner import tool
 from examples.real import samples
 from examples.real.model_stages import BASE
 from examples.real.run import NEURAL_VOICE, NEW_VOICE, STORY, TOPIC, TRAINED_VOICES, RealDemo
@@ -33,7 +34,11 @@ def build_report(
         },
         "text": done["speech"],
         "recordings": done["recordings"],
-        "speech_tokenizer": {**done["codes"], "validation": done["speech_tokenizer"]["validation"]},
+        "speech_tokenizer": {
+            **done["codes"],
+            "validation": done["speech_tokenizer"]["validation"],
+            "held_out": tool("evaluate_codes", codes=demo.path("codes", "items"))["items"],
+        },
         "text_to_token": done["text_to_token"],
         "interleave": done["interleaving"],
         "base": base,
@@ -89,12 +94,13 @@ def _bars(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             untouched, codes = sets[name]["wer_whisper"], sets[name]["wer_codes"]
             name = f"Word errors through codes, {name}"
             found.append(bars.share(name, codes, most=2 * untouched + 0.05))
-    use, made = sets[TRAINED_VOICES]["codebook_usage"], report["text_to_token"]
+    held_out, made = report["speech_tokenizer"]["held_out"], report["text_to_token"]
     head = report["headline"]
     above, items = head["above_chance_stderrs"], head["model"]["n"]
     return [
         *found,
-        bars.share("Codebook use, synthetic voices", use, least=0.80),
+        bars.share(f"Codebook use on {held_out['codes']:,} held-out codes",
+                   held_out["codebook_usage"], least=0.80),
         bars.points("Text-to-token: word errors beyond real codes",
                     made["made"]["wer"] - made["real"]["wer"], most=0.05),
         bars.points("S→T on topic items, above the control", head["gain"], least=0.10),

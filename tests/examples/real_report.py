@@ -64,6 +64,7 @@ def make_report() -> dict:
             },
             "num_codes": 1024,
             "frame_rate_hz": 12.5,
+            "held_out": {"codes": 12_345, "codebook_usage": 0.85, "perplexity": 300.0},
         },
         "text_to_token": {"made": {"wer": 0.28}, "real": {"wer": 0.25}},
         "interleave": {

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from examples.real.report import _bars, build_page, build_report, headline, text_loss_rise
-from examples.real.run import TOPIC, TRAINED_VOICES, RealDemo
+from examples.real.run import TOPIC, RealDemo
 from examples.real.sizes import DEMO
 from megatron_speech.pages import charts
+from tests.evaluation.fakes import SENTENCES, write_speech
 from tests.examples.real_report import make_report, make_shown
 from tests.examples.sample_report import share
 from tests.examples.test_demo_report import Reader
@@ -30,7 +31,7 @@ def test_bars_judge_what_is_asked():
     assert all(met.values()), met
     assert not any("prompts-fr" in name for name in met), "held against a Whisper's own texts"
     report["evaluation"]["model"]["text_loss"] = 3.9 * 1.04
-    report["speech_tokenizer"]["sets"][TRAINED_VOICES]["codebook_usage"] = 0.79
+    report["speech_tokenizer"]["held_out"]["codebook_usage"] = 0.79
     report["speech_tokenizer"]["sets"]["prompts-en"]["wer_codes"] = 0.14
     short = [bar["name"] for bar in _bars(report) if not bar["met"]]
     assert len(short) == 3
@@ -108,7 +109,9 @@ def test_report_is_made_of_what_the_stages_found(tmp_path):
         "evaluation-model": {"2": arms["control"], "4": arms["model"]},
         "evaluation-control": {"2": arms["control"], "4": arms["control"]},
     }
+    write_speech(tmp_path / "codes" / "items" / "shard.parquet", SENTENCES)
     report = build_report(demo, done, {"seconds": {"model": 9.0}, "seconds_in_all": 9.0})
+    assert report["speech_tokenizer"]["held_out"]["codes"] == sum(map(len, SENTENCES))
     assert report["headline"] == told["headline"]
     assert report["materials"]["whisper"] == "openai/whisper-base", "the id, not a cache's folder"
     assert report["materials"]["base"] == "smollm2"
