@@ -130,7 +130,9 @@ def _evaluate_set(tokenizer: Any, path: Path, config: EvaluateCodesConfig) -> di
         "codes": int(counts.sum()),
         **codebook_figures(counts),
     }
-    return figures if tokenizer is None else {"wer": _wer(tokenizer, records, path, config)} | figures
+    if tokenizer is None:
+        return figures
+    return {"wer": _wer(tokenizer, records, path, config), **figures}
 
 
 def _wer(

@@ -14,7 +14,8 @@ class Progress:
     """Counts work done and shows it. Use as a context manager and call `advance`.
 
     `first` is what was done before, and counts for no rate. Without `lines` nothing is printed off
-    a terminal: for work that prints lines of its own.
+    a terminal: for work that prints lines of its own. Without `shown` nothing is: for all processes
+    of a job but one.
     """
 
     _display: ClassVar[Any] = None
@@ -28,12 +29,13 @@ class Progress:
         *,
         first: float = 0.0,
         lines: bool = True,
+        shown: bool = True,
     ):
         self.description = description
         self.total = total
         self.unit = unit
         self.done = self._first = first
-        self._lines = lines
+        self._lines, self._shown = lines and shown, shown
         self._started = time.monotonic()
         self._last_line = self._started
         self._bar: Any = None
@@ -41,7 +43,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._started = self._last_line = time.monotonic()
-        if sys.stderr.isatty():
+        if self._shown and sys.stderr.isatty():
             self._is_outermost = Progress._display is None
             if self._is_outermost:
                 Progress._display = _new_display()
@@ -67,7 +69,7 @@ class Progress:
             Progress._display = None
         elif self._bar is not None:
             self._bar.remove_task(self._task)
-        elif self._last_line > self._started:
+        elif self._last_line > self._started:  # lines were printed: say how it ended
             self._print_line("")
 
     def _rate(self) -> str:
@@ -103,12 +105,17 @@ def _new_display() -> Any:
 
 
 def track(
-    items: Iterable[Item], description: str, total: float | None = None, unit: str = "items"
+    items: Iterable[Item],
+    description: str,
+    total: float | None = None,
+    unit: str = "items",
+    *,
+    shown: bool = True,
 ) -> Iterator[Item]:
     """Yield `items` while showing how many have been handled."""
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
-    with Progress(description, total, unit) as progress:
+    with Progress(description, total, unit, shown=shown) as progress:
         for item in items:
             yield item
             progress.advance()

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError
 from ..io.rejected import Rejected
+from ..jobs.progress import Progress
 from ..training.task import Metrics
 from .batch import IGNORED, AsrBatch
 from .best import BestModel
@@ -197,14 +198,17 @@ class AsrObjective(ReadBatches[AsrBatch]):
         if wanted is None:
             wanted = _VECTORS_PER_CODE * (model.config.quantize_vocab_size or 0)
             most_steps = -(-len(self.train) // self.samples_per_step)
-        while total < wanted and offset < most_steps:
-            for batch in self.batches(iteration + offset):
-                hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
-                found.append(hidden[valid].float())
-            count = sum(len(vectors) for vectors in found[-self._micro_batches :])
-            in_step, step_total = positions_over_ranks(count, self.device)
-            positions.append(total + in_step)
-            total, offset = total + step_total, offset + 1
+        title, shown = "vectors for the codebook", self.rank == 0
+        with Progress(title, wanted, "vectors", shown=shown) as bar:
+            while total < wanted and offset < most_steps:
+                for batch in self.batches(iteration + offset):
+                    hidden, valid, *_ = model.encoder.lower(batch.mel, batch.mel_lengths)
+                    found.append(hidden[valid].float())
+                count = sum(len(vectors) for vectors in found[-self._micro_batches :])
+                in_step, step_total = positions_over_ranks(count, self.device)
+                positions.append(total + in_step)
+                total, offset = total + step_total, offset + 1
+                bar.advance(step_total)
         return torch.cat(found), torch.cat(positions)
 
     def _sensitivity(self, model: SpeechTokenizerModel, iteration: int) -> torch.Tensor:

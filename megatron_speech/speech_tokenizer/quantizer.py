@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ..errors import ConfigError
+from ..jobs.progress import track
 from ..kernels.codebook_update import codebook_sums
 from ..kernels.vq_lookup import nearest_codes
 from ..training.task import Metrics
@@ -179,7 +180,8 @@ class VectorQuantizer(Quantizer):
             )
         centres = choose_vectors(vectors, self.num_codes, seed, positions)
         counts = torch.ones(self.num_codes, device=vectors.device)
-        for round_index in range(rounds):
+        shown = not dist.is_initialized() or dist.get_rank() == 0
+        for round_index in track(range(rounds), "k-means", unit="rounds", shown=shown):
             indices = nearest_codes(vectors, centres)
             counts, sums = codebook_sums(vectors, indices, self.num_codes)
             counts, sums = all_reduce_sum(counts), all_reduce_sum(sums)

@@ -4,7 +4,7 @@ import gc
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +76,10 @@ def train(trainer: Trainer, config: LoopConfig, health: HealthConfig | None = No
     return LoopResult(iteration=run.iteration, finished=finished, metrics=run.metrics)
 
 
-def _bar(trainer: Trainer, config: LoopConfig, first: int) -> AbstractContextManager[Progress]:
+def _bar(trainer: Trainer, config: LoopConfig, first: int) -> Progress:
     """Steps on the main rank's terminal; elsewhere the log lines tell."""
-    bar = Progress("training", config.train_iters, "steps", first=first, lines=False)
-    return bar if trainer.is_main_rank else nullcontext(bar)
+    return Progress("training", config.train_iters, "steps", first=first, lines=False,
+                    shown=trainer.is_main_rank)  # fmt: skip
 
 
 class _Run:

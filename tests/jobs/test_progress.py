@@ -1,6 +1,8 @@
 import io
 import sys
 
+import pytest
+
 from megatron_speech.jobs import progress
 
 
@@ -48,6 +50,15 @@ def test_what_was_done_before_counts_for_no_rate(monkeypatch, capsys):
     first = capsys.readouterr().err.splitlines()[0]
     assert "95 of 100 (95%) steps" in first
     assert float(first.split("steps, ")[1].split(" steps/s")[0]) < 1
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_processes_beside_the_main_one_show_nothing(terminal, monkeypatch, capsys):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: terminal)
+    assert list(progress.track([1, 2], "k-means", shown=False)) == [1, 2]
+    assert capsys.readouterr().err == ""
 
 
 def test_work_with_lines_of_its_own_prints_none(monkeypatch, capsys):
