@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional as F
 
 from ..io.rejected import Rejected
 
@@ -41,3 +42,9 @@ class AsrBatch:
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "AsrBatch":
         names = ("mel", "mel_lengths", "decoder_input", "labels")
         return replace(self, **{name: change(getattr(self, name)) for name in names})
+
+
+def text_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """Cross-entropy of logits (B, L, vocabulary) and labels (B, L), in nats."""
+    flat = logits.float().flatten(0, 1)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction=reduction)

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..io.rejected import Rejected
 from ..jobs.progress import Progress
 from ..training.task import Metrics
-from .batch import IGNORED, AsrBatch
+from .batch import AsrBatch, text_loss
 from .best import BestModel
 from .dataset import AsrDataset
 from .model import ModelOutput, SpeechTokenizerModel
@@ -125,7 +125,7 @@ class AsrObjective(ReadBatches[AsrBatch]):
             quantize,
             not (quantize and self.config.freeze_codes),
         )
-        total = _text_loss(output.logits, batch.labels)
+        total = text_loss(output.logits, batch.labels)
         metrics = {"asr loss": total.detach()}
         for name, weight, ctc in self._ctc_losses(output, batch):
             total = total + weight * ctc
@@ -226,7 +226,7 @@ class AsrObjective(ReadBatches[AsrBatch]):
                 logits = model.decoder(
                     batch.decoder_input, model.encoder.upper(hidden, valid), valid
                 )
-                loss = _text_loss(logits, batch.labels, "sum")
+                loss = text_loss(logits, batch.labels, "sum")
                 gradients = torch.autograd.grad(loss, hidden)[0][valid].double()
                 own += gradients.T @ gradients
                 own_count += len(gradients)
@@ -243,12 +243,6 @@ class AsrObjective(ReadBatches[AsrBatch]):
     def _commitment_weight(self) -> float:
         config = self.train.config
         return config.quantize_loss_scale * config.quantize_commit_coefficient
-
-
-def _text_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """Cross-entropy of logits (B, L, vocabulary) and labels (B, L), in nats."""
-    flat = logits.float().flatten(0, 1)
-    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction=reduction)
 
 
 def ctc_loss(logits: torch.Tensor, valid: torch.Tensor, targets: list[list[int]]) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from ..training.ranks import gather_objects, rank_and_size
 from ..training.task import Metrics
+from .batch import IGNORED, text_loss
 from .dataset import AsrDataset
 from .features import batches_by_length
 from .model import SpeechTokenizerModel
@@ -19,10 +20,11 @@ Readings = list[tuple[str, str, str]]
 def evaluate_sets(
     model: SpeechTokenizerModel, sets: Mapping[str, AsrDataset], quantize: bool
 ) -> Metrics:
-    """Word error rate, codebook use and perplexity on each set; every rank reads its share.
+    """Word error rate, loss, codebook use and perplexity on each set; every rank reads its share.
 
-    Names end in the set's: `wer NAME`, with a CTC output `ctc wer NAME`, and where codes are made
-    `codebook usage NAME` and `perplexity NAME`. Each row is judged by its own language.
+    Names end in the set's: `wer NAME`, `asr loss NAME` (nats a token of the text, told all before
+    it: no loop of the decoder can spoil it), with a CTC output `ctc wer NAME`, and where codes are
+    made `codebook usage NAME` and `perplexity NAME`. Each row is judged by its own language.
     """
     return {
         f"{key} {name}": value
@@ -31,11 +33,13 @@ def evaluate_sets(
     }
 
 
+@torch.no_grad()
 def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) -> Metrics:
     device = next(model.parameters()).device
     counts = torch.zeros(model.config.quantize_vocab_size or 1, device=device)
     rank, world_size = rank_and_size()
     own = range(rank, min(len(dataset), dataset.data.valid_samples), world_size)
+    loss, tokens = torch.zeros(2, dtype=torch.float64, device=device)
     found: Readings = []
     by_ctc: Readings = []
     limit = max(64, 4 * dataset.data.micro_batch_size)
@@ -44,6 +48,9 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
         indices = [own[n] for n in part]
         batch = dataset.batch(indices).to(device)
         encoded = model.encoder(batch.mel, batch.mel_lengths, quantize)
+        logits = model.decoder(batch.decoder_input, encoded.hidden, encoded.valid)
+        loss += text_loss(logits, batch.labels, "sum")
+        tokens += (batch.labels != IGNORED).sum()
         languages = [dataset.rows[index].language for index in indices]
         said = [dataset.rows[index].text for index in indices]
         inputs = (model, encoded.hidden, encoded.valid, languages)
@@ -53,7 +60,8 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
         if encoded.quantized is not None:
             codes = encoded.quantized.codes[encoded.valid]
             counts += torch.bincount(codes, minlength=len(counts))
-    metrics = {"wer": _error_rate(found)}
+    loss, tokens = all_reduce_sum(loss), all_reduce_sum(tokens)
+    metrics = {"wer": _error_rate(found), "asr loss": (loss / tokens).item()}
     if model.ctc_head is not None:
         metrics["ctc wer"] = _error_rate(by_ctc)
     if quantize:

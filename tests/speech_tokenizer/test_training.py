@@ -122,6 +122,13 @@ def test_each_row_of_a_validation_set_is_judged_by_its_language(make_tokenizer, 
     found = Recordings([rows], Reader(text_folder, readings), model.config, data)
     metrics = evaluate_sets(model, {"mixed": found}, quantize=True)
     assert metrics["wer mixed"] == pytest.approx((1 + 1 + 1) / (6 + 4 + 4))
+    losses = []
+    for batch in (found.batch([index]) for index in range(3)):
+        said = (batch.mel, batch.mel_lengths, batch.decoder_input, True)
+        logits = model(*said).logits.log_softmax(dim=-1)[0]
+        told = batch.labels[0] >= 0
+        losses += (-logits[told, batch.labels[0][told]]).tolist()
+    assert metrics["asr loss mixed"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 @pytest.mark.parametrize(
