@@ -81,7 +81,8 @@ class Progress:
         share, eta = "", ""
         if self.total:
             share = f" of {self.total:,.0f} ({100 * self.done / self.total:.0f}%)"
-            remaining = elapsed / max(self.done - self._first, 1e-9) * (self.total - self.done)
+            left = max(0.0, self.total - self.done)  # the last piece may be more than was wanted
+            remaining = elapsed / max(self.done - self._first, 1e-9) * left
             eta = f", ETA {remaining:.0f} s"
         line = (
             f"{self.description}: {self.done:,.0f}{share} {self.unit}, {self._rate()}{eta} {note}"

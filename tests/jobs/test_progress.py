@@ -67,3 +67,11 @@ def test_work_with_lines_of_its_own_prints_none(monkeypatch, capsys):
     with progress.Progress("training", 3, "steps", lines=False) as bar:
         bar.advance(3)
     assert capsys.readouterr().err == ""
+
+
+def test_more_than_was_wanted_is_no_negative_time(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    with progress.Progress("vectors", 10, "vectors") as bar:
+        bar.advance(12)
+    assert "ETA 0 s" in capsys.readouterr().err
