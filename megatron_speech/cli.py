@@ -1,11 +1,12 @@
 """Command lines made from typed dataclasses: every field a flag, every recipe a subcommand."""
 
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fnmatch import fnmatch
 from typing import Any, TypeVar
 
@@ -112,7 +113,9 @@ def _parsed(parse: Callable[[], Config]) -> Config:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return parse()
+            config = parse()
+        _refuse_nan(config)
+        return config
     except SystemExit as stopped:
         cause: BaseException | None = stopped
         while cause is not None and not isinstance(cause, MegatronSpeechError):
@@ -123,6 +126,18 @@ def _parsed(parse: Callable[[], Config]) -> Config:
         raise
     finally:
         sys.stderr.write(said.getvalue())
+
+
+def _refuse_nan(config: Any) -> None:
+    """Not a number is below and above no bound, so that each check would need it in mind."""
+    if not is_dataclass(config):
+        return
+    for each in fields(config):
+        value = getattr(config, each.name)
+        _refuse_nan(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and math.isnan(number):
+                raise ConfigError(f"--{each.name.replace('_', '-')} is nan; give a number")
 
 
 def parse_recipe(

@@ -22,6 +22,7 @@ class Run:
     optimizer: Optimizer = field(default_factory=Optimizer)
     data_path: tuple[str, ...] = ()
     """Weights and prefixes."""
+    data_weights: tuple[float, ...] = ()
     bf16: bool = False
     """Compute in bfloat16."""
 
@@ -113,3 +114,11 @@ def test_megatrons_own_negative_flags_have_no_opposites(capsys):
     said = capsys.readouterr().out
     assert "--no-load-optim" in said
     assert "--no-no-" not in said
+
+
+@pytest.mark.parametrize("flag", ["--lr", "--data-weights"])
+def test_what_is_no_number_is_refused_for_every_field(flag):
+    with pytest.raises(ConfigError, match=f"{flag} is nan"):
+        cli.parse(Run, [flag, "nan"], "Train.")
+    with pytest.raises(ConfigError, match=f"{flag} is nan"):
+        cli.parse_recipe(RECIPES, ["lm-small", flag, "nan"], "Train.")

@@ -143,6 +143,14 @@ def relative_imports(name: str, path: Path) -> set[str]:
     return found - {name}
 
 
+@pytest.mark.parametrize("folder", ["megatron_speech", "tools"])
+def test_sound_is_written_in_one_place(folder: str):
+    """On a full disk libsndfile raises no OSError, so that a user would see a traceback."""
+    writer = ROOT / "megatron_speech" / "io" / "audio_files.py"
+    others = [path for path in (ROOT / folder).rglob("*.py") if path != writer]
+    assert not [path for path in others if "soundfile.write(" in path.read_text()]
+
+
 @pytest.mark.parametrize("folder", ["megatron_speech", "kernels", "tools", "examples"])
 def test_functions_are_short(folder: str):
     long = [

@@ -18,6 +18,7 @@ with starting(__name__):
     from megatron_speech import cli
     from megatron_speech.data.mixture import Mixture, parse_count, parse_groups, plan_mixture
     from megatron_speech.data.mixture_report import draw_mixture, print_mixture
+    from megatron_speech.errors import ConfigError
     from megatron_speech.io.files import write_text
 
 
@@ -39,6 +40,13 @@ class Arguments:
     """File to write for --data-args-path."""
     chart: Path | None = None
     """Also draw the mixture: .png, .svg or .pdf."""
+
+    def __post_init__(self) -> None:
+        for name in ("seq_length", "global_batch_size"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; give at least 1")
+        if self.chart is not None and self.chart.suffix not in (".png", ".svg", ".pdf"):
+            raise ConfigError(f"--chart {self.chart}: the name must end in .png, .svg or .pdf")
 
 
 def main(argv: Sequence[str] | None = None) -> Mixture:

@@ -16,7 +16,7 @@ with starting(__name__):
 
     from megatron_speech import cli
     from megatron_speech.datasets.verify import Verification, verify
-    from megatron_speech.errors import DataError
+    from megatron_speech.errors import ConfigError, DataError
     from megatron_speech.text.build_vocab import open_vocab
 
 
@@ -35,8 +35,11 @@ def main(argv: Sequence[str] | None = None) -> list[Verification]:
 
     Raises:
         DataError: something is wrong with one of them.
+        ConfigError: none is given.
     """
     config = cli.parse(Arguments, argv, __doc__ or "")
+    if not config.prefixes:
+        raise ConfigError("give at least one dataset, its path without .bin")
     vocab = open_vocab(config.vocab, or_tokenizer=True)
     results = []
     for prefix in config.prefixes:

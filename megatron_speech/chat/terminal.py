@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from ..audio import read_audio
 from ..errors import MegatronSpeechError
+from ..io.audio_files import encoded
 from ..io.files import atomic_path
 from .events import AudioChunk, Done, TextDelta, Timing
 from .session import ChatSession
@@ -53,7 +53,7 @@ class TerminalChat:
         path = self.folder / f"turn_{len(self.answers) - 1:03d}.wav"
         sound = np.concatenate([chunk.samples for chunk in chunks])
         with atomic_path(path) as temporary:
-            soundfile.write(temporary, sound, chunks[0].sample_rate_hz, "PCM_16", format="WAV")
+            temporary.write_bytes(encoded(sound, chunks[0].sample_rate_hz, "WAV"))
         return f"; {path}"
 
     def talk(self) -> None:

@@ -5,7 +5,7 @@
 <output>/rejected.jsonl      what was set aside
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,13 @@ def import_codes(config: ImportCodesConfig) -> dict[str, Any]:
     files, output = find_unit_files(config.input), config.output
     with exclusive(output):
         if output.is_dir() and find_in(output):
-            _check_same_units(output, config)
+            _check_same_units(output, config, files)
         with atomic_folder(output) as folder:
             return _Import(config, folder).run(files)
 
 
-def _check_same_units(output: Path, config: ImportCodesConfig) -> None:
-    """Refuse to replace anything but an earlier import of units of the same tokenizer."""
+def _check_same_units(output: Path, config: ImportCodesConfig, files: Sequence[Path]) -> None:
+    """Refuse to replace anything but an earlier import of the same files and tokenizer."""
     if not (output / "import.json").exists():
         raise ConfigError(f"{output} holds something else than imported codes; choose another")
     found = read_json_object(output / "import.json")
@@ -113,6 +113,15 @@ def _check_same_units(output: Path, config: ImportCodesConfig) -> None:
             f"{found.get('frame_rate_hz')} Hz), or of other --codebook, --repetitions or "
             "--tokenizer-files than now; remove the folder or choose another one"
         )
+    if found.get("inputs", mark := _fingerprint(files)) != mark:
+        raise ConfigError(
+            f"{output} holds the codes of other files; give all in one import, or remove the "
+            "folder or choose another one"
+        )
+
+
+def _fingerprint(files: Sequence[Path]) -> str:
+    return fingerprint_of(*(f"{path.name} {path.stat().st_size}" for path in files))
 
 
 class _Import:
@@ -143,7 +152,7 @@ class _Import:
                 f"{', '.join(map(str, config.input))}: not one usable record; set aside "
                 f"{describe_counts(reasons)}, the first: {first}"
             )
-        report = self._report(records, reasons)
+        report = {**self._report(records, reasons), "inputs": _fingerprint(files)}
         write_json(self.folder / "import.json", report)
         return report
 

@@ -153,6 +153,8 @@ def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]
             "file to UTF-8"
         ) from None
     _require_columns(path, header, needed)
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise DataError(f"{path} has more than one column {', '.join(map(repr, twice))}")
     number = -1
     for line_number, line in enumerate(lines[1:], start=2):
         if not line.strip(b"\r"):

@@ -45,12 +45,12 @@ class EvaluateCodesConfig:
     figure: Path | None = None
     """PNG of what --requests adds."""
     language: str = "en"
-    """Language of the texts (ISO 639-1)."""
+    """Language of the texts (ISO 639-1); of recordings, where they name none."""
     device: str = "cpu"
     """Torch device."""
 
     def __post_init__(self) -> None:
-        names = [path.stem for path in self.codes] + [manifest_name(p) for p in self.manifest]
+        names = [_name(path) for path in self.codes] + [manifest_name(p) for p in self.manifest]
         if not names or len(set(names)) < len(names):
             raise ConfigError(
                 f"--codes and --manifest need one or more paths of different names, got {names}"
@@ -63,6 +63,12 @@ class EvaluateCodesConfig:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
         if self.requests is not None and (len(names) > 1 or not self.codes):
             raise ConfigError("--requests belong to one folder of --codes")
+        if not 0 <= self.whisper_silence_s <= 30:
+            raise ConfigError(f"--whisper-silence-s is {self.whisper_silence_s}; expected 0 to 30")
+        if self.output is not None and self.output.is_dir():
+            raise ConfigError(f"--output {self.output} is a folder; give a file")
+        if self.figure is not None and self.figure.suffix != ".png":
+            raise ConfigError(f"--figure {self.figure}: the name must end in .png")
         if self.figure is not None and self.requests is None:
             raise ConfigError("--figure shows what --requests adds; give both")
 
@@ -79,7 +85,7 @@ def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
     tokenizer = whisper = None
     if config.speech_tokenizer is not None:
         tokenizer = SpeechTokenizer.from_pretrained(config.speech_tokenizer, config.device)
-    found = {path.stem: _evaluate_set(tokenizer, path, config) for path in config.codes}
+    found = {_name(path): _evaluate_set(tokenizer, path, config) for path in config.codes}
     if config.manifest:
         from ..speech_tokenizer.whisper import Whisper
         from .recordings import evaluate_recordings
@@ -88,7 +94,7 @@ def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
             whisper = Whisper.from_pretrained(config.whisper, config.device)
         for path in config.manifest:
             figures, codes = evaluate_recordings(
-                path, tokenizer, whisper, config.limit, config.whisper_silence_s
+                path, tokenizer, whisper, config.limit, config.whisper_silence_s, config.language
             )
             found[manifest_name(path)] = figures
             if tokenizer is not None:
@@ -96,10 +102,15 @@ def evaluate_codes(config: EvaluateCodesConfig) -> dict[str, dict[str, Any]]:
                 figures |= {"codes": int(counts.sum()), **codebook_figures(counts)}
     if config.requests is not None:
         figures = _evaluate_spans(tokenizer, config.codes[0], config.requests, config)
-        found[config.codes[0].stem]["spans"] = figures
+        found[_name(config.codes[0])]["spans"] = figures
         if config.figure is not None:
             draw_spans(figures, config.figure)
     return found
+
+
+def _name(codes: Path) -> str:
+    """What a set is called: its folder (a point in it is no suffix), or its file without suffix."""
+    return codes.name if codes.is_dir() else codes.stem
 
 
 def _evaluate_spans(

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from heapq import nsmallest
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..io.files import fingerprint_of, write_json, write_text
-from ..io.rejected import Rejected
+from ..io.rejected import Rejected, describe_counts
 from ..jobs.progress import Progress
 from ..text.corpora import (
     Document,
@@ -32,6 +32,9 @@ from .cloze_items import (
 )
 from .items import by_task, read_cloze
 from .training_text import find_seen
+
+if TYPE_CHECKING:
+    from .scoring import LanguageModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,11 @@ def make_cloze(config: MakeClozeConfig) -> dict[str, Any]:
         DataError: a corpus that is missing or damaged, or documents that give not one item.
         CheckpointError: `base` is no text model.
     """
+    model = None
+    if config.base is not None:  # before what takes long
+        from .scoring import LanguageModel
+
+        model = LanguageModel.from_pretrained(config.base, text_only=True)
     refused: Counter[str] = Counter()
     sentences, documents = _sentences(config, refused)
     kept = without_repeated(sentences)
@@ -83,6 +91,7 @@ def make_cloze(config: MakeClozeConfig) -> dict[str, Any]:
             f"{config.item.context_sentences + 1} usable sentences in a row (--context-sentences, "
             "--min-length, --max-length, --language)"
         )
+    (config.output_dir / "report.json").unlink(missing_ok=True)  # it speaks of other items
     _write(made, config)
     report: dict[str, Any] = {
         "items": dict(Counter(item.task for item in made.items)),
@@ -94,8 +103,9 @@ def make_cloze(config: MakeClozeConfig) -> dict[str, Any]:
         "inputs": [[Path(path).name, mark] for path, mark in _fingerprints(config.input)],
         "settings": {"language": config.language, **asdict(config.item)},
     }
-    if config.base is not None:
-        report["base"] = _hardness(config.output_dir / "cloze.jsonl", config.base)
+    if config.base is not None and model is not None:
+        hardness = _hardness(config.output_dir / "cloze.jsonl", model)
+        report["base"] = {"model": config.base.resolve().name, **hardness}
     write_json(config.output_dir / "report.json", report)
     return report
 
@@ -123,8 +133,16 @@ def _unseen(
     """Sentences that training text does not hold, and how many documents of it were read."""
     if not config.not_in or not sentences:
         return sentences, 0
-    texts = (document.text for document in _read(config.not_in, config.text_key, Counter()))
+    unread: Counter[str] = Counter()
+    texts = (document.text for document in _read(config.not_in, config.text_key, unread))
     seen = find_seen([sentence.text for sentence in sentences], texts)
+    if not seen.documents:
+        raise DataError(
+            f"--not-in {', '.join(config.not_in)}: no document with a text was found "
+            f"({describe_counts(unread)}), so nothing can be told from it; see --text-key"
+        )
+    for reason, count in unread.items():
+        refused[f"of the training text: {reason}"] += count
     kept = [sentence for sentence in sentences if sentence.text not in seen.sentences]
     refused["in training text"] += len(sentences) - len(kept)
     return kept, seen.documents
@@ -159,13 +177,11 @@ def _write(made: Made, config: MakeClozeConfig) -> None:
         write_text(config.output_dir / name, "".join(f"{line}\n" for line in lines))
 
 
-def _hardness(path: Path, base: Path) -> dict[str, Any]:
+def _hardness(path: Path, model: "LanguageModel") -> dict[str, Any]:
     """How many items a text model gets right as text, by task and rule."""
     from .cloze import score_items
-    from .scoring import LanguageModel
 
-    model = LanguageModel.from_pretrained(base, text_only=True)
-    found: dict[str, Any] = {"model": base.resolve().name}
+    found: dict[str, Any] = {}
     for task, items in by_task(read_cloze(path), None).items():
         rules = score_items(model, None, items, "t2t", f"{task} t2t")
         found[task] = {"t2t": {rule: figure.to_json() for rule, figure in rules.items()}}

@@ -6,6 +6,7 @@ the pool, between the last two the codebook.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,19 @@ def evaluate_recordings(
     whisper: Whisper | None,
     limit: int | None = None,
     whisper_silence_s: float = 30.0,
+    language: str = "en",
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Word error rates of each reading, in all and by language; and the codes (n,) of each.
+
+    A recording that names no language is of `language`.
 
     Raises:
         DataError: no recording with a text that can be read.
         ConfigError: a speech tokenizer that cannot transcribe.
     """
     rows, clips, unreadable = _read(manifest, limit)
-    languages = [row.language or None for row in rows]
+    rows = [replace(row, language=row.language or language) for row in rows]
+    languages = [row.language for row in rows]
     readings: dict[str, list[str]] = {}
     figures: dict[str, Any] = {"records": len(rows), "unreadable": unreadable}
     codes: list[np.ndarray] = []
@@ -49,7 +54,7 @@ def evaluate_recordings(
         assert tokenizer.text is not None  # decode_text refuses such a tokenizer
         readings["vectors"] = transcribe_audio(tokenizer.model, tokenizer.text, clips, languages)
     figures |= _error_rates(rows, readings)
-    named = sorted({language_code(row.language or "en") for row in rows})
+    named = sorted({language_code(row.language) for row in rows})
     figures["by_language"] = {
         name: _error_rates(rows, readings, name) for name in named if len(named) > 1
     }
@@ -59,14 +64,14 @@ def evaluate_recordings(
 def _error_rates(
     rows: Sequence[ManifestRow], readings: dict[str, list[str]], language: str | None = None
 ) -> dict[str, float | int]:
-    """`wer_READING` of each, and the words behind them; a row without language is English."""
+    """`wer_READING` of each, and the words behind them."""
     found: dict[str, float | int] = {}
     for name, texts in readings.items():
         counts = [
             count
             for row, text in zip(rows, texts, strict=True)
-            if language in (None, language_code(row.language or "en"))
-            for count in word_errors([row.text], [text], row.language or "en")
+            if language in (None, language_code(row.language))
+            for count in word_errors([row.text], [text], row.language)
         ]
         found[f"wer_{name}"] = error_rate(counts)
         found["words"] = sum(words for _, words in counts)

@@ -25,6 +25,7 @@ from .units import UnitName
 
 _LENGTHS, _SWAP, _PLACES, _LAST_PLACES, _ORDER, _ROUNDING = range(1, 7)
 _MAX_REDRAWS = 32
+_LONGEST_MEAN_WORDS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,11 @@ class SpanConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta is {self.eta}; expected a share between 0 and 1")
-        if self.mean_span_words <= 0:
-            raise ConfigError(f"mean_span_words is {self.mean_span_words}; expected more than 0")
+        if not 0 < self.mean_span_words <= _LONGEST_MEAN_WORDS:
+            raise ConfigError(
+                f"mean_span_words is {self.mean_span_words:g}; expected more than 0 and at most "
+                f"{_LONGEST_MEAN_WORDS:,}"
+            )
         if self.min_span_words < 1 or self.gap_words < 0:
             raise ConfigError("min_span_words must be at least 1 and gap_words at least 0")
         if self.max_span_words is not None and self.max_span_words < self.min_span_words:

@@ -31,6 +31,16 @@ _KINDS = {
 }
 
 
+def encoded(audio: np.ndarray, rate_hz: int, file_format: str = "FLAC") -> bytes:
+    """Mono audio (n,), floats of -1 to 1, as a file of 16 bits.
+
+    In memory: what libsndfile itself writes to a full disk is no OSError with its errno.
+    """
+    data = io.BytesIO()
+    soundfile.write(data, audio, rate_hz, subtype="PCM_16", format=file_format)
+    return data.getvalue()
+
+
 @contextmanager
 def open_audio(source: str | PathLike[str] | BinaryIO, name: str) -> Iterator["AudioFile"]:
     """A recording, `name` in errors, ready to be decoded; what goes wrong inside is caught, too.

@@ -26,7 +26,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it is synced and takes the place of `path`.
 
     If the block raises, what was there stays. What killed processes left beside is removed first.
+
+    Raises:
+        ConfigError: there is a file of that name.
     """
+    if path.is_file():
+        raise ConfigError(f"{path} is a file; give a folder")
     remove_abandoned(path)
     staging = temporary_beside(path)
     try:

@@ -5,7 +5,6 @@ beside this file; `charts` draws its pictures. Whatever is filled in is escaped.
 """
 
 import base64
-import io
 import math
 from collections.abc import Mapping
 from difflib import SequenceMatcher
@@ -84,8 +83,6 @@ def read_back(read: str, said: str) -> Markup:
 
 def audio_source(samples: np.ndarray, sample_rate_hz: int = 16_000) -> str:
     """Sound (samples,) as a FLAC inside the page."""
-    import soundfile
+    from ..io.audio_files import encoded
 
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, sample_rate_hz, format="FLAC")
-    return "data:audio/flac;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:audio/flac;base64," + base64.b64encode(encoded(samples, sample_rate_hz)).decode()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from ..audio import SAMPLE_RATE_HZ, resample
 from ..data.reading import stream_recording
 from ..data.recording import Recording
 from ..errors import AudioError
+from ..io.audio_files import encoded
 from ..io.files import atomic_path
 from ..io.rejected import Rejected
 from ..text.repetition import repetition
@@ -243,4 +243,4 @@ def _leave_kept(rows: Sequence[dict[str, Any]], output_audio: Path) -> None:
 
 def _write_flac(path: Path, audio: np.ndarray) -> None:
     with atomic_path(path) as temporary:
-        soundfile.write(temporary, audio, SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+        temporary.write_bytes(encoded(audio, SAMPLE_RATE_HZ))

@@ -1,6 +1,5 @@
 """Many utterances to audio files: from code shards, from recordings, from a model's output."""
 
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import soundfile
 
 from ..audio import read_audio
 from ..data.code_shards import find_shards, read_code_shards
 from ..data.list_files import read_jsonl_rows
 from ..errors import AudioError, ConfigError, DataError, VocabularyError
+from ..io.audio_files import encoded
 from ..io.files import atomic_path, fingerprint_of, fingerprint_of_files
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..jobs.claims import exclusive
@@ -164,10 +163,8 @@ def open_decoder(config: DecodeSpeechConfig) -> SpeechDecoder:
 def write_flac(path: Path, audio: np.ndarray) -> None:
     """Mono float audio (n,) as 16-bit FLAC of 22,050 Hz, whole or not at all."""
     limited = np.clip(audio, -_LOUDEST, _LOUDEST)
-    data = io.BytesIO()  # so that a full disk is an OSError with its errno
-    soundfile.write(data, limited, SpeechDecoder.sample_rate_hz, subtype="PCM_16", format="FLAC")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data.getvalue())
+        temporary.write_bytes(encoded(limited, SpeechDecoder.sample_rate_hz))
 
 
 def _streamed(

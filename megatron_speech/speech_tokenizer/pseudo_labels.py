@@ -11,7 +11,7 @@ import torch
 from ..audio import SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest, write_manifest
 from ..errors import AudioError, ConfigError, DataError
-from ..io.rejected import Rejected, write_rejected
+from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..text.repetition import MOST_REPETITION, repetition
 from .whisper import Whisper
 
@@ -27,7 +27,7 @@ class TranscribeConfig:
     whisper: Path
     """Whisper model of transformers: a folder, or an id of the Hugging Face hub."""
     output: Path
-    """Parquet manifest with the transcripts; what has none goes to rejected.jsonl beside it."""
+    """Parquet manifest with the transcripts; what has none is in NAME.rejected.jsonl beside it."""
     limit: int | None = None
     """Recordings, from the start."""
     silence_s: float = 30.0
@@ -46,6 +46,10 @@ class TranscribeConfig:
             raise ConfigError(f"--limit is {self.limit}; give >= 1")
         if not 0 <= self.silence_s <= 30:
             raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
+        if self.output.suffix != ".parquet" or self.output.is_dir():
+            raise ConfigError(f"--output {self.output}: give a file that ends in .parquet")
+        if self.output.resolve() == self.manifest.resolve():
+            raise ConfigError(f"--output {self.output} is --manifest too; choose another name")
 
 
 def transcribe(config: TranscribeConfig) -> tuple[list[ManifestRow], dict[str, int]]:
@@ -54,7 +58,9 @@ def transcribe(config: TranscribeConfig) -> tuple[list[ManifestRow], dict[str, i
     Raises:
         CheckpointError: no Whisper in the folder.
         DataError: no recording that can be read, or none in which something is said.
+        OSError: no place for the manifest.
     """
+    config.output.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of reading
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     whisper = Whisper.from_pretrained(config.whisper, config.device, dtype)
     rejected: list[Rejected] = []
@@ -62,9 +68,13 @@ def transcribe(config: TranscribeConfig) -> tuple[list[ManifestRow], dict[str, i
     found: list[ManifestRow] = []
     for part in batched(rows, _ROWS):
         found += _read(whisper, list(part), config, rejected)
+    listed = config.output.with_suffix(".rejected.jsonl")
+    counts = write_rejected(listed, rejected)
     if not found:
-        raise DataError(f"{config.manifest}: nothing is said in any recording; {rejected[:1]}")
-    counts = write_rejected(config.output.parent / "rejected.jsonl", rejected)
+        raise DataError(
+            f"{config.manifest}: no recording has a transcript; set aside were "
+            f"{describe_counts(counts)}, listed in {listed}"
+        )
     write_manifest(config.output, found)
     return found, counts
 

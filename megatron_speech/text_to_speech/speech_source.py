@@ -12,7 +12,6 @@ how often they were stopped. A finished block is a folder that appeared whole:
 Imports no torch.
 """
 
-import io
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,10 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import soundfile
-
 from ..data.manifest import ManifestRow, write_manifest
 from ..errors import ConfigError, DataError
+from ..io.audio_files import encoded
 from ..io.files import fingerprint_of, is_abandoned, read_json, temporary_beside, write_json
 from ..io.rejected import Rejected, write_rejected
 from ..jobs.claims import exclusive
@@ -101,10 +99,7 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
                 rejected.append(Rejected(id=identifier, reason="engine", detail=str(error)))
                 continue
             path = temporary / file_name(identifier)
-            # By way of memory, so that a full disk is an OSError with its errno.
-            data = io.BytesIO()
-            soundfile.write(data, waveform, SAMPLE_RATE_HZ, subtype="PCM_16", format="FLAC")
-            path.write_bytes(data.getbuffer())
+            path.write_bytes(encoded(waveform, SAMPLE_RATE_HZ))
             spoken.append(
                 Spoken(
                     id=identifier,

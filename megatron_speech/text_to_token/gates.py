@@ -63,6 +63,8 @@ class GateConfig:
                 "least_seconds_per_character must be at least 0 and below "
                 f"most_seconds_per_character; got {least} and {most}"
             )
+        if self.extra_seconds < 0:
+            raise ConfigError(f"extra_seconds is {self.extra_seconds:g}; expected 0 or more")
         if not 0 <= self.gate_quantile < 0.5 or self.gate_slack < 1:
             raise ConfigError("gate_quantile must be from 0 to 0.5, gate_slack at least 1")
 

@@ -42,7 +42,10 @@ def draw(config: PlotConfig) -> Path:
     """
     from matplotlib.figure import Figure
 
-    runs = {_name(run, config.runs): _read(run, config.x) for run in config.runs}
+    runs = {
+        name: _read(run, config.x)
+        for name, run in zip(_names(config.runs), config.runs, strict=True)
+    }
     figure = Figure(figsize=(1.5 + 4.5 * len(config.metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(config.metrics), squeeze=False)[0]
     for panel, metric in zip(panels, config.metrics, strict=True):
@@ -104,7 +107,11 @@ def _read(run: Path, x: str) -> dict[str, Any]:
     return {"train": train, "valid": valid, "x": lambda row: place[row["iteration"]]}
 
 
-def _name(run: Path, runs: Sequence[Path]) -> str:
-    """The folder's name, with its parent's where two are alike."""
-    alike = sum(other.name == run.name for other in runs) > 1
-    return f"{run.resolve().parent.name}/{run.name}" if alike else run.name
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, with those of as many parents as tell them all apart."""
+    paths = [run.resolve() for run in runs]
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ConfigError("--runs names one run twice")

@@ -255,3 +255,21 @@ def test_codes_of_another_tokenizer_are_not_replaced(tmp_path):
             run(tmp_path, tmp_path / "features.jsonl", **other)
     assert (tmp_path / "codes" / "import.json").read_bytes() == before
     run(tmp_path, tmp_path / "features.jsonl")
+
+
+def test_codes_of_other_files_are_not_replaced(tmp_path):
+    (tmp_path / "features.jsonl").write_text(lines(*ROWS))
+    (tmp_path / "more.jsonl").write_text(lines(ROWS[0]))
+    run(tmp_path, tmp_path / "features.jsonl")
+    with pytest.raises(ConfigError, match="holds the codes of other files"):
+        run(tmp_path, tmp_path / "more.jsonl")
+    assert len(codes_of(tmp_path)[1]) == 2
+    run(tmp_path, tmp_path / "features.jsonl")
+
+
+def test_a_file_is_no_folder_to_replace(tmp_path):
+    (tmp_path / "features.jsonl").write_text(lines(*ROWS))
+    (tmp_path / "codes").write_text("a text")
+    with pytest.raises(ConfigError, match="is a file"):
+        run(tmp_path, tmp_path / "features.jsonl")
+    assert (tmp_path / "codes").read_text() == "a text"

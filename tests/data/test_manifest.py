@@ -31,6 +31,7 @@ HEADER = b"id\tpath\ttext\tspeaker\tlanguage\n"
     ("text", "message"),
     [
         (b"id\tpath\ttext\tspeaker\na\tx\ty\tz\n", "no column 'language'"),
+        (b"id\tpath\ttext\tspeaker\tlanguage\ttext\n", "more than one column 'text'"),
         (b"id\tp\xe9\n", "line 1: not valid UTF-8"),
         (HEADER + b"a\tx\n", "1 wrong_number_of_fields; the first, 'line 2': 2 fields, expected 5"),
         (HEADER + b"a\t\ty\tz\ten\n", "1 no_path; the first, 'a': row 0"),

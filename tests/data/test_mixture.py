@@ -98,6 +98,20 @@ def test_what_cannot_be_is_refused_in_words(budget, notation, message):
         tool.main([*flags, "--data-path", *notation])
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--seq-length", "0", "--seq-length is 0"),
+        ("--global-batch-size", "-3", "--global-batch-size is -3"),
+        ("--chart", "mixture.foo", "must end in .png"),
+    ],
+)
+def test_numbers_that_cannot_be(flag, value, message):
+    flags = ["--seq-length", "64", "--data-path", "1epoch", "a:1Mtext", flag, value]
+    with pytest.raises(ConfigError, match=message):
+        tool.main(flags)
+
+
 @given(
     held=st.lists(st.integers(10**6, 10**12), min_size=2, max_size=6),
     share=st.floats(1, 90),

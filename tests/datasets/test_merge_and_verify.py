@@ -208,3 +208,8 @@ def test_tokens_that_cannot_be(world, tmp_path):
     assert "there are (2, 4, 0)" in "; ".join(verify(tmp_path / "x", vocab).problems)
     (tmp_path / "x.bin").unlink()
     assert "does not exist" in verify(tmp_path / "x", vocab).problems[0]
+
+
+def test_no_dataset_is_no_success(world):
+    with pytest.raises(ConfigError, match="at least one dataset"):
+        verify_dataset.main(["--vocab", str(world / "vocab")])

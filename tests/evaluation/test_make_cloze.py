@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from megatron_speech.errors import ConfigError, DataError
+from megatron_speech.errors import CheckpointError, ConfigError, DataError
 from megatron_speech.evaluation.cloze_items import ItemConfig, spoken_length
 from megatron_speech.evaluation.items import read_cloze, read_cloze_sets
 from megatron_speech.evaluation.training_text import find_seen
@@ -225,3 +225,22 @@ def test_tasks_of_one_name_are_kept_apart(corpus, tmp_path):
     path = tmp_path / "made" / "cloze.jsonl"
     with pytest.raises(DataError, match=r"both hold a task called 'text-topic'.*--name"):
         read_cloze_sets([path, path])
+
+
+def test_training_text_without_a_text_is_not_taken_for_none_in_common(corpus, tmp_path):
+    other = tmp_path / "train.jsonl"
+    other.write_text('{"txt": "The baker found the lamp."}\n')
+    with pytest.raises(DataError, match=r"--not-in .*no document with a text.*--text-key"):
+        make(corpus, tmp_path / "made", "--items", "5", "--not-in", other)
+    other.write_text('{"txt": "a"}\n{"text": "The baker found the lamp."}\n')
+    report = make(corpus, tmp_path / "made", "--items", "5", "--not-in", other)
+    assert report["training_documents"] == 1
+    assert any("training text" in reason for reason in report["not_used"])
+
+
+def test_a_base_that_cannot_be_opened_changes_nothing(corpus, tmp_path):
+    make(corpus, tmp_path / "made", "--items", "5")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()}
+    with pytest.raises(CheckpointError):
+        make(corpus, tmp_path / "made", "--items", "5", "--seed", "2", "--base", tmp_path / "none")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()} == before

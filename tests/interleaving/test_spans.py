@@ -197,6 +197,8 @@ def test_keys_depend_on_seed_and_id_alone():
         {"mean_span_words": 0},
         {"min_span_words": 0},
         {"min_span_words": 5, "max_span_words": 4},
+        {"mean_span_words": float("inf")},
+        {"mean_span_words": 1e14},
     ],
 )
 def test_settings_that_cannot_be(bad):

@@ -101,6 +101,7 @@ def test_too_little_real_speech_leaves_wide_bounds(tmp_path):
         {"least_seconds_per_character": -1.0},
         {"gate_quantile": 0.5},
         {"gate_slack": 0.9},
+        {"extra_seconds": -100.0},
     ],
 )
 def test_bounds_that_cannot_be(bad):

@@ -154,3 +154,22 @@ def test_without_a_speech_tokenizer_codes_are_counted(tmp_path, capsys):
     assert "word errors" not in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--requests need a --speech-tokenizer"):
         evaluate_codes.main(["--codes", str(tmp_path / "real.parquet"), "--requests", "none"])
+
+
+def test_a_point_in_a_folders_name_is_no_suffix(tmp_path):
+    write_speech(tmp_path / "run-12.5hz" / "shard.parquet", SENTENCES)
+    write_speech(tmp_path / "run-12.5hz-b" / "shard.parquet", SENTENCES)
+    found = run(tmp_path, tmp_path / "run-12.5hz", tmp_path / "run-12.5hz-b")
+    assert set(found) == {"run-12.5hz", "run-12.5hz-b"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [(["--whisper-silence-s", "nan"], "expected 0 to 30"),
+     (["--whisper-silence-s", "-5"], "expected 0 to 30"),
+     (["--requests", "none", "--figure", "spans.foo"], "must end in .png"),
+     (["--output", "/"], "is a folder")],
+)  # fmt: skip
+def test_what_would_fail_at_the_end_fails_at_once(flags, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        evaluate_codes.main(["--speech-tokenizer", "none", "--codes", str(tmp_path), *flags])

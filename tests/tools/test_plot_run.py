@@ -58,3 +58,14 @@ def test_what_cannot_be_drawn_is_said(runs, tmp_path):
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ConfigError, match=message):
         PlotConfig(runs=(Path("a"),), **settings)
+
+
+def test_runs_keep_names_of_their_own(tmp_path):
+    runs = [str(make_run(tmp_path / parent / "x" / "lm", n)) for n, parent in enumerate("ab")]
+    output = tmp_path / "losses.svg"
+    flags = ["--metrics", "lm loss", "--output", str(output)]
+    text = plot_run.main(["--runs", *runs, *flags]).read_text()
+    assert "<!-- a/x/lm -->" in text
+    assert "<!-- b/x/lm -->" in text
+    with pytest.raises(ConfigError, match="names one run twice"):
+        plot_run.main(["--runs", runs[0], runs[0], *flags])

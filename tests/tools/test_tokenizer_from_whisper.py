@@ -170,7 +170,7 @@ def test_recordings_get_a_whispers_transcripts(whisper, heard, tmp_path):
         assert (row.text == told[row.id].text) == (row.id not in ("1", "untold"))
         assert row.path == told[row.id].path
         assert row.duration_s == pytest.approx(soundfile.info(row.path).duration)
-    assert '"gone"' in (tmp_path / "rejected.jsonl").read_text()
+    assert '"gone"' in (tmp_path / "labelled.rejected.jsonl").read_text()
     assert len(transcribe_speech.main([*flags, "--limit", "2"])) == 2
     with pytest.raises(ConfigError, match="expected 0 to 30"):
         transcribe_speech.main([*flags, "--silence-s", "31"])
@@ -184,7 +184,7 @@ def test_a_whispers_loops_are_no_transcripts(whisper, heard, tmp_path, monkeypat
     output = tmp_path / "labelled.parquet"
     flags = ["--manifest", str(heard), "--whisper", str(whisper), "--output", str(output)]
     assert [row.text for row in transcribe_speech.main(flags)] == ["a fine text"]
-    assert '"reason": "repetition"' in (tmp_path / "rejected.jsonl").read_text()
+    assert '"reason": "repetition"' in (tmp_path / "labelled.rejected.jsonl").read_text()
     assert len(transcribe_speech.main([*flags, "--most-repetition", "100"])) > 1
 
 
@@ -232,3 +232,25 @@ def test_codes_that_cannot_be_frozen_or_projected_are_refused(
 ):
     with pytest.raises(ConfigError, match=said):
         train_speech_tokenizer.main(from_whisper(whisper, manifest, tmp_path / "run", *flags))
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [("heard.tsv", "ends in .parquet"), ("folder.parquet", "ends in .parquet"),
+     ("manifest.parquet", "is --manifest too")],
+)  # fmt: skip
+def test_transcripts_have_a_place_of_their_own_before_anything_is_read(output, message, tmp_path):
+    (tmp_path / "folder.parquet").mkdir()
+    manifest = tmp_path / "manifest.parquet"
+    with pytest.raises(ConfigError, match=message):
+        transcribe_speech.main(["--manifest", str(manifest), "--whisper", "none",
+                                "--output", str(tmp_path / output)])  # fmt: skip
+
+
+def test_recordings_without_transcripts_are_counted(whisper, heard, tmp_path, monkeypatch):
+    monkeypatch.setattr(Whisper, "transcribe", lambda self, clips, *_: ["..."] * len(clips))
+    output = tmp_path / "labelled.parquet"
+    flags = ["--manifest", str(heard), "--whisper", str(whisper), "--output", str(output)]
+    with pytest.raises(DataError, match=r"no_text.*labelled\.rejected\.jsonl"):
+        transcribe_speech.main(flags)
+    assert '"no_text"' in (tmp_path / "labelled.rejected.jsonl").read_text()
