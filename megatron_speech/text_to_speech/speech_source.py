@@ -99,12 +99,13 @@ def speak_block(block: Block) -> tuple[list[Spoken], list[Rejected]]:
                 rejected.append(Rejected(id=identifier, reason="engine", detail=str(error)))
                 continue
             path = temporary / file_name(identifier)
-            path.write_bytes(encoded(waveform, SAMPLE_RATE_HZ))
+            content = encoded(waveform, SAMPLE_RATE_HZ)
+            path.write_bytes(content)
             spoken.append(
                 Spoken(
                     id=identifier,
                     file=path.name,
-                    num_bytes=data.getbuffer().nbytes,
+                    num_bytes=len(content),
                     duration_s=len(waveform) / SAMPLE_RATE_HZ,
                     voice=voice.name,
                 )
