@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data.indexed import IndexedWriter, dataset_path
 from ..data.indexed_files import DatasetFacts, without_checksum
 from ..data.soundness import check_datasets
 from ..errors import ConfigError, DataError
 from ..interleaving.provenance import SPAN_SCHEMA, shifted_spans
-from ..io.files import find_in
+from ..io.files import find_in, read_json
 from ..jobs.claims import exclusive
 from ..jobs.progress import track
 from ..text.vocab import SpeechTextVocab
@@ -82,4 +83,8 @@ def merge(prefixes: Sequence[Path], output: Path, vocab: SpeechTextVocab) -> Dat
                 parts[str(prefix)] = writer.documents - before
         tokenizers = {found.tokenizer_fingerprint for found in facts.values()}
         speech = max(filter(None, tokenizers), default=None)  # they agree: check_datasets
-        return writer.write_facts(first.kind, speech, {"merged_documents": parts}, first)
+        extra: dict[str, Any] = {"merged_documents": parts}
+        facts_files = [dataset_path(prefix, ".json") for prefix in prefixes]
+        if not all(read_json(path).get("append_eod", True) for path in facts_files):
+            extra["append_eod"] = False  # verification does not ask for end marks then
+        return writer.write_facts(first.kind, speech, extra, first)

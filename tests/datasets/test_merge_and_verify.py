@@ -42,13 +42,13 @@ def run_merge(world, output, *inputs):
     return merge_datasets.main(["--input", *map(str, inputs), *flags])
 
 
-def text_dataset(world, folder: Path, seed: int = 0) -> Path:
+def text_dataset(world, folder: Path, seed: int = 0, ends: bool = True) -> Path:
     write_corpus(folder / f"{seed}.parquet", 12, seed)
     config = PreprocessConfig(
         input=(str(folder / f"{seed}.parquet"),),
         output_prefix=folder / f"text{seed}",
         tokenizer_model=world / "vocab",
-        append_eod=True,
+        append_eod=ends,
     )
     return preprocess(config)[0].prefix
 
@@ -213,3 +213,11 @@ def test_tokens_that_cannot_be(world, tmp_path):
 def test_no_dataset_is_no_success(world):
     with pytest.raises(ConfigError, match="at least one dataset"):
         verify_dataset.main(["--vocab", str(world / "vocab")])
+
+
+def test_merged_texts_need_the_end_marks_that_their_parts_have(world, tmp_path):
+    whole, open_ended = text_dataset(world, tmp_path), text_dataset(world, tmp_path, 1, ends=False)
+    run_merge(world, tmp_path / "both", whole, open_ended)
+    assert not run_verify(world, tmp_path / "both")[0].problems
+    run_merge(world, tmp_path / "ended", whole, copy(whole, tmp_path / "again"))
+    assert "append_eod" not in json.loads((tmp_path / "ended.json").read_text())
