@@ -48,7 +48,8 @@ class TranscribeConfig:
             raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
         if self.output.suffix != ".parquet" or self.output.is_dir():
             raise ConfigError(f"--output {self.output}: give a file that ends in .parquet")
-        if self.output.resolve() == self.manifest.resolve():
+        both_there = self.output.exists() and self.manifest.exists()
+        if both_there and self.output.samefile(self.manifest):
             raise ConfigError(f"--output {self.output} is --manifest too; choose another name")
 
 

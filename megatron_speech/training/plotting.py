@@ -109,7 +109,7 @@ def _read(run: Path, x: str) -> dict[str, Any]:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """The folders' names, with those of as many parents as tell them all apart."""
-    paths = [run.resolve() for run in runs]
+    paths = [run.absolute() for run in runs]
     for length in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-length:]) for path in paths]
         if len(set(names)) == len(names):

@@ -242,6 +242,7 @@ def test_codes_that_cannot_be_frozen_or_projected_are_refused(
 def test_transcripts_have_a_place_of_their_own_before_anything_is_read(output, message, tmp_path):
     (tmp_path / "folder.parquet").mkdir()
     manifest = tmp_path / "manifest.parquet"
+    manifest.touch()
     with pytest.raises(ConfigError, match=message):
         transcribe_speech.main(["--manifest", str(manifest), "--whisper", "none",
                                 "--output", str(tmp_path / output)])  # fmt: skip
