@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from megatron_speech.errors import ConfigError, DataError
@@ -173,3 +174,22 @@ def test_a_point_in_a_folders_name_is_no_suffix(tmp_path):
 def test_what_would_fail_at_the_end_fails_at_once(flags, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         evaluate_codes.main(["--speech-tokenizer", "none", "--codes", str(tmp_path), *flags])
+
+
+def test_recordings_that_name_no_language_are_of_the_one_given(tmp_path, monkeypatch):
+    class Reader:
+        @staticmethod
+        def from_pretrained(path, device):
+            return Reader()
+
+        def transcribe(self, clips, languages, silence_s):
+            assert languages == ["zh"]
+            return ["今天天汽很好"]
+
+    monkeypatch.setattr("megatron_speech.speech_tokenizer.whisper.Whisper", Reader)
+    soundfile.write(tmp_path / "a.wav", np.full(16_000, 0.1), 16_000)
+    row = {"id": "a", "path": "a.wav", "text": "今天天气很好", "speaker": "", "language": ""}
+    (tmp_path / "heard.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n")
+    flags = ["--whisper", "none", "--manifest", str(tmp_path / "heard.jsonl"), "--language", "zh"]
+    figures = evaluate_codes.main(flags)["heard"]
+    assert (figures["words"], figures["wer_whisper"]) == (6, pytest.approx(1 / 6))
