@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from examples.quickstart import stages
 from examples.quickstart.runner import Done, Figures, tool
-from examples.real.run import TRAINED_VOICES, RealDemo, material
+from examples.real.run import NARRATOR, RealDemo, material
 from megatron_speech.io.files import read_json, write_json
 
 RECIPE = "lm-debug"
@@ -41,7 +41,7 @@ def base(demo: RealDemo, done: Done) -> Figures:
 
 
 def text_to_token(demo: RealDemo, done: Done) -> Figures:
-    """A small model from letters to codes, with a vocabulary of its own; read back."""
+    """A small model from letters to the narrator's codes, with a vocabulary of its own; read back."""
     vocab = demo.path("text_to_token", "vocab")
     tool(
         "build_vocab",
@@ -53,11 +53,11 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
     flags = demo.size.text_to_token_flags
     export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags)
     made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
-    codes = [made, demo.path("codes", TRAINED_VOICES)]
+    codes = [made, demo.path("codes", NARRATOR)]
     figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=codes)
     return {
         "made": figures["made"],
-        "real": figures[TRAINED_VOICES],
+        "real": figures[NARRATOR],
         "parameters": export.parameters,
     }
 

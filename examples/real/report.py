@@ -9,7 +9,15 @@ from examples.quickstart import bars
 from examples.quickstart.runner import tool
 from examples.real import samples
 from examples.real.model_stages import BASE
-from examples.real.run import NEURAL_VOICE, NEW_VOICE, STORY, TOPIC, TRAINED_VOICES, RealDemo
+from examples.real.run import (
+    MANY_VOICES,
+    NARRATOR,
+    NEURAL_VOICE,
+    NEW_VOICE,
+    STORY,
+    TOPIC,
+    RealDemo,
+)
 from examples.real.sizes import ARMS, BLENDS
 from megatron_speech import pages
 
@@ -128,9 +136,12 @@ def build_page(report: Mapping[str, Any], **shown: Any) -> str:
         over_tokens=[_over_tokens(report, direction) for direction in (HEARD, "t2s")],
         topic=TOPIC,
         story=STORY,
-        trained_voices=TRAINED_VOICES,
-        new_voice=NEW_VOICE,
-        neural_voice=NEURAL_VOICE,
+        voices={
+            NARRATOR: "espeak-ng, the narrator",
+            MANY_VOICES: "espeak-ng, many voices of the training",
+            NEW_VOICE: "espeak-ng, a new voice",
+            NEURAL_VOICE: "a neural voice of the training",
+        },
     )
 
 

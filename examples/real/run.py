@@ -9,8 +9,11 @@ from examples.real.sizes import RealSize
 from megatron_speech.errors import ConfigError
 from megatron_speech.io.files import fingerprint_of
 
-TRAINED_VOICES, NEW_VOICE = "espeak-ng", "espeak-ng-new-voice"
-"""Test sets of synthetic speech: voices of the training, and one that is not among them."""
+NARRATOR, MANY_VOICES, NEW_VOICE = "narrator", "many-voices", "new-voice"
+"""Test sets of espeak-ng: the one voice that text is turned into, the many others of the speech
+tokenizer's training, and one that is not among them."""
+VOICES_TRAINING = "many-voices-training"
+"""Speech of the many voices, which the tokenizer alone is trained on; the narrator's is `train`."""
 NEURAL_VOICE, NEURAL_TRAINING = "neural-voice", "neural-voice-training"
 """Speech of a neural voice for tests and for training, where there is one."""
 
@@ -40,7 +43,7 @@ class RealDemo(Demo):
 
     def test_manifests(self) -> list[Path]:
         """All test sets, people's and synthetic."""
-        synthetic = map(self.manifest, (TRAINED_VOICES, NEW_VOICE))
+        synthetic = map(self.manifest, (NARRATOR, MANY_VOICES, NEW_VOICE))
         spoken = self.manifest(NEURAL_VOICE)
         return [*self.manifests("test"), *synthetic, *([spoken] if spoken.exists() else [])]
 

@@ -8,7 +8,7 @@ from examples.quickstart import samples
 from examples.quickstart.runner import Done, Figures
 from examples.quickstart.samples import Recording, Segment
 from examples.real.model_stages import BASE, base_vocab, checkpoint, points
-from examples.real.run import NEURAL_VOICE, NEW_VOICE, TRAINED_VOICES, RealDemo
+from examples.real.run import MANY_VOICES, NARRATOR, NEURAL_VOICE, NEW_VOICE, RealDemo
 from examples.real.sizes import ARMS
 
 _MORE_TOKENS = 40
@@ -65,8 +65,12 @@ def recordings(demo: RealDemo) -> list[Recording]:
     chosen = []
     for path in demo.manifests("test")[:_OF_PEOPLE]:
         chosen += [(path.stem, row) for row in read_manifest(path) if row.text][:1]
-    kinds = {TRAINED_VOICES: "synthetic voice", NEW_VOICE: "voice not trained on"}
-    kinds[NEURAL_VOICE] = "neural voice"
+    kinds = {
+        NARRATOR: "the narrator",
+        MANY_VOICES: "synthetic voice",
+        NEW_VOICE: "voice not trained on",
+        NEURAL_VOICE: "neural voice",
+    }
     for path in demo.test_manifests():
         name = path.parent.name
         if name in kinds:
@@ -102,6 +106,7 @@ def _beginning(segments: list[Segment]) -> list[Segment]:
 
 def say(words: str) -> np.ndarray:
     """espeak-ng saying some words, (samples,) at its own rate of 16 kHz."""
-    from megatron_speech.text_to_speech.espeak import MANY_VOICES, choose_delivery, engine
+    from megatron_speech.text_to_speech.espeak import NARRATORS
 
-    return engine().speak(words, choose_delivery(words, 1, MANY_VOICES[12:13]))
+    (voice,) = NARRATORS
+    return voice.say(words, words, seed=1)

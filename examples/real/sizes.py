@@ -7,8 +7,9 @@ from examples.quickstart.sizes import BLENDS
 
 ARMS = tuple(BLENDS)
 """`model`, with interleaved documents, and `control`, without; equal numbers of tokens."""
-ESPEAK_SHARE, NEURAL_SHARE, PEOPLE_SHARE = 7, 1, 2
-"""Of the speech tokenizer's training: espeak-ng, a neural voice, all sets of recordings together.
+NARRATOR_SHARE, VOICES_SHARE, NEURAL_SHARE, PEOPLE_SHARE = 4, 3, 1, 2
+"""Of the speech tokenizer's training: the narrator (the voice that text is turned into), many
+synthetic voices, a neural voice, all sets of recordings together.
 A few hundred recordings that are heard more often are learned by heart (docs/log.md)."""
 
 
@@ -29,8 +30,10 @@ class RealSize:
     """Most of each set, people or synthetic, that are kept for tests."""
     transcribe_flags: tuple[str, ...] = ()
     """Further flags of the transcription of recordings without text."""
+    narrated_sentences: int
+    """Training sentences that the narrator speaks, and as many windows of words."""
     spoken_sentences: int
-    """Training sentences that are spoken, and as many windows of words."""
+    """Of both, those that many voices speak too."""
     neural_sentences: int = 0
     """Of the training sentences, those that a neural voice speaks too."""
     spoken_passages: int
@@ -95,7 +98,8 @@ SMOKE = RealSize(
     most_recordings=20,
     test_recordings=3,
     transcribe_flags=("--silence-s=2",),
-    spoken_sentences=30,
+    narrated_sentences=30,
+    spoken_sentences=15,
     spoken_passages=6,
     tokenizer_steps=4,
     quantize_start_step=2,
@@ -136,7 +140,8 @@ DEMO = RealSize(
     interleaved_words=250_000,
     most_recordings=400,
     test_recordings=100,
-    spoken_sentences=6_000,
+    narrated_sentences=20_000,
+    spoken_sentences=3_000,
     neural_sentences=600,
     spoken_passages=600,
     tokenizer_steps=1_500,

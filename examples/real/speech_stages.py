@@ -9,19 +9,22 @@ from examples.quickstart.runner import Done, Figures, tool, train
 from examples.real.recordings import split_recordings
 from examples.real.run import (
     ITEMS,
+    MANY_VOICES,
+    NARRATOR,
     NEURAL_TRAINING,
     NEURAL_VOICE,
     NEW_VOICE,
     TOPIC,
-    TRAINED_VOICES,
+    VOICES_TRAINING,
     RealDemo,
     material,
 )
-from examples.real.sizes import ESPEAK_SHARE, NEURAL_SHARE, PEOPLE_SHARE
+from examples.real.sizes import NARRATOR_SHARE, NEURAL_SHARE, PEOPLE_SHARE, VOICES_SHARE
 from examples.real.texts import write_rows, write_texts
 from megatron_speech.errors import DataError
 
-_CODED = ("train", "passages", "items", TRAINED_VOICES)
+_CODED = ("train", "passages", "items", NARRATOR)
+"""What becomes codes: all that the narrator says."""
 
 
 def materials(demo: RealDemo, done: Done) -> Figures:
@@ -69,8 +72,8 @@ def recordings(demo: RealDemo, done: Done) -> Figures:
 
 
 def speech(demo: RealDemo, done: Done) -> Figures:
-    """Texts split by documents; sentences, passages and cloze items spoken by espeak-ng, some
-    sentences by a neural voice too, where there is one."""
+    """Texts split by documents; sentences, passages and cloze items spoken by one voice of
+    espeak-ng, the narrator, some sentences by many voices and by a neural one too."""
     from megatron_speech.text_to_speech.espeak import voices_of
 
     folder = demo.path("text")
@@ -91,18 +94,20 @@ def speech(demo: RealDemo, done: Done) -> Figures:
         )
     test = folder / "test.parquet"
     lists = {
-        "train": folder / "spoken.parquet",
+        "train": folder / "narrated.parquet",
         "passages": folder / "passages.parquet",
         "items": demo.path("cloze", "texts.jsonl"),
-        TRAINED_VOICES: test,
+        NARRATOR: test,
     }
+    many = {VOICES_TRAINING: folder / "spoken.parquet", MANY_VOICES: test}
     spoken = [
-        _speak(demo, lists, "many", voices="many"),
+        _speak(demo, lists, "narrator", voices="narrator"),
+        _speak(demo, many, "many", voices="many"),
         _speak(demo, {NEW_VOICE: test}, "held-out", voices="held-out"),
     ]
     voice = done["materials"]["voice"] if demo.size.neural_sentences else None
     if voice:
-        rows = pq.read_table(folder / "spoken.parquet").slice(0, demo.size.neural_sentences)
+        rows = pq.read_table(folder / "narrated.parquet").slice(0, demo.size.neural_sentences)
         write_rows(folder / "neural.parquet", list(zip(*rows.to_pydict().values(), strict=True)))
         lists = {NEURAL_TRAINING: folder / "neural.parquet", NEURAL_VOICE: test}
         spoken.append(_speak(demo, lists, "neural", piper=voice))
@@ -111,7 +116,7 @@ def speech(demo: RealDemo, done: Done) -> Figures:
         "items": cloze["items"],
         "utterances": sum(summary.utterances for summary in spoken),
         "hours": sum(summary.duration_s for summary in spoken) / 3600,
-        "voices": len(voices_of("en", "many")) + bool(voice),
+        "voices": 1 + len(voices_of("en", "many")) + bool(voice),
     }
 
 
@@ -141,9 +146,10 @@ def speech_tokenizer(demo: RealDemo, done: Done) -> Figures:
         "tokenizer-from-whisper-12.5hz",
         *size.tokenizer_flags,
         init_from=material(done, "whisper"),
-        manifest=[demo.manifest("train"), *neural, *people],
+        manifest=[demo.manifest("train"), demo.manifest(VOICES_TRAINING), *neural, *people],
         manifest_weights=[
-            ESPEAK_SHARE,
+            NARRATOR_SHARE,
+            VOICES_SHARE,
             *(NEURAL_SHARE for _ in neural),
             *(PEOPLE_SHARE / len(people) for _ in people),
         ],

@@ -29,8 +29,9 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     """Split the corpora by documents, and choose what is interleaved and what is spoken.
 
     `train.parquet`, `held-out.parquet` and `interleaved.parquet` are documents, `check.txt` the
-    beginning of the held-out ones; `spoken.parquet` (sentences and windows of words),
-    `passages.parquet` and `test.parquet` (held-out sentences) are to be spoken.
+    beginning of the held-out ones; `narrated.parquet` (sentences and windows of words),
+    `spoken.parquet` (some of both), `passages.parquet` and `test.parquet` (held-out sentences) are
+    to be spoken.
 
     Raises:
         DataError: too few usable documents, or none with sentences that can be spoken.
@@ -49,14 +50,15 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
         for n, passage in enumerate(passages) for k, sentence in enumerate(passage)
     ])  # fmt: skip
     chance.shuffle(sentences)
-    spoken = sentences[: size.spoken_sentences]
-    windows = [_window(s.text, chance) for s in chance.choices(sentences, k=len(spoken))]
+    narrated = [(f"sentence-{n:06d}", s.text)
+                for n, s in enumerate(sentences[: size.narrated_sentences])]  # fmt: skip
+    windows = [(f"window-{n:06d}", _window(s.text, chance))
+               for n, s in enumerate(chance.choices(sentences, k=len(narrated)))]  # fmt: skip
     test = _sentences(held_out)
     chance.shuffle(test)
-    write_rows(folder / "spoken.parquet", [
-        *((f"sentence-{n:06d}", s.text) for n, s in enumerate(spoken)),
-        *((f"window-{n:06d}", window) for n, window in enumerate(windows)),
-    ])  # fmt: skip
+    write_rows(folder / "narrated.parquet", [*narrated, *windows])
+    few = size.spoken_sentences
+    write_rows(folder / "spoken.parquet", [*narrated[:few], *windows[:few]])
     write_rows(
         folder / "test.parquet",
         [(f"test-{n:05d}", s.text) for n, s in enumerate(test[: size.test_recordings])],
@@ -66,7 +68,7 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
         "held_out_documents": len(held_out),
         "words": sum(len(document.text.split()) for document in train + held_out),
         "rejected": counts,
-        "sentences": len(spoken),
+        "sentences": len(narrated),
         "windows": len(windows),
         "passages": len(passages),
     }

@@ -6,7 +6,7 @@ import numpy as np
 
 from examples.quickstart.samples import Recording, Segment
 from examples.real.report import headline
-from examples.real.run import NEW_VOICE, STORY, TOPIC, TRAINED_VOICES
+from examples.real.run import MANY_VOICES, NARRATOR, NEW_VOICE, STORY, TOPIC
 from examples.real.sizes import BLENDS, DEMO
 from tests.examples.sample_report import DIRECTIONS, share
 
@@ -59,7 +59,8 @@ def make_report() -> dict:
             "sets": {
                 "prompts-en": errors(0.04, 0.12),
                 "prompts-fr": errors(0.0, 0.5),
-                TRAINED_VOICES: errors(0.2, 0.25),
+                NARRATOR: errors(0.1, 0.2),
+                MANY_VOICES: errors(0.2, 0.25),
                 NEW_VOICE: errors(0.2, 0.3),
             },
             "num_codes": 1024,

@@ -13,7 +13,7 @@ from examples.real import model_stages, speech_stages
 from examples.real.chain import chain
 from examples.real.materials import Materials
 from examples.real.recordings import split_recordings
-from examples.real.run import NEURAL_TRAINING, NEURAL_VOICE, NEW_VOICE, RealDemo
+from examples.real.run import NEURAL_TRAINING, NEURAL_VOICE, NEW_VOICE, VOICES_TRAINING, RealDemo
 from examples.real.sizes import ARMS, BLENDS, DEMO, SIZES, SMOKE, RealSize
 from examples.real.texts import write_texts
 from megatron_speech import cli
@@ -104,13 +104,14 @@ def test_held_out_documents_are_in_no_training_text(texts):
     assert not held & trained
     assert {row["text"] for row in tables["interleaved"]} <= trained
     everything = " ".join(trained)
-    assert all(row["text"] in everything for row in tables["spoken"] + tables["passages"])
+    assert all(row["text"] in everything for row in tables["narrated"] + tables["passages"])
+    assert {row["id"] for row in tables["spoken"]} < {row["id"] for row in tables["narrated"]}
     assert all(any(row["text"] in text for text in held) for row in tables["test"])
 
 
 def test_windows_are_runs_of_words_and_passages_follow_one_another(texts):
     figures, tables = texts
-    kinds = [row["id"].split("-")[0] for row in tables["spoken"]]
+    kinds = [row["id"].split("-")[0] for row in tables["narrated"]]
     assert kinds.count("window") == kinds.count("sentence") == figures["sentences"]
     whole = [row["text"] for row in tables["train"]]
     passages: dict[str, list[str]] = {}
@@ -211,8 +212,9 @@ def test_a_neural_voice_has_its_share_of_the_training(demo, monkeypatch, spoken)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     speech_stages.speech_tokenizer(demo, {"materials": {"whisper": "w"}})
-    assert asked["manifest"] == [demo.manifest("train"), *voices[:1], people]
-    assert asked["manifest_weights"] == ([7, 1, 2] if spoken else [7, 2])
+    synthetic = [demo.manifest("train"), demo.manifest(VOICES_TRAINING)]
+    assert asked["manifest"] == [*synthetic, *voices[:1], people]
+    assert asked["manifest_weights"] == ([4, 3, 1, 2] if spoken else [4, 3, 2])
     assert asked["valid_manifest"][-1] == (voices[1] if spoken else demo.manifest(NEW_VOICE))
 
 
