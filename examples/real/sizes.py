@@ -144,9 +144,9 @@ DEMO = RealSize(
     spoken_sentences=3_000,
     neural_sentences=600,
     spoken_passages=600,
-    tokenizer_steps=1_500,
+    tokenizer_steps=300,
     quantize_start_step=100,
-    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=250"),
+    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=100"),
     bpe_size=600,
     text_to_token_steps=3_000,
     text_to_token_flags=(
