@@ -183,14 +183,34 @@ def evaluation(demo: Demo, done: Done) -> Figures:
     return figures
 
 
-def train_text_to_token(demo: Demo, recipe: str, vocab: Path, *flags: str) -> Any:
-    """Train the text-to-token model on `codes/train`; what was exported."""
-    data = demo.path("text_to_token", "data")
-    pairs = {"codes": demo.path("codes", "train"), "vocab": vocab, "output_prefix": data}
-    tool("build_dataset", "text-to-token", **pairs)
-    steps = demo.size.text_to_token_steps
+def train_text_to_token(
+    demo: Demo, recipe: str, vocab: Path, *flags: str, held_out: Path | None = None
+) -> Any:
+    """Train the text-to-token model on `codes/train`; what was exported.
+
+    Args:
+        demo: the run.
+        recipe: name of its recipe.
+        vocab: text and codes.
+        flags: further flags of the training.
+        held_out: code shards with text to measure the loss on.
+    """
+    data = {"train": demo.path("text_to_token", "data")}
+    pairs = {"train": demo.path("codes", "train")}
+    if held_out:
+        data["valid"], pairs["valid"] = demo.path("text_to_token", "held-out"), held_out
+    for part, prefix in data.items():
+        made = {"codes": pairs[part], "vocab": vocab, "output_prefix": prefix}
+        tool("build_dataset", "text-to-token", **made)
     return pretrain_and_export(
-        demo, "text_to_token", recipe, *flags, vocab=vocab, data_path=data, train_iters=steps
+        demo,
+        "text_to_token",
+        recipe,
+        *flags,
+        vocab=vocab,
+        data_path=data["train"],
+        valid_data_path=data.get("valid"),
+        train_iters=demo.size.text_to_token_steps,
     )
 
 

@@ -51,10 +51,10 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
         output=vocab,
     )
     flags = demo.size.text_to_token_flags
-    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags)
+    real = demo.path("codes", NARRATOR)
+    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags, held_out=real)
     made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
-    codes = [made, demo.path("codes", NARRATOR)]
-    figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=codes)
+    figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=[made, real])
     return {
         "made": figures["made"],
         "real": figures[NARRATOR],

@@ -155,6 +155,7 @@ DEMO = RealSize(
         "--num-query-groups=4",
         "--ffn-hidden-size=704",
         "--num-layers=6",
+        "--eval-interval=500",
     ),
     language_model_steps=248,
     points=4,
