@@ -16,7 +16,7 @@ _TO_THE_MODELS = (
     Stage("speech", "Ordinary text: held-out documents, sentences to speak, cloze items",
           speech_stages.speech,
           settings=("most_words", "held_out_share", "interleaved_words", "narrated_sentences",
-                    "spoken_sentences", "neural_sentences", "spoken_passages", "cloze_items", "cloze_flags",
+                    "narrated_windows", "spoken_sentences", "neural_sentences", "spoken_passages", "cloze_items", "cloze_flags",
                     "check_characters"),
           folders=("text", "cloze", "speech")),
     Stage("speech_tokenizer", "A speech tokenizer out of Whisper", speech_stages.speech_tokenizer,

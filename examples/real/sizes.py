@@ -31,7 +31,9 @@ class RealSize:
     transcribe_flags: tuple[str, ...] = ()
     """Further flags of the transcription of recordings without text."""
     narrated_sentences: int
-    """Training sentences that the narrator speaks, and as many windows of words."""
+    """Most training sentences that the narrator speaks."""
+    narrated_windows: int
+    """Windows of words that the narrator speaks."""
     spoken_sentences: int
     """Of both, those that many voices speak too."""
     neural_sentences: int = 0
@@ -99,6 +101,7 @@ SMOKE = RealSize(
     test_recordings=3,
     transcribe_flags=("--silence-s=2",),
     narrated_sentences=30,
+    narrated_windows=30,
     spoken_sentences=15,
     spoken_passages=6,
     tokenizer_steps=4,
@@ -140,7 +143,8 @@ DEMO = RealSize(
     interleaved_words=250_000,
     most_recordings=400,
     test_recordings=100,
-    narrated_sentences=20_000,
+    narrated_sentences=12_000,
+    narrated_windows=24_000,
     spoken_sentences=3_000,
     neural_sentences=600,
     spoken_passages=600,

@@ -20,6 +20,8 @@ from megatron_speech.text.corpora import Document
 
 _SEED = 17
 _SPOKEN = ItemConfig(min_length=20, max_length=150)
+_CUT = ItemConfig(min_length=20, max_length=400)
+"""Sentences that windows are cut from: these may be longer than what is spoken whole."""
 _PASSAGE_SENTENCES = 6
 _WINDOW_WORDS = (4, 16)
 """Least and most words of a window; the interleaver's spans have 10 on average."""
@@ -53,7 +55,8 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     narrated = [(f"sentence-{n:06d}", s.text)
                 for n, s in enumerate(sentences[: size.narrated_sentences])]  # fmt: skip
     windows = [(f"window-{n:06d}", _window(s.text, chance))
-               for n, s in enumerate(chance.choices(sentences, k=len(narrated)))]  # fmt: skip
+               for n, s in enumerate(chance.choices(_sentences(train, _CUT), k=size.narrated_windows))
+               ]  # fmt: skip
     test = _sentences(held_out)
     chance.shuffle(test)
     write_rows(folder / "narrated.parquet", [*narrated, *windows])
@@ -98,18 +101,18 @@ def _split_documents(
     return train, held_out, counts
 
 
-def _sentences(documents: Sequence[Document]) -> list[Sentence]:
+def _sentences(documents: Sequence[Document], which: ItemConfig = _SPOKEN) -> list[Sentence]:
     """Whole sentences that can be spoken, in order."""
     refused: Counter[str] = Counter()
     found = [
         sentence
         for number, document in enumerate(documents)
-        for sentence in usable_sentences(document.text, number, "en", _SPOKEN, refused)
+        for sentence in usable_sentences(document.text, number, "en", which, refused)
     ]
     if not found:
         raise DataError(
-            f"{len(documents):,} documents hold no sentence of {_SPOKEN.min_length} to "
-            f"{_SPOKEN.max_length} characters that can be spoken (not used: {dict(refused)}); "
+            f"{len(documents):,} documents hold no sentence of {which.min_length} to "
+            f"{which.max_length} characters that can be spoken (not used: {dict(refused)}); "
             "give ordinary prose"
         )
     return found
