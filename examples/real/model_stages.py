@@ -41,7 +41,7 @@ def base(demo: RealDemo, done: Done) -> Figures:
 
 
 def text_to_token(demo: RealDemo, done: Done) -> Figures:
-    """A small model from letters to the narrator's codes, with a vocabulary of its own; read back."""
+    """A small model from letters to the narrator's codes, with its own vocabulary; read back."""
     vocab = demo.path("text_to_token", "vocab")
     tool(
         "build_vocab",

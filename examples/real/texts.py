@@ -54,9 +54,8 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     chance.shuffle(sentences)
     narrated = [(f"sentence-{n:06d}", s.text)
                 for n, s in enumerate(sentences[: size.narrated_sentences])]  # fmt: skip
-    windows = [(f"window-{n:06d}", _window(s.text, chance))
-               for n, s in enumerate(chance.choices(_sentences(train, _CUT), k=size.narrated_windows))
-               ]  # fmt: skip
+    cut = chance.choices(_sentences(train, _CUT), k=size.narrated_windows)
+    windows = [(f"window-{n:06d}", _window(s.text, chance)) for n, s in enumerate(cut)]
     test = _sentences(held_out)
     chance.shuffle(test)
     write_rows(folder / "narrated.parquet", [*narrated, *windows])
