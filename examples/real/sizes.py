@@ -148,9 +148,9 @@ DEMO = RealSize(
     spoken_sentences=3_000,
     neural_sentences=600,
     spoken_passages=600,
-    tokenizer_steps=300,
+    tokenizer_steps=600,
     quantize_start_step=100,
-    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=100"),
+    tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=200"),
     bpe_size=600,
     text_to_token_steps=3_000,
     text_to_token_flags=(
