@@ -152,7 +152,7 @@ DEMO = RealSize(
     quantize_start_step=100,
     tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=200"),
     bpe_size=600,
-    text_to_token_steps=3_000,
+    text_to_token_steps=2_000,
     text_to_token_flags=(
         "--hidden-size=256",
         "--num-attention-heads=4",

@@ -23,7 +23,7 @@ from examples.real.sizes import NARRATOR_SHARE, NEURAL_SHARE, PEOPLE_SHARE, VOIC
 from examples.real.texts import write_rows, write_texts
 from megatron_speech.errors import DataError
 
-_CODED = ("train", "passages", "items", NARRATOR)
+_CODED = ("train", NARRATOR, "items", "passages")
 """What becomes codes: all that the narrator says."""
 
 
