@@ -222,17 +222,6 @@ ROWS = (
     ),
     *(
         Row(
-            result=f"vq_lookup_cuda{ending}",
-            what=f"exact look-up with the codes' rows and distances, {place}, one GPU",
-            peer="addmm and argmin, inexact, with rows and distances",
-            ratio=lambda f: f["addmm_with_rows_over_ours"],
-            spread=lambda f: f["addmm_with_rows_over_ours_range"],
-            ours=lambda f: f"{f['peak_extra_mib_with_rows']:.3g} MiB beyond the results",
-        )
-        for ending, place in (("", "bf16"), ("_fp32", "fp32"))
-    ),
-    *(
-        Row(
             result=f"codebook_update_{device}",
             what=f"codebook statistics, {place}",
             peer="one-hot product",

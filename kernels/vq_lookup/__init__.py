@@ -1,6 +1,6 @@
 """Vector quantization look-up: vectors -> nearest codes, exactly."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,33 +11,6 @@ from megatron_speech.errors import ConfigError
 from . import reference
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-class VqLookup(NamedTuple):
-    """Result of `vq_lookup` for N vectors of width D."""
-
-    indices: torch.Tensor
-    """Nearest code of each vector, (N,) int64; the lowest index among equal ones."""
-    quantized: torch.Tensor
-    """Rows of the codebook at `indices`, (N, D), in the codebook's dtype."""
-    squared_distances: torch.Tensor
-    """Squared L2 distance to that row, (N,) fp32."""
-
-
-def vq_lookup(
-    x: Float[Tensor, "n d"], codebook: Float[Tensor, "k d"], *, checked: bool = False
-) -> VqLookup:
-    """Find the nearest row of `codebook` (K, D) for each row of `x` (N, D), with row and distance.
-
-    See `nearest_codes` for the rest.
-    """
-    indices = nearest_codes(x, codebook, checked=checked)
-    if x.is_cuda:
-        from .triton_impl import gather
-
-        return VqLookup(indices, *gather(x, codebook, indices))
-    quantized = codebook[indices]
-    return VqLookup(indices, quantized, (x.float() - quantized.float()).square().sum(dim=1))
 
 
 def nearest_codes(
@@ -83,4 +56,4 @@ def nearest_codes(
     return reference.nearest_codes(x, codebook, checked)
 
 
-__all__ = ["VqLookup", "nearest_codes", "vq_lookup"]
+__all__ = ["nearest_codes"]

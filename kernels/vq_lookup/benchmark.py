@@ -7,10 +7,10 @@ On a GPU at 1M bf16 vectors, 16,384 codes, width 1,280: with a bf16 codebook, wi
 bulk tokenization with --dtype bfloat16 passes), a quarter of the vectors in fp32 with an fp32
 codebook (what training passes), and vectors and codes around a common offset, as hidden states lie.
 Without a GPU at a size a CPU can do, in fp32. Peers: chunked addmm + argmin in the vectors' dtype,
-the codebook rounded to it (best of several chunks), alone, with the codes' rows and distances, and
-chunked fp32 torch.cdist + argmin; and, against look-up and codebook statistics together, the
-released tokenizer's addmm + argmin with one-hot statistics. The exact route by matrix products
-(`route="products"`) is checked and timed as a peer too: the faster one should be the default.
+the codebook rounded to it (best of several chunks), and chunked fp32 torch.cdist + argmin; against
+look-up and codebook statistics together, the released tokenizer's addmm + argmin with one-hot
+statistics. The exact route by matrix products (`route="products"`) is checked and timed as a peer
+too: the faster one should be the default.
 """
 
 import sys
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from common import peak_extra_mib, report, sized, time_pair
 from megatron_speech.kernels.codebook_update import codebook_sums
-from megatron_speech.kernels.vq_lookup import nearest_codes, vq_lookup
+from megatron_speech.kernels.vq_lookup import nearest_codes
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -64,15 +64,6 @@ def addmm(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> Tensor:
     transposed = codebook.to(x.dtype).t()
     chunks = [torch.addmm(bias, part, transposed, alpha=-2).argmin(1) for part in x.split(rows)]
     return torch.cat(chunks)
-
-
-def addmm_with_rows(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> tuple[Tensor, ...]:
-    """Indices by addmm, rows of the codebook, squared distances chunk by chunk."""
-    indices = addmm(x, codebook, bias, rows)
-    quantized = codebook[indices]
-    pairs = zip(x.split(ROWS), quantized.split(ROWS), strict=True)
-    distances = [(a.float() - b.float()).square().sum(dim=1) for a, b in pairs]
-    return indices, quantized, torch.cat(distances)
 
 
 def cdist(x: Tensor, codebook: Tensor) -> Tensor:
@@ -183,19 +174,10 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
         figures |= search_share(x, codebook)
         outputs = len(x) * 8 / 2**20
         figures["peak_extra_mib"] = peak_extra_mib(lambda: nearest_codes(x, codebook)) - outputs
-        outputs += len(x) * (4 + WIDTH * codebook.itemsize) / 2**20
-        extra = peak_extra_mib(lambda: vq_lookup(x, codebook)) - outputs
-        figures["peak_extra_mib_with_rows"] = extra
     ours = partial(nearest_codes, x, codebook)
     compare(figures, "addmm", ours, lambda: addmm(x, codebook, bias, rows))
     compare(figures, "products", ours, by_products)
     compare(figures, "cdist", ours, lambda: cdist(x, codebook))
-    compare(
-        figures,
-        "addmm_with_rows",
-        lambda: vq_lookup(x, codebook),
-        lambda: addmm_with_rows(x, codebook, bias, rows),
-    )
     compare(
         figures,
         "addmm_one_hot",
@@ -203,7 +185,7 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
         lambda: addmm_one_hot(x, codebook, bias, rows),
     )
     figures["tflops"] = 2 * len(x) * CODES * WIDTH / figures["ours_s"] / 1e12
-    report(name, "addmm alone, with rows and distances, with one-hot statistics; cdist", figures)
+    report(name, "addmm alone, with one-hot statistics; cdist", figures)
 
 
 if __name__ == "__main__":

@@ -246,21 +246,6 @@ class _Chunk:
         self.contested += len(best)
 
 
-def gather(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the codebook at `indices` (N, D), and their squared distance to x (N,) fp32."""
-    x, codebook = _rows_contiguous(x), _rows_contiguous(codebook)
-    quantized = torch.empty(x.shape, dtype=codebook.dtype, device=x.device)
-    distances = torch.empty(len(x), dtype=torch.float32, device=x.device)
-    rows = 4 if x.is_cuda else 256
-    if len(x):
-        with torch.cuda.device_of(x):
-            triton_rows.gather_codes[(cdiv(len(x), rows),)](
-                x, codebook, indices, quantized, distances, len(x), x.shape[1], x.stride(0),
-                codebook.stride(0), BLOCK_M=rows, BLOCK_D=256,
-            )  # fmt: skip
-    return quantized, distances
-
-
 def _bulk_copies(x: Tensor, codebook: Tensor) -> bool:
     """Whether the bulk copy engine takes both: 16-byte addresses and strides."""
     return all(t.data_ptr() % 16 == 0 and t.stride(0) * t.itemsize % 16 == 0 for t in (x, codebook))

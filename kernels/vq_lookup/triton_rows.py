@@ -1,4 +1,4 @@
-"""Triton kernels over single rows: fp64 scores of candidates, norms, gathered codes."""
+"""Triton kernels over single rows: fp64 scores of candidates, norms, the largest two."""
 
 import triton
 import triton.language as tl
@@ -47,27 +47,6 @@ def squared_norms(
         tile = tile.to(tl.float32).to(tl.float64)
         total += tile * tile
     tl.store(squares + rows, tl.sum(total, 1), rows < num_rows)
-
-
-@triton.jit
-def gather_codes(
-    x, codebook, indices, quantized, distances, num_rows, width, x_stride, c_stride,
-    BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
-    """Rows of the codebook at `indices` (N, D), and their squared distance to x (N,) fp32."""
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    inside = rows < num_rows
-    codes = tl.load(indices + rows, inside, other=0)
-    total = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
-    for k in tl.range(0, width, BLOCK_D):
-        a = load_rows(x, rows, inside, k, width, x_stride, BLOCK_D)
-        b = load_rows(codebook, codes, inside, k, width, c_stride, BLOCK_D)
-        gap = a.to(tl.float32) - b.to(tl.float32)
-        total += gap * gap
-        columns = k + tl.arange(0, BLOCK_D)
-        place = rows.to(tl.int64)[:, None] * width + columns[None, :]
-        tl.store(quantized + place, b, inside[:, None] & (columns < width)[None, :])
-    tl.store(distances + rows, tl.sum(total, 1), inside)
 
 
 @triton.jit

@@ -110,14 +110,6 @@ def test_rows_that_are_not_numbers_touch_nobody_else(dtypes):
         triton_impl.search(x, codebook[1:9], checked=True)
 
 
-def test_gathered_codes_and_distances():
-    x, codebook = randn(300, 70), randn(40, 70, seed=1).bfloat16()
-    indices = reference.nearest_codes(x, codebook)
-    quantized, distances = triton_impl.gather(x, codebook, indices)
-    torch.testing.assert_close(quantized, codebook[indices], rtol=0, atol=0)
-    torch.testing.assert_close(distances, (x - quantized.float()).square().sum(dim=1))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("n", "k", "d"), [(0, 3, 2), (1, 1, 1), (200, 7, 33), (2500, 30, 260)])
 def test_codebook_sums(n, k, d, dtype):
