@@ -38,7 +38,7 @@ from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import read_manifest
 from megatron_speech.errors import DataError
 from megatron_speech.prepare_speech.readers import WhisperReader
-from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
+from megatron_speech.speech_tokenizer.transcription import error_rate, word_error_rate, word_errors
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "prepare_speech.py"
 
@@ -165,14 +165,14 @@ def word_error_figures(
     reader = WhisperReader(config.whisper, "cpu", 240, torch.float32)
     audio = [read_audio(row.path)[: 30 * SAMPLE_RATE_HZ] for row in rows]
     read = [each.text for each in reader.read(audio, ["en"] * len(audio), 30)]
-    errors = [(row, word_errors([row.text], [text])) for row, text in zip(rows, read, strict=True)]
+    errors = word_errors([row.text for row in rows], read)
     return {
-        "wer_kept": error_rate(
-            word_errors([text for text, _ in pairs], [read for _, read in pairs])
-        ),
+        "wer_kept": word_error_rate([text for text, _ in pairs], [read for _, read in pairs]),
         "wer_kept_segments": len(pairs),
-        "wer_clean": error_rate(e for _, counts in errors for e in counts),
-        "wer_clean_of_kept": error_rate(e for row, c in errors if row.id in clips for e in c),
+        "wer_clean": error_rate(errors),
+        "wer_clean_of_kept": error_rate(
+            e for row, e in zip(rows, errors, strict=True) if row.id in clips
+        ),
         "wer_clean_clips": len(rows),
     }
 

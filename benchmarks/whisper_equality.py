@@ -22,7 +22,7 @@ from megatron_speech.audio import SAMPLE_RATE_HZ, read_audio
 from megatron_speech.data.manifest import manifest_name, read_manifest
 from megatron_speech.errors import DataError
 from megatron_speech.speech_tokenizer.languages import language_code
-from megatron_speech.speech_tokenizer.transcription import error_rate, word_errors
+from megatron_speech.speech_tokenizer.transcription import word_error_rate
 from megatron_speech.speech_tokenizer.whisper import Whisper
 
 _WINDOW_S = 30
@@ -94,8 +94,8 @@ def compare(manifest: Path, ours: Whisper, peer: Peer, config: WhisperEqualityCo
 
 
 def _wer(read: list[tuple[str, str, str]]) -> float:
-    counts = [n for said, text, name in read for n in word_errors([said], [text], name)]
-    return error_rate(counts)
+    said, texts, names = ([each[place] for each in read] for place in range(3))
+    return word_error_rate(said, texts, names)
 
 
 def main(argv: Sequence[str] | None = None) -> Figures:

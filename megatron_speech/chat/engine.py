@@ -132,7 +132,7 @@ class ChatEngine:
         Raises:
             DataError: the engine has no speech tokenizer.
         """
-        return self._hears().decode_text([codes])[0] if len(codes) else ""
+        return self._hears().decode_text([codes])[0]
 
     def overhear(self, audio: np.ndarray, sample_rate_hz: int) -> str:
         """What it reads in sound, float32 mono (samples,): of a question that is not complete.

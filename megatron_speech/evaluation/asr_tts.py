@@ -9,7 +9,7 @@ the model adds is the difference. With a decoder and a Whisper, tts is also hear
 text (`heard`). (The paper's table 5 scores by whisper-large-v3 and Paraformer.)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -114,7 +114,7 @@ def evaluate_tts(context: EvaluationContext) -> list[WordErrors]:
     codes = [vocab.tokens_to_codes(tokens) for tokens in replies]
     kept = [records[n] for n in fitting]
     languages = [record.language for record in kept]
-    readings = {"wer": _read_back(codes, languages, reader.decode_text)}
+    readings = {"wer": reader.decode_text(codes, languages)}
     readings["reading"] = reader.decode_text([record.codes for record in kept], languages)
     if context.decoder_path is not None and context.whisper_path is not None:
         listener = DecoderListener(
@@ -123,7 +123,7 @@ def evaluate_tts(context: EvaluationContext) -> list[WordErrors]:
         listener.decoder.check_codes_of(
             info.frame_rate_hz, info.num_codes, info.tokenizer_fingerprint
         )
-        readings["heard"] = _read_back(codes, languages, listener)
+        readings["heard"] = listener(codes, languages)
     return _by_language("tts", "t2s", kept, readings, len(records) - len(kept))
 
 
@@ -159,20 +159,6 @@ def _generate(
     return fitting, [replies[n] for n in fitting]
 
 
-def _read_back(
-    codes: Sequence[np.ndarray],
-    languages: Sequence[str | None],
-    read: Callable[[Sequence[np.ndarray], Sequence[str | None]], list[str]],
-) -> list[str]:
-    """Transcripts; nothing where the model said nothing."""
-    spoken = [index for index, array in enumerate(codes) if len(array)]
-    texts = [""] * len(codes)
-    found = read([codes[n] for n in spoken], [languages[n] for n in spoken]) if spoken else []
-    for index, text in zip(spoken, found, strict=True):
-        texts[index] = text
-    return texts
-
-
 def _records(context: EvaluationContext, task: str) -> tuple[CodeShardInfo, list[CodeRecord]]:
     if not context.speech_paths:
         raise ConfigError(f"task {task} needs codes with their texts: give --speech")
@@ -193,19 +179,14 @@ def _by_language(
 ) -> list[WordErrors]:
     """Word errors of all records (where there are several languages) and of each language."""
     languages = [language_code(record.language or "en") for record in records]
-    counts = {
-        name: [
-            word_errors([record.text or ""], [text], language)
-            for record, text, language in zip(records, texts, languages, strict=True)
-        ]
-        for name, texts in readings.items()
-    }
+    said = [record.text or "" for record in records]
+    counts = {name: word_errors(said, texts, languages) for name, texts in readings.items()}
     names = sorted(set(languages))
     parts = [("all", range(len(records)))] if len(names) > 1 else []
     parts += [(name, [n for n, own in enumerate(languages) if own == name]) for name in names]
     found = []
     for part, at in parts:
-        chosen = {name: [c for n in at for c in own[n]] for name, own in counts.items()}
+        chosen = {name: [own[n] for n in at if own[n][1]] for name, own in counts.items()}
         samples = [
             {"text": records[n].text, **{name: texts[n] for name, texts in readings.items()}}
             for n in list(at)[:_SAMPLES_KEPT]
@@ -231,7 +212,9 @@ class DecoderListener:
         self._whisper = Whisper.from_pretrained(whisper, device)
 
     def __call__(self, codes: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[str]:
-        """What is heard in codes (n,)."""
-        rate_hz = self.decoder.sample_rate_hz
-        audio = [resample(self.decoder.decode(own), rate_hz).clip(-1, 1) for own in codes]
-        return self._whisper.transcribe(audio, list(languages))
+        """What is heard in codes (n,); "" in none."""
+        rate_hz, said = self.decoder.sample_rate_hz, [n for n, own in enumerate(codes) if len(own)]
+        audio = [resample(self.decoder.decode(codes[n]), rate_hz).clip(-1, 1) for n in said]
+        heard = self._whisper.transcribe(audio, [languages[n] for n in said])
+        found = dict(zip(said, heard, strict=True))
+        return [found.get(n, "") for n in range(len(codes))]

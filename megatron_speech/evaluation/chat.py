@@ -20,7 +20,7 @@ from ..chat.template import Mode
 from ..errors import ConfigError
 from ..io.files import write_json
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
-from .chat_replies import Reply, base_replies, chat_replies, judge_reply, read_aloud
+from .chat_replies import Reply, base_replies, chat_replies, judge_reply
 from .context import Figure, Utterances
 from .items import ChatItem, read_chat_items
 from .judge import Judge, JudgeConfig, Question
@@ -156,7 +156,7 @@ def _pretrained(
     found = {"s2t": accuracies(written, [reply.text or "" for reply in written])}
     if reads:
         spoken = base_replies(model, items, questions, speech=True)
-        found["s2s"] = accuracies(spoken, read_aloud(spoken, tokenizer))
+        found["s2s"] = accuracies(spoken, tokenizer.decode_text([r.codes for r in spoken]))
     return found
 
 
@@ -170,7 +170,7 @@ def _figures(
         found["s2t"] = accuracies(replies, texts)
     heard: list[str] = []
     if speaks:
-        heard = read_aloud(replies, tokenizer)
+        heard = tokenizer.decode_text([reply.codes for reply in replies])
         found["s2s"] = accuracies(replies, heard)
         if texts:
             found["wer_codes"] = _word_errors(texts, heard, config)

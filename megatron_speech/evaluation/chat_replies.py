@@ -10,11 +10,11 @@ from ..chat.events import AudioChunk, Done, SpokenCodes, Timing
 from ..chat.template import Mode
 from ..errors import DataError
 from ..jobs.progress import track
-from ..speech_tokenizer.opened import OpenedSpeechTokenizer
 from ..text.writing_systems import WITHOUT_SPACES
 from .context import Utterances
 from .items import ChatItem
-from .qa import MAX_SPEECH_TOKENS, MAX_TEXT_TOKENS, generate, is_right
+from .matching import is_right
+from .qa import go_on
 from .scoring import LanguageModel
 
 
@@ -68,33 +68,13 @@ def base_replies(
     """
     items = [item for item in items if len(item.turns) == 1]
     questions.require([item.turns[0] for item in items])
-    vocab, prompts = model.vocab, []
-    for item in items:
-        segment = vocab.speech_segment(questions.codes(item.turns[0]))
-        body = segment[:-1] if speech else segment
-        prompts.append(np.concatenate([[vocab.eod_id], body]))
-    found = generate(
-        model,
-        prompts,
-        speech=speech,
-        max_new_tokens=MAX_SPEECH_TOKENS if speech else MAX_TEXT_TOKENS,
-        description=f"base {'s2s' if speech else 's2t'}",
-    )
+    codes = [questions.codes(item.turns[0]) for item in items]
+    found = go_on(model, codes, speech=speech, description=f"base {'s2s' if speech else 's2t'}")
     if speech:
-        codes = [vocab.tokens_to_codes(tokens) for tokens in found]
-        return [Reply(item=i, codes=c) for i, c in zip(items, codes, strict=True)]
-    texts = [vocab.text.decode(tokens.tolist()).strip() for tokens in found]
+        said = [model.vocab.tokens_to_codes(tokens) for tokens in found]
+        return [Reply(item=i, codes=c) for i, c in zip(items, said, strict=True)]
+    texts = [model.vocab.text.decode(tokens.tolist()).strip() for tokens in found]
     return [Reply(item=item, text=text) for item, text in zip(items, texts, strict=True)]
-
-
-def read_aloud(replies: Sequence[Reply], transcriber: OpenedSpeechTokenizer) -> list[str]:
-    """What the recogniser reads in each reply's codes; nothing where there are none."""
-    spoken = [n for n, reply in enumerate(replies) if len(reply.codes)]
-    heard = [""] * len(replies)
-    read = transcriber.decode_text([replies[n].codes for n in spoken]) if spoken else []
-    for n, text in zip(spoken, read, strict=True):
-        heard[n] = text
-    return heard
 
 
 def judge_reply(answer: str, item: ChatItem) -> tuple[bool, float]:
@@ -118,4 +98,4 @@ def _distances(answer: str, references: Sequence[str]) -> list[float]:
     unspaced = any(map(WITHOUT_SPACES.search, references))
     counted = word_errors(references, [answer] * len(references), "zh" if unspaced else "en")
     said = len(answer if unspaced else answer.split())
-    return [errors / max(words, said, 1) for errors, words in counted]
+    return [errors / max(words, said) for errors, words in counted if words]

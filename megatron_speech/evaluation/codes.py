@@ -117,18 +117,9 @@ def _evaluate_spans(
     tokenizer: Any, codes: Path, requests: Path, config: EvaluateCodesConfig
 ) -> dict[str, Any]:
     spans = read_spans(codes, requests, config.limit)
-    readings = _read(tokenizer, [span.codes for span in spans], config.language)
+    languages = [config.language] * len(spans)
+    readings = tokenizer.decode_text([span.codes for span in spans], languages)
     return span_figures(spans, readings, config.language)
-
-
-def _read(tokenizer: Any, codes: list[np.ndarray], language: str) -> list[str]:
-    """What the recogniser reads; nothing where there are no codes."""
-    spoken = [n for n, array in enumerate(codes) if len(array)]
-    texts = tokenizer.decode_text([codes[n] for n in spoken], [language] * len(spoken))
-    readings = [""] * len(codes)
-    for n, text in zip(spoken, texts, strict=True):
-        readings[n] = text
-    return readings
 
 
 def _evaluate_set(tokenizer: Any, path: Path, config: EvaluateCodesConfig) -> dict[str, Any]:
@@ -157,7 +148,8 @@ def _wer(
             f"{path} has {len(unnamed)} records without text among {len(records)}; the word error "
             "rate needs to know what was said"
         )
-    readings = _read(tokenizer, [record.codes for record in records], config.language)
+    languages = [config.language] * len(records)
+    readings = tokenizer.decode_text([record.codes for record in records], languages)
     return word_error_rate([record.text or "" for record in records], readings, config.language)
 
 

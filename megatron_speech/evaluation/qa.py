@@ -26,7 +26,7 @@ from .items import read_questions
 from .matching import is_right
 from .scoring import LanguageModel
 
-__all__ = ["DIRECTIONS", "evaluate", "generate", "is_right", "reply"]
+
 
 DIRECTIONS = ("t2t", "s2t", "s2s")
 MAX_TEXT_TOKENS = 24
@@ -74,35 +74,32 @@ def reply(
     description: str,
 ) -> list[str]:
     """What the model says after each question, as text; `codes` (n,) are the spoken questions."""
-    vocab = context.model.vocab
-    prompts = []
-    for number, question in enumerate(questions):
-        if codes is None:
-            body = np.array(vocab.text.encode(question))
-        else:
-            body = vocab.speech_segment(codes[number])
-            body = body[:-1] if direction == "s2s" else body
-        prompts.append(np.concatenate([[vocab.eod_id], body]))
-    generated = generate(
-        context.model,
-        prompts,
-        speech=direction == "s2s",
-        max_new_tokens=MAX_SPEECH_TOKENS if direction == "s2s" else MAX_TEXT_TOKENS,
-        description=description,
-    )
-    if direction != "s2s":
-        return [vocab.text.decode(tokens.tolist()).strip() for tokens in generated]
-    return _read_codes(context, [vocab.tokens_to_codes(tokens) for tokens in generated])
+    vocab, speech = context.model.vocab, direction == "s2s"
+    asked = codes or [np.array(vocab.text.encode(question)) for question in questions]
+    found = go_on(context.model, asked, speech, description, written=codes is None)
+    if speech:
+        said = [vocab.tokens_to_codes(tokens) for tokens in found]
+        return context.transcriber("qa").decode_text(said)
+    return [vocab.text.decode(tokens.tolist()).strip() for tokens in found]
 
 
-def _read_codes(context: EvaluationContext, codes: Sequence[np.ndarray]) -> list[str]:
-    """Transcripts; silence where the model said nothing."""
-    spoken = [index for index, array in enumerate(codes) if len(array)]
-    texts = [""] * len(codes)
-    read = context.transcriber("qa").decode_text([codes[index] for index in spoken])
-    for index, text in zip(spoken, read, strict=True):
-        texts[index] = text
-    return texts
+def go_on(
+    model: LanguageModel,
+    questions: Sequence[np.ndarray],
+    speech: bool,
+    description: str,
+    written: bool = False,
+) -> list[np.ndarray]:
+    """Tokens (m,) by which the model goes on after codes (n,) of questions, or tokens if written.
+
+    It goes on in `speech` inside the question's begin/end pair, or in text behind it.
+    """
+    vocab, prompts = model.vocab, []
+    for question in questions:
+        segment = question if written else vocab.speech_segment(question)
+        prompts.append(np.concatenate([[vocab.eod_id], segment[:-1] if speech else segment]))
+    most = MAX_SPEECH_TOKENS if speech else MAX_TEXT_TOKENS
+    return generate(model, prompts, speech=speech, max_new_tokens=most, description=description)
 
 
 def generate(

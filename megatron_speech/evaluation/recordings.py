@@ -66,12 +66,12 @@ def _error_rates(
 ) -> dict[str, float | int]:
     """`wer_READING` of each, and the words behind them."""
     found: dict[str, float | int] = {}
+    said, languages = [row.text for row in rows], [row.language for row in rows]
     for name, texts in readings.items():
         counts = [
             count
-            for row, text in zip(rows, texts, strict=True)
+            for row, count in zip(rows, word_errors(said, texts, languages), strict=True)
             if language in (None, language_code(row.language))
-            for count in word_errors([row.text], [text], row.language)
         ]
         found[f"wer_{name}"] = error_rate(counts)
         found["words"] = sum(words for _, words in counts)

@@ -68,10 +68,8 @@ def span_figures(spans: Sequence[Span], readings: Sequence[str], language: str) 
     """Figures of all spans and of groups of them; `readings` (n,) are what the recogniser read."""
     from ..speech_tokenizer.transcription import word_errors
 
-    counts = np.zeros((len(spans), 2), np.int64)
-    for n, (span, reading) in enumerate(zip(spans, readings, strict=True)):
-        for errors, words in word_errors([span.text], [reading], language):
-            counts[n] = errors, words
+    counted = word_errors([span.text for span in spans], readings, language)
+    counts = np.array(counted, np.int64).reshape(-1, 2)
 
     def groups(key: Callable[[Span], str], names: Sequence[str]) -> dict[str, Any]:
         keys = np.array([key(span) for span in spans], dtype=object)

@@ -44,7 +44,7 @@ class OpenedSpeechTokenizer(Protocol):
     def decode_text(
         self, codes: Sequence[np.ndarray], languages: Sequence[str | None] | None = None
     ) -> list[str]:
-        """What is said in codes (n,), each in its language.
+        """What is said in codes (n,), each in its language; "" in none.
 
         Raises:
             ConfigError: a tokenizer that cannot transcribe, also for no codes at all.

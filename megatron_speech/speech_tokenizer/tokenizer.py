@@ -205,7 +205,7 @@ class SpeechTokenizer:
     ) -> list[str]:
         """Transcribe codes (n,) by the upper encoder layers and the ASR decoder.
 
-        Codes of more than 30 s are read window by window.
+        Codes of more than 30 s are read window by window; no codes say nothing.
 
         Raises:
             ConfigError: an encoder-only tokenizer.

@@ -35,28 +35,31 @@ def normaliser(language: str) -> Callable[[str], str]:
 
 
 def word_errors(
-    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+    references: Sequence[str], hypotheses: Sequence[str], language: str | Sequence[str] = "en"
 ) -> list[tuple[int, int]]:
     """Word errors and reference words of each text, after Whisper's normalisation.
 
     In `LANGUAGES_WITHOUT_SPACES` (Chinese, Japanese, Thai, Lao, Burmese, Khmer, Tibetan) a
-    character is a word. Texts whose reference has no words after normalisation are left out.
+    character is a word. A reference without words counts for nothing, (0, 0). `language` is that of
+    all texts, or of each.
     """
     import jiwer
 
-    normalise = normaliser(language)
+    languages = [language] * len(references) if isinstance(language, str) else language
     found = []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        reference, hypothesis = normalise(reference), normalise(hypothesis)
-        if any(map(str.isalnum, reference)):
-            counted = jiwer.process_words(reference, hypothesis)
-            errors = counted.substitutions + counted.deletions + counted.insertions
-            found.append((errors, counted.hits + counted.substitutions + counted.deletions))
+    for reference, hypothesis, name in zip(references, hypotheses, languages, strict=True):
+        reference, hypothesis = map(normaliser(name), (reference, hypothesis))
+        if not any(map(str.isalnum, reference)):
+            found.append((0, 0))
+            continue
+        counted = jiwer.process_words(reference, hypothesis)
+        errors = counted.substitutions + counted.deletions + counted.insertions
+        found.append((errors, counted.hits + counted.substitutions + counted.deletions))
     return found
 
 
 def word_error_rate(
-    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+    references: Sequence[str], hypotheses: Sequence[str], language: str | Sequence[str] = "en"
 ) -> float:
     """Word errors per reference word, over all texts; nan if there are none (see `word_errors`)."""
     return error_rate(word_errors(references, hypotheses, language))

@@ -11,7 +11,7 @@ from .dataset import AsrDataset
 from .features import batches_by_length
 from .model import SpeechTokenizerModel
 from .quantizer import all_reduce_sum, perplexity
-from .transcription import error_rate, word_errors
+from .transcription import word_error_rate
 
 Readings = list[tuple[str, str, str]]
 """What was said, what was read, and the language."""
@@ -73,9 +73,6 @@ def _evaluate(model: SpeechTokenizerModel, dataset: AsrDataset, quantize: bool) 
 
 def _error_rate(own: Readings) -> float:
     """Over all ranks; a row that names no language counts as English."""
-    readings = (reading for part in gather_objects(own) for reading in part)
-    return error_rate(
-        count
-        for said, read, language in readings
-        for count in word_errors([said], [read], language or "en")
-    )
+    readings = [reading for part in gather_objects(own) for reading in part]
+    said, read, languages = ([reading[place] for reading in readings] for place in range(3))
+    return word_error_rate(said, read, [language or "en" for language in languages])

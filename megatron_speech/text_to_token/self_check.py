@@ -42,8 +42,4 @@ class SelfCheck:
 
         languages = [self._language] * len(texts)
         readings = self._tokenizer.decode_text(codes, languages)
-        counted = (
-            word_errors([text], [reading], self._language)
-            for text, reading in zip(texts, readings, strict=True)
-        )
-        return [one[0] if one else (0, 0) for one in counted]
+        return word_errors(texts, readings, self._language)

@@ -32,7 +32,7 @@ class TableTranscriber:
 
     def decode_text(self, codes, languages=None):
         table = {tuple(sentence_codes(s)): s for s in SENTENCES}
-        bare = [table.get(tuple(array), "zzz") for array in codes]
+        bare = [table.get(tuple(array), "zzz" if len(array) else "") for array in codes]
         return [text.lower().strip(".?") for text in bare]
 
 

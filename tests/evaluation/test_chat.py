@@ -7,7 +7,7 @@ import pytest
 
 from megatron_speech.errors import ConfigError, DataError
 from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limited
-from megatron_speech.evaluation.chat_replies import Reply, judge_reply, read_aloud
+from megatron_speech.evaluation.chat_replies import Reply, judge_reply
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
 from megatron_speech.evaluation.items import ChatItem, read_chat_items
 from megatron_speech.evaluation.judge import Judge
@@ -68,12 +68,6 @@ def test_models_are_compared_over_the_items_that_both_are_asked():
     assert found["all of one turn"] == before["all of one turn"] == before["all"]
     assert "all of one turn" not in accuracies(replies[2:], ["Anna"])
     assert accuracies([], []) == {}
-
-
-def test_silence_is_not_read():
-    silent = Reply(item=item())
-    spoken = Reply(item=item(), codes=np.arange(3))
-    assert read_aloud([silent, spoken, silent], TableTranscriber()) == ["", "zzz", ""]
 
 
 def test_limits_are_per_kind():

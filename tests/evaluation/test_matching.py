@@ -2,7 +2,7 @@
 
 import pytest
 
-from megatron_speech.evaluation.qa import is_right
+from megatron_speech.evaluation.matching import is_right
 
 
 @pytest.mark.parametrize(
