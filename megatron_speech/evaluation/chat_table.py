@@ -1,9 +1,10 @@
 """The tables of the chat evaluation: accuracies, latency, the paper's rows beside ours."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .chat import ALL
+from .printing import print_rows
 
 
 @dataclass(frozen=True)
@@ -48,51 +49,44 @@ def own_row(mode: str, figures: dict[str, Any]) -> PaperRow:
 
 def print_tables(results: dict[str, Any]) -> None:
     """Accuracies by kind, then ours among the paper's rows."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
     named = [(f"chat {mode}", found) for mode, found in results["modes"].items()]
     if "pretrained" in results:
         named.append(("pre-trained", results["pretrained"]))
-    table = Table(title=f"right answers of {results['model']}")
-    for column in ("model", "direction", "kind"):
-        table.add_column(column)
-    for column in ("accuracy", "n", "chance"):
-        table.add_column(column, justify="right")
-    for name, found in named:
-        for direction in ("s2t", "s2s"):
-            for kind, figure in found.get(direction, {}).items():
-                accuracy = f"{figure['accuracy']:.3f} ± {figure['stderr']:.3f}"
-                shown = (accuracy, str(figure["n"]), f"{figure['chance']:.3f}")
-                table.add_row(name, direction, kind, *shown, end_section=kind == ALL)
-    console.print(table)
-    _print_latency(console, results["modes"])
-    paper = Table(title="chat models; other questions and judges than ours, to be read with care")
-    paper.add_column("system")
-    for column in ("quality 1-10", "knowledge", "UTMOS", "ASR-WER %"):
-        paper.add_column(column, justify="right")
-    paper.add_column("source")
-    rows = [own_row(mode, found) for mode, found in results["modes"].items()]
-    for row in (*PAPER_ROWS, *rows):
-        values = (row.quality, row.knowledge, row.utmos, row.wer)
-        shown = ("-" if value is None else f"{value:.2f}" for value in values)
-        paper.add_row(row.name, *shown, row.source)
-    console.print(paper)
-    console.print("± is one standard error; s2t: the written answer, s2s: the spoken one as heard")
+    rows = [
+        (name, direction, kind, f"{figure['accuracy']:.3f} ± {figure['stderr']:.3f}",
+         str(figure["n"]), f"{figure['chance']:.3f}")
+        for name, found in named
+        for direction in ("s2t", "s2s")
+        for kind, figure in found.get(direction, {}).items()
+    ]  # fmt: skip
+    names = ("model", "direction", "kind", "accuracy", "n", "chance")
+    print_rows(f"right answers of {results['model']}", names, rows)
+    _print_latency(results["modes"])
+    own = [own_row(mode, found) for mode, found in results["modes"].items()]
+    print_rows(
+        "chat models; other questions and judges than ours, to be read with care",
+        ("system", "quality 1-10", "knowledge", "UTMOS", "ASR-WER %", "source"),
+        [
+            (row.name, *_shown((row.quality, row.knowledge, row.utmos, row.wer), 2), row.source)
+            for row in (*PAPER_ROWS, *own)
+        ],
+    )
+    print("± is one standard error; s2t: the written answer, s2s: the spoken one as heard")
 
 
-def _print_latency(console: Any, modes: dict[str, Any]) -> None:
+def _shown(values: Iterable[float | None], digits: int) -> list[str]:
+    return ["-" if value is None else f"{value:.{digits}f}" for value in values]
+
+
+def _print_latency(modes: dict[str, Any]) -> None:
     """Where the time to the first sound goes; questions are codes already."""
-    from rich.table import Table
-
-    names = ("prefill_s", "first_tokens_s", "first_decode_s", "first_text_s", "first_audio_s")
-    table = Table(title="latency, medians in seconds; work per second of sound")
-    table.add_column("mode")
-    for column in ("prefill", "first tokens", "speech decoder", "text", "sound", "real time"):
-        table.add_column(column, justify="right")
-    for mode, found in modes.items():
-        latency = found["latency"]
-        values = [*(latency.get(name) for name in names), latency.get("real_time_factor")]
-        table.add_row(mode, *("-" if value is None else f"{value:.3f}" for value in values))
-    console.print(table)
+    keys = ("prefill_s", "first_tokens_s", "first_decode_s", "first_text_s", "first_audio_s",
+            "real_time_factor")  # fmt: skip
+    print_rows(
+        "latency, medians in seconds; work per second of sound",
+        ("mode", "prefill", "first tokens", "speech decoder", "text", "sound", "real time"),
+        [
+            (mode, *_shown((found["latency"].get(key) for key in keys), 3))
+            for mode, found in modes.items()
+        ],
+    )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 _WIDEST = 400  # columns
-_WORDS = ("task", "benchmark", "direction", "system")
+_WORDS = ("task", "benchmark", "direction", "system", "model", "kind", "mode", "source")
 
 
 def print_rows(title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

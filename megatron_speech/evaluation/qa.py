@@ -27,7 +27,6 @@ from .matching import is_right
 from .scoring import LanguageModel
 
 
-
 DIRECTIONS = ("t2t", "s2t", "s2s")
 MAX_TEXT_TOKENS = 24
 MAX_SPEECH_TOKENS = 64

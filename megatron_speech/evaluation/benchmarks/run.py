@@ -18,7 +18,7 @@ from .score_answers import DIRECTIONS as ASKED
 from .score_answers import evaluate_questions
 from .score_choices import DIRECTIONS as CHOSEN
 from .score_choices import evaluate_choices
-from .score_pairs import directions_of, evaluate_pairs, read_in, spoken_in
+from .score_pairs import directions_of, evaluate_pairs, said_in
 from .sound import Sounds
 
 
@@ -95,9 +95,9 @@ def _run(
         if lacking is not None:
             missing[direction] = lacking
             continue
-        heard = [said for item in items for said in _heard(item, direction)]
+        heard = [said for item in items for said in _said(item, direction, "s")]
         origins = sounds.prepare(heard)
-        usable = [item for item in items if all(map(sounds.has, _heard(item, direction)))]
+        usable = [item for item in items if all(map(sounds.has, _said(item, direction, "s")))]
         report["directions"][direction] = {
             "items": len(usable),
             "left_out": len(items) - len(usable),
@@ -126,16 +126,11 @@ def directions_for(items: Sequence[Item]) -> tuple[str, ...]:
     return ASKED if isinstance(items[0], Question) else CHOSEN
 
 
-def _heard(item: Item, direction: str) -> list[Utterance]:
+def _said(item: Item, direction: str, how: str) -> list[Utterance]:
+    """What of an item has to be heard (`how` s) or read (t)."""
     if isinstance(item, Pair):
-        return spoken_in(item, direction)
-    return utterances_of(item) if direction[0] == "s" else []
-
-
-def _read(item: Item, direction: str) -> list[Utterance]:
-    if isinstance(item, Pair):
-        return read_in(item, direction)
-    return utterances_of(item) if direction[0] == "t" else []
+        return said_in(item, direction, how)
+    return utterances_of(item) if direction[0] == how else []
 
 
 def _lacking(
@@ -143,10 +138,10 @@ def _lacking(
 ) -> str | None:
     """Why a direction cannot be evaluated, or None."""
     for item in items:
-        unwritten = next((u for u in _read(item, direction) if u.text is None), None)
+        unwritten = next((u for u in _said(item, direction, "t") if u.text is None), None)
         if unwritten is not None:
             return f"{unwritten.key} has audio and no text"
-        unheard = next((u for u in _heard(item, direction) if not sounds.can(u)), None)
+        unheard = next((u for u in _said(item, direction, "s") if not sounds.can(u)), None)
         if unheard is not None:
             return f"{unheard.key} has no codes; give {sounds.needed_for(unheard)}"
     if isinstance(items[0], Question) and direction == "s2s" and context.speech_tokenizer is None:

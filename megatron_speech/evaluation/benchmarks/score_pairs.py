@@ -24,15 +24,9 @@ from .items import Pair, Utterance
 from .sound import Sounds
 
 
-def spoken_in(pair: Pair, direction: str) -> list[Utterance]:
-    """What has to be heard in a direction."""
-    context, ending = direction[0] == "s", direction[-1] == "s"
-    return [*(pair.context if context else ()), *((pair.right, pair.wrong) if ending else ())]
-
-
-def read_in(pair: Pair, direction: str) -> list[Utterance]:
-    """What has to be read in a direction."""
-    context, ending = direction[0] == "t", direction[-1] == "t"
+def said_in(pair: Pair, direction: str, how: str) -> list[Utterance]:
+    """What has to be heard (`how` s) or read (t) in a direction."""
+    context, ending = direction[0] == how, direction[-1] == how
     return [*(pair.context if context else ()), *((pair.right, pair.wrong) if ending else ())]
 
 
