@@ -26,7 +26,6 @@ from .items import read_questions
 from .matching import is_right
 from .scoring import LanguageModel
 
-
 DIRECTIONS = ("t2t", "s2t", "s2s")
 MAX_TEXT_TOKENS = 24
 MAX_SPEECH_TOKENS = 64
