@@ -29,7 +29,7 @@ from megatron_speech.errors import ConfigError
 from megatron_speech.speech_tokenizer import SpeechTokenizer, SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.bulk.encoding import ShardEncoder
 from megatron_speech.speech_tokenizer.bulk.job import tokenize
-from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, make_plan
+from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, TokenizePlan
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
 
 _PEER_BATCH = 16
@@ -118,7 +118,7 @@ def files_figures(config: BenchmarkConfig) -> dict[str, Any]:
         job = _job(Path(folder), rows, config)
 
         def ours(name: str) -> None:
-            tokenize(make_plan(replace(job, output=Path(folder) / name), {}))
+            tokenize(TokenizePlan.make(replace(job, output=Path(folder) / name), {}))
 
         def peer() -> list[np.ndarray]:
             return plain_loop(tokenizer, (read_audio(row.path) for row in rows))

@@ -20,13 +20,13 @@ with starting(__name__):
     from collections.abc import Sequence
 
     from megatron_speech import cli
-    from megatron_speech.prepare_speech.config import PrepareConfig, PreparePlan, make_plan
+    from megatron_speech.prepare_speech.config import PrepareConfig, PreparePlan
     from megatron_speech.prepare_speech.job import PrepareResult, prepare
 
 
 def main(argv: Sequence[str] | None = None) -> PrepareResult | PreparePlan:
     """Prepare what the command line names; with `--dry-run` return the plan."""
-    plan = make_plan(cli.parse(PrepareConfig, argv, __doc__ or ""), os.environ)
+    plan = PreparePlan.make(cli.parse(PrepareConfig, argv, __doc__ or ""), os.environ)
     if plan.config.dry_run:
         print(plan.describe())
         return plan

@@ -21,12 +21,12 @@ with starting(__name__):
 
     from megatron_speech import cli
     from megatron_speech.speech_tokenizer.bulk.job import TokenizeResult, tokenize
-    from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, TokenizePlan, make_plan
+    from megatron_speech.speech_tokenizer.bulk.plan import TokenizeConfig, TokenizePlan
 
 
 def main(argv: Sequence[str] | None = None) -> TokenizeResult | TokenizePlan:
     """Tokenize what the command line names; with `--dry-run` return the plan."""
-    plan = make_plan(cli.parse(TokenizeConfig, argv, __doc__ or ""), os.environ)
+    plan = TokenizePlan.make(cli.parse(TokenizeConfig, argv, __doc__ or ""), os.environ)
     if plan.config.dry_run:
         print(plan.describe())
         return plan

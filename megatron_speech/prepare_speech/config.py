@@ -1,22 +1,18 @@
 """Settings of a job that makes a manifest of recordings, and its plan."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.recordings import Recordings, find_recordings
 from ..errors import ConfigError
 from ..io.files import fingerprint_of
 from ..io.model_folders import resolve_model
-from ..io.rejected import count_reasons, describe_counts
-from ..jobs.tasks import Share, find_share
+from ..speech_tokenizer.bulk.plan import ShardedConfig, ShardPlan
 from .filters import Thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(ShardedConfig):
     """Which recordings, who reads them, what is kept of them."""
 
     input: tuple[str | Path, ...]
@@ -35,8 +31,6 @@ class PrepareConfig:
     language: str = ""
     """Language of all recordings that name none; none lets a multilingual Whisper find it."""
     keep: Thresholds = field(default_factory=Thresholds)
-    audio_root: Path | None = None
-    """Where relative paths in lists start; none means the list's own folder."""
     shard_size: int = 16
     """Recordings per shard, which is what a task makes at a time; 1 where they last for hours."""
     silence_s: float = 30.0
@@ -50,12 +44,6 @@ class PrepareConfig:
     """Torch device."""
     bf16: bool = False
     """Compute Whisper in bfloat16."""
-    task: int | None = None
-    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
-    tasks: int | None = None
-    """Number of tasks: each makes every n-th shard."""
-    dry_run: bool = False
-    """Print the plan and stop."""
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -73,24 +61,10 @@ class PrepareConfig:
             raise ConfigError(f"--batch-seconds is {self.batch_seconds:g}; expected at least 30")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreparePlan:
-    """A job as one task sees it. Shards are numbered alike by every task."""
+class PreparePlan(ShardPlan[PrepareConfig]):
+    """A job as one task sees it; `paths` are what each shard has come to."""
 
-    config: PrepareConfig
-    recordings: Recordings
-    share: Share
-
-    @cached_property
-    def parts(self) -> list[Path]:
-        """What each shard has come to: first those of listed recordings, then of each archive."""
-        count = self.recordings.shards(self.config.shard_size)
-        return [self.config.output / "parts" / f"shard_{n:06d}.parquet" for n in range(count)]
-
-    @property
-    def own(self) -> list[int]:
-        """Numbers of the shards of this task."""
-        return list(self.share.of(range(len(self.parts))))
+    folder = "parts"
 
     def settings(self) -> dict[str, Any]:
         """All that the output depends on."""
@@ -109,17 +83,11 @@ class PreparePlan:
 
     def describe(self) -> str:
         """The plan in a few lines."""
-        found = self.recordings
-        there = sum(path.exists() for path in self.parts)
-        hours = found.listed.seconds / 3600
-        lines = {
-            "recordings": f"{len(found.listed):,}, and {len(found.archives):,} archives",
-            "hours": f"{hours:,.2f}, of {found.listed.known_durations:,} whose length is known",
-            "set aside": describe_counts(count_reasons(found.rejected)),
-            "shards": f"{len(self.parts):,}, of which {there:,} are there",
-            "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
-        }
-        return "\n".join(f"{name:<12}{value}" for name, value in lines.items())
+        found, archives = self.recordings.listed, self.recordings.archives
+        return self.lines(
+            recordings=f"{len(found):,}, and {len(archives):,} archives",
+            hours=f"{found.seconds / 3600:,.2f}, of {found.known_durations:,} of known length",
+        )
 
 
 def _print_of(model: str) -> str:
@@ -129,15 +97,3 @@ def _print_of(model: str) -> str:
     sizes = [f"{path.name} {path.stat().st_size}" for path in files]
     config = folder / "config.json"
     return fingerprint_of(*sizes, config.read_bytes() if config.is_file() else b"")
-
-
-def make_plan(config: PrepareConfig, environment: Mapping[str, str]) -> PreparePlan:
-    """Read the lists and find out which task this is.
-
-    Raises:
-        DataError: an input that is missing, of no known kind, or without anything usable.
-        ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
-    """
-    share = find_share(config.task, config.tasks, environment)
-    found = find_recordings(config.input, config.audio_root)
-    return PreparePlan(config=config, recordings=found, share=share)

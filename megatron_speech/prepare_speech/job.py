@@ -90,7 +90,7 @@ def prepare(plan: PreparePlan) -> PrepareResult:
         begun, settings = output / "job.json", plan.settings()
         if begun.exists():
             same_job(begun, settings)
-        due = [number for number in plan.own if not plan.parts[number].exists()]
+        due = [number for number in plan.own if not plan.paths[number].exists()]
         readers = _readers(plan.config) if due else None
         same_job(begun, settings)  # only now: what cannot be read must not own the folder
         if readers is not None:
@@ -99,9 +99,9 @@ def prepare(plan: PreparePlan) -> PrepareResult:
                     seconds += _make_shard(plan, number, readers)
                     speed = seconds / max(time.monotonic() - started, 1e-9)
                     progress.advance(1, f"{seconds / 3600:.2f} h, {speed:.1f} x real time")
-        missing = sum(not path.exists() for path in plan.parts)
+        missing = sum(not path.exists() for path in plan.paths)
         return PrepareResult(
-            shards=len(plan.parts),
+            shards=len(plan.paths),
             seconds=seconds,
             wall_s=time.monotonic() - started,
             missing_shards=missing,
@@ -124,8 +124,8 @@ def _readers(config: PrepareConfig) -> Readers:
 
 
 def _make_shard(plan: PreparePlan, number: int, readers: Readers) -> float:
-    recordings, rejected = plan.recordings.read_shard(number, plan.config.shard_size)
-    part = plan.parts[number]
+    recordings, rejected = plan.read_shard(number)
+    part = plan.paths[number]
     audio = plan.config.output / "audio" / part.stem
     found = hear(recordings, readers, plan.config, audio)
     found.rejected[:0] = rejected
@@ -141,9 +141,9 @@ def _make_shard(plan: PreparePlan, number: int, readers: Readers) -> float:
 def _finish(plan: PreparePlan) -> dict[str, Any]:
     """Manifest, list of what was set aside, and report; several tasks write the same."""
     output, keep = plan.config.output, plan.config.keep
-    tables = [read_parquet(path) for path in plan.parts]
+    tables = [read_parquet(path) for path in plan.paths]
     table = pa.concat_tables([_SCHEMA.empty_table(), *tables])
-    facts = [read_json_object(path.with_suffix(".json")) for path in plan.parts]
+    facts = [read_json_object(path.with_suffix(".json")) for path in plan.paths]
     rejected = list(plan.recordings.rejected)
     for each in facts:
         rejected += [Rejected(**item) for item in each["rejected"]]

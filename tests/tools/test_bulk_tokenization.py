@@ -279,12 +279,12 @@ def test_the_plan_is_printed_and_nothing_is_done(speech, tokenizer_folder, tmp_p
     said = capsys.readouterr().out
     assert not (tmp_path / "out").exists()
     seconds = sum(60 if n == 7 else 0.1 + (n * 1.37) % 9 for n in range(CLIPS))
-    assert plan.hours == pytest.approx(seconds / 3600)
+    assert plan.recordings.listed.seconds == pytest.approx(seconds)
     for words in (
-        "clips     24",
+        "clips       24",
         "23 clips whose length is known",
         "1 duplicate_id",
-        "shards    6, of which 0",
+        "shards      6, of which 0",
         "it makes 2 shards",
         "GB",
     ):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 from ...audio import SAMPLE_RATE_HZ
 from ...data.recording import Recording
@@ -22,7 +22,25 @@ _READING_LISTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeConfig:
+class ShardedConfig:
+    """Which recordings a job takes, in which shards, and which of these are a task's."""
+
+    input: tuple[str | Path, ...]
+    output: Path
+    audio_root: Path | None = None
+    """Where relative paths in manifests, cuts and other lists start; none means the list's own
+    folder."""
+    shard_size: int
+    task: int | None = None
+    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
+    tasks: int | None = None
+    """Number of tasks: each makes every n-th shard."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeConfig(ShardedConfig):
     """What to tokenize, with what, to where."""
 
     input: tuple[str | Path, ...]
@@ -34,8 +52,6 @@ class TokenizeConfig:
     """Folder of the speech tokenizer."""
     output: Path
     """Folder of the code shards."""
-    audio_root: Path | None = None
-    """Where relative paths in manifests and cuts start; none means the list's own folder."""
     shard_size: int = 4096
     """Recordings per shard; a tar or Parquet file is one shard whatever it holds."""
     device: str = "cpu"
@@ -46,12 +62,6 @@ class TokenizeConfig:
     """Audio per batch, padding included; GPUs like 2,000 and more."""
     num_workers: int = 4
     """Threads that read and resample."""
-    task: int | None = None
-    """Number of this task, from 0; none asks torchrun, srun or the Slurm array."""
-    tasks: int | None = None
-    """Number of tasks: each makes every n-th shard."""
-    dry_run: bool = False
-    """Print the plan and stop."""
 
     def __post_init__(self) -> None:
         if self.shard_size < 1 or self.num_workers < 1:
@@ -69,19 +79,32 @@ class TokenizeConfig:
         return round(self.batch_seconds * SAMPLE_RATE_HZ)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TokenizePlan:
-    """A bulk job as one task sees it. Shards are numbered alike by every task."""
+@dataclass(frozen=True)
+class ShardPlan[Config: ShardedConfig]:
+    """A job over shards of recordings as one task sees it; every task numbers them alike."""
 
-    config: TokenizeConfig
+    config: Config
     recordings: Recordings
     share: Share
+    folder: ClassVar[str] = "."
+    """Where in the output folder the shards lie."""
+
+    @classmethod
+    def make(cls, config: Config, environment: Mapping[str, str]) -> Self:
+        """Read the lists and find out which task this is.
+
+        Raises:
+            DataError: an input that is missing, of no known kind, or without anything usable.
+            ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
+        """
+        share = find_share(config.task, config.tasks, environment)
+        return cls(config, find_recordings(config.input, config.audio_root), share)
 
     @cached_property
     def paths(self) -> list[Path]:
         """Files of the shards: first those of listed recordings, then one for each archive."""
         shards = range(self.recordings.shards(self.config.shard_size))
-        return [self.config.output / f"shard_{number:06d}.parquet" for number in shards]
+        return [self.config.output / self.folder / f"shard_{n:06d}.parquet" for n in shards]
 
     @property
     def own(self) -> list[int]:
@@ -92,42 +115,34 @@ class TokenizePlan:
         """The recordings of a shard, and what its archive holds that cannot be used."""
         return self.recordings.read_shard(number, self.config.shard_size)
 
-    @property
-    def hours(self) -> float:
-        """Hours of the recordings whose lists say how long they are."""
-        return self.recordings.listed.seconds / 3600
-
-    def describe(self) -> str:
-        """The plan in a few lines."""
-        listed, archives, config = self.recordings.listed, self.recordings.archives, self.config
-        known = listed.known_durations
+    def lines(self, **more: str) -> str:
+        """The plan in a few lines: `more`, what was set aside, shards and tasks."""
         there = sum(path.exists() for path in self.paths)
-        later = f", {len(archives):,} tars and Parquet files (counted when they are read)"
-        host, batch = _memory_bytes(config)
-        host += _READING_LISTS * listed.num_bytes
-        place = "on the device" if config.device != "cpu" else "more"
-        lines = {
-            "clips": f"{len(listed):,}{later if archives else ''}",
-            "hours": f"{self.hours:,.2f} in the {known:,} clips whose length is known",
+        more |= {
             "set aside": describe_counts(count_reasons(self.recordings.rejected)),
             "shards": f"{len(self.paths):,}, of which {there:,} are there",
             "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
-            "memory": f"about {host / 1e9:.1f} GB a task, and {batch / 1e9:.1f} GB {place} while "
-            f"a batch of {config.batch_seconds:g} s is encoded",
         }
-        return "\n".join(f"{name:<10}{value}" for name, value in lines.items())
+        return "\n".join(f"{name:<12}{value}" for name, value in more.items())
 
 
-def make_plan(config: TokenizeConfig, environment: Mapping[str, str]) -> TokenizePlan:
-    """Read the lists and find out which task this is.
+class TokenizePlan(ShardPlan[TokenizeConfig]):
+    """A bulk job as one task sees it."""
 
-    Raises:
-        DataError: an input that is missing, of no known kind, or without anything usable.
-        ConfigError: `--task` and `--tasks` that do not fit, or a Slurm array with gaps.
-    """
-    share = find_share(config.task, config.tasks, environment)
-    found = find_recordings(config.input, config.audio_root)
-    return TokenizePlan(config=config, recordings=found, share=share)
+    def describe(self) -> str:
+        """The plan in a few lines."""
+        listed, config = self.recordings.listed, self.config
+        later = f", {len(self.recordings.archives):,} tars and Parquet files (counted when read)"
+        host, batch = _memory_bytes(config)
+        host += _READING_LISTS * listed.num_bytes
+        place = "on the device" if config.device != "cpu" else "more"
+        return self.lines(
+            clips=f"{len(listed):,}{later if self.recordings.archives else ''}",
+            hours=f"{listed.seconds / 3600:,.2f} in the {listed.known_durations:,} clips whose "
+            "length is known",
+            memory=f"about {host / 1e9:.1f} GB a task, and {batch / 1e9:.1f} GB {place} while "
+            f"a batch of {config.batch_seconds:g} s is encoded",
+        )
 
 
 def _memory_bytes(config: TokenizeConfig) -> tuple[float, float]:
