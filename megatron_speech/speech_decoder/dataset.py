@@ -10,19 +10,19 @@ import numpy as np
 from ..audio import Excerpt, read_audio
 from ..data.code_shards import CodeShardInfo, read_code_shards
 from ..data.manifest import ManifestRow, read_manifest
-from ..errors import AudioError, ConfigError, DataError
+from ..errors import AudioError, DataError
 from ..io.rejected import Rejected, count_reasons, describe_counts
 from ..jobs.progress import track
+from ..speech_tokenizer.read_ahead import ReadBatchesConfig, first_readable
 from .mel import SAMPLE_RATE_HZ
 
-_MOST_IN_A_ROW = 100
 _CODES_OFF = 2
 """A recording and its codes may differ in length by so many codes: rounding at either end."""
 _AS_DECODED = Excerpt(rate_hz=SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderDataConfig:
+class DecoderDataConfig(ReadBatchesConfig):
     """What to train and validate on."""
 
     manifest: tuple[Path, ...] = ()
@@ -33,29 +33,10 @@ class DecoderDataConfig:
     """Train and validate on this speaker's recordings alone (the paper's second stage)."""
     cache_audio: bool = False
     """Keep all recordings in memory (16 bits a sample, 159 MB an hour)."""
-    micro_batch_size: int = 16
-    """Recordings per forward pass and rank."""
-    global_batch_size: int = 16
-    """Recordings per optimizer step over all ranks."""
     valid_samples: int = 64
     """Most held-out recordings used, from the start."""
-    num_workers: int = 2
-    """Threads that read audio."""
-    read_ahead: int = 2
-    """Micro-batches that are read while earlier ones are trained on."""
     seed: int = 1234
     """Order of the recordings, crops, noise, initial weights."""
-
-    def __post_init__(self) -> None:
-        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"--global-batch-size {self.global_batch_size} must be a multiple of "
-                f"--micro-batch-size {self.micro_batch_size}"
-            )
-        if self.num_workers < 1 or self.read_ahead < 0 or self.valid_samples < 1:
-            raise ConfigError(
-                "--num-workers and --valid-samples must be at least 1, --read-ahead at least 0"
-            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ class DecoderDataset:
             DataError: a hundred recordings in a row cannot be read.
         """
         found = list(self._pool.map(self._readable, indices))
-        return [item for item, _ in found], [item for _, broken in found for item in broken]
+        return [item for _, item, _ in found], [item for *_, broken in found for item in broken]
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -162,17 +143,9 @@ class DecoderDataset:
                 kept.append(found.row)
         return kept
 
-    def _readable(self, index: int) -> tuple[Utterance, list[Rejected]]:
-        broken: list[Rejected] = []
-        while len(broken) < _MOST_IN_A_ROW:
-            found = self._cache.get(index) or self._load(self.rows[index])
-            if not isinstance(found, Rejected):
-                return found, broken
-            broken.append(found)
-            index = (index + 1) % len(self.rows)
-        raise DataError(
-            f"{len(broken)} recordings in a row cannot be read; are the manifest's paths still "
-            f"right? The last, {broken[-1].id!r}: {broken[-1].detail}"
+    def _readable(self, index: int) -> tuple[int, Utterance, list[Rejected]]:
+        return first_readable(
+            index, len(self), lambda n: self._cache.get(n) or self._load(self.rows[n])
         )
 
     def _load(self, row: ManifestRow) -> Utterance | Rejected:

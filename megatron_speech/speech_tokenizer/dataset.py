@@ -9,7 +9,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torch.distributed as dist
 import tyro
 
 from ..audio import MEL_FRAME_RATE_HZ, SAMPLE_RATE_HZ
@@ -21,20 +20,20 @@ from ..errors import AudioError, ConfigError, DataError
 from ..io.audio_files import duration_s
 from ..io.rejected import Rejected, count_reasons, describe_counts
 from ..jobs.progress import track
-from ..training.ranks import gather_objects
+from ..training.ranks import gather_objects, rank_and_size
 from .batch import IGNORED, AsrBatch
 from .characters import character_ids
 from .config import SpeechTokenizerConfig
 from .features import clip_features, collate_features, with_silence
 from .long_recordings import cut_long, stream_row
+from .read_ahead import ReadBatchesConfig, first_readable
 from .text import AsrText
 
-_MOST_IN_A_ROW = 100
 Features = tuple[torch.Tensor, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpeechDataConfig:
+class SpeechDataConfig(ReadBatchesConfig):
     """What to train and validate on."""
 
     manifest: Annotated[tuple[str | Path, ...], tyro.conf.arg(aliases=("--input",))] = ()
@@ -61,25 +60,13 @@ class SpeechDataConfig:
     trained with full windows and ends a text where silence begins."""
     cache_features: bool = False
     """Keep the log-mels of all recordings in memory (fp16, 58 MB an hour at 80 bands)."""
-    micro_batch_size: int = 16
-    """Recordings per forward pass and rank."""
-    global_batch_size: int = 16
-    """Recordings per optimizer step over all ranks."""
     valid_samples: int = 500
     """Most recordings of each validation manifest that are used."""
-    num_workers: int = 2
-    """Threads that read audio."""
-    read_ahead: int = 2
-    """Micro-batches that are read while earlier ones are trained on."""
     seed: int = 1234
     """Order of the recordings, initial weights, k-means."""
 
     def __post_init__(self) -> None:
-        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
-            raise ConfigError(
-                f"--global-batch-size {self.global_batch_size} must be a multiple of "
-                f"--micro-batch-size {self.micro_batch_size}"
-            )
+        super().__post_init__()
         if self.manifest_weights and (
             len(self.manifest_weights) != len(self.manifest) or min(self.manifest_weights) <= 0
         ):
@@ -91,8 +78,6 @@ class SpeechDataConfig:
             raise ConfigError(
                 f"--trailing-silence-s is {self.trailing_silence_s}; expected 0 to 30"
             )
-        if self.num_workers < 1 or self.read_ahead < 0:
-            raise ConfigError("--num-workers must be at least 1, and --read-ahead at least 0")
 
 
 class AsrDataset:
@@ -172,20 +157,14 @@ class AsrDataset:
 
     def _readable(self, index: int) -> tuple[int, Features, list[Rejected]]:
         """The first recording from `index` on that can be read, and those before it."""
-        broken: list[Rejected] = []
-        while len(broken) < _MOST_IN_A_ROW:
-            if index in self._cache:
-                mel, valid = self._cache[index]
-                return index, (mel.float(), valid), broken
-            found = self._load(self.rows[index])
-            if not isinstance(found, Rejected):
-                return index, found, broken
-            broken.append(found)
-            index = (index + 1) % len(self.rows)
-        raise DataError(
-            f"{len(broken)} recordings in a row cannot be read; are the manifest's paths still "
-            f"right? The last, {broken[-1].id!r}: {broken[-1].detail}"
-        )
+
+        def load(n: int) -> Features | Rejected:
+            if n not in self._cache:
+                return self._load(self.rows[n])
+            mel, valid = self._cache[n]
+            return mel.float(), valid
+
+        return first_readable(index, len(self.rows), load)
 
     def _load(self, row: ManifestRow) -> Features | Rejected:
         """Log-mel of a recording and its valid frames, or why it has none.
@@ -240,7 +219,7 @@ class AsrDataset:
         result: list[ManifestRow | Rejected] = list(rows)
         if self.data.cache_features or not missing:
             return result
-        rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        rank, ranks = rank_and_size()
         own = missing[rank::ranks]
         found = self._pool.map(self._duration, [rows[n] for n in own])
         found = list(track(found, "reading lengths of recordings", len(own), "clips"))

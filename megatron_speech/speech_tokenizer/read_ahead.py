@@ -3,17 +3,69 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..io.rejected import Rejected
 from ..training.ddp import Objective
+from ..training.ranks import rank_and_size
 from .batch_plan import make_plan
 from .set_aside import SetAside
+
+_MOST_IN_A_ROW = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadBatchesConfig:
+    """In which batches recordings are read, and by how many threads."""
+
+    micro_batch_size: int = 16
+    """Recordings per forward pass and rank."""
+    global_batch_size: int = 16
+    """Recordings per optimizer step over all ranks."""
+    valid_samples: int
+    num_workers: int = 2
+    """Threads that read audio."""
+    read_ahead: int = 2
+    """Micro-batches that are read while earlier ones are trained on."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
+            raise ConfigError(
+                f"--global-batch-size {self.global_batch_size} must be a multiple of "
+                f"--micro-batch-size {self.micro_batch_size}"
+            )
+        if self.num_workers < 1 or self.read_ahead < 0 or self.valid_samples < 1:
+            raise ConfigError(
+                "--num-workers and --valid-samples must be at least 1, --read-ahead at least 0"
+            )
+
+
+def first_readable[Found](
+    index: int, rows: int, load: Callable[[int], Found | Rejected]
+) -> tuple[int, Found, list[Rejected]]:
+    """Number and contents of the first of so many recordings, from `index` on, that can be read.
+
+    Those before it come last.
+
+    Raises:
+        DataError: a hundred in a row cannot be read.
+    """
+    broken: list[Rejected] = []
+    while len(broken) < _MOST_IN_A_ROW:
+        found = load(index)
+        if not isinstance(found, Rejected):
+            return index, found, broken
+        broken.append(found)
+        index = (index + 1) % rows
+    raise DataError(
+        f"{len(broken)} recordings in a row cannot be read; are the manifest's paths still "
+        f"right? The last, {broken[-1].id!r}: {broken[-1].detail}"
+    )
 
 
 class NumberedReadAhead[Batch]:
@@ -73,8 +125,7 @@ class ReadBatches[Batch](Objective):
         weights: Sequence[float] = (),
     ):
         self.train, self.data, self.device, self._set_aside = train, train.data, device, set_aside
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank, world_size = rank_and_size()
         self.samples_per_step = size = self.data.global_batch_size
         if size % (self.data.micro_batch_size * world_size):
             raise ConfigError(
