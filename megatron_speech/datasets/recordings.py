@@ -7,8 +7,9 @@ recording, into code shards that answer the request shards, and the assemble job
 Where word times are known (alignments.py) spans may be words; without them they are whole segments.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ..io.parquet import parquet_writer, read_parquet, write_parquet
 from ..jobs.claims import exclusive
 from ..jobs.progress import Progress
 from ..text.speakable import SpeakableConfig
-from .speech import document_of, goes_on
+from .speech import consecutive, document_of
 from .word_codes import SpokenText, spoken_text
 
 _ROWS = 4096
@@ -118,13 +119,9 @@ def _build(config: AlignedConfig, work: Path) -> dict[str, Any]:
         atomic_path(work / "documents.parquet") as temporary,
         parquet_writer(temporary, _TEXT_SCHEMA) as writer,
     ):
-        rows: list[dict[str, str]] = []
-        for document in _documents(config, info, alignments):
-            rows.append({"id": document.id, "text": document.text})
-            if len(rows) == _ROWS:
-                writer.write_table(pa.Table.from_pylist(rows, _TEXT_SCHEMA))
-                rows.clear()
-        writer.write_table(pa.Table.from_pylist(rows, _TEXT_SCHEMA))
+        for part in batched(_documents(config, info, alignments), _ROWS):
+            rows = [{"id": document.id, "text": document.text} for document in part]
+            writer.write_table(pa.Table.from_pylist(rows, _TEXT_SCHEMA))
     plan(
         PlanConfig(
             input=(str(work / "documents.parquet"),),
@@ -155,20 +152,9 @@ def _documents(
     """Documents with text and codes, in the order of the shards."""
     _, records = read_code_shards(config.codes, info.tokenizer_fingerprint)
     usable = (r for r in records if len(r.codes) and (r.text or "").strip())
-    for segments in _consecutive(usable):
+    for segments in consecutive(usable):
         spoken = [spoken_text(record, alignments, info.frame_rate_hz) for record in segments]
         yield _Document(document_of(segments[0].id) or segments[0].id, spoken)
-
-
-def _consecutive(records: Iterable[CodeRecord]) -> Iterator[list[CodeRecord]]:
-    waiting: list[CodeRecord] = []
-    for record in records:
-        if waiting and not goes_on(waiting[-1].id, record.id):
-            yield waiting
-            waiting = []
-        waiting.append(record)
-    if waiting:
-        yield waiting
 
 
 def _cut_codes(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import batched
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +104,7 @@ def build_speech(config: SpeechConfig) -> DatasetFacts:
         records = join_segments(records)
     with exclusive(config.output_prefix):
         with IndexedWriter(config.output_prefix, vocab) as writer:
-            for batch in _batches(records):
+            for batch in batched(records, _DOCUMENTS_AT_A_TIME):
                 documents = [speech_document(vocab, record.codes) for record in batch]
                 writer.add_documents(documents, [record.id for record in batch])
             _require_some(writer, config, rejected)
@@ -118,7 +119,8 @@ def build_pairs(config: PairsConfig) -> dict[str, DatasetFacts]:
     tts = IndexedWriter(dataset_path(config.output_prefix, "-tts"), vocab)
     with exclusive(config.output_prefix):
         with asr, tts:
-            for batch in _batches(_with_codes(records, rejected, needs_text=True)):
+            usable = _with_codes(records, rejected, needs_text=True)
+            for batch in batched(usable, _DOCUMENTS_AT_A_TIME):
                 texts = _encode(vocab, batch)
                 pairs, names = list(zip(batch, texts, strict=True)), [record.id for record in batch]
                 heard = [asr_document(vocab, record.codes, ids) for record, ids in pairs]
@@ -143,7 +145,7 @@ def build_text_to_token(config: TextToTokenConfig) -> DatasetFacts:
         records = _with_codes(records, rejected, needs_text=True)
     with exclusive(config.output_prefix):
         with IndexedWriter(config.output_prefix, vocab) as writer:
-            for batch in _batches(records):
+            for batch in batched(records, _DOCUMENTS_AT_A_TIME):
                 voiced = [voiced_text((r.text or "").strip(), _voice(r, config)) for r in batch]
                 texts = vocab.text.encode_batch(voiced)
                 writer.add_documents(
@@ -190,17 +192,21 @@ def join_segments(records: Iterable[CodeRecord]) -> Iterator[CodeRecord]:
     ends a record: what is joined was spoken in one go. Codes are joined, texts by a space,
     durations added.
     """
+    for segments in consecutive(records):
+        alone = document_of(segments[0].id) is None
+        yield segments[0] if alone else _joined(segments)
+
+
+def consecutive(records: Iterable[CodeRecord]) -> Iterator[list[CodeRecord]]:
+    """Records in lists, each of segments that follow one another in one document, or of one."""
     waiting: list[CodeRecord] = []
     for record in records:
         if waiting and not goes_on(waiting[-1].id, record.id):
-            yield _joined(waiting)
+            yield waiting
             waiting = []
         waiting.append(record)
-        if document_of(record.id) is None:
-            yield record
-            waiting = []
     if waiting:
-        yield _joined(waiting)
+        yield waiting
 
 
 def document_of(name: str) -> str | None:
@@ -252,17 +258,6 @@ def _with_codes(
             rejected.append(Rejected(record.id, "no_text"))
         else:
             yield record
-
-
-def _batches(records: Iterator[CodeRecord]) -> Iterator[list[CodeRecord]]:
-    batch: list[CodeRecord] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == _DOCUMENTS_AT_A_TIME:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _encode(vocab: SpeechTextVocab, batch: Sequence[CodeRecord]) -> list[list[int]]:

@@ -22,7 +22,7 @@ from ..io.files import write_json
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply
 from .context import Figure, Utterances
-from .items import ChatItem, read_chat_items
+from .items import ChatItem, first_of_each, read_chat_items
 from .judge import Judge, JudgeConfig, Question
 
 SAMPLES_KEPT = 40
@@ -84,7 +84,7 @@ def evaluate_chat(config: EvaluateChatConfig) -> dict[str, Any]:
 
     tokenizer = open_speech_tokenizer(config.speech_tokenizer, config.chat.device)
     questions = Utterances(config.questions, tokenizer.fingerprint)
-    items = limited(read_chat_items(config.items), config.limit)
+    items = first_of_each(read_chat_items(config.items), lambda item: item.kind, config.limit)
     engine = ChatEngine(
         config.model, tokenizer, _decoder(config), replace(config.chat, mode=config.modes[0])
     )
@@ -118,17 +118,6 @@ def _transcribes(tokenizer: OpenedSpeechTokenizer, config: EvaluateChatConfig) -
         print(f"note: {error}: written answers are judged, spoken ones are not", file=sys.stderr)
         return False
     return True
-
-
-def limited(items: Sequence[ChatItem], limit: int | None) -> list[ChatItem]:
-    """At most `limit` items of each kind, in their order."""
-    seen: dict[str, int] = {}
-    kept = []
-    for item in items:
-        seen[item.kind] = seen.get(item.kind, 0) + 1
-        if limit is None or seen[item.kind] <= limit:
-            kept.append(item)
-    return kept
 
 
 def _decoder(config: EvaluateChatConfig) -> Any:

@@ -1,9 +1,9 @@
 """Reading evaluation items from JSON lines."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -116,9 +116,23 @@ def read_chat_items(path: str | Path) -> list[ChatItem]:
 
 def by_task(items: Sequence[ClozeItem], limit: int | None) -> dict[str, list[ClozeItem]]:
     """Items grouped by task, in order of first appearance, at most `limit` of each."""
-    ordered = list(dict.fromkeys(item.task for item in items))
-    grouped = groupby(sorted(items, key=lambda i: ordered.index(i.task)), key=lambda i: i.task)
-    return {task: list(members)[:limit] for task, members in grouped}
+    grouped: dict[str, list[ClozeItem]] = {}
+    for item in first_of_each(items, lambda item: item.task, limit):
+        grouped.setdefault(item.task, []).append(item)
+    return grouped
+
+
+def first_of_each[Kept](
+    items: Sequence[Kept], kind: Callable[[Kept], str], limit: int | None
+) -> list[Kept]:
+    """At most `limit` items of each kind, in their order."""
+    seen = Counter[str]()
+    kept = []
+    for item in items:
+        seen[kind(item)] += 1
+        if limit is None or seen[kind(item)] <= limit:
+            kept.append(item)
+    return kept
 
 
 def _read(path: str | Path, kind: type[Item]) -> list[Item]:

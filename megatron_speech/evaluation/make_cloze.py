@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from heapq import nsmallest
 from pathlib import Path
@@ -10,17 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
 from ..io.files import fingerprint_of, write_json, write_text
-from ..io.rejected import Rejected, describe_counts
+from ..io.rejected import describe_counts
 from ..jobs.progress import Progress
-from ..text.corpora import (
-    Document,
-    Piece,
-    find_texts,
-    fingerprint_inputs,
-    read_pieces,
-    split_inputs,
-    total_bytes,
-)
+from ..text.corpora import Document, find_texts, fingerprint_inputs
 from ..text.sentences import sentence_splitter
 from .cloze_items import (
     ItemConfig,
@@ -31,7 +23,7 @@ from .cloze_items import (
     without_repeated,
 )
 from .items import by_task, read_cloze
-from .training_text import find_seen
+from .training_text import find_seen, read_documents
 
 if TYPE_CHECKING:
     from .scoring import LanguageModel
@@ -116,7 +108,9 @@ def _sentences(config: MakeClozeConfig, refused: Counter[str]) -> tuple[list[Sen
     def draw(document: Document) -> str:
         return fingerprint_of(str(config.item.seed), document.id, document.text)
 
-    drawn = nsmallest(config.documents, _read(config.input, config.text_key, refused), key=draw)
+    drawn = nsmallest(
+        config.documents, read_documents(config.input, config.text_key, refused), key=draw
+    )
     different = list({document.text.strip(): document for document in drawn}.values())
     refused["documents that came before"] += len(drawn) - len(different)
     found: list[Sentence] = []
@@ -134,7 +128,7 @@ def _unseen(
     if not config.not_in or not sentences:
         return sentences, 0
     unread: Counter[str] = Counter()
-    texts = (document.text for document in _read(config.not_in, config.text_key, unread))
+    texts = (document.text for document in read_documents(config.not_in, config.text_key, unread))
     seen = find_seen([sentence.text for sentence in sentences], texts)
     if not seen.documents:
         raise DataError(
@@ -146,20 +140,6 @@ def _unseen(
     kept = [sentence for sentence in sentences if sentence.text not in seen.sentences]
     refused["in training text"] += len(sentences) - len(kept)
     return kept, seen.documents
-
-
-def _read(inputs: Sequence[str], text_key: str, refused: Counter[str]) -> Iterator[Document]:
-    """Documents of a corpus, of all its files; broken records are counted."""
-    paths = find_texts(inputs)
-    pieces: list[Piece] = [piece for share in split_inputs(paths, 1) for piece in share]
-    with Progress("read", total_bytes(paths), "bytes") as progress:
-        for piece in pieces:
-            for record in read_pieces([piece], text_key):
-                if isinstance(record, Rejected):
-                    refused[record.reason] += 1
-                else:
-                    progress.advance(len(record.text))
-                    yield record
 
 
 def _fingerprints(inputs: Sequence[str]) -> list[list[str]]:

@@ -5,12 +5,17 @@ read once.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 
 import numpy as np
+
+from ..io.rejected import Rejected
+from ..jobs.progress import Progress
+from ..text.corpora import Document, find_texts, read_pieces, split_inputs, total_bytes
 
 RUN = 8
 """Words that must follow one another; of a shorter sentence, all of it."""
@@ -27,6 +32,26 @@ class Seen:
 
     sentences: frozenset[str]
     documents: int
+
+
+def read_documents(
+    inputs: Sequence[str], text_key: str, refused: Counter[str]
+) -> Iterator[Document]:
+    """Documents of a corpus, of all its files; broken records are counted by reason.
+
+    Raises:
+        DataError: files that are missing or damaged.
+    """
+    paths = find_texts(inputs)
+    with Progress("read", total_bytes(paths), "bytes") as progress:
+        for record in read_pieces(
+            [piece for share in split_inputs(paths, 1) for piece in share], text_key
+        ):
+            if isinstance(record, Rejected):
+                refused[record.reason] += 1
+            else:
+                progress.advance(len(record.text))
+                yield record
 
 
 def find_seen(sentences: Sequence[str], training: Iterable[str]) -> Seen:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import batched
+from itertools import batched, groupby
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def hear(
     for batch in batched(_sounds(recordings, readers, config, audio, found), _CLIPS_AT_ONCE):
         pieces += [piece for piece, _ in batch]
         _read([each for each in batch if each[0].rejected is None], readers, config)
-    for recording, own in _by_recording(pieces):
+    for _, group in groupby(pieces, key=lambda piece: id(piece.recording)):
+        own = list(group)
+        recording = own[0].recording
         texts = [piece.first.text if piece.first else "" for piece in own]
         if recording.text.strip():
             texts = distribute(recording.text.strip(), texts) if len(own) > 1 else [recording.text]
@@ -171,17 +173,6 @@ def _read(
     second = readers.second.read(again, languages, config.silence_s)
     for n, reading in zip(unread, second, strict=True):
         batch[n][0].second = reading
-
-
-def _by_recording(pieces: Sequence[_Piece]) -> Iterator[tuple[Recording, list[_Piece]]]:
-    own: list[_Piece] = []
-    for piece in pieces:
-        if own and own[0].recording is not piece.recording:
-            yield own[0].recording, own
-            own = []
-        own.append(piece)
-    if own:
-        yield own[0].recording, own
 
 
 def _judged(piece: _Piece, text: str, config: PrepareConfig) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from megatron_speech.errors import ConfigError, DataError
-from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies, limited
+from megatron_speech.evaluation.chat import EvaluateChatConfig, accuracies
 from megatron_speech.evaluation.chat_replies import Reply, judge_reply
 from megatron_speech.evaluation.chat_table import PAPER_ROWS, own_row
-from megatron_speech.evaluation.items import ChatItem, read_chat_items
+from megatron_speech.evaluation.items import ChatItem, first_of_each, read_chat_items
 from megatron_speech.evaluation.judge import Judge
 from megatron_speech.speech_tokenizer import tokenizer as speech_tokenizer_room
 from tests.evaluation.fakes import SENTENCES, TableTranscriber, make_model, make_vocab, write_speech
@@ -72,8 +72,9 @@ def test_models_are_compared_over_the_items_that_both_are_asked():
 
 def test_limits_are_per_kind():
     items = [item(n, kind) for n in range(3) for kind in ("who", "where")]
-    assert [i.id for i in limited(items, 1)] == ["who-0", "where-0"]
-    assert limited(items, None) == items
+    kept = first_of_each(items, lambda item: item.kind, 1)
+    assert [i.id for i in kept] == ["who-0", "where-0"]
+    assert first_of_each(items, lambda item: item.kind, None) == items
 
 
 @pytest.fixture(scope="module")

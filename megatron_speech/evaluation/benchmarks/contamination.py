@@ -1,12 +1,11 @@
 """Which items of a benchmark occur in training text."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...jobs.progress import Progress
-from ...text.corpora import Document, find_texts, read_pieces, split_inputs, total_bytes
-from ..training_text import RUN, count_words, find_seen
+from ..training_text import RUN, count_words, find_seen, read_documents
 from .items import Item, utterances_of
 
 FEWEST_WORDS = 4
@@ -35,7 +34,8 @@ def find_contaminated(
     """
     texts = {name: {i.id: _texts_of(i) for i in items} for name, items in benchmarks.items()}
     every = sorted({text for items in texts.values() for found in items.values() for text in found})
-    seen = find_seen(every, _read(against, text_key)) if every else None
+    read = (document.text for document in read_documents(against, text_key, Counter()))
+    seen = find_seen(every, read) if every else None
     found = {}
     for name, items in texts.items():
         compared = [key for key, said in items.items() if said]
@@ -60,13 +60,3 @@ def find_contaminated(
 def _texts_of(item: Item) -> list[str]:
     said = [u.text for u in utterances_of(item) if u.text]
     return [text for text in said if count_words(text) >= FEWEST_WORDS]
-
-
-def _read(inputs: Sequence[str], text_key: str) -> Iterable[str]:
-    paths = find_texts(inputs)
-    with Progress("training text", total_bytes(paths), "bytes") as progress:
-        for piece in split_inputs(paths, 1)[0]:
-            for record in read_pieces([piece], text_key):
-                if isinstance(record, Document):
-                    progress.advance(len(record.text))
-                    yield record.text

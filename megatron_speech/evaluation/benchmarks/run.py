@@ -1,6 +1,5 @@
 """Benchmarks from folders to figures, with what was spoken, compared and left out beside them."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from ...errors import ConfigError, DataError
 from ..context import EvaluationContext, Result
+from ..items import first_of_each
 from ..printing import print_rows
 from .config import BenchmarkConfig
 from .contamination import Contamination, find_contaminated
@@ -34,7 +34,9 @@ def run_benchmarks(
     chosen = {name: benchmark_named(name) for name in config.benchmark}
     items: dict[str, Sequence[Item]] = {}
     for (name, benchmark), path in zip(chosen.items(), config.benchmark_path, strict=True):
-        found = _limited(benchmark.read(path, config.benchmark_split), context.limit)
+        found = first_of_each(
+            benchmark.read(path, config.benchmark_split), lambda item: item.parts[0], context.limit
+        )
         if not found:
             raise DataError(f"{path} holds no items; expected {benchmark.layout}")
         items[name] = found
@@ -54,17 +56,6 @@ def run_benchmarks(
         results += found
         reports[name] = report
     return results, reports
-
-
-def _limited(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
-    """The first items of each part, where an item counts in its first one."""
-    counts: Counter[str] = Counter()
-    kept = []
-    for item in items:
-        counts[item.parts[0]] += 1
-        if limit is None or counts[item.parts[0]] <= limit:
-            kept.append(item)
-    return kept
 
 
 def _run(
