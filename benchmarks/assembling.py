@@ -7,9 +7,7 @@ words and codes are random. No peer does this; the index's own writer, fed the f
 document by document, is timed beside it.
 """
 
-import gc
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from common import report, sized, word_vocabulary
+from common import processor_seconds, report, sized, word_vocabulary, write_one_by_one
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
-from megatron_speech.data.indexed import open_tokens, token_dtype
+from megatron_speech.data.indexed import open_tokens
 from megatron_speech.datasets.verify import verify
 from megatron_speech.interleaving.assemble import AssembleConfig, assemble
 from megatron_speech.interleaving.plan import PLAN_SCHEMA
@@ -57,8 +55,8 @@ def main() -> None:
             tokens[start : start + length].tolist()
             for start, length in zip(index.starts, index.lengths, strict=True)
         ]
-        ours = processor_seconds(lambda: assemble(config))
-        peer = processor_seconds(lambda: write_one_by_one(folder / "peer", documents, vocab))
+        ours = _median_seconds(lambda: assemble(config))
+        peer = _median_seconds(lambda: write_one_by_one(folder / "peer", documents, vocab))
     figures = {
         "tokens": len(tokens),
         "spans": facts["spans"],
@@ -68,24 +66,8 @@ def main() -> None:
     report("assembling", "IndexedDatasetBuilder.add_document of finished documents", figures)
 
 
-def write_one_by_one(prefix: Path, documents: list[list[int]], vocab: SpeechTextVocab) -> None:
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=token_dtype(vocab.padded_size).type)
-    for document in documents:
-        builder.add_document(document, [len(document)])
-    builder.finalize(f"{prefix}.idx")
-
-
-def processor_seconds(call: Callable[[], Any]) -> float:
-    """Median of some calls after the first."""
-    taken = []
-    for _ in range(ROUNDS):
-        gc.collect()
-        started = time.process_time()
-        call()
-        taken.append(time.process_time() - started)
-    return float(np.median(taken))
+def _median_seconds(call: Callable[[], Any]) -> float:
+    return float(np.median([processor_seconds(call) for _ in range(ROUNDS)]))
 
 
 def write_inputs(folder: Path, vocab: SpeechTextVocab) -> None:

@@ -5,6 +5,7 @@ is made, and what would be results goes to runs/benchmarks-smoke.
 """
 
 import datetime
+import gc
 import os
 import platform
 import shlex
@@ -12,14 +13,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 
+from megatron_speech.data.indexed import token_dtype
 from megatron_speech.io.files import write_json
 from megatron_speech.text.vocab import SpeechTextVocab
 
@@ -72,6 +75,31 @@ def time_pair(
     }
 
 
+def processor_seconds(call: Callable[[], Any]) -> float:
+    """Seconds of this process's processors."""
+    gc.collect()
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def write_one_by_one(prefix: Path, documents: Iterable[list[int]], vocab: SpeechTextVocab) -> None:
+    """Write .bin and .idx as Megatron's tools do: its own builder, a document at a time."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=token_dtype(vocab.padded_size).type)
+    for document in documents:
+        builder.add_document(document, [len(document)])
+    builder.finalize(f"{prefix}.idx")
+
+
+def require_same_dataset(ours: Path, peer: Path) -> None:
+    """End the program where the .bin or .idx of the two differ."""
+    for suffix in (".bin", ".idx"):
+        if Path(f"{ours}{suffix}").read_bytes() != Path(f"{peer}{suffix}").read_bytes():
+            raise SystemExit(f"the two {suffix} files differ: no figures are shown")
+
+
 def synchronize() -> None:
     """Wait for the GPU, where there is one."""
     if torch.cuda.is_available():
@@ -86,6 +114,21 @@ def peak_extra_mib(call: Callable[[], Any]) -> float:
     call()
     torch.cuda.synchronize()
     return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def one_hot_sums(x: Tensor, codes: Tensor, rows: int, num_codes: int) -> tuple[Tensor, Tensor]:
+    """Counts (K,) and sums (K, D) of vectors (N, D) by code (N,): a one-hot in fp32 and a product.
+
+    So many rows at a time: the whole N x K would not fit.
+    """
+    counts = torch.zeros(num_codes, device=x.device)
+    sums = torch.zeros(num_codes, x.shape[1], device=x.device)
+    for part, chosen in zip(x.split(rows), codes.split(rows), strict=True):
+        one_hot = torch.zeros(len(part), num_codes, device=x.device)
+        one_hot.scatter_(1, chosen[:, None], 1.0)
+        counts += one_hot.sum(dim=0)
+        sums.addmm_(one_hot.t(), part.float())
+    return counts, sums
 
 
 def report(name: str, peer: str, figures: dict[str, Any]) -> None:

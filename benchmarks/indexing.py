@@ -8,16 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import report, sized, time_pair, word_vocabulary
+from common import (
+    report,
+    require_same_dataset,
+    sized,
+    time_pair,
+    word_vocabulary,
+    write_one_by_one,
+)
 
-from megatron_speech.data.indexed import IndexedWriter, token_dtype
+from megatron_speech.data.indexed import IndexedWriter
 
 DOCUMENTS, TOKENS_PER_DOCUMENT = sized(20_000, 500), 400
 
 
 def main() -> None:
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
     with tempfile.TemporaryDirectory() as folder:
         vocab = word_vocabulary(Path(folder) / "vocab", 50_000, 16_384)
         random = np.random.default_rng(0)
@@ -32,18 +37,11 @@ def main() -> None:
                 writer.add(tokens, lengths)
 
         def write_peer() -> None:
-            builder = IndexedDatasetBuilder(
-                f"{peer}.bin", dtype=token_dtype(vocab.padded_size).type
-            )
-            for document in lists:
-                builder.add_document(document, [len(document)])
-            builder.finalize(f"{peer}.idx")
+            write_one_by_one(peer, lists, vocab)
 
         write_ours()
         write_peer()
-        for suffix in (".bin", ".idx"):
-            if Path(f"{ours}{suffix}").read_bytes() != Path(f"{peer}{suffix}").read_bytes():
-                raise SystemExit(f"the two {suffix} files differ: no times are shown")
+        require_same_dataset(ours, peer)
         figures = time_pair(write_ours, write_peer)
     figures["ours_mtok_per_s"] = len(tokens) / figures["ours_s"] / 1e6
     figures["peer_mtok_per_s"] = len(tokens) / figures["peer_s"] / 1e6

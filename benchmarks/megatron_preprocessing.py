@@ -14,7 +14,6 @@ and a quarter of it; of ours the imports, and the comparison of all characters w
 
 import argparse
 import functools
-import gc
 import gzip
 import json
 import os
@@ -22,13 +21,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from common import ROOT, report, sized
+from common import ROOT, processor_seconds, report, require_same_dataset, sized
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from megatron_speech.data.indexed import read_index
@@ -72,10 +70,7 @@ def compare(folder: Path, tools: dict[str, Path], tokenizer: Path) -> dict[str, 
     outputs = {part: folder / "quarter", whole: folder / "peer"}
     peer = [run(tools["peer"], corpus, output, tokenizer) for corpus, output in outputs.items()]
     with_start = run(tools["ours"], whole, folder / "ours", tokenizer)
-    for suffix in (".bin", ".idx"):
-        mine, other = (folder / f"{tool}_text_document{suffix}" for tool in tools)
-        if mine.read_bytes() != other.read_bytes():
-            raise SystemExit(f"the two {suffix} files differ: no figures are shown")
+    require_same_dataset(*(folder / f"{tool}_text_document" for tool in tools))
     config = PreprocessConfig(
         input=(str(whole),),
         output_prefix=folder / "again",
@@ -98,13 +93,6 @@ def compare(folder: Path, tools: dict[str, Path], tokenizer: Path) -> dict[str, 
         "speedup": rate / peer_rate,
         "speedup_with_start": peer[1] / with_start,
     }
-
-
-def processor_seconds(call: Callable[[], Any]) -> float:
-    gc.collect()
-    started = time.process_time()
-    call()
-    return time.process_time() - started
 
 
 def run(tool: Path, corpus: Path, output: Path, tokenizer: Path) -> float:

@@ -8,21 +8,18 @@ tokenizer is trained on the same texts: Python's own library, unless others are 
 """
 
 import argparse
-import gc
 import json
 import os
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import report, sized
+from common import processor_seconds, report, require_same_dataset, sized, write_one_by_one
 
-from megatron_speech.data.indexed import token_dtype
 from megatron_speech.datasets import text as text_documents
 from megatron_speech.datasets.text import PreprocessConfig, preprocess
 from megatron_speech.text.build_vocab import train_bpe
@@ -56,12 +53,13 @@ def compare(folder: Path, corpus: Path, vocab: Path) -> dict[str, float]:
         input=(str(corpus),), output_prefix=ours, tokenizer_model=vocab, append_eod=True
     )
     tokens = preprocess(config)[0].tokens
-    loop = MegatronLoop(vocab)
-    seconds = {"peer": [processor_seconds(lambda: loop.run(corpus, peer))], "ours": [], "all": []}
-    for suffix in (".bin", ".idx"):
-        mine = Path(f"{ours}_text_document{suffix}").read_bytes()
-        if mine != Path(f"{peer}{suffix}").read_bytes():
-            raise SystemExit(f"the two {suffix} files differ: no figures are shown")
+    words = SpeechTextVocab.from_pretrained(vocab)
+
+    def write_peer() -> None:
+        write_one_by_one(peer, encoded_documents(corpus, words), words)
+
+    seconds = {"peer": [processor_seconds(write_peer)], "ours": [], "all": []}
+    require_same_dataset(Path(f"{ours}_text_document"), peer)
     compare_characters = text_documents.can_be_fast
     for _ in range(ROUNDS):
         seconds["all"].append(processor_seconds(lambda: preprocess(config)))
@@ -84,32 +82,10 @@ def engine_there(folder: Path) -> bool:
     return text_documents.fast_engine(folder) is not None
 
 
-class MegatronLoop:
+def encoded_documents(corpus: Path, vocab: SpeechTextVocab) -> Iterator[list[int]]:
     """What Megatron's tool does with each line, in one process."""
-
-    def __init__(self, vocab: Path):
-        from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-        self._builder = IndexedDatasetBuilder
-        self._vocab = SpeechTextVocab.from_pretrained(vocab)
-
-    def run(self, corpus: Path, prefix: Path) -> None:
-        dtype = token_dtype(self._vocab.padded_size).type
-        builder = self._builder(f"{prefix}.bin", dtype=dtype)
-        encode, eod = self._vocab.text.encode, self._vocab.eod_id
-        with open(corpus, encoding="utf-8") as lines:
-            for line in lines:
-                ids = encode(json.loads(line)["text"])
-                ids.append(eod)
-                builder.add_document(ids, [len(ids)])
-        builder.finalize(f"{prefix}.idx")
-
-
-def processor_seconds(call: Callable[[], Any]) -> float:
-    gc.collect()
-    started = time.process_time()
-    call()
-    return time.process_time() - started
+    encode, eod = vocab.text.encode, vocab.eod_id
+    return ([*encode(text), eod] for text in given_texts(corpus))
 
 
 def write_corpus(path: Path, given: Path | None, megabytes: float) -> list[str]:
@@ -124,13 +100,13 @@ def write_corpus(path: Path, given: Path | None, megabytes: float) -> list[str]:
     return texts
 
 
-def given_texts(path: Path) -> Any:
+def given_texts(path: Path) -> Iterator[str]:
     with open(path, encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)["text"]
 
 
-def library_texts() -> Any:
+def library_texts() -> Iterator[str]:
     """Python's standard library, some thousand characters at a time."""
     for path in sorted(Path(sysconfig.get_paths()["stdlib"]).rglob("*.py")):
         try:

@@ -189,25 +189,16 @@ def resample(
 
 
 @cache
-def _mel_filters(n_mels: int) -> np.ndarray:
-    """Slaney mel filters of shape (window // 2 + 1, n_mels), as Whisper uses them."""
+def mel_filters(
+    rate_hz: int, n_fft: int, n_mels: int, highest_hz: float, device: torch.device
+) -> Float[Tensor, "bins n_mels"]:
+    """Slaney mel filters from 0 Hz on, over n_fft // 2 + 1 bins, as Whisper has them."""
     from transformers.audio_utils import mel_filter_bank
 
     filters = mel_filter_bank(
-        num_frequency_bins=1 + WINDOW_SAMPLES // 2,
-        num_mel_filters=n_mels,
-        min_frequency=0.0,
-        max_frequency=SAMPLE_RATE_HZ / 2,
-        sampling_rate=SAMPLE_RATE_HZ,
-        norm="slaney",
-        mel_scale="slaney",
+        n_fft // 2 + 1, n_mels, 0.0, highest_hz, rate_hz, norm="slaney", mel_scale="slaney"
     )
-    return filters.astype(np.float32)
-
-
-@cache
-def _filters_on(n_mels: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(_mel_filters(n_mels)).to(device)
+    return torch.from_numpy(filters.astype(np.float32)).to(device)
 
 
 def log_mel(
@@ -267,7 +258,8 @@ def mel_log_power(
         center=False,
         return_complex=True,
     )
-    filters = _filters_on(n_mels, padded.device)
+    half_hz = SAMPLE_RATE_HZ / 2
+    filters = mel_filters(SAMPLE_RATE_HZ, WINDOW_SAMPLES, n_mels, half_hz, padded.device)
     return (filters.T @ spectrum.abs().square()).clamp(min=POWER_FLOOR).log10()
 
 

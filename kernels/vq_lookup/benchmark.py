@@ -24,7 +24,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from common import peak_extra_mib, report, sized, time_pair
+from common import one_hot_sums, peak_extra_mib, report, sized, time_pair
 from megatron_speech.kernels.codebook_update import codebook_sums
 from megatron_speech.kernels.vq_lookup import nearest_codes
 
@@ -69,18 +69,6 @@ def addmm(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> Tensor:
 def cdist(x: Tensor, codebook: Tensor) -> Tensor:
     codes = codebook.float()
     return torch.cat([torch.cdist(part.float(), codes).argmin(dim=1) for part in x.split(ROWS)])
-
-
-def addmm_one_hot(x: Tensor, codebook: Tensor, bias: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Look-up by addmm, statistics by an N x K one-hot in fp32 and a product, chunk by chunk."""
-    indices = addmm(x, codebook, bias, rows)
-    counts = torch.zeros(CODES, device=DEVICE)
-    sums = torch.zeros(CODES, WIDTH, device=DEVICE)
-    for part, chosen in zip(x.split(ROWS), indices.split(ROWS), strict=True):
-        one_hot = torch.zeros(len(part), CODES, device=DEVICE).scatter_(1, chosen[:, None], 1.0)
-        counts += one_hot.sum(dim=0)
-        sums.addmm_(one_hot.t(), part.float())
-    return counts, sums
 
 
 def wrong_rows(x: Tensor, codebook: Tensor, indices: Tensor) -> tuple[int, int]:
@@ -182,7 +170,7 @@ def measure(name: str, x: Tensor, codebook: Tensor) -> None:
         figures,
         "addmm_one_hot",
         lambda: codebook_sums(x, nearest_codes(x, codebook), CODES),
-        lambda: addmm_one_hot(x, codebook, bias, rows),
+        lambda: one_hot_sums(x, addmm(x, codebook, bias, rows), ROWS, CODES),
     )
     figures["tflops"] = 2 * len(x) * CODES * WIDTH / figures["ours_s"] / 1e12
     report(name, "addmm alone, with one-hot statistics; cdist", figures)

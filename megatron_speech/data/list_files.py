@@ -103,7 +103,7 @@ def read_parquet_columns(
     file = open_parquet(path)
     names = file.schema_arrow.names
     wanted = [*needed, *(name for name in optional if name in names)]
-    require_columns(path, file.schema_arrow, wanted)
+    require_columns(path, names, wanted)
     for name in wanted:
         kind = file.schema_arrow.field(name).type
         if pa.types.is_temporal(kind):  # not all of these have a value in Python
@@ -152,9 +152,7 @@ def read_tsv_rows(path: Path, needed: Sequence[str]) -> Iterator[Row | Rejected]
             f"{path}, line 1: not valid UTF-8 ({error.reason} at byte {error.start}); convert the "
             "file to UTF-8"
         ) from None
-    _require_columns(path, header, needed)
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path} has more than one column {', '.join(map(repr, twice))}")
+    require_columns(path, header, list(dict.fromkeys([*needed, *header])))
     number = -1
     for line_number, line in enumerate(lines[1:], start=2):
         if not line.strip(b"\r"):
@@ -234,15 +232,6 @@ def keyed_table(path: Path, bad: list[Rejected]) -> dict[str, str]:
         else:
             found[item[0]] = item[1]
     return found
-
-
-def _require_columns(path: Path, names: Sequence[str], needed: Iterable[str]) -> None:
-    missing = [name for name in needed if name not in names]
-    if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(map(repr, missing))}; it has "
-            f"{', '.join(sorted(names)) or 'none'}"
-        )
 
 
 def list_bytes(path: Path) -> bytes:

@@ -91,7 +91,7 @@ class ParquetAudio:
         columns = {ours: _first(schema, names) for ours, names in _FIELDS.items()}
         columns |= {"id": _first(schema, ("id",)), "duration_s": _first(schema, _LENGTHS)}
         names = [name for name in columns.values() if name is not None]
-        require_columns(str(self.path), schema, [audio, *names])
+        require_columns(str(self.path), schema.names, [audio, *names])
         for group in range(file.num_row_groups):
             first = 0
             make = partial(self._recording, columns, f"{audio}.path", group)

@@ -92,13 +92,14 @@ def _other_rows(path: str | os.PathLike[str]) -> DataError:
     )
 
 
-def require_columns(path: str | os.PathLike[str], schema: pa.Schema, needed: Iterable[str]) -> None:
-    """Refuse a file that lacks a column, or has two of its name.
+def require_columns(
+    path: str | os.PathLike[str], names: Sequence[str], needed: Iterable[str]
+) -> None:
+    """Refuse a file with columns of these names that lacks a column, or has two of its name.
 
     Raises:
         DataError: names the columns.
     """
-    names = schema.names
     missing = [name for name in needed if name not in names]
     if missing:
         raise DataError(
@@ -186,7 +187,7 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = N
             anywhere.
     """
     file = open_parquet(path)
-    require_columns(path, file.schema_arrow, columns or ())
+    require_columns(path, file.schema_arrow.names, columns or ())
     with named_in_errors(path):
         table = file.read(columns=None if columns is None else list(columns))
         table.validate(full=True)

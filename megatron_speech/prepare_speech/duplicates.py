@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-HOP_S = 0.01
 _HOP, _WINDOW = 160, 6144
 _BANDS, _LOWEST_HZ, _HIGHEST_HZ = 33, 300.0, 2000.0
 _FRAMES_AT_ONCE = 512

@@ -124,11 +124,6 @@ class SpeechDecoderConfig:
         return max(round(_BLOCK_S * self.frame_rate_hz), 1)
 
     @property
-    def block_s(self) -> float:
-        """Seconds of audio in one block."""
-        return self.codes_in_block / self.frame_rate_hz
-
-    @property
     def num_mels(self) -> int:
         """Mel bands."""
         return NUM_MELS

@@ -5,14 +5,12 @@ the magnitude (paper section 3.1), as HiFi-GAN vocoders expect them. Frame f sta
 256 f .. 256 f + 255: its window reaches 384 samples beyond either end.
 """
 
-from functools import cache
-
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..audio import mel_filters
 from ..errors import AudioError
 
 SAMPLE_RATE_HZ = 22_050
@@ -22,23 +20,6 @@ NUM_MELS = 80
 HIGHEST_HZ = 8000.0
 FLOOR = 1e-5
 MARGIN_SAMPLES = (N_FFT - HOP_SAMPLES) // 2
-
-
-@cache
-def _filters(device: torch.device) -> Tensor:
-    """Slaney mel filters (n_fft // 2 + 1, mels)."""
-    from transformers.audio_utils import mel_filter_bank
-
-    filters = mel_filter_bank(
-        num_frequency_bins=N_FFT // 2 + 1,
-        num_mel_filters=NUM_MELS,
-        min_frequency=0.0,
-        max_frequency=HIGHEST_HZ,
-        sampling_rate=SAMPLE_RATE_HZ,
-        norm="slaney",
-        mel_scale="slaney",
-    )
-    return torch.from_numpy(filters.astype(np.float32)).to(device)
 
 
 def log_mel(audio: Float[Tensor, "batch samples"]) -> Float[Tensor, "batch mels frames"]:
@@ -58,7 +39,8 @@ def log_mel_within(
     padded: Float[Tensor, "batch samples"],
 ) -> Float[Tensor, "batch mels frames"]:
     """Log-mels of audio that comes with `MARGIN_SAMPLES` of what surrounds it at either end."""
-    bands = _filters(padded.device).T @ magnitudes(padded, N_FFT, HOP_SAMPLES)
+    filters = mel_filters(SAMPLE_RATE_HZ, N_FFT, NUM_MELS, HIGHEST_HZ, padded.device)
+    bands = filters.T @ magnitudes(padded, N_FFT, HOP_SAMPLES)
     return bands.clamp(min=FLOOR).log()
 
 
@@ -101,7 +83,7 @@ def griffin_lim(
 
 def _unmel(bands: Tensor, rounds: int = 100) -> Tensor:
     """Magnitudes (bins, frames) >= 0 whose mel bands are near `bands`: multiplicative updates."""
-    filters = _filters(bands.device)
+    filters = mel_filters(SAMPLE_RATE_HZ, N_FFT, NUM_MELS, HIGHEST_HZ, bands.device)
     found = filters @ bands + 1e-8
     numerator = filters @ bands
     for _ in range(rounds):

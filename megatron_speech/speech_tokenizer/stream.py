@@ -125,11 +125,6 @@ class SpeechTokenStream:
         self._window_frames = config.codes_per_window * config.pooling_kernel_size
         self._start_window()
 
-    @property
-    def block_s(self) -> float:
-        """Seconds of audio from whose end on the codes inside are given."""
-        return self.block_frames * _FRAME_SAMPLES / 16_000
-
     def feed(self, chunk: np.ndarray) -> np.ndarray:
         """Mono 16 kHz floats (n,) -> codes (m,), int64, of the blocks that they complete.
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from ..errors import ConfigError
-from ..io.files import read_json_object, write_json, write_text
+from ..io.files import read_json_object
+from ..text.build_vocab import train_bpe
 from ..text.vocab import open_text_tokenizer
 from ..text.writing_systems import LANGUAGES_WITHOUT_SPACES
 from .languages import language_code
 from .model import SpeechTokenizerModel
 
-_EOS = "<|endoftext|>"
 _START = "<|startoftranscript|>"
 _APOSTROPHE = re.compile(r"(?<=\w)[’ʼ](?=\w)")
 
@@ -168,23 +168,7 @@ def train_text_tokenizer(texts: Iterable[str], size: int, folder: Path) -> None:
     Raises:
         ConfigError: `size` leaves no room beyond the 256 bytes.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
     if size < 258:
         raise ConfigError(f"--asr-vocab-size is {size}; expected at least 258 (bytes and end)")
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=[_EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((spoken_words(text) for text in texts), trainer)
-    write_json(
-        folder / "tokenizer_config.json",
-        {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": _EOS},
-    )
-    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))  # last: it is looked for
+    train_bpe(map(spoken_words, texts), size, folder)
     open_text_tokenizer(folder)  # reads back what was written, or raises

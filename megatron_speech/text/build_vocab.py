@@ -124,7 +124,6 @@ def train_bpe(texts: Iterable[str], size: int, folder: Path) -> None:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))
     write_json(
         folder / "tokenizer_config.json",
         {
@@ -134,6 +133,7 @@ def train_bpe(texts: Iterable[str], size: int, folder: Path) -> None:
             "clean_up_tokenization_spaces": False,
         },
     )
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True))  # last: it is looked for
 
 
 def _sample(config: VocabConfig) -> list[str]:

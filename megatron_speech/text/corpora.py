@@ -204,7 +204,7 @@ def _read_parquet(piece: Piece, text_key: str, id_key: str) -> Iterator[Document
     file = _open_parquet(piece.path)
     schema = file.schema_arrow
     columns = [text_key] + ([id_key] if id_key in schema.names and id_key != text_key else [])
-    require_columns(str(piece.path), schema, columns)
+    require_columns(str(piece.path), schema.names, columns)
     text_type = schema.field(text_key).type
     if not is_text(text_type):
         raise DataError(f"{piece.path}: column {text_key!r} holds {text_type}, expected text")
