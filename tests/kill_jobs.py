@@ -206,20 +206,9 @@ def make_speech(inputs: Path) -> Job:
 
 
 def _recordings(inputs: Path) -> None:
-    import numpy as np
-    import soundfile
+    from tests.speech_tokenizer.tiny_tokenizer import write_clips
 
-    from megatron_speech.data.manifest import ManifestRow, write_manifest
-    from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
-
-    save_tiny_tokenizer(inputs / "tokenizer")
-    rows = []
-    for number in range(4):
-        path = inputs / f"{number}.wav"
-        sound = 0.2 * np.random.default_rng(number).standard_normal(8000)
-        soundfile.write(path, sound if number else np.zeros(8000), 16000)
-        rows.append(ManifestRow(id=str(number), path=path, text="hello"))
-    write_manifest(inputs / "manifest.parquet", rows)
+    write_clips(inputs, 4)
 
 
 @_job("tokenize speech", _recordings)

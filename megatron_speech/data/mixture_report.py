@@ -43,12 +43,10 @@ def print_mixture(mixture: Mixture) -> None:
 
 def draw_mixture(mixture: Mixture, path: Path) -> None:
     """Write bars of the tokens read, by dataset and modality, to a .png, .svg or .pdf."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     draws = list(reversed(mixture.draws))
     figure = Figure(figsize=(8, 1.4 + 0.5 * len(draws)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     names = [Path(draw.holding.name).name for draw in draws]
     left = [0.0] * len(draws)

@@ -18,26 +18,17 @@ _MOST_BYTES_AT_ONCE = 1 << 26
 _BUFFER_BYTES = 1 << 20
 
 
-def excerpt_of(recording: Recording) -> Excerpt:
-    """Which part of its file a recording is."""
-    return Excerpt(
-        start_s=recording.start_s, duration_s=recording.length_s, channels=recording.channels
-    )
-
-
-def stream_recording(
-    recording: Recording, start_s: float = 0.0, length_s: float | None = None
-) -> Iterator[np.ndarray]:
-    """Blocks (n,) of a recording, or of a part of it, at 16 kHz mono.
+def stream_recording(recording: Recording) -> Iterator[np.ndarray]:
+    """Blocks (n,) of a recording at 16 kHz mono.
 
     Raises:
         AudioError: as `stream_audio`, possibly after some blocks.
     """
-    whole = excerpt_of(recording)
-    length_s = whole.duration_s if length_s is None else length_s
-    excerpt = Excerpt(start_s=whole.start_s + start_s, duration_s=length_s, channels=whole.channels)
+    part = Excerpt(
+        start_s=recording.start_s, duration_s=recording.length_s, channels=recording.channels
+    )
     with _source_of(recording) as (source, name):
-        yield from stream_audio(source, name, excerpt)
+        yield from stream_audio(source, name, part)
 
 
 def length_s(recording: Recording) -> float:

@@ -74,9 +74,7 @@ class LanguageModel:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def score(
-        self, queries: Sequence[Query], description: str = "scoring", progress: bool = True
-    ) -> list[np.ndarray]:
+    def score(self, queries: Sequence[Query], description: str = "scoring") -> list[np.ndarray]:
         """log p(ending | context) of every ending, natural logarithm, summed over its tokens.
 
         Queries are sorted by length and padded on the right; the endings of a query sit behind
@@ -96,8 +94,7 @@ class LanguageModel:
                 scores = self._score_batch([queries[i] for i in members])
                 for index, score in zip(members, scores, strict=True):
                     results[index] = score
-                if progress:
-                    bar.advance(stop - start)
+                bar.advance(stop - start)
         return results
 
     def _check_lengths(self, queries: Sequence[Query]) -> None:

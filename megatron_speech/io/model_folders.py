@@ -45,7 +45,7 @@ _CONFIGS = (
 )
 
 
-def resolve_model(folder_or_id: str | Path, revision: str | None = None) -> Path:
+def resolve_model(folder_or_id: str | Path) -> Path:
     """The folder of a model that is given by its folder or by its id on the Hugging Face hub.
 
     An id is OWNER/NAME, or OWNER/NAME@REVISION with a branch, tag or commit. A folder of that name
@@ -66,7 +66,7 @@ def resolve_model(folder_or_id: str | Path, revision: str | None = None) -> Path
             f"{folder_or_id} does not exist; give a folder, or a model of the Hugging Face hub as "
             "OWNER/NAME"
         )
-    return _fetch(found["id"], revision or found["revision"], str(folder_or_id))
+    return _fetch(found["id"], found["revision"], str(folder_or_id))
 
 
 def _fetch(model: str, revision: str | None, given: str) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from ..errors import ConfigError, DataError
@@ -80,14 +81,7 @@ def _draw_run(panel: Any, name: str, run: dict[str, Any], metric: str, config: P
 
 def _running_mean(values: Sequence[float], width: int) -> list[float]:
     """Mean over the last `width` values, fewer at the start."""
-    sums = [0.0]
-    for value in values:
-        sums.append(sums[-1] + value)
-    lows = [max(end - width, 0) for end in range(1, len(sums))]
-    return [
-        (sums[end] - sums[low]) / (end - low)
-        for end, low in zip(range(1, len(sums)), lows, strict=True)
-    ]
+    return [fmean(values[max(end - width, 0) : end]) for end in range(1, len(values) + 1)]
 
 
 def _read(run: Path, x: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import soundfile
 from megatron_speech.data.code_shards import read_code_shards
 from megatron_speech.data.manifest import ManifestRow, write_manifest
 from tests.forked import start
+from tests.interleaving.jobs import files_of
 from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
 from tools import tokenize_speech
 
@@ -30,11 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
 WORKERS = 2
 CLIPS = 600
-
-
-def files_of(output: Path) -> dict[str, bytes]:
-    paths = [path for path in sorted(output.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
 def write_speech(folder: Path) -> Path:

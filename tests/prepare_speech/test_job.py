@@ -15,6 +15,7 @@ from megatron_speech.prepare_speech import job
 from megatron_speech.prepare_speech.config import PrepareConfig
 from megatron_speech.prepare_speech.readers import Reading
 from megatron_speech.prepare_speech.voice_activity import FRAME_SAMPLES
+from tests.interleaving.jobs import files_of
 from tests.prepare_speech.test_duplicates import babble
 from tests.speech_tokenizer.small_whisper import save_small_whisper
 from tools import prepare_speech
@@ -75,11 +76,6 @@ def flags(recordings: Path, whisper: Path, output: Path, *more: object) -> list[
     named = ["--input", recordings, "--whisper", whisper, "--output", output]
     named += ["--second-whisper", whisper]
     return [*map(str, named), *keep, *map(str, more)]
-
-
-def files_of(output: Path) -> dict[str, bytes]:
-    paths = [path for path in sorted(output.rglob("*")) if path.is_file()]
-    return {str(path.relative_to(output)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
 
+from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.speech_tokenizer.config import SpeechTokenizerConfig
 from megatron_speech.speech_tokenizer.features import clip_features, collate_features
 from megatron_speech.speech_tokenizer.model import SpeechTokenizerModel
@@ -38,3 +41,15 @@ def save_tiny_tokenizer(folder: Path, **changes) -> Path:
         model.encoder.quantizer.initialise(hidden[valid], rounds=3)
     SpeechTokenizer(model).save_pretrained(folder)
     return folder
+
+
+def write_clips(folder: Path, count: int) -> None:
+    """A tokenizer and a manifest of half seconds of noise in a folder; the first is silent."""
+    save_tiny_tokenizer(folder / "tokenizer")
+    rows = []
+    for number in range(count):
+        path = folder / f"{number}.wav"
+        sound = 0.2 * np.random.default_rng(number).standard_normal(8000)
+        soundfile.write(path, sound if number else np.zeros(8000), 16000)
+        rows.append(ManifestRow(id=str(number), path=path, text="hello"))
+    write_manifest(folder / "manifest.parquet", rows)

@@ -6,11 +6,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards, write_code_shard
-from megatron_speech.data.indexed import open_tokens
 from megatron_speech.data.indexed_files import read_facts
 from megatron_speech.data.templates import asr_document, speech_document, tts_document
 from megatron_speech.datasets.speech import join_segments
 from megatron_speech.errors import DataError, VocabularyError
+from tests.interleaving.jobs import documents_of
 from tests.interleaving.samples import INFO, make_vocab, write_codes, write_corpus
 from tools import build_dataset, inspect_dataset
 
@@ -40,11 +40,6 @@ def world(tmp_path_factory):
 def build(world, kind, output, *flags, codes="codes"):
     files = ["--codes", str(world[0] / codes), "--vocab", str(world[0] / "vocab")]
     return build_dataset.main([kind, *files, "--output-prefix", str(output), *flags])
-
-
-def documents_of(prefix):
-    index, tokens = open_tokens(prefix)
-    return [tokens[a : a + n].tolist() for a, n in zip(index.starts, index.lengths, strict=True)]
 
 
 def test_speech_documents(world, tmp_path):

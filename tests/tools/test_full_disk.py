@@ -2,12 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 
 from megatron_speech.chat.build import build_dialogues
-from megatron_speech.data.manifest import ManifestRow, write_manifest
 from megatron_speech.interleaving.assemble import assemble
 from megatron_speech.interleaving.generate import generate
 from megatron_speech.interleaving.plan import plan
@@ -24,7 +21,7 @@ from tests.interleaving.jobs import (
 )
 from tests.interleaving.samples import LookUpEngine, make_vocab, write_codes, write_corpus
 from tests.speech_decoder.tiny_decoder import tiny_decoder
-from tests.speech_tokenizer.tiny_tokenizer import save_tiny_tokenizer
+from tests.speech_tokenizer.tiny_tokenizer import write_clips
 from tests.tools.pretraining import TINY, write_data
 from tests.tools.test_decode_speech import write_codes as write_code_shard_of
 from tools import (
@@ -99,14 +96,7 @@ def test_build_dataset(world, tmp_path, kind, suffix, capsys):
 def recordings(tmp_path_factory):
     """Flags of tokenize_speech for six recordings, two to a shard, one of them silent."""
     folder = tmp_path_factory.mktemp("recordings")
-    save_tiny_tokenizer(folder / "tokenizer")
-    rows = []
-    for number in range(6):
-        path = folder / f"{number}.wav"
-        sound = 0.2 * np.random.default_rng(number).standard_normal(8000)
-        soundfile.write(path, sound if number else np.zeros(8000), 16000)
-        rows.append(ManifestRow(id=str(number), path=path, text="hello"))
-    write_manifest(folder / "manifest.parquet", rows)
+    write_clips(folder, 6)
     flags = {"--input": "manifest.parquet", "--speech-tokenizer": "tokenizer"}
     given = [part for flag, name in flags.items() for part in (flag, str(folder / name))]
     return [*given, "--shard-size", "2"]
