@@ -26,25 +26,11 @@ def write_model(
     heads: int = 4,
 ) -> Path:
     """An exported folder: a random Llama of two layers, far from uniform, with its vocabulary."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tests.text_to_token.tiny_model import save_llama
 
     vocab = vocab or make_vocab(folder / "made")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab.padded_size,
-        hidden_size=width,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=heads,
-        num_key_value_heads=2,
-        max_position_embeddings=positions,
-        initializer_range=0.5,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
-    vocab.save_pretrained(folder / "model")
-    return folder / "model"
+    sizes = {"max_position_embeddings": positions, "hidden_size": width}
+    return save_llama(folder / "model", vocab, num_attention_heads=heads, **sizes)
 
 
 class ToneTokenizer:

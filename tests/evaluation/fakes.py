@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from megatron_speech.data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
+from megatron_speech.text.build_vocab import train_bpe
 from megatron_speech.text.vocab import SpeechTextVocab
+from tests.text_to_token.tiny_model import save_llama
 
 NUM_CODES = 16
 FINGERPRINT = "f" * 16
@@ -42,19 +43,7 @@ def sentence_codes(sentence: str) -> np.ndarray:
 
 def make_vocab(folder: Path) -> Path:
     """A byte-level BPE with codes behind it; returns the extended vocabulary's folder."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(SENTENCES * 4, trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    train_bpe(SENTENCES * 4, 300, folder)
     vocab = SpeechTextVocab.extend(folder, NUM_CODES, padding_multiple=64)
     vocab.save_pretrained(folder / "extended")
     return folder / "extended"
@@ -62,23 +51,8 @@ def make_vocab(folder: Path) -> Path:
 
 def make_model(folder: Path, vocab_folder: Path) -> Path:
     """An exported model folder: random weights, large enough to be far from uniform."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     vocab = SpeechTextVocab.from_pretrained(vocab_folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab.padded_size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.5,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    vocab.save_pretrained(folder)
-    return folder
+    return save_llama(folder, vocab, max_position_embeddings=256)
 
 
 def write_speech(path: Path, sentences, num_codes: int = NUM_CODES, fingerprint=FINGERPRINT):

@@ -2,8 +2,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from megatron_speech.data.code_shards import CodeRecord, read_code_shards, write_code_shard
 from megatron_speech.data.indexed_files import read_facts
@@ -12,6 +10,7 @@ from megatron_speech.datasets.speech import join_segments
 from megatron_speech.errors import DataError, VocabularyError
 from tests.interleaving.jobs import documents_of
 from tests.interleaving.samples import INFO, make_vocab, write_codes, write_corpus
+from tests.text_to_token.tiny_model import save_llama
 from tools import build_dataset, inspect_dataset
 
 
@@ -22,18 +21,7 @@ def world(tmp_path_factory):
     vocab = make_vocab(folder)
     write_corpus(folder / "corpus.parquet", 30)
     write_codes(folder / "codes" / "a.parquet")
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=vocab.padded_size,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        tie_word_embeddings=False,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "t2t")
-    vocab.save_pretrained(folder / "t2t")
+    save_llama(folder / "t2t", vocab)
     return folder, vocab
 
 
