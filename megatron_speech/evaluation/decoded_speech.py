@@ -20,6 +20,7 @@ from ..jobs.progress import track
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_decoder.job import write_flac
 from ..speech_decoder.mel import griffin_lim, log_mel
+from ..speech_decoder.stream import feed_all
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..speech_tokenizer.transcription import word_error_rate
 from .recognisers import CodeRecogniser, Recogniser, ScriptedJudge, WhisperRecogniser
@@ -187,17 +188,13 @@ def _stream(
     seconds: dict[str, float],
 ) -> tuple[list[np.ndarray], list[int]]:
     """Audio by blocks, and the samples at which blocks of codes or pieces of audio meet."""
-    stream = decoder.stream(seed, speaker)
-    parts: list[np.ndarray] = []
-    size, started = stream.block_codes, time.monotonic()
-    for start in range(0, len(codes), size):
-        parts.append(stream.feed(codes[start : start + size]))
-        if "first_audio" not in seconds and len(parts[-1]):
-            seconds["first_audio"] = time.monotonic() - started
-    parts.append(stream.finish())
+    stream, started = decoder.stream(seed, speaker), time.monotonic()
+    parts, soon = feed_all(stream, codes)
     seconds["streaming"] = time.monotonic() - started
+    if soon is not None:
+        seconds["first_audio"] = soon
     pieces = np.cumsum([len(part) for part in parts])[:-1].tolist()
-    blocks = range(size, len(codes), size)
+    blocks = range(stream.block_codes, len(codes), stream.block_codes)
     return parts, pieces + [n * decoder.config.samples_per_code for n in blocks]
 
 

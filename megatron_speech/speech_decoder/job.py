@@ -24,6 +24,7 @@ from ..jobs.progress import Progress
 from ..speech_tokenizer.opened import open_speech_tokenizer
 from ..text.vocab import SpeechTextVocab
 from .decoder import SpeechDecoder
+from .stream import feed_all
 
 _LOUDEST = 32767 / 32768
 
@@ -130,7 +131,9 @@ def decode_files(config: DecodeSpeechConfig) -> DecodeSummary:
                     continue
                 started = time.monotonic()
                 if config.streaming:
-                    audio, soon = _streamed(decoder, item[1], config)
+                    stream = decoder.stream(config.seed, config.speaker)
+                    parts, soon = feed_all(stream, item[1])
+                    audio = np.concatenate(parts)
                     first += [soon] if soon is not None else []
                 else:
                     audio = decoder.decode(item[1], config.seed, config.speaker)
@@ -165,20 +168,6 @@ def write_flac(path: Path, audio: np.ndarray) -> None:
     limited = np.clip(audio, -_LOUDEST, _LOUDEST)
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded(limited, SpeechDecoder.sample_rate_hz))
-
-
-def _streamed(
-    decoder: SpeechDecoder, codes: np.ndarray, config: DecodeSpeechConfig
-) -> tuple[np.ndarray, float | None]:
-    """Audio by blocks, and seconds from the first block to its audio (None: no whole block)."""
-    stream = decoder.stream(config.seed, config.speaker)
-    parts: list[np.ndarray] = []
-    started, soon = time.monotonic(), None
-    for start in range(0, len(codes), stream.block_codes):
-        parts.append(stream.feed(codes[start : start + stream.block_codes]))
-        if soon is None and len(parts[-1]):
-            soon = time.monotonic() - started
-    return np.concatenate([*parts, stream.finish()]), soon
 
 
 def _flaw(item: tuple[str, np.ndarray], decoder: SpeechDecoder, seen: set[str]) -> Rejected | None:

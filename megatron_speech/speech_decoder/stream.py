@@ -1,5 +1,7 @@
 """Codes in, audio out, block by block: what has been said is kept as state, never run again."""
 
+import time
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -117,3 +119,19 @@ def checked_codes(codes: np.ndarray, config: SpeechDecoderConfig) -> np.ndarray:
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def feed_all(
+    stream: SpeechDecodeStream, codes: np.ndarray
+) -> tuple[list[np.ndarray], float | None]:
+    """Audio of codes (n,) that come block by block, and seconds until the first of it.
+
+    None where no block became audio before the end.
+    """
+    parts: list[np.ndarray] = []
+    started, soon = time.monotonic(), None
+    for start in range(0, len(codes), stream.block_codes):
+        parts.append(stream.feed(codes[start : start + stream.block_codes]))
+        if soon is None and len(parts[-1]):
+            soon = time.monotonic() - started
+    return [*parts, stream.finish()], soon
