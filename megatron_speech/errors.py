@@ -1,5 +1,7 @@
 """Errors that speak to a person. Each says what came, what was expected and what to do."""
 
+import math
+
 
 class MegatronSpeechError(ValueError):
     """Base of every error this package raises on purpose; tools print it without a traceback."""
@@ -42,3 +44,21 @@ class TrainingError(MegatronSpeechError):
 
 class InUseError(MegatronSpeechError):
     """An output that another process is writing."""
+
+
+def flag(field_name: str) -> str:
+    """The command line spelling of a config field."""
+    return "--" + field_name.replace("_", "-")
+
+
+def require_within(config: object, least: float, *names: str, most: float = math.inf) -> None:
+    """Refuse fields of a config below `least` or above `most`; None is not given, and passes.
+
+    Raises:
+        ConfigError: names the flag of the first.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not (least <= value <= most and value < math.inf):
+            expected = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+            raise ConfigError(f"{flag(name)} is {value}; expected {expected}")

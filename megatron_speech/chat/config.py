@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 from ..text_to_token.engines import EngineConfig
 from ..text_to_token.gates import GateConfig
 from .dialogues import SpokenTurnsConfig
@@ -72,8 +72,7 @@ class DialoguesConfig:
                 f"nothing speaks the turns of {' and '.join(self.generated_roles)}: give --model "
                 "and --like, or recordings as --user-codes and --assistant-codes"
             )
-        if self.requests_per_shard < 1 or (self.seq_length is not None and self.seq_length < 1):
-            raise ConfigError("--requests-per-shard and --seq-length must be at least 1")
+        require_within(self, 1, "requests_per_shard", "seq_length")
 
     @property
     def generated_roles(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, DataError
+from ..errors import DataError, require_within
 from ..io.json_lines import is_unicode, parse_object, record_id
 from ..io.rejected import Rejected
 from ..text.corpora import Piece, is_parquet, read_lines
@@ -48,8 +48,8 @@ class SpokenTurnsConfig:
     """Language of --spoken-numbers (ISO 639-1)."""
 
     def __post_init__(self) -> None:
-        if self.most_characters_per_turn < 1 or self.most_list_items < 0:
-            raise ConfigError("--most-characters-per-turn is at least 1, --most-list-items 0")
+        require_within(self, 1, "most_characters_per_turn")
+        require_within(self, 0, "most_list_items")
         if self.spoken_numbers:
             require_language(self.turn_language)
 

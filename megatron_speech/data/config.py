@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, flag, require_within
 
 _SPLITS = ("train", "valid", "test")
 
@@ -59,7 +59,7 @@ class DataConfig:
             ConfigError: the data is given twice, or a file cannot be read.
         """
         ways = ("data_path", "train_data_path", "data_args_path", "per_split_data_args_path")
-        given = [_flag(name) for name in ways if getattr(self, name)]
+        given = [flag(name) for name in ways if getattr(self, name)]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} all say what to train on; give one of them")
         bare = replace(self, train_data_path=(), data_args_path=None, per_split_data_args_path=None)
@@ -88,13 +88,9 @@ class DataConfig:
         Raises:
             ConfigError: names the flag to change.
         """
-        for name in ("text_loss_weight", "speech_loss_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give 0 or more")
+        require_within(self, 0, "text_loss_weight", "speech_loss_weight", "dpo_nll_weight")
         if not 0 < self.dpo_beta < math.inf:
             raise ConfigError(f"--dpo-beta is {self.dpo_beta}; give more than 0")
-        if not 0 <= self.dpo_nll_weight < math.inf:
-            raise ConfigError(f"--dpo-nll-weight is {self.dpo_nll_weight}; give 0 or more")
         if self.text_loss_weight == self.speech_loss_weight == 0:
             raise ConfigError("--text-loss-weight and --speech-loss-weight are both 0: raise one")
         given = {name: getattr(self, f"{name}_data_path") for name in _SPLITS[1:]}
@@ -122,10 +118,6 @@ class DataConfig:
         shares = [float(share) for share in self.split.split(",")]
         first, second = shares[0] / sum(shares), sum(shares[:2]) / sum(shares)
         return (first, second) if valid else (0.0, first)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _read(path: Path, flag: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ..data.indexed import dataset_path, map_tokens
 from ..data.indexed_files import DatasetFacts, without_checksum
 from ..data.soundness import sound_dataset
-from ..errors import ConfigError, DataError, VocabularyError
+from ..errors import DataError, VocabularyError, require_within
 from ..io.files import write_text
 from ..io.parquet import named_in_errors
 from ..text.vocab import SpeechTextVocab
@@ -46,8 +46,7 @@ class InspectConfig:
     """Also write a page."""
 
     def __post_init__(self) -> None:
-        if self.documents < 0 or self.first < 0:
-            raise ConfigError("documents and first must not be negative")
+        require_within(self, 0, "documents", "first")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from ..audio import resample
 from ..chat.session import ChatConfig
 from ..chat.template import Mode
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 from ..io.files import write_json
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from .chat_replies import Reply, base_replies, chat_replies, judge_reply
@@ -62,8 +62,7 @@ class EvaluateChatConfig:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        require_within(self, 1, "limit")
         if self.utmos_model is not None and self.decoder is None:
             raise ConfigError("--utmos-model judges sound: give --decoder too")
         if not self.modes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.code_shards import CodeRecord, read_code_shards
 from ..data.manifest import manifest_name
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, require_within
 from .spans import draw_spans, read_spans, span_figures
 
 
@@ -59,12 +59,10 @@ class EvaluateCodesConfig:
         if self.speech_tokenizer is None and reads:
             raise ConfigError("--manifest and --requests need a --speech-tokenizer, or the former "
                               "a --whisper; give its folder")  # fmt: skip
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        require_within(self, 1, "limit")
         if self.requests is not None and (len(names) > 1 or not self.codes):
             raise ConfigError("--requests belong to one folder of --codes")
-        if not 0 <= self.whisper_silence_s <= 30:
-            raise ConfigError(f"--whisper-silence-s is {self.whisper_silence_s}; expected 0 to 30")
+        require_within(self, 0, "whisper_silence_s", most=30)
         if self.output is not None and self.output.is_dir():
             raise ConfigError(f"--output {self.output} is a folder; give a file")
         if self.figure is not None and self.figure.suffix != ".png":

@@ -15,7 +15,7 @@ import torch
 
 from ..audio import Excerpt, read_audio, resample
 from ..data.manifest import ManifestRow, read_manifest
-from ..errors import AudioError, ConfigError, DataError
+from ..errors import AudioError, ConfigError, DataError, require_within
 from ..jobs.progress import track
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_decoder.job import write_flac
@@ -68,8 +68,7 @@ class EvaluateDecoderConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is {self.limit}; give >= 1")
+        require_within(self, 1, "limit")
         if ("whisper" in self.recognisers) != (self.whisper is not None):
             raise ConfigError(
                 "--recognisers whisper and --whisper with its folder go together; "

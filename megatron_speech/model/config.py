@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 from ..text.vocab import SpeechTextVocab
 from ..training.megatron.checkpoint_check import SPEECH_TOKENIZER_KEY
-from ..training.parallel_config import ParallelConfig, flag
+from ..training.parallel_config import ParallelConfig
 
 TRAINING_ONLY = ("hidden_dropout", "attention_dropout", "init_method_std")
 """Settings that a checkpoint's weights do not depend on."""
@@ -58,9 +58,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         sizes = "num_layers hidden_size ffn_hidden_size num_attention_heads num_query_groups"
-        for name in sizes.split():
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
+        require_within(self, 1, *sizes.split())
         if self.hidden_size % self.num_attention_heads and self.kv_channels is None:
             raise ConfigError(
                 f"--hidden-size {self.hidden_size} is not a multiple of --num-attention-heads "

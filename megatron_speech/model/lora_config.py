@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 from ..text.vocab import SpeechTextVocab
 from ..training.megatron.checkpoint_check import LORA_KEY
 from .config import ModelConfig
@@ -40,8 +40,7 @@ class LoRAConfig:
                     flag = "--" + name.replace("_", "-")
                     raise ConfigError(f"{flag} belongs to --lora-rank; drop it or set both")
             return
-        if self.lora_rank < 1:
-            raise ConfigError(f"--lora-rank is {self.lora_rank}; give at least 1")
+        require_within(self, 1, "lora_rank")
         if not 0 < self.lora_alpha < float("inf"):
             raise ConfigError(f"--lora-alpha is {self.lora_alpha}; give more than 0")
         if not 0 <= self.lora_dropout < 1:

@@ -5,9 +5,9 @@ from typing import Literal
 
 import tyro
 
-from ..errors import ConfigError
+from ..errors import ConfigError, flag, require_within
 from ..training.installed import Installed
-from ..training.parallel_config import ParallelConfig, flag
+from ..training.parallel_config import ParallelConfig
 from .config import ModelConfig
 
 _HOPPER = (9, 0)
@@ -61,13 +61,8 @@ class PrecisionConfig:
         return ("fp8", "bf16") if self.first_last_layers_bf16 else ("fp8",)
 
     def __post_init__(self) -> None:
-        for name in ("num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give 0 or more")
-        if self.fp8_amax_history_len < 1:
-            raise ConfigError(
-                f"--fp8-amax-history-len is {self.fp8_amax_history_len}; give at least 1"
-            )
+        require_within(self, 0, "num_layers_at_start_in_bf16", "num_layers_at_end_in_bf16")
+        require_within(self, 1, "fp8_amax_history_len")
         for name in ("first_last_layers_bf16", "fp8_param_gather"):
             if getattr(self, name) and self.fp8_format is None:
                 raise ConfigError(f"{flag(name)} belongs to --fp8-format; drop it or set it")

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 from ..io.files import fingerprint_of
 from ..io.model_folders import resolve_model
 from ..speech_tokenizer.bulk.plan import ShardedConfig, ShardPlan
@@ -46,19 +46,15 @@ class PrepareConfig(ShardedConfig):
     """Compute Whisper in bfloat16."""
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise ConfigError(f"--shard-size is {self.shard_size}; expected at least 1")
-        if not 0 <= self.silence_s <= 30:
-            raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
-        if not 1 <= self.second_speed <= 1.5:
-            raise ConfigError(f"--second-speed is {self.second_speed}; expected 1 to 1.5")
+        require_within(self, 1, "shard_size")
+        require_within(self, 0, "silence_s", most=30)
+        require_within(self, 1, "second_speed", most=1.5)
         if self.second_whisper is None and self.second_speed == 1:
             raise ConfigError(
                 "the same Whisper would read the same twice: give --second-whisper, or another "
                 "--second-speed"
             )
-        if not 30 <= self.batch_seconds < float("inf"):
-            raise ConfigError(f"--batch-seconds is {self.batch_seconds:g}; expected at least 30")
+        require_within(self, 30, "batch_seconds")
 
 
 class PreparePlan(ShardPlan[PrepareConfig]):

@@ -7,14 +7,13 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, flag
 from ..model.card import RUN_CONFIG
 from ..model.config import TRAINING_ONLY, ModelConfig
 from ..model.trained_rows import start_rows
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron import checkpoint as megatron_checkpoint
 from ..training.megatron.checkpoint_check import base_identity
-from ..training.parallel_config import flag
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from ..data.alignments import Alignments
 from ..data.manifest import ManifestRow
 from ..data.reading import length_s
 from ..data.recordings import RecordingRow, read_rows
-from ..errors import AudioError, ConfigError, DataError
+from ..errors import AudioError, ConfigError, DataError, require_within
 from ..io.audio_files import duration_s
 from ..io.rejected import Rejected, count_reasons, describe_counts
 from ..jobs.progress import track
@@ -74,10 +74,7 @@ class SpeechDataConfig(ReadBatchesConfig):
                 f"--manifest-weights {self.manifest_weights} must be {len(self.manifest)} "
                 "numbers above 0, one for each --manifest"
             )
-        if not 0 <= self.trailing_silence_s <= 30:
-            raise ConfigError(
-                f"--trailing-silence-s is {self.trailing_silence_s}; expected 0 to 30"
-            )
+        require_within(self, 0, "trailing_silence_s", most=30)
 
 
 class AsrDataset:

@@ -10,7 +10,7 @@ import torch
 
 from ..audio import SAMPLE_RATE_HZ, read_audio
 from ..data.manifest import ManifestRow, read_manifest, write_manifest
-from ..errors import AudioError, ConfigError, DataError
+from ..errors import AudioError, ConfigError, DataError, require_within
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..text.repetition import MOST_REPETITION, repetition
 from .whisper import Whisper
@@ -42,10 +42,8 @@ class TranscribeConfig:
     """Compute in bfloat16."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--limit is {self.limit}; give >= 1")
-        if not 0 <= self.silence_s <= 30:
-            raise ConfigError(f"--silence-s is {self.silence_s}; expected 0 to 30")
+        require_within(self, 1, "limit")
+        require_within(self, 0, "silence_s", most=30)
         if self.output.suffix != ".parquet" or self.output.is_dir():
             raise ConfigError(f"--output {self.output}: give a file that ends in .parquet")
         both_there = self.output.exists() and self.manifest.exists()

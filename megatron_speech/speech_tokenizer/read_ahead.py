@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, require_within
 from ..io.rejected import Rejected
 from ..training.ddp import Objective
 from ..training.ranks import rank_and_size
@@ -39,10 +39,8 @@ class ReadBatchesConfig:
                 f"--global-batch-size {self.global_batch_size} must be a multiple of "
                 f"--micro-batch-size {self.micro_batch_size}"
             )
-        if self.num_workers < 1 or self.read_ahead < 0 or self.valid_samples < 1:
-            raise ConfigError(
-                "--num-workers and --valid-samples must be at least 1, --read-ahead at least 0"
-            )
+        require_within(self, 1, "num_workers", "valid_samples")
+        require_within(self, 0, "read_ahead")
 
 
 def first_readable[Found](

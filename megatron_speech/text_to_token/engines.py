@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from ..data.templates import speak_prompt, voiced_text
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, require_within
 from ..io.files import find_in, fingerprint_of, fingerprint_of_files, read_json_object
 from ..io.model_folders import refuse_code
 from ..jobs.randomness import random_bits
@@ -53,10 +53,8 @@ class EngineConfig:
     None for a model trained without tags."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.most_characters < 1:
-            raise ConfigError("batch_size and most_characters must be at least 1")
-        if self.temperature < 0:
-            raise ConfigError(f"temperature is {self.temperature}; expected 0 or more")
+        require_within(self, 1, "batch_size", "most_characters")
+        require_within(self, 0, "temperature")
         if (self.engine == "vllm") != (self.vllm_python is not None):
             raise ConfigError(
                 "--engine vllm needs --vllm-python, the Python of an environment with vLLM "

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.code_shards import find_shards, read_code_shard
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 
 _RECORDS, _SHARDS = 20_000, 16  # as many pairs, from as many shards, make the bounds
 _FEWEST_RECORDS = 200
@@ -63,8 +63,7 @@ class GateConfig:
                 "least_seconds_per_character must be at least 0 and below "
                 f"most_seconds_per_character; got {least} and {most}"
             )
-        if self.extra_seconds < 0:
-            raise ConfigError(f"extra_seconds is {self.extra_seconds:g}; expected 0 or more")
+        require_within(self, 0, "extra_seconds")
         if not 0 <= self.gate_quantile < 0.5 or self.gate_slack < 1:
             raise ConfigError("gate_quantile must be from 0 to 0.5, gate_slack at least 1")
 

@@ -5,10 +5,10 @@ from typing import Literal
 
 import tyro
 
-from ..errors import ConfigError
+from ..errors import ConfigError, flag, require_within
 from .batch_schedule import BatchSchedule
 from .optimizer_types import OptimizerTypes
-from .parallel_config import ParallelConfig, flag
+from .parallel_config import ParallelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +69,9 @@ class BatchConfig(OptimizerTypes):
     """Seed of weights, dropout and the order of data."""
 
     def __post_init__(self) -> None:
-        for name in ("micro_batch_size", "global_batch_size", "eval_iters"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
-        for name in ("lr_warmup_iters", "lr_warmup_init", "min_lr", "weight_decay", "clip_grad"):
-            if not 0 <= (getattr(self, name) or 0) < float("inf"):
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give 0 or more")
+        require_within(self, 1, "micro_batch_size", "global_batch_size", "eval_iters")
+        names = ("lr_warmup_iters", "lr_warmup_init", "min_lr", "weight_decay", "clip_grad")
+        require_within(self, 0, *names)
         for name in ("adam_beta1", "adam_beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give 0 <= beta < 1")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, require_within
 from .task import Metrics
 
 _FEWEST = 8  # losses before one can be told to be high
@@ -29,8 +29,7 @@ class HealthConfig:
     """A step is bad if its gradient norm is above this."""
 
     def __post_init__(self) -> None:
-        if self.bad_step_limit < 1:
-            raise ConfigError(f"--bad-step-limit is {self.bad_step_limit}; give at least 1")
+        require_within(self, 1, "bad_step_limit")
         if self.loss_spike_window < _FEWEST:
             raise ConfigError(
                 f"--loss-spike-window is {self.loss_spike_window}; give at least {_FEWEST}"

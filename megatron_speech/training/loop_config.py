@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,17 +42,13 @@ class LoopConfig:
     """Steps between collections with --manual-gc; 0 collects around evaluations and saves only."""
 
     def __post_init__(self) -> None:
-        if self.manual_gc_interval < 0:
-            raise ConfigError(f"--manual-gc-interval is {self.manual_gc_interval}; give >= 0")
+        require_within(self, 0, "manual_gc_interval")
         if self.manual_gc_interval and not self.manual_gc:
             raise ConfigError("--manual-gc-interval belongs to --manual-gc; drop it or set both")
         for name in ("train_iters", "save_interval", "log_interval"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give >= 1")
-        if self.exit_interval is not None and self.exit_interval < 1:
-            raise ConfigError(f"--exit-interval is {self.exit_interval}; give >= 1")
-        if self.keep_last is not None and self.keep_last < 1:
-            raise ConfigError(f"--keep-last is {self.keep_last}; give >= 1 or none to keep all")
+        require_within(self, 1, "exit_interval", "keep_last")
         if self.wandb_exp_name is not None and self.wandb_project is None:
             raise ConfigError("--wandb-exp-name belongs to --wandb-project; drop it or set both")
 

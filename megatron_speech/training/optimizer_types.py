@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import ConfigError
-from .parallel_config import flag
+from ..errors import ConfigError, flag
 
 _SIZES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1}
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from ..errors import ConfigError
+from ..errors import ConfigError, flag, require_within
 from .installed import Installed, installed
 
 _RECOMPUTABLE = ("core_attn", "mlp")
@@ -58,17 +58,16 @@ class ParallelConfig:
     """Minutes after which a collective that does not end is an error."""
 
     def __post_init__(self) -> None:
-        for name in (
+        require_within(
+            self,
+            1,
             "tensor_model_parallel_size",
             "pipeline_model_parallel_size",
             "num_virtual_stages_per_pipeline_rank",
             "context_parallel_size",
             "distributed_timeout_minutes",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give at least 1")
-        if self.ddp_bucket_size is not None and self.ddp_bucket_size < 1:
-            raise ConfigError(f"--ddp-bucket-size is {self.ddp_bucket_size}; give at least 1")
+            "ddp_bucket_size",
+        )
         self._check_division()
         self._check_recomputation()
         self._check_offloading()
@@ -108,10 +107,8 @@ class ParallelConfig:
                 "--recompute-method and --recompute-num-layers belong to --recompute-granularity "
                 f"full, which is {self.recompute_granularity}; drop them or set it"
             )
-        if full and self.recompute_num_layers is not None and self.recompute_num_layers < 1:
-            raise ConfigError(
-                f"--recompute-num-layers is {self.recompute_num_layers}; give at least 1"
-            )
+        if full:
+            require_within(self, 1, "recompute_num_layers")
         if self.recompute_modules and not selective:
             raise ConfigError(
                 "--recompute-modules belongs to --recompute-granularity selective, which is "
@@ -206,11 +203,6 @@ class ParallelConfig:
                 "--offload-modules needs NVTE_CPU_OFFLOAD_V1=1 in the environment: otherwise "
                 "Transformer Engine would offload weights as well"
             )
-
-
-def flag(field_name: str) -> str:
-    """The command line spelling of a config field."""
-    return "--" + field_name.replace("_", "-")
 
 
 def _check_known(name: str, given: tuple[str, ...], known: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, require_within
 from ..io.files import atomic_path, read_yaml_object
 from .reporting import read_metrics
 
@@ -29,8 +29,7 @@ class PlotConfig:
     def __post_init__(self) -> None:
         if not self.runs or not self.metrics:
             raise ConfigError("give at least one of --runs and one of --metrics")
-        if self.smooth < 1:
-            raise ConfigError(f"--smooth is {self.smooth}; give at least 1")
+        require_within(self, 1, "smooth")
         if self.output.suffix not in (".png", ".svg", ".pdf"):
             raise ConfigError(f"--output {self.output}: the name must end in .png, .svg or .pdf")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import ConfigError
+from ...errors import ConfigError, flag, require_within
 
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -53,16 +53,12 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name in ("max_sessions", "session_s", "idle_s", "question_s", "stall_s", "hello_s"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give more than 0")
+                raise ConfigError(f"{flag(name)} is {getattr(self, name)}; give more than 0")
         if not 0 <= self.hearing_s < float("inf"):
             raise ConfigError(f"--hearing-s is {self.hearing_s}; give seconds, or 0 for never")
-        for name in ("max_waiting", "max_per_address"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{_flag(name)} is {getattr(self, name)}; give 0 or more")
-        if self.message_bytes < 1024:
-            raise ConfigError(f"--message-bytes is {self.message_bytes}; give at least 1024")
-        if not 1 <= self.port < 1 << 16:  # pages of a port chosen late could not connect
-            raise ConfigError(f"--port is {self.port}; expected 1 to 65535")
+        require_within(self, 0, "max_waiting", "max_per_address")
+        require_within(self, 1024, "message_bytes")
+        require_within(self, 1, "port", most=65535)  # pages of a port chosen late cannot connect
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ConfigError("--ssl-certfile and --ssl-keyfile belong together")
         for origin in self.allow_origin:
@@ -115,7 +111,3 @@ class ServerConfig:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

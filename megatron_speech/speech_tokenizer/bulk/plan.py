@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from ...audio import SAMPLE_RATE_HZ
 from ...data.recording import Recording
 from ...data.recordings import Recordings, find_recordings
-from ...errors import ConfigError
+from ...errors import ConfigError, require_within
 from ...io.rejected import Rejected, count_reasons, describe_counts
 from ...jobs.tasks import Share, find_share
 from ..config import CONV_STRIDE, SpeechTokenizerConfig
@@ -64,12 +64,8 @@ class TokenizeConfig(ShardedConfig):
     """Threads that read and resample."""
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1 or self.num_workers < 1:
-            raise ConfigError("--shard-size and --num-workers must be at least 1")
-        if not 30 <= self.batch_seconds < float("inf"):
-            raise ConfigError(
-                f"--batch-seconds is {self.batch_seconds:g}; expected at least 30, one window"
-            )
+        require_within(self, 1, "shard_size", "num_workers")
+        require_within(self, 30, "batch_seconds")  # one window
         if not self.input:
             raise ConfigError("--input names nothing to tokenize")
 
