@@ -24,5 +24,5 @@ def test_the_flag_its_value_and_what_is_expected_are_named(value):
 
 
 def test_an_upper_bound_is_named():
-    with pytest.raises(ConfigError, match="--silence-s is 2.5; expected 0 to 2"):
+    with pytest.raises(ConfigError, match=r"--silence-s is 2\.5; expected 0 to 2"):
         require_within(_Config(silence_s=2.5), 0, "silence_s", most=2)
