@@ -43,18 +43,22 @@ class Recordings:
     rejected: list[Rejected] = field(default_factory=list)
     """Entries of the lists that cannot be used."""
     fingerprint: str
-    """Identifies the lists by content, folders and archives by names and sizes."""
+    """Identifies lists and texts by content, sound and archives by names and sizes."""
 
     def shards(self, size: int) -> int:
         """Shards of at most `size` listed recordings, and then one for each archive."""
-        return -(-len(self.listed) // size) + len(self.archives)
+        return self.listed_shards(size) + len(self.archives)
+
+    def listed_shards(self, size: int) -> int:
+        """Those of listed recordings alone."""
+        return -(-len(self.listed) // size)
 
     def read_shard(self, number: int, size: int) -> tuple[list[Recording], list[Rejected]]:
         """The recordings of a shard, and what its archive holds that cannot be used."""
         first = number * size
         if first < len(self.listed):
             return self.listed[first : first + size], []
-        return self.archives[number - -(-len(self.listed) // size)].read()
+        return self.archives[number - self.listed_shards(size)].read()
 
 
 def find_recordings(inputs: Sequence[str | Path], audio_root: Path | None = None) -> Recordings:
@@ -195,7 +199,10 @@ class _Reading:
 
 
 def _fingerprint(item: Recording | Rejected) -> str:
-    return f"{item.id} {_size(item.path) if isinstance(item, Recording) else item.reason}"
+    if isinstance(item, Rejected):
+        return f"{item.id} {item.reason}"
+    known = (item.id, str(_size(item.path)), item.speaker, item.text)
+    return " ".join(part for part in known if part)
 
 
 def _size(path: str | Path) -> int:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError, require_within
-from ..io.files import fingerprint_of
+from ..io.files import fingerprint_of, read_json_object
 from ..io.model_folders import resolve_model
+from ..io.rejected import Rejected
 from ..speech_tokenizer.bulk.plan import ShardedConfig, ShardPlan
 from .filters import Thresholds
 
@@ -61,6 +62,14 @@ class PreparePlan(ShardPlan[PrepareConfig]):
     """A job as one task sees it; `paths` are what each shard has come to."""
 
     folder = "parts"
+
+    def rejected_path(self, number: int) -> Path:
+        """Where a shard says what it set aside, beside other facts of it."""
+        return self.paths[number].with_suffix(".json")
+
+    def read_rejected(self, path: Path) -> list[Rejected]:
+        """What such a file lists."""
+        return [Rejected(**item) for item in read_json_object(path)["rejected"]]
 
     def settings(self) -> dict[str, Any]:
         """All that the output depends on."""

@@ -9,6 +9,7 @@ Files in the output folder:
     parts/, job.json      what each shard has come to, and what the job was begun with
 """
 
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..data.turned_up import DUE_AGAIN, mark_judged
 from ..errors import DataError
 from ..io.files import is_abandoned, read_json_object, write_json
 from ..io.parquet import read_parquet, write_parquet
@@ -90,9 +92,14 @@ def prepare(plan: PreparePlan) -> PrepareResult:
         begun, settings = output / "job.json", plan.settings()
         if begun.exists():
             same_job(begun, settings)
-        due = [number for number in plan.own if not plan.paths[number].exists()]
+        again = plan.due_again()
+        due = [n for n in plan.own if n in again or not plan.paths[n].exists()]
         readers = _readers(plan.config) if due else None
         same_job(begun, settings)  # only now: what cannot be read must not own the folder
+        if again:
+            print(f"{len(again):,} shards {DUE_AGAIN}", file=sys.stderr)
+        for number in again:  # before what they set aside is written anew
+            plan.paths[number].unlink(missing_ok=True)
         if readers is not None:
             with Progress("preparing speech", len(due), "shards") as progress:
                 for number in due:
@@ -125,13 +132,14 @@ def _readers(config: PrepareConfig) -> Readers:
 
 def _make_shard(plan: PreparePlan, number: int, readers: Readers) -> float:
     recordings, rejected = plan.read_shard(number)
-    part = plan.paths[number]
+    part, begun_s = plan.paths[number], time.time()
     audio = plan.config.output / "audio" / part.stem
     found = hear(recordings, readers, plan.config, audio)
     found.rejected[:0] = rejected
     facts = asdict(Heard(recordings=found.recordings, seconds=found.seconds))
     facts |= {"speech_s": found.speech_s, "rejected": [vars(item) for item in found.rejected]}
-    write_json(part.with_suffix(".json"), facts)
+    write_json(plan.rejected_path(number), facts)
+    mark_judged(plan.rejected_path(number), begun_s)
     write_parquet(part, pa.Table.from_pylist(found.rows, _SCHEMA))
     for stopped in filter(is_abandoned, audio.glob(".*.part")):
         stopped.unlink(missing_ok=True)

@@ -133,6 +133,25 @@ def test_the_report_says_why_and_lets_hear(stand_ins, recordings, whisper, tmp_p
     assert all((tmp_path / row["path"]).is_file() for row in heard if row["path"])
 
 
+def test_a_recording_that_turns_up_later_is_heard(
+    stand_ins, recordings, whisper, tmp_path, monkeypatch
+):
+    names = ["call-1", "call-2", "call-3", "gone"]
+    lines = [{"id": n, "path": str(recordings / f"{n}.flac"), "text": ""} for n in names]
+    lines[-1]["path"] = str(tmp_path / "gone.flac")
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    job = flags(tmp_path / "m.jsonl", whisper, tmp_path / "out")
+    before = prepare_speech.main(job)
+    assert before.summary["rejected"] == {"missing": 1}
+    assert prepare_speech.main(job).seconds == 0
+    (tmp_path / "gone.flac").write_bytes((recordings / "call-4.flac").read_bytes())
+    after = prepare_speech.main(job)
+    assert (after.summary["recordings"], after.summary["rejected"]) == (4, {})
+    assert prepare_speech.main(job).seconds == 0
+    prepare_speech.main(flags(tmp_path / "m.jsonl", whisper, tmp_path / "whole"))
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
 def test_terms_and_transcripts(stand_ins, recordings, whisper, tmp_path):
     rows = [
         {"id": "a", "path": "call-1.flac", "license": "CC0", "consent": "yes", "speaker": "s"},

@@ -83,6 +83,55 @@ def test_a_killed_job_continues_to_the_same_bytes(manifest, tokenizer_folder, tm
     assert (tmp_path / "rejected.jsonl").read_bytes() == rejected
 
 
+def test_recordings_that_turn_up_later_are_tokenized(tokenizer_folder, tmp_path, capsys):
+    random, rows = np.random.default_rng(1), []
+    for number in range(10):
+        path = tmp_path / f"clip{number}.wav"
+        soundfile.write(path, 0.2 * random.standard_normal(9000), 16_000)
+        rows.append(ManifestRow(id=path.stem, path=path, text="hello"))
+    soundfile.write(tmp_path / "clip9.wav", np.zeros(9000), 16_000)  # stays set aside
+    write_manifest(tmp_path / "m.parquet", rows)
+    job = [tmp_path / "m.parquet", tokenizer_folder]
+    whole = [*job, tmp_path / "whole"]
+    tokenize_speech.main(arguments(*whole))
+
+    late, cut = tmp_path / "clip1.wav", tmp_path / "clip6.wav"
+    late.rename(tmp_path / "elsewhere.wav")
+    content = cut.read_bytes()
+    cut.write_bytes(b"RIFF")
+    again = [*job, tmp_path / "again"]
+    result = tokenize_speech.main(arguments(*again))
+    assert result.rejected == {"missing": 1, "silent": 1, "unreadable": 1}
+    assert tokenize_speech.main(arguments(*again)).skipped_shards == 3
+
+    (tmp_path / "elsewhere.wav").rename(late)
+    cut.write_bytes(content)
+    capsys.readouterr()
+    tokenize_speech.main(arguments(*again, "--dry-run"))
+    assert "3 are there; 2 of them are made anew" in capsys.readouterr().out
+    result = tokenize_speech.main(arguments(*again))
+    assert "2 shards are made anew" in capsys.readouterr().err
+    assert (result.skipped_shards, result.rejected) == (1, {"silent": 1})
+    assert shard_bytes(tmp_path / "again") == shard_bytes(tmp_path / "whole")
+    assert tokenize_speech.main(arguments(*again)).skipped_shards == 3
+
+
+@pytest.mark.parametrize("beside", ["clip0.txt", "clips.trans.txt"])
+def test_texts_of_a_folder_that_changed_are_another_job(beside, tokenizer_folder, tmp_path):
+    sound = 0.2 * np.random.default_rng(1).standard_normal(9000)
+    (tmp_path / "speech").mkdir()
+    soundfile.write(tmp_path / "speech/clip0.wav", sound, 16_000)
+    text = tmp_path / "speech" / beside
+    first = "" if beside == "clip0.txt" else "clip0 "
+    text.write_text(f"{first}one")
+    job = arguments(tmp_path / "speech", tokenizer_folder, tmp_path / "out")
+    tokenize_speech.main(job)
+    assert tokenize_speech.main(job).skipped_shards == 1
+    text.write_text(f"{first}two")
+    with pytest.raises(ConfigError, match=r"other settings \(input\).* remove the folder"):
+        tokenize_speech.main(job)
+
+
 def test_another_job_in_the_same_folder_is_refused(manifest, tokenizer_folder, tmp_path):
     tokenize_speech.main(arguments(manifest, tokenizer_folder, tmp_path / "out"))
     other = SpeechTokenizer.from_pretrained(tokenizer_folder)

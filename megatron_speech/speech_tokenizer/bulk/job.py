@@ -7,6 +7,7 @@ Files in the output folder:
     .rejected/                 what the shards set aside, for rejected.jsonl
 """
 
+import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
@@ -18,6 +19,7 @@ import torch
 from ...audio import SAMPLE_RATE_HZ
 from ...data.code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from ...data.recording import Recording
+from ...data.turned_up import DUE_AGAIN, mark_judged
 from ...errors import AudioError, DataError
 from ...io.files import is_abandoned
 from ...io.parquet import open_parquet
@@ -66,6 +68,7 @@ class _Shard:
     recordings: list[Recording]
     rejected: list[Rejected]
     samples: dict[int, int] = field(default_factory=dict)
+    begun_s: float = field(default_factory=time.time)
 
 
 _Item = tuple[_Shard, int | None]  # a recording by its number, or the shard's end
@@ -94,10 +97,13 @@ def tokenize(plan: TokenizePlan) -> TokenizeResult:
     )
     with exclusive(config.output / str(plan.share)):
         _check_same_job(plan, info)
+        _reopen(plan)
         with _Meter(plan) as meter, closing(_encoded_shards(plan, tokenizer, meter)) as encoded:
             made = 0
             for shard, records in encoded:
-                write_rejected(_rejected_part(plan, shard.number), shard.rejected)
+                rejected = plan.rejected_path(shard.number)
+                if write_rejected(rejected, shard.rejected):
+                    mark_judged(rejected, shard.begun_s)
                 write_code_shard(plan.paths[shard.number], records, info)
                 made += 1
         return _close_job(plan, meter, made)
@@ -193,10 +199,6 @@ class _Meter:
         return min(size, left) if self._in_clips else 1
 
 
-def _rejected_part(plan: TokenizePlan, number: int) -> Path:
-    return plan.config.output / ".rejected" / f"{plan.paths[number].stem}.jsonl"
-
-
 def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
     """Refuse an output folder begun with other input or settings on which the bytes depend."""
     config = plan.config
@@ -214,6 +216,19 @@ def _check_same_job(plan: TokenizePlan, info: CodeShardInfo) -> None:
     same_job(path, job)
 
 
+def _reopen(plan: TokenizePlan) -> None:
+    """Remove the shards that are due again, so that they are made like those never made.
+
+    Before their lists of what was set aside change: a kill between the two would leave a shard
+    that lacks recordings, and nothing that says so.
+    """
+    if again := plan.due_again():
+        print(f"{len(again):,} shards {DUE_AGAIN}", file=sys.stderr)
+        (plan.config.output / "rejected.jsonl").unlink(missing_ok=True)
+        for number in again:
+            plan.paths[number].unlink(missing_ok=True)
+
+
 def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
     """Write `rejected.jsonl` if all shards are there; several tasks write the same."""
     output, paths = plan.config.output, plan.paths
@@ -222,7 +237,7 @@ def _close_job(plan: TokenizePlan, meter: _Meter, made: int) -> TokenizeResult:
     if not missing:
         rejected = list(plan.recordings.rejected)
         for number in range(len(paths)):
-            part = _rejected_part(plan, number)
+            part = plan.rejected_path(number)
             if part.exists():
                 rejected += read_rejected(part)
         counts = write_rejected(output / "rejected.jsonl", rejected)

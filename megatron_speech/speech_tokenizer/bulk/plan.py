@@ -1,5 +1,6 @@
 """What a bulk job will do: its settings, its shards, and what it takes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,8 +10,9 @@ from typing import ClassVar, Literal, Self
 from ...audio import SAMPLE_RATE_HZ
 from ...data.recording import Recording
 from ...data.recordings import Recordings, find_recordings
+from ...data.turned_up import DUE_AGAIN, turned_up
 from ...errors import ConfigError, require_within
-from ...io.rejected import Rejected, count_reasons, describe_counts
+from ...io.rejected import Rejected, count_reasons, describe_counts, read_rejected
 from ...jobs.tasks import Share, find_share
 from ..config import CONV_STRIDE, SpeechTokenizerConfig
 from .encoding import SORTED_BATCHES
@@ -76,7 +78,7 @@ class TokenizeConfig(ShardedConfig):
 
 
 @dataclass(frozen=True)
-class ShardPlan[Config: ShardedConfig]:
+class ShardPlan[Config: ShardedConfig](ABC):
     """A job over shards of recordings as one task sees it; every task numbers them alike."""
 
     config: Config
@@ -107,6 +109,26 @@ class ShardPlan[Config: ShardedConfig]:
         """Numbers of the shards of this task."""
         return list(self.share.of(range(len(self.paths))))
 
+    @abstractmethod
+    def rejected_path(self, number: int) -> Path:
+        """Where a shard says what it set aside; there may be no such file where that is nothing."""
+
+    @abstractmethod
+    def read_rejected(self, path: Path) -> list[Rejected]:
+        """What such a file lists."""
+
+    def due_again(self) -> list[int]:
+        """Finished shards of this task that lack recordings which have turned up since."""
+        listed = self.recordings.listed_shards(self.config.shard_size)
+        return [
+            number
+            for number in self.own
+            if number < listed
+            and self.paths[number].exists()
+            and (judged := self.rejected_path(number)).exists()
+            and turned_up(self.read_shard(number)[0], self.read_rejected(judged), judged)
+        ]
+
     def read_shard(self, number: int) -> tuple[list[Recording], list[Rejected]]:
         """The recordings of a shard, and what its archive holds that cannot be used."""
         return self.recordings.read_shard(number, self.config.shard_size)
@@ -114,9 +136,11 @@ class ShardPlan[Config: ShardedConfig]:
     def lines(self, **more: str) -> str:
         """The plan in a few lines: `more`, what was set aside, shards and tasks."""
         there = sum(path.exists() for path in self.paths)
+        again = len(self.due_again())
         more |= {
             "set aside": describe_counts(count_reasons(self.recordings.rejected)),
-            "shards": f"{len(self.paths):,}, of which {there:,} are there",
+            "shards": f"{len(self.paths):,}, of which {there:,} are there"
+            + (f"; {again:,} of them {DUE_AGAIN}" if again else ""),
             "tasks": f"this is {self.share}, it makes {len(self.own):,} shards",
         }
         return "\n".join(f"{name:<12}{value}" for name, value in more.items())
@@ -124,6 +148,14 @@ class ShardPlan[Config: ShardedConfig]:
 
 class TokenizePlan(ShardPlan[TokenizeConfig]):
     """A bulk job as one task sees it."""
+
+    def rejected_path(self, number: int) -> Path:
+        """Where a shard says what it set aside; no file where that is nothing."""
+        return self.config.output / ".rejected" / f"{self.paths[number].stem}.jsonl"
+
+    def read_rejected(self, path: Path) -> list[Rejected]:
+        """What such a file lists."""
+        return read_rejected(path)
 
     def describe(self) -> str:
         """The plan in a few lines."""
