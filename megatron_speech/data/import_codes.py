@@ -7,7 +7,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class ImportCodesConfig:
     they have one name."""
     texts: Path | None = None
     """Manifest with text, speaker and language of the recordings, where the units come without:
-    looked up by id, path, or file name."""
+    looked up by id, else by file name and as many folders above it as it takes."""
     records_per_shard: int = 10_000
     """Utterances in one code shard."""
     layout: UnitLayout = field(default_factory=UnitLayout)
@@ -152,7 +153,9 @@ class _Import:
                 f"{', '.join(map(str, config.input))}: not one usable record; set aside "
                 f"{describe_counts(reasons)}, the first: {first}"
             )
-        report = {**self._report(records, reasons), "inputs": _fingerprint(files)}
+        texts = self.config.texts and fingerprint_of_files(self.config.texts)
+        report = self._report(records, reasons)
+        report |= {"inputs": _fingerprint(files), "texts": texts}
         write_json(self.folder / "import.json", report)
         return report
 
@@ -225,26 +228,39 @@ class _Import:
 
 
 class _Recordings:
-    """What a manifest says of recordings, found by id, path or file name."""
+    """What a manifest says of recordings, found by id, else by the file that holds their sound.
+
+    Files may lie in other folders than when the units were made: of those of one name it is the
+    one whose folders agree furthest.
+    """
 
     def __init__(self, manifest: Path):
-        self._rows: dict[str, ManifestRow] = {}
-        self._twice: set[str] = set()
+        self._ids: dict[str, ManifestRow] = {}
+        self._files: dict[str, list[ManifestRow]] = {}
+        self._given: dict[str, str] = {}
         for row in read_manifest(manifest):
-            for key in {row.id, str(row.path), row.path.stem}:
-                if self._rows.setdefault(key, row) is not row:
-                    self._twice.add(key)
+            self._ids[row.id] = row
+            stem = row.path.stem
+            for name in (stem, _in_folder(row.path, stem)):
+                self._files.setdefault(name, []).append(row)
 
     def completed(self, record: CodeRecord, row: Row) -> CodeRecord | Rejected:
         """A record with what the manifest knows; what it says itself stays."""
         path = audio_path(row)
-        keys = [record.id, *([str(path), path.stem] if path else [])]
-        key = next((key for key in keys if key in self._rows), None)
-        if key is None:
-            return Rejected(record.id, "not_in_texts", f"--texts has none of {', '.join(keys)}")
-        if key in self._twice:
-            return Rejected(record.id, "ambiguous", f"--texts has {key!r} twice")
-        known = self._rows[key]
+        place = path.with_suffix("") if path and path.name else PurePosixPath(record.id)
+        by_id = self._ids.get(record.id)
+        found = self._of_file(place) if by_id is None else [by_id]
+        if not found:
+            detail = f"--texts has neither the id {record.id!r} nor a recording {place}"
+            return Rejected(record.id, "not_in_texts", detail)
+        if len(found) > 1:
+            which = " and ".join(repr(str(one.path)) for one in found[:2])
+            return Rejected(record.id, "ambiguous", f"{place} may be {which} of --texts")
+        known = found[0]
+        other = self._given.setdefault(known.id, record.id)
+        if other != record.id:
+            detail = f"{known.id!r} of --texts was taken for {other!r}, before {place}"
+            return Rejected(record.id, "ambiguous", detail)
         return CodeRecord(
             id=record.id,
             codes=record.codes,
@@ -253,3 +269,22 @@ class _Recordings:
             language=record.language or known.language or None,
             speaker=record.speaker or known.speaker or None,
         )
+
+    def _of_file(self, place: PurePosixPath) -> list[ManifestRow]:
+        """Rows of that file name, those of them whose folders agree furthest with `place`."""
+        name = place.name
+        found = self._files.get(_in_folder(place, name)) or self._files.get(name, [])
+        if len(found) < 2:
+            return found
+        shared = [_shared_folders(row.path, place) for row in found]
+        furthest = max(shared)
+        return [row for row, folders in zip(found, shared, strict=True) if folders == furthest]
+
+
+def _in_folder(path: PurePath, name: str) -> str:
+    return f"{path.parent.name or '.'}/{name}"
+
+
+def _shared_folders(one: PurePath, other: PurePath) -> int:
+    pairs = zip(reversed(one.parent.parts), reversed(other.parent.parts), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

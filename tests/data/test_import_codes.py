@@ -184,6 +184,34 @@ def test_texts_of_a_manifest(tmp_path):
     assert (report["records_with_text"], report["set_aside"]) == (2, {"not_in_texts": 1})
 
 
+def test_texts_of_files_of_one_name_in_several_folders(tmp_path):
+    """As VCTK has them; the manifest names them from its own folder, the units from another."""
+    rows = [{"units": [n], "file_name": f"/then/wavs/{name}.wav"}
+            for n, name in enumerate(("p1/001", "p2/001", "p3/002", "p4/002"))]  # fmt: skip
+    (tmp_path / "features.jsonl").write_text(lines(*rows))
+    empty = {"speaker": "", "language": ""}
+    manifest = [{"id": name[1], "path": f"wavs/{name}.flac", "text": name} | empty
+                for name in ("p1/001", "p2/001", "p3/002")]  # fmt: skip
+    (tmp_path / "manifest.jsonl").write_text(lines(*manifest))
+    texts = tmp_path / "manifest.jsonl"
+    report = run(tmp_path, tmp_path / "features.jsonl", texts=texts)
+    assert [r.text for r in codes_of(tmp_path)[1].values()] == ["p1/001", "p2/001", "p3/002"]
+    assert report["set_aside"] == {"ambiguous": 1}  # and does not get the text of p3/002
+    copy = texts.rename(tmp_path / "copy.jsonl")
+    assert run(tmp_path, tmp_path / "features.jsonl", texts=copy)["texts"] == report["texts"]
+    copy.write_text(lines(*manifest[:2]))
+    assert run(tmp_path, tmp_path / "features.jsonl", texts=copy)["texts"] != report["texts"]
+
+
+def test_an_id_goes_before_a_file_name(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines(*({"id": n, "units": [1]} for n in "12")))
+    manifest = [{"id": n, "path": f"{other}.wav", "text": n, "speaker": "", "language": ""}
+                for n, other in ("12", "21")]  # fmt: skip
+    (tmp_path / "manifest.jsonl").write_text(lines(*manifest))
+    run(tmp_path, tmp_path / "a.jsonl", texts=tmp_path / "manifest.jsonl")
+    assert {name: r.text for name, r in codes_of(tmp_path)[1].items()} == {"1": "1", "2": "2"}
+
+
 def test_fingerprints_follow_name_rate_and_files(tmp_path):
     (tmp_path / "centres").write_text("one")
 
