@@ -17,7 +17,7 @@ from ..errors import ConfigError, DataError
 from ..io.files import find_in, fingerprint_of, fingerprint_of_files, read_json_object, write_json
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..jobs.claims import exclusive
-from ..jobs.folders import atomic_folder
+from ..jobs.folders import atomic_folder, require_own
 from ..jobs.progress import Progress
 from .code_shards import CodeRecord, CodeShardInfo, write_code_shard
 from .foreign_codes import UnitLayout, audio_path, find_unit_files, read_unit_rows, record_of
@@ -107,6 +107,7 @@ def _check_same_units(output: Path, config: ImportCodesConfig, files: Sequence[P
     """Refuse to replace anything but an earlier import of the same files and tokenizer."""
     if not (output / "import.json").exists():
         raise ConfigError(f"{output} holds something else than imported codes; choose another")
+    require_own(output, ("*.parquet", "import.json", "rejected.jsonl"))
     found = read_json_object(output / "import.json")
     if found.get("tokenizer_fingerprint") != config.info().tokenizer_fingerprint:
         raise ConfigError(

@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replace_folder(staging, path)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def require_own(folder: Path, patterns: Sequence[str]) -> None:
+    """Refuse to replace a folder in which somebody has put more than was written there.
+
+    Args:
+        patterns: names (`fnmatch`) of all that may be there; what file managers and hub clients
+            leave (`.DS_Store`, `._*`, `.cache`) is nobody's.
+
+    Raises:
+        ConfigError: there is more.
+    """
+    allowed = (*patterns, ".DS_Store", "._*", ".cache")
+    more = [e.name for e in folder.iterdir() if not any(fnmatch(e.name, p) for p in allowed)]
+    if more:
+        raise ConfigError(
+            f"{folder} would be replaced, and holds {', '.join(sorted(more)[:3])}"
+            f"{f' and {len(more) - 3} more' if len(more) > 3 else ''} besides what was written "
+            "there; move that away, or choose another folder"
+        )
 
 
 def remove_folder(path: Path) -> None:

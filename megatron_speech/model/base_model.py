@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ConfigError
 from ..io.files import write_text
 from ..io.model_folders import origin, resolve_model
 from ..jobs.claims import exclusive
-from ..jobs.folders import atomic_folder
+from ..jobs.folders import atomic_folder, require_own
 from ..text.tokenizers import TiktokenTokenizer
 from ..text.vocab import SpeechTextVocab
 from ..training import checkpoint
@@ -89,7 +89,8 @@ def import_base(config: ImportConfig) -> Import:
         CheckpointError: the folder is no model of a known family, it is incomplete or damaged, or
             `save` holds something else than an import.
         VocabularyError: its tokenizer is missing or holds another number of codes.
-        ConfigError: --hf or --save is missing, or the layout does not divide the model.
+        ConfigError: --hf or --save is missing, the layout does not divide the model, or `save`
+            holds more than an import.
         InUseError: another process writes the folder.
     """
     hf, save = config.hf, config.save
@@ -114,6 +115,7 @@ def _require_replaceable(save: Path) -> None:
     """An import may take the place of another, never that of a run or of anything else."""
     if save.exists() and not (save.is_dir() and not any(save.iterdir())):
         if save.is_dir() and checkpoint.latest_iteration(save) == 0:
+            require_own(save, (checkpoint.MARKER, "iter_0000000", "vocab", RUN_CONFIG))
             return
         raise CheckpointError(
             f"{save} exists and is no imported base model, so it is not replaced; give --save a "

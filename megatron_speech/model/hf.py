@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError
 from ..io.files import read_json_object, write_text
 from ..jobs.claims import exclusive
-from ..jobs.folders import atomic_folder
+from ..jobs.folders import atomic_folder, require_own
 from ..text.vocab import SpeechTextVocab
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron.checkpoint import DATA_KEY
@@ -88,7 +88,7 @@ def export_checkpoint(
     Raises:
         CheckpointError: no checkpoint, one that is damaged or of another vocabulary, `hf` holds
             something else than an export, `form.chatglm` or the adapters' base is another.
-        ConfigError: the model's family cannot express it.
+        ConfigError: the model's family cannot express it, or `hf` holds more than an export.
         InUseError: another process writes the folder.
     """
     with exclusive(hf), ExitStack() as stack:
@@ -140,11 +140,16 @@ def _write_card(
     write_text(folder / "README.md", model_card(facts, run / RUN_CONFIG, model, vocab))
 
 
+_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.md", "*.tiktoken")
+"""Of exports; no folders, and nothing that others make of them (`*.gguf`)."""
+
+
 def _require_replaceable(hf: Path) -> None:
     """An export may take the place of another, never that of a run or of anything else."""
     parts = (("config.json", ADAPTER_CONFIG), ("speech_text_vocab.json",))
     is_export = all(any((hf / name).exists() for name in names) for names in parts)
     if hf.is_dir() and (is_export or not any(hf.iterdir())):
+        require_own(hf, _FILES)
         return
     if hf.exists():
         raise CheckpointError(

@@ -254,6 +254,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     assert (tmp_path / "codes" / "mine.txt").exists()
 
 
+def test_what_others_put_beside_imported_codes_is_not_removed(tmp_path):
+    (tmp_path / "a.jsonl").write_text(lines({"id": "a", "units": [1]}))
+    run(tmp_path, tmp_path / "a.jsonl")
+    (tmp_path / "codes" / "mine").mkdir()
+    with pytest.raises(ConfigError, match="holds mine besides"):
+        run(tmp_path, tmp_path / "a.jsonl")
+    assert (tmp_path / "codes" / "mine").exists()
+
+
 def test_shards_of_a_few_records_each(tmp_path):
     (tmp_path / "a.jsonl").write_text(lines(*({"id": str(n), "units": [n]} for n in range(5))))
     assert run(tmp_path, tmp_path / "a.jsonl", records_per_shard=2)["shards"] == 3

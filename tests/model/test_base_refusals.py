@@ -243,6 +243,21 @@ def test_an_import_takes_the_place_of_no_run(base, run, tmp_path):
         convert(base, tmp_path / "notes")
 
 
+def test_what_others_put_into_an_import_or_export_is_not_removed(base, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/.DS_Store").touch()
+    hf = tmp_path / "run" / "hf"
+    export = ["megatron-to-hf", "--load", str(tmp_path / "run"), "--hf", str(hf)]
+    convert_checkpoint.main(export)
+    with pytest.raises(ConfigError, match=r"run would be replaced, and holds hf besides"):
+        convert(base, tmp_path / "run", "--num-codes", "16")
+    convert_checkpoint.main(export)
+    (hf / "small.gguf").touch()
+    with pytest.raises(ConfigError, match=r"holds small\.gguf besides"):
+        convert_checkpoint.main(export)
+    assert (hf / "small.gguf").exists()
+
+
 def flip_a_byte(data: bytearray) -> bytes:
     data[len(data) // 2] ^= 0xFF
     return bytes(data)
