@@ -1,6 +1,7 @@
 # `make help` lists the commands. `install` runs by itself when needed.
 # SIZE=smoke|demo|full and TEXT='path/*.parquet' (one path or pattern) are settings of `make demo`;
-# SIZE=smoke|demo, WHISPER, BASE (folder or hub id), SPEECH and TEXT (paths) of `make demo-real`.
+# SIZE=smoke|demo, WHISPER, BASE (folder or hub id), SPEECH and TEXT (paths) of `make demo-real`;
+# SIZE=smoke|demo and WHISPER of `make voice-demo`.
 SHELL := /bin/bash
 SIZE ?= demo
 TEXT ?=
@@ -44,7 +45,7 @@ demo-full:
 ## voice-demo after `make demo`: speech decoder, fine-tuning on dialogues; runs/voice/report.html
 voice-demo: $(STAMP)
 	$(PYTHON) examples/voice/demo.py --size $(SIZE) --demo $(RUNS)/$(SIZE) \
-	  --output $(VOICE)
+	  --output $(VOICE) $(if $(WHISPER),--whisper $(call quoted,$(WHISPER)))
 
 ## demo-real  a released Whisper and base model on people's speech and prose, fetched or yours; runs/real/report.html
 demo-real: $(STAMP)

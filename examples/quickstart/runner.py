@@ -10,6 +10,7 @@ from typing import Any
 
 from examples.quickstart.side_by_side import AT_ONCE, SideBySide
 from megatron_speech.io.files import fingerprint_of, read_json, write_json
+from megatron_speech.io.model_folders import model_fingerprint
 from megatron_speech.jobs.folders import remove_folder
 from megatron_speech.text.corpora import find_texts, fingerprint_inputs
 
@@ -70,6 +71,8 @@ class Stage:
     """Picklable, if other stages may run beside it."""
     settings: tuple[str, ...] = ()
     """Fields of the size that the stage depends on, beside all that it needs."""
+    models: tuple[str, ...] = ()
+    """Fields of the demo that name a model on which the stage depends, or None."""
     after: tuple[str, ...] | None = None
     """Earlier stages that it needs; None is the one before it. Two stages of which neither needs
     the other, not even through others, may run side by side."""
@@ -128,7 +131,9 @@ def _needs_and_keys(
         needs[stage.name] = set(after).union(*(needs[name] for name in after))
         settings = {name: getattr(demo.size, name) for name in stage.settings}
         above = [keys[name] for name in after] or [identity]
-        keys[stage.name] = fingerprint_of(*above, stage.name, repr(settings))
+        given = [model for name in stage.models if (model := getattr(demo, name)) is not None]
+        prints = map(model_fingerprint, given)
+        keys[stage.name] = fingerprint_of(*above, stage.name, repr(settings), *prints)
         before = (stage.name,)
     return needs, keys
 

@@ -39,7 +39,8 @@ class VoiceConfig:
     output: Path = Path("runs/voice")
     """Folder of the run; a run found there is continued."""
     whisper: Path | None = None
-    """Folder of a released Whisper that reads the decoded speech, beside the demo's recogniser."""
+    """A released Whisper that reads the decoded speech, beside the demo's recogniser: folder, or id
+    of the Hugging Face hub. Given or changed later, that part is done again."""
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             base=config.demo,
             whisper=config.whisper,
         )
-        demo.require_base()
+        demo.require_inputs()
         from examples.voice.report import build_page, build_report
 
         return run_demo(demo, CHAIN, build_report, partial(build_page, demo))

@@ -26,7 +26,7 @@ class VoiceDemo(Demo):
     base: Path
     """Folder of that run."""
     whisper: Path | None = None
-    """Folder of a Whisper that reads the decoded speech too."""
+    """A Whisper that reads the decoded speech too: folder, or id of the Hugging Face hub."""
 
     def identity(self) -> str:
         """The quickstart's own, and what that run came to."""
@@ -38,14 +38,19 @@ class VoiceDemo(Demo):
         """That run's speech tokenizer."""
         return self.base / "speech_tokenizer" / "export"
 
-    def require_base(self) -> None:
-        """See that the quickstart run is there and finished.
+    def require_inputs(self) -> None:
+        """See that the quickstart run is there and finished, and that the Whisper is one.
 
         Raises:
-            DataError: it is not.
+            DataError: the run is not.
+            CheckpointError: the Whisper is none.
         """
         if not (self.base / "report.json").exists():
             raise DataError(f"{self.base} holds no finished demo; run `make demo` first")
+        if self.whisper is not None:
+            from megatron_speech.speech_tokenizer.whisper import Whisper
+
+            Whisper.settings(self.whisper)
 
     def language_model(self) -> Path:
         """Folder of the run's speech-text model, of the first seed."""
@@ -230,6 +235,7 @@ CHAIN = (
           after=("decoder", "vocoder"), settings=("voice_steps",)),
     Stage("chat", "Questions, asked aloud", chat_evaluation,
           after=("voice", "fine_tuning"), settings=("longest_answer",)),
-    Stage("quality", "What decoded speech is worth", quality, after=("voice",)),
+    Stage("quality", "What decoded speech is worth", quality, after=("voice",),
+          models=("whisper",)),
     Stage("conversation", "A conversation to listen to", conversation, after=("chat", "quality")),
 )  # fmt: skip

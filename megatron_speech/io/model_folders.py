@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError
-from .files import read_json_object
+from .files import fingerprint_of, read_json_object
 
 _FILES = (
     "config.json",
@@ -123,6 +123,19 @@ def origin(folder: str | Path) -> str:
     if place.parent.name == "snapshots" and name and _COMMIT.fullmatch(place.name):
         return f"{owner}/{name}@{place.name}"
     return place.resolve().name
+
+
+def model_fingerprint(folder_or_id: str | Path) -> str:
+    """Identifies a model by its configuration and the names and sizes of its files.
+
+    Raises:
+        CheckpointError: as `resolve_model`.
+    """
+    folder = resolve_model(folder_or_id)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    sizes = [f"{path.name} {path.stat().st_size}" for path in files]
+    config = folder / "config.json"
+    return fingerprint_of(*sizes, config.read_bytes() if config.is_file() else b"")
 
 
 def is_chatglm(folder: str | Path) -> bool:

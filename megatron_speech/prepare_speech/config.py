@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError, require_within
-from ..io.files import fingerprint_of, read_json_object
-from ..io.model_folders import resolve_model
+from ..io.files import read_json_object
+from ..io.model_folders import model_fingerprint
 from ..io.rejected import Rejected
 from ..speech_tokenizer.bulk.plan import ShardedConfig, ShardPlan
 from .filters import Thresholds
@@ -77,7 +77,7 @@ class PreparePlan(ShardPlan[PrepareConfig]):
         readers = [config.whisper, config.second_whisper]
         return {
             "input": self.recordings.fingerprint,
-            "readers": [None if name is None else _print_of(name) for name in readers],
+            "readers": [None if name is None else model_fingerprint(name) for name in readers],
             "keep": asdict(config.keep),
             **{
                 name: getattr(config, name)
@@ -93,12 +93,3 @@ class PreparePlan(ShardPlan[PrepareConfig]):
             recordings=f"{len(found):,}, and {len(archives):,} archives",
             hours=f"{found.seconds / 3600:,.2f}, of {found.known_durations:,} of known length",
         )
-
-
-def _print_of(model: str) -> str:
-    """Identifies a model by its configuration and the sizes of its files."""
-    folder = resolve_model(model)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    sizes = [f"{path.name} {path.stat().st_size}" for path in files]
-    config = folder / "config.json"
-    return fingerprint_of(*sizes, config.read_bytes() if config.is_file() else b"")

@@ -134,6 +134,18 @@ class Whisper:
         Raises:
             CheckpointError: files missing or damaged, or no Whisper.
         """
+        folder, config, text = cls.settings(folder)
+        model = SpeechTokenizerModel(config, "sdpa")
+        load_whisper(model, folder)
+        return cls(model.to(device, dtype), text)
+
+    @staticmethod
+    def settings(folder: str | Path) -> tuple[Path, SpeechTokenizerConfig, AsrText]:
+        """The folder itself and all that `from_pretrained` wants of it but the weights.
+
+        Raises:
+            CheckpointError: as `from_pretrained`; the weights are not looked at.
+        """
         folder = resolve_model(folder)
         untouched = SpeechTokenizerConfig(
             pooling_kernel_size=1,
@@ -144,9 +156,7 @@ class Whisper:
         config = shaped_as_whisper(untouched, folder)
         text = AsrText(folder)
         config = replace(config, eos_token_id=text.eos_id, decoder_start_token_id=text.start_id)
-        model = SpeechTokenizerModel(config, "sdpa")
-        load_whisper(model, folder)
-        return cls(model.to(device, dtype), text)
+        return folder, config, text
 
     @torch.no_grad()
     def transcribe(

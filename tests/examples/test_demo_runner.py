@@ -1,6 +1,7 @@
 """Stages are done once, continue where they were stopped, and start afresh if settings changed."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from examples.quickstart.machine import expected_minutes, measure_machine
 from examples.quickstart.runner import Demo, Stage, run_stages, to_flags
 from examples.quickstart.sizes import BLENDS, SIZES
 from examples.voice import demo as voice
-from megatron_speech.errors import DataError, InUseError
-from megatron_speech.io.files import fingerprint_of, read_json
+from examples.voice.stages import CHAIN
+from megatron_speech.errors import CheckpointError, DataError, InUseError
+from megatron_speech.io.files import fingerprint_of, read_json, write_json
 from megatron_speech.jobs.claims import exclusive
 from megatron_speech.recipes import lm, speech_tokenizer
 
@@ -92,6 +94,40 @@ def test_a_stage_whose_removal_was_cut_off_is_not_done(demo, monkeypatch):
 def test_a_second_demo_in_one_folder_is_told_so(main, more, tmp_path):
     with exclusive(tmp_path, inside=True), pytest.raises(InUseError, match="in use by process"):
         main(["--size", "smoke", "--output", str(tmp_path), *more])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening(Demo):
+    whisper: Path | None = None
+
+
+def test_a_model_that_is_given_later_or_changes_is_met_by_the_stages_it_is_for(demo, tmp_path):
+    calls, model = [], tmp_path / "whisper"
+    model.mkdir()
+    stages = [recorded("a", calls), replace(recorded("b", calls), models=("whisper",))]
+    for_b = Listening(size=demo.size, output=demo.output, machine=demo.machine)
+    run_stages([recorded("a", calls), recorded("b", calls)], demo)
+    run_stages(stages, for_b)  # without one, what was done before there was a choice is kept
+    assert calls == ["a", "b"]
+    for content in ("one", "two"):
+        (model / "config.json").write_text(content)
+        calls.clear()
+        for _ in range(2):
+            run_stages(stages, replace(for_b, whisper=model))
+        assert calls == ["b"]
+
+
+def test_the_voice_demo_reads_its_speech_again_by_another_whisper():
+    assert [stage.name for stage in CHAIN if "whisper" in stage.models] == ["quality"]
+
+
+def test_the_voice_demo_refuses_what_is_no_whisper_before_it_begins(tmp_path):
+    write_json(tmp_path / "demo/report.json", {})
+    write_json(tmp_path / "demo/machine.json", {"precision": "fp32"})
+    given = ["--demo", "demo", "--output", "voice", "--whisper", "demo"]
+    given = [word if word.startswith("-") else str(tmp_path / word) for word in given]
+    with pytest.raises(CheckpointError, match="expected the folder of a Whisper"):
+        voice.main(["--size", "smoke", *given])
 
 
 def test_changed_settings_start_the_stage_and_all_after_it_afresh(demo):
