@@ -218,4 +218,4 @@ def _expect(what: str, found: Any, expected: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -111,4 +111,4 @@ def main(argv: Sequence[str] | None = None) -> Figures:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -217,4 +217,4 @@ def take_screenshot(address: str, path: Path, act: Callable[[Any], None]) -> Non
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

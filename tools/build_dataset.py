@@ -16,6 +16,7 @@ from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
     import json
+    import sys
     from collections.abc import Callable, Sequence
     from dataclasses import asdict
     from typing import Annotated, Any
@@ -23,26 +24,21 @@ with starting(__name__):
     import tyro
 
     from megatron_speech import cli
+    from megatron_speech.datasets import speech
     from megatron_speech.datasets.preferences import PreferenceConfig, build_preference
     from megatron_speech.datasets.recordings import AlignedConfig, build_aligned
-    from megatron_speech.datasets.speech import (
-        PairsConfig,
-        SpeechConfig,
-        TextToTokenConfig,
-        build_pairs,
-        build_speech,
-        build_text_to_token,
-    )
     from megatron_speech.interleaving.assemble import AssembleConfig, assemble
     from megatron_speech.interleaving.generate import GenerateConfig, generate
     from megatron_speech.interleaving.plan import PlanConfig, plan
     from megatron_speech.interleaving.three_jobs import InterleavedConfig, build_interleaved
     from megatron_speech.jobs.executors import Submitted
 
+KEEPING = {"plan", "generate", "assemble", "interleaved"}
+"""Jobs that find what a stopped call has finished."""
 JOBS: dict[type, Callable[[Any], Any]] = {
-    SpeechConfig: build_speech,
-    PairsConfig: build_pairs,
-    TextToTokenConfig: build_text_to_token,
+    speech.SpeechConfig: speech.build_speech,
+    speech.PairsConfig: speech.build_pairs,
+    speech.TextToTokenConfig: speech.build_text_to_token,
     PreferenceConfig: build_preference,
     PlanConfig: plan,
     GenerateConfig: generate,
@@ -52,9 +48,9 @@ JOBS: dict[type, Callable[[Any], Any]] = {
 }
 
 Job = (
-    Annotated[SpeechConfig, tyro.conf.subcommand("speech")]
-    | Annotated[PairsConfig, tyro.conf.subcommand("pairs")]
-    | Annotated[TextToTokenConfig, tyro.conf.subcommand("text-to-token")]
+    Annotated[speech.SpeechConfig, tyro.conf.subcommand("speech")]
+    | Annotated[speech.PairsConfig, tyro.conf.subcommand("pairs")]
+    | Annotated[speech.TextToTokenConfig, tyro.conf.subcommand("text-to-token")]
     | Annotated[PreferenceConfig, tyro.conf.subcommand("preference")]
     | Annotated[PlanConfig, tyro.conf.subcommand("plan")]
     | Annotated[GenerateConfig, tyro.conf.subcommand("generate")]
@@ -77,4 +73,4 @@ def main(argv: Sequence[str] | None = None) -> Any:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=not KEEPING & {*sys.argv[1:2]})

@@ -31,4 +31,4 @@ def main(argv: Sequence[str] | None = None) -> SpeechTextVocab:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

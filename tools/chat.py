@@ -57,4 +57,4 @@ def main(argv: Sequence[str] | None = None) -> TerminalChat:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -75,4 +75,4 @@ def main(argv: Sequence[str] | None = None) -> Import | Export:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -36,4 +36,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda: sys.exit(main()))
+    run(lambda: sys.exit(main()), starts_over=True)

@@ -75,4 +75,4 @@ def _percent(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -41,4 +41,4 @@ def _shown(name: str, value: float) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

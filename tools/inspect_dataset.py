@@ -62,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> Inspection | Origin:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

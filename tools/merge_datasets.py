@@ -41,4 +41,4 @@ def main(argv: Sequence[str] | None = None) -> DatasetFacts:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -69,4 +69,4 @@ def main(argv: Sequence[str] | None = None) -> Mixture:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -48,4 +48,4 @@ def main(argv: Sequence[str] | None = None) -> RunPlan:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -74,4 +74,4 @@ def main(argv: Sequence[str] | None = None) -> Regenerated:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

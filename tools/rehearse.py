@@ -34,4 +34,4 @@ def _pretended(run: LMConfig) -> RehearsalConfig:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

@@ -30,4 +30,4 @@ def main(argv: Sequence[str] | None = None) -> list[ManifestRow]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, starts_over=True)

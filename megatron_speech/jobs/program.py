@@ -19,6 +19,8 @@ FAILED = 2
 _TERMINATED = 143  # as shells have it for SIGTERM
 _PIPE_CLOSED = 141  # and for SIGPIPE: `tool | head`
 _MOST_SAID = 2000
+_CONTINUES = "run the same command again to continue"
+_STARTS_OVER = "the same command starts over"
 _PERMISSIONS = "look at its permissions and those of the folders above it, or choose another place"
 _NO_FOLDER = "a part of that path is a file where a folder is wanted"
 _DEVICE = "the disk or network it lies on failed; see dmesg, then run the same command again"
@@ -41,33 +43,38 @@ _ADVICE = {
 }
 
 
-def run(main: Callable[[], Any]) -> None:
+def run(main: Callable[[], Any], *, starts_over: bool = False) -> None:
     """Call a program's `main`, and end as a person at a terminal expects it.
 
     An error meant for people, and any error of the operating system, is said on one screen: exit
     status 2. Ctrl-C is 130, SIGTERM 143 (what is under way cleans up), both with a line; a reader
     that went away, as in `| head`, is 141 without one. What is left is a bug, with its traceback.
+
+    Args:
+        main: the program.
+        starts_over: it keeps nothing of a call that was stopped, which that line then says; else
+            the next call continues.
     """
     terminable = "WORLD_SIZE" not in os.environ  # torchrun's ranks may wait for each other in C
     if terminable := terminable and _takes(signal.SIGTERM, signal.SIG_DFL):
         signal.signal(signal.SIGTERM, _terminate)
     try:
         with _printed_to_the_end():
-            _end_well(main)
+            _end_well(main, _STARTS_OVER if starts_over else _CONTINUES)
     finally:
         if terminable:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _end_well(main: Callable[[], Any]) -> None:
+def _end_well(main: Callable[[], Any], then: str) -> None:
     try:
         main()
     except MegatronSpeechError as error:
         _fail(error)
     except Terminated:
-        _stop("terminated", _TERMINATED)
+        _stop("terminated", then, _TERMINATED)
     except KeyboardInterrupt:
-        _stop("interrupted", INTERRUPTED)
+        _stop("interrupted", then, INTERRUPTED)
     except io.UnsupportedOperation:
         raise  # is an OSError, and a bug
     except OSError as error:
@@ -147,8 +154,8 @@ def _fail(error: object) -> NoReturn:
     raise SystemExit(FAILED) from None
 
 
-def _stop(how: str, status: int) -> NoReturn:
-    say_once(f"{how}; run the same command again to continue")
+def _stop(how: str, then: str, status: int) -> NoReturn:
+    say_once(f"{how}; {then}")
     raise SystemExit(status) from None
 
 

@@ -1,5 +1,6 @@
 import errno
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -65,6 +66,26 @@ def test_bugs_keep_their_traceback(error):
 
     with pytest.raises(type(error), match="bug"):
         program.run(fail)
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ("tokenize_speech", "; run the same command again to continue\n"),
+        ("transcribe_speech", "; the same command starts over\n"),
+        ("build_dataset plan", "; run the same command again to continue\n"),
+        ("build_dataset speech", "; the same command starts over\n"),
+    ],
+)
+def test_who_is_stopped_hears_whether_work_is_kept(tool, said, capsys, monkeypatch):
+    def stopped(*given) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("megatron_speech.cli.parse", stopped)
+    monkeypatch.setattr(sys, "argv", tool.split())
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(ROOT / f"tools/{tool.split()[0]}.py"), run_name="__main__")
+    assert capsys.readouterr().err == f"interrupted{said}"
 
 
 def test_of_many_processes_one_speaks_of_a_stop(capsys, monkeypatch):
