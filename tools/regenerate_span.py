@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> Regenerated:
         DataError: the codes differ.
     """
     config = cli.parse(Arguments, argv, __doc__ or "")
-    vocab = SpeechTextVocab.from_pretrained(config.vocab)
     names = ("plan", "model", "like", "engine", "gates", "best")
     given = {name: getattr(config, name) for name in names}
     settings = GenerateConfig(output=config.plan, **given)  # nothing is written
+    vocab = SpeechTextVocab.from_pretrained(config.vocab)
     made = regenerate(config.prefix, vocab, config.document, config.token, settings)
     at = made.origin
     print(f"{at.source_id}, shard {at.request_shard}, batch {at.batch}: {made.text!r}")

@@ -61,6 +61,7 @@ class DialoguesConfig:
     gates: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
+        self.engine.require_here()
         if not self.modes or not self.questions:
             raise ConfigError("--modes and --questions need at least one value each")
         if len(set(self.modes)) < len(self.modes) or len(set(self.questions)) < len(self.questions):

@@ -11,6 +11,7 @@ from ..audio import SAMPLE_RATE_HZ, check_waveform, resample
 from ..errors import AudioError, ConfigError, DataError
 from ..speech_decoder.decoder import SpeechDecoder
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer
+from ..training.devices import require_device
 from .answer import Answer, Stopwatch
 from .decoding import AnswerVocab, SamplingConfig, TokenSource
 from .events import Done, Event, Heard, Reason, SpokenCodes, Turn
@@ -49,6 +50,7 @@ class ChatConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         for name in ("max_new_tokens", "decode_codes", "context_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:

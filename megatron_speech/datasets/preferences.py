@@ -17,6 +17,7 @@ from ..jobs.claims import exclusive
 from ..jobs.progress import track
 from ..text.vocab import SpeechTextVocab
 from ..text_to_token.reference import Reference
+from ..training.devices import require_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,9 @@ class PreferenceConfig:
     """speaker: begin the text with the voice, for a model that was given --voices."""
     device: str = "auto"
     """auto (cuda if there is one), cpu, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        require_device(self.device)
 
 
 def build_preference(config: PreferenceConfig) -> DatasetFacts:

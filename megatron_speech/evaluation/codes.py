@@ -15,6 +15,7 @@ import numpy as np
 from ..data.code_shards import CodeRecord, read_code_shards
 from ..data.manifest import manifest_name
 from ..errors import ConfigError, DataError, require_within
+from ..training.devices import require_device
 from .spans import draw_spans, read_spans, span_figures
 
 
@@ -50,6 +51,7 @@ class EvaluateCodesConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         names = [_name(path) for path in self.codes] + [manifest_name(p) for p in self.manifest]
         if not names or len(set(names)) < len(names):
             raise ConfigError(

@@ -23,6 +23,7 @@ from ..speech_decoder.mel import griffin_lim, log_mel
 from ..speech_decoder.stream import feed_all
 from ..speech_tokenizer.opened import OpenedSpeechTokenizer, open_speech_tokenizer
 from ..speech_tokenizer.transcription import word_error_rate
+from ..training.devices import require_device
 from .recognisers import CodeRecogniser, Recogniser, ScriptedJudge, WhisperRecogniser
 from .seams import seam_figures
 
@@ -68,6 +69,7 @@ class EvaluateDecoderConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         require_within(self, 1, "limit")
         if ("whisper" in self.recognisers) != (self.whisper is not None):
             raise ConfigError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError, DataError
 from ..speech_tokenizer.opened import open_speech_tokenizer
+from ..training.devices import require_device
 from .benchmarks.config import BenchmarkConfig
 from .printing import print_rows
 
@@ -56,6 +57,7 @@ class EvaluateConfig:
     published: BenchmarkConfig = field(default_factory=BenchmarkConfig)
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         own = bool(self.cloze) or self.qa is not None
         if not own and not self.published.benchmark and not self.chosen_tasks():
             raise ConfigError(
@@ -91,14 +93,12 @@ def evaluate_model(config: EvaluateConfig) -> dict[str, Any]:
         CheckpointError: the model folder is incomplete.
         DataError: items or codes that are missing or belong to another speech tokenizer.
     """
-    from ..training.installed import require_device
     from .benchmarks.registry import benchmark_named
     from .benchmarks.run import print_published, run_benchmarks
     from .context import EvaluationContext, Utterances
     from .scoring import LanguageModel
     from .tasks import require_tasks, results_to_json, run_tasks
 
-    require_device(config.device)
     chosen = config.chosen_tasks()
     require_tasks(chosen)
     for name, path in zip(config.published.benchmark, config.published.benchmark_path, strict=True):

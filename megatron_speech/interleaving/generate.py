@@ -82,6 +82,8 @@ class GenerateConfig(GenerateSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cluster.executor == "local":
+            self.engine.require_here()
         if self.shard_step < 1 or not 0 <= self.shard_offset < self.shard_step:
             raise ConfigError("shard_step must be at least 1, shard_offset from 0 to shard_step-1")
 

@@ -24,6 +24,10 @@ class InterleavedConfig(PlanSettings, GenerateSettings):
     work: Path | None = None
     """Folder for plan and codes; <output-prefix>.work if not given."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.engine.require_here()
+
     def settings(self, kind: type) -> dict[str, Any]:
         """Those of one of the jobs, by name."""
         return {each.name: getattr(self, each.name) for each in fields(kind)}

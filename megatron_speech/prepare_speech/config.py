@@ -9,6 +9,7 @@ from ..io.files import read_json_object
 from ..io.model_folders import model_fingerprint
 from ..io.rejected import Rejected
 from ..speech_tokenizer.bulk.plan import ShardedConfig, ShardPlan
+from ..training.devices import require_device
 from .filters import Thresholds
 
 
@@ -47,6 +48,7 @@ class PrepareConfig(ShardedConfig):
     """Compute Whisper in bfloat16."""
 
     def __post_init__(self) -> None:
+        require_device(self.device, here=not self.dry_run)
         require_within(self, 1, "shard_size")
         require_within(self, 0, "silence_s", most=30)
         require_within(self, 1, "second_speed", most=1.5)

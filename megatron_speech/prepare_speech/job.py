@@ -27,7 +27,6 @@ from ..io.rejected import Rejected, count_reasons, describe_counts, write_reject
 from ..jobs.claims import exclusive
 from ..jobs.folders import same_job
 from ..jobs.progress import Progress
-from ..training.installed import require_device
 from .config import PrepareConfig, PreparePlan
 from .duplicates import find_repeats
 from .readers import FasterWhisperReader, Reader, WhisperReader
@@ -117,7 +116,6 @@ def prepare(plan: PreparePlan) -> PrepareResult:
 
 
 def _readers(config: PrepareConfig) -> Readers:
-    require_device(config.device)
     dtype = torch.bfloat16 if config.bf16 else torch.float32
     first: Reader
     if config.engine == "faster-whisper":

@@ -23,6 +23,7 @@ from ..jobs.folders import same_job
 from ..jobs.progress import Progress
 from ..speech_tokenizer.opened import open_speech_tokenizer
 from ..text.vocab import SpeechTextVocab
+from ..training.devices import require_device
 from .decoder import SpeechDecoder
 from .stream import feed_all
 
@@ -68,6 +69,7 @@ class DecodeSpeechConfig:
     """Torch device."""
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         given = [bool(self.codes), bool(self.audio), self.generated is not None]
         if sum(given) != 1:
             raise ConfigError("give exactly one of --codes, --audio and --generated")

@@ -13,6 +13,7 @@ from ..data.manifest import ManifestRow, read_manifest, write_manifest
 from ..errors import AudioError, ConfigError, DataError, require_within
 from ..io.rejected import Rejected, describe_counts, write_rejected
 from ..text.repetition import MOST_REPETITION, repetition
+from ..training.devices import require_device
 from .whisper import Whisper
 
 _ROWS = 256
@@ -42,6 +43,7 @@ class TranscribeConfig:
     """Compute in bfloat16."""
 
     def __post_init__(self) -> None:
+        require_device(self.device)
         require_within(self, 1, "limit")
         require_within(self, 0, "silence_s", most=30)
         if self.output.suffix != ".parquet" or self.output.is_dir():

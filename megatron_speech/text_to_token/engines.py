@@ -21,6 +21,7 @@ from ..io.model_folders import refuse_code
 from ..jobs.randomness import random_bits
 from ..text.sentences import sentence_splitter, split_sentences
 from ..text.vocab import SpeechTextVocab
+from ..training.devices import require_device
 
 _PART_PURPOSE, _VOICE_PURPOSE = 101, 103
 _ENDLESS = 1 << 62  # positions of a model that names no limit
@@ -53,6 +54,7 @@ class EngineConfig:
     None for a model trained without tags."""
 
     def __post_init__(self) -> None:
+        require_device(self.device, here=False)
         require_within(self, 1, "batch_size", "most_characters")
         require_within(self, 0, "temperature")
         if (self.engine == "vllm") != (self.vllm_python is not None):
@@ -60,6 +62,10 @@ class EngineConfig:
                 "--engine vllm needs --vllm-python, the Python of an environment with vLLM "
                 "(make test-vllm builds one), and no other engine takes it"
             )
+
+    def require_here(self) -> None:
+        """Refuse a device that this machine has not; vLLM's environment may have another torch."""
+        require_device(self.device, here=self.engine != "vllm")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,11 @@
-"""Known GPUs by their data sheets: peak rates for MFU, memory and links for plans."""
+"""Known GPUs by their data sheets: peak rates for MFU, memory and links for plans.
+
+And whether a `--device` is there; torch is imported for one that has to be looked for.
+"""
 
 from dataclasses import dataclass, replace
+
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,3 +82,41 @@ def peak_tflops(device_name: str | None) -> float | None:
     """
     gpu = find_gpu(device_name)
     return None if gpu is None else gpu.bf16_tflops
+
+
+def require_device(name: str, here: bool = True) -> None:
+    """Refuse a `--device` that cannot be used; nothing is started on it.
+
+    Args:
+        name: as torch calls it; "auto" is one of its own.
+        here: False if it need not be on this machine, but where a job will run.
+
+    Raises:
+        ConfigError: torch does not know it, or it is not there.
+    """
+    if name in ("auto", "cpu"):
+        return
+    import torch
+
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and here:
+            _require_gpu(device.index or 0)
+        elif here:
+            torch.empty(0, device=device).cpu()
+    except (RuntimeError, AssertionError, ValueError) as error:  # torch raises any of them
+        said = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"--device {name} cannot be used ({said}); give cpu, cuda or cuda:N"
+        ) from None
+
+
+def _require_gpu(number: int) -> None:
+    """Asked of the driver alone: CUDA, once started, is lost to processes that are forked."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        raise ValueError("there is no GPU here, or a torch without CUDA")
+    if number >= count:
+        raise ValueError(f"the last one here is cuda:{count - 1}")

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 import torch
 import torch.distributed as dist
 
-from ..errors import ConfigError
 from .distributions import installed_version, transformer_engine_version
 
 
@@ -74,14 +73,3 @@ def _import_error(module: str) -> str | None:
     except (ImportError, OSError, AssertionError, RuntimeError, AttributeError) as error:
         return " ".join(f"{type(error).__name__}: {error}".split())
     return None
-
-
-def require_device(name: str) -> None:
-    """Raises ConfigError for a `--device` that torch does not know, or that is not there."""
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch raises either
-        said = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"--device {name} cannot be used ({said}); give cpu, cuda or cuda:N"
-        ) from None

@@ -14,6 +14,7 @@ from ...data.turned_up import DUE_AGAIN, turned_up
 from ...errors import ConfigError, require_within
 from ...io.rejected import Rejected, count_reasons, describe_counts, read_rejected
 from ...jobs.tasks import Share, find_share
+from ...training.devices import require_device
 from ..config import CONV_STRIDE, SpeechTokenizerConfig
 from .encoding import SORTED_BATCHES
 
@@ -66,6 +67,7 @@ class TokenizeConfig(ShardedConfig):
     """Threads that read and resample."""
 
     def __post_init__(self) -> None:
+        require_device(self.device, here=not self.dry_run)
         require_within(self, 1, "shard_size", "num_workers")
         require_within(self, 30, "batch_seconds")  # one window
         if not self.input:
