@@ -217,6 +217,7 @@ def _line(target: Target, results: Path, since: float) -> str:
     record = json.loads(path.read_text(encoding="utf-8"))
     try:
         found = target.figure(record["figures"])
+        found = float("nan") if found is None else found  # so JSON has what is no number
     except KeyError:  # a part that ended before it, or a machine without that figure
         return f"{start} | {OPEN} | |"
     where = f"{record['device']}; {record['date']}; {record['commit']}"

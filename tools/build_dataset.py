@@ -15,7 +15,6 @@
 from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
-    import json
     import sys
     from collections.abc import Callable, Sequence
     from dataclasses import asdict
@@ -31,6 +30,7 @@ with starting(__name__):
     from megatron_speech.interleaving.generate import GenerateConfig, generate
     from megatron_speech.interleaving.plan import PlanConfig, plan
     from megatron_speech.interleaving.three_jobs import InterleavedConfig, build_interleaved
+    from megatron_speech.io.files import json_text
     from megatron_speech.jobs.executors import Submitted
 
 KEEPING = {"plan", "generate", "assemble", "interleaved"}
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> Any:
     except Submitted as submitted:
         print(submitted)
         return {"job_id": submitted.job_id}
-    print(json.dumps(result, indent=2, default=asdict))
+    print(json_text(result, indent=2, default=asdict))
     return result
 
 

@@ -13,19 +13,19 @@ shards with ids <dialogue>/<turn>). Everything can be stopped and run again.
 from megatron_speech.jobs.starting import starting
 
 with starting(__name__):
-    import json
     from collections.abc import Sequence
     from typing import Any
 
     from megatron_speech import cli
     from megatron_speech.chat.build import build_dialogues
     from megatron_speech.chat.config import DialoguesConfig
+    from megatron_speech.io.files import json_text
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Build the datasets, print what they hold as JSON and return it."""
     result = build_dialogues(cli.parse(DialoguesConfig, argv, __doc__))
-    print(json.dumps(result, indent=2))
+    print(json_text(result, indent=2))
     return result
 
 

@@ -1,6 +1,5 @@
 """The files StoryWorld writes and the counts it reports."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from examples.storyworld.evaluation import ClozeItem, Question, distinct_sentences
-from megatron_speech.io.files import atomic_path, write_text
+from megatron_speech.io.files import atomic_path, json_text, write_text
 
 PUNCTUATION = '.,?!"'
 
@@ -84,7 +83,7 @@ def write_evaluation(
 ) -> None:
     """Write `cloze.jsonl`, `qa.jsonl` and the texts to speak, `utterances.parquet`."""
     for name, records in (("cloze", items), ("qa", asked)):
-        lines = [json.dumps(asdict(record), ensure_ascii=False) + "\n" for record in records]
+        lines = [json_text(asdict(record)) + "\n" for record in records]
         write_text(folder / f"{name}.jsonl", "".join(lines))
     ids = [f"utterance-{number:05d}" for number in range(len(sentences))]
     write_table(folder / "utterances.parquet", {"id": ids, "text": list(sentences)})

@@ -1,6 +1,5 @@
 """Cloze items from held-out documents, with the texts to be spoken and how hard they are."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DataError
-from ..io.files import fingerprint_of, write_json, write_text
+from ..io.files import fingerprint_of, json_text, write_json, write_text
 from ..io.rejected import describe_counts
 from ..jobs.progress import Progress
 from ..text.corpora import Document, find_texts, fingerprint_inputs
@@ -153,7 +152,7 @@ def _write(made: Made, config: MakeClozeConfig) -> None:
     }
     config.output_dir.mkdir(parents=True, exist_ok=True)
     for name, records in rows.items():
-        lines = [json.dumps(record, ensure_ascii=False) for record in records]
+        lines = [json_text(record) for record in records]
         write_text(config.output_dir / name, "".join(f"{line}\n" for line in lines))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from .files import read_json_object, write_json
+from .files import json_text, read_json_object, write_json
 
 _CHECKSUM = "checksum"
 
@@ -23,6 +23,7 @@ class CheckedJson:
 
 def write_checked_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Write `content` atomically with the checksum of all of it as its last key."""
+    content = json.loads(json_text(content))  # what a reader will get
     write_json(path, {**content, _CHECKSUM: _checksum_of(content)})
 
 

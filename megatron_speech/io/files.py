@@ -181,13 +181,27 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any, **style: Any) -> str:
+    """`value` as JSON that every reader takes: of floats, nan and infinities are null.
+
+    Args:
+        style: as `json.dumps` takes it.
+    """
+    style = {"ensure_ascii": False, **style}
+    try:
+        return json.dumps(value, allow_nan=False, **style)
+    except ValueError:
+        plain = json.loads(json.dumps(value, **style), parse_constant=lambda _: None)
+        return json.dumps(plain, allow_nan=False, **{**style, "default": None})
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` atomically as indented JSON with a final newline."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write `value` atomically as indented JSON (`json_text`) with a final newline."""
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file. What wrote NaN and Infinity, as Python may, is read too.
 
     Raises:
         DataError: it is no JSON: cut short, damaged, or of another kind.

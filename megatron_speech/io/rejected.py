@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from .files import read_bytes, write_text
+from .files import json_text, read_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def write_rejected(path: Path, rejected: Iterable[Rejected]) -> dict[str, int]:
     Without items no file is left there.
     """
     items = list(rejected)
-    lines = [json.dumps(vars(item), ensure_ascii=False) for item in items]
+    lines = [json_text(vars(item)) for item in items]
     if lines:
         write_text(path, "\n".join(lines) + "\n")
     else:

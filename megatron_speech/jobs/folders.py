@@ -98,11 +98,11 @@ def same_job(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: the folder holds work begun with other settings.
     """
-    settings = json.loads(json.dumps(settings))
+    settings = _comparable(settings)
     if not path.exists():
         write_json(path, settings)
         return
-    found = read_json_object(path)
+    found = _comparable(read_json_object(path))
     differing = sorted(k for k in {*found, *settings} if found.get(k) != settings.get(k))
     if differing:
         raise ConfigError(
@@ -110,3 +110,8 @@ def same_job(path: Path, settings: dict[str, Any]) -> None:
             f"{[found.get(k) for k in differing]} there, {[settings.get(k) for k in differing]} "
             "now; remove the folder or choose another one"
         )
+
+
+def _comparable(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives them back; infinities, which it has not, as strings, and so apart."""
+    return json.loads(json.dumps(settings), parse_constant=str)

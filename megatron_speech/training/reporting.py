@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..io.files import read_bytes
+from ..io.files import json_text, read_bytes
 from .loop_config import LoopConfig
 from .task import Metrics
 
@@ -107,7 +107,7 @@ class Reporter:
             self._wandb.finish()
 
     def _write(self, record: dict[str, Any]) -> None:
-        self._stream.write(json.dumps(record) + "\n")
+        self._stream.write(json_text(record, ensure_ascii=True) + "\n")
         self._stream.flush()
 
 

@@ -1,4 +1,6 @@
 import errno
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from megatron_speech.io import files
+from megatron_speech.io.checked_json import read_checked_json, write_checked_json
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
@@ -96,6 +99,29 @@ def two_folders(place):
 
 def without_exchange(one, other):
     return False
+
+
+def test_what_is_no_number_is_null_in_what_is_written(tmp_path):
+    nothing = {"wer": float("nan"), "most": [1.5, float("inf")], "least": {"x": -float("inf")}}
+    expected = {"wer": None, "most": [1.5, None], "least": {"x": None}}
+    files.write_json(tmp_path / "a.json", nothing)
+    write_checked_json(tmp_path / "b.json", nothing)
+    for name in "ab":
+        text = (tmp_path / f"{name}.json").read_text()
+        found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert {key: found[key] for key in expected} == expected
+    assert read_checked_json(tmp_path / "b.json").content == expected
+    assert files.json_text({"a": ["é", 1]}) == '{"a": ["é", 1]}'
+
+
+def test_files_that_were_written_with_nan_are_read(tmp_path):
+    content = {"wer": float("nan"), "most": float("inf")}
+    body = json.dumps(dict(sorted(content.items())))
+    mark = hashlib.sha256(body.encode()).hexdigest()
+    (tmp_path / "a.json").write_text(json.dumps({**content, "checksum": mark}))
+    found = read_checked_json(tmp_path / "a.json")
+    assert found.has_checksum
+    assert str(found.content) == str(content)
 
 
 @pytest.mark.parametrize("exchange", [files._exchange, without_exchange])

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from megatron_speech.errors import ConfigError
 from megatron_speech.io.files import temporary_beside, this_process
-from megatron_speech.jobs.folders import atomic_folder, remove_abandoned, remove_folder
+from megatron_speech.jobs.folders import atomic_folder, remove_abandoned, remove_folder, same_job
 
 
 def of_a_dead_process(path):
@@ -46,6 +47,17 @@ def test_a_folder_leaves_its_name_before_its_first_file_goes(tmp_path, monkeypat
     remove_folder(tmp_path / "x")
     remove_folder(tmp_path / "x")  # gone already
     assert os.listdir(tmp_path) == []
+
+
+def test_a_job_with_a_setting_without_bound_is_the_same_job_again(tmp_path):
+    job = {"most": float("inf"), "names": ("a", "b")}
+    same_job(tmp_path / "new.json", job)
+    (tmp_path / "old.json").write_text('{"most": Infinity, "names": ["a", "b"]}')
+    for path in (tmp_path / "new.json", tmp_path / "old.json"):
+        same_job(path, job)
+        with pytest.raises(ConfigError, match=r"other settings \(most\)"):
+            same_job(path, job | {"most": -float("inf")})
+    assert "Infinity" not in (tmp_path / "new.json").read_text().replace('"Infinity"', "")
 
 
 def test_what_the_dead_left_is_removed_and_nothing_else(tmp_path):

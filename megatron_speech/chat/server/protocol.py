@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...io.files import json_text
 from ..events import AudioChunk, Done, Event, Heard, TextDelta, Timing
 
 SAMPLE_BYTES = 2
@@ -164,7 +165,7 @@ def to_pcm(samples: np.ndarray) -> bytes:
 
 def say(kind: str, **fields: Any) -> str:
     """A text message, in ASCII: what a model or an error quotes may not be encodable as it is."""
-    return json.dumps({"type": kind, **fields})
+    return json_text({"type": kind, **fields}, ensure_ascii=True)
 
 
 class AnswerWriter:
