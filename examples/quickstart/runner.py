@@ -71,13 +71,13 @@ class Stage:
     """Picklable, if other stages may run beside it."""
     settings: tuple[str, ...] = ()
     """Fields of the size that the stage depends on, beside all that it needs."""
-    models: tuple[str, ...] = ()
-    """Fields of the demo that name a model on which the stage depends, or None."""
     after: tuple[str, ...] | None = None
     """Earlier stages that it needs; None is the one before it. Two stages of which neither needs
     the other, not even through others, may run side by side."""
     folders: tuple[str, ...] | None = None
     """What it writes: removed if it was begun with other settings. None is the one of its name."""
+    models: tuple[str, ...] = ()
+    """Fields of the demo that name a model on which the stage depends, or None."""
 
 
 def run_stages(stages: Sequence[Stage], demo: Demo) -> tuple[dict[str, Figures], dict[str, Any]]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..io.json_lines import is_unicode
-from ..io.parquet import write_parquet
+from ..io.parquet import advice_on_csv, write_parquet
 from ..io.rejected import Rejected, count_reasons, describe_counts
 from .list_files import (
     Row,
@@ -73,14 +73,19 @@ def manifest_rows(path: Path) -> Iterator[ManifestRow | Rejected]:
     """What a manifest holds row by row; ids may come twice.
 
     Raises:
-        DataError: the manifest is missing, unreadable, or lacks a column.
+        DataError: the manifest is missing, unreadable, of another kind, or lacks a column.
     """
     if path.suffix.lower() == ".tsv":
         rows = read_tsv_rows(path, MANIFEST_COLUMNS)
     elif path.name.lower().endswith(JSONL_SUFFIXES):
         rows = read_jsonl_rows(path, "path")
-    else:
+    elif path.suffix.lower() == ".parquet" or not path.is_file():
         rows = read_parquet_rows(path, MANIFEST_COLUMNS, OPTIONAL_COLUMNS)
+    else:
+        raise DataError(
+            f"manifest {path}: expected a name ending in .parquet, .tsv, "
+            f"{', '.join(JSONL_SUFFIXES)}{advice_on_csv(path)}"
+        )
     return manifest_rows_of(path.parent, rows)
 
 
@@ -166,7 +171,8 @@ def read_texts(
         rows = read_parquet_rows(path, (text_column,), ("id",))
     else:
         suffixes = ", ".join((".parquet", *JSONL_SUFFIXES))
-        raise DataError(f"text list {path}: expected a name ending in {suffixes}")
+        advice = advice_on_csv(path)
+        raise DataError(f"text list {path}: expected a name ending in {suffixes}{advice}")
     stem = path.name.split(".")[0]
     found = made_of_rows(rows, lambda row: _text(stem, row, text_column), "invalid_row")
     return [(item.id, item.text) for item in _usable(path, "text list", found, rejected)]

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from ..errors import DataError
 from ..io.files import fingerprint_of, fingerprint_of_files
+from ..io.parquet import advice_on_csv
 from ..io.rejected import Rejected
 from ..io.remote import RemoteFile, find_remote, is_remote
 from .audio_folders import Corpus, scan
@@ -246,7 +247,7 @@ def _read_list(path: Path, audio_root: Path | None, rejected: list[Rejected]) ->
         raise DataError(
             f"{path} is no list of recordings; expected a manifest (.parquet, .tsv, .jsonl), "
             "lhotse cuts (.jsonl.gz), a NeMo manifest (.json), a TSV of Common Voice, Parquet with "
-            "sound, WebDataset tars (.tar, not compressed), or a folder"
+            f"sound, WebDataset tars (.tar, not compressed), or a folder{advice_on_csv(path)}"
         )
     bad: list[Rejected] = []
     if kind == "nemo":

@@ -7,6 +7,7 @@ does not become another text or another code.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -194,3 +195,14 @@ def read_parquet(path: str | os.PathLike[str], columns: Sequence[str] | None = N
     if table.num_rows != _rows_in(file, range(file.num_row_groups)):
         raise _other_rows(path)
     return table
+
+
+def advice_on_csv(path: str | os.PathLike[str]) -> str:
+    """What to do with a list that is CSV, behind an error; nothing for any other."""
+    path = Path(path)
+    if path.suffix.lower() != ".csv":
+        return ""
+    return (
+        '; of CSV make Parquet: python -c "import pyarrow.csv as c, pyarrow.parquet as p; '
+        f"p.write_table(c.read_csv('{path}'), '{path.with_suffix('.parquet')}')\""
+    )

@@ -21,7 +21,15 @@ import pyarrow.parquet as pq
 from ..errors import DataError
 from ..io.files import fingerprint_of, fingerprint_of_files
 from ..io.json_lines import parse_object, record_id
-from ..io.parquet import ids_of, is_text, open_parquet, read_batches, require_columns, text_as_bytes
+from ..io.parquet import (
+    advice_on_csv,
+    ids_of,
+    is_text,
+    open_parquet,
+    read_batches,
+    require_columns,
+    text_as_bytes,
+)
 from ..io.rejected import Rejected
 from ..io.remote import RemoteFile, find_remote, is_remote
 from ..jobs.progress import Progress
@@ -75,9 +83,10 @@ def find_texts(inputs: str | Path | Sequence[str | Path]) -> list[CorpusFile]:
         raise DataError(f"no .parquet or .jsonl(.gz, .zst) files in {', '.join(map(str, given))}")
     for path in found:
         if not _kind(path):
+            advice = "" if isinstance(path, RemoteFile) else advice_on_csv(path)
             raise DataError(
                 f"{path} is no known corpus format; expected .parquet, .jsonl, .jsonl.gz or "
-                ".jsonl.zst"
+                f".jsonl.zst{advice}"
             )
     return found
 

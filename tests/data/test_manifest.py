@@ -1,13 +1,17 @@
 """Manifests: the user's own recordings, in words where they cannot be used."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from megatron_speech.data.manifest import ManifestRow, read_manifest, write_manifest
+from megatron_speech.data.manifest import ManifestRow, read_manifest, read_texts, write_manifest
+from megatron_speech.data.recordings import find_recordings
 from megatron_speech.errors import DataError
 from megatron_speech.io.rejected import Rejected, count_reasons
+from megatron_speech.text.corpora import find_texts
 
 
 def test_manifest_of_own_recordings(tmp_path: Path) -> None:
@@ -43,6 +47,22 @@ def test_bad_manifests_are_refused(tmp_path: Path, text: bytes, message: str) ->
     path.write_bytes(text)
     with pytest.raises(DataError, match=message):
         read_manifest(path)
+
+
+def test_csv_is_refused_by_naming_what_is_read_and_how_to_get_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("m.csv").write_text('id,path,text,speaker,language\n7,a.wav,"one, two",s,en\n')
+    for read in (read_manifest, read_texts, lambda path: find_recordings([path]),
+                 lambda path: find_texts([path])):  # fmt: skip
+        named = r"m\.csv.*expected.*\.parquet.*\.jsonl.*of CSV"
+        with pytest.raises(DataError, match=named) as said:
+            read("m.csv")
+    command = str(said.value).partition("make Parquet: ")[2].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, check=True)
+    assert [(row.id, row.text) for row in read_manifest("m.parquet")] == [("7", "one, two")]
+    Path("m.txt").write_text("x")
+    with pytest.raises(DataError, match=r"m\.txt: expected a name ending in \.parquet, \.tsv"):
+        read_manifest("m.txt")
 
 
 def test_bad_rows_of_a_manifest_do_not_cost_the_good_ones(
