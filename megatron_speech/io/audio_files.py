@@ -15,6 +15,7 @@ import soundfile
 
 from ..errors import AudioError
 from .containers import Container, Pieces, Stream, walk
+from .stops import stops_wait
 
 LOWEST_RATE_HZ, HIGHEST_RATE_HZ = 4_000, 768_000
 """Rates of sound; a header that says 1 Hz would make hours of a second."""
@@ -37,7 +38,8 @@ def encoded(audio: np.ndarray, rate_hz: int, file_format: str = "FLAC") -> bytes
     In memory: what libsndfile itself writes to a full disk is no OSError with its errno.
     """
     data = io.BytesIO()
-    soundfile.write(data, audio, rate_hz, subtype="PCM_16", format=file_format)
+    with stops_wait():
+        soundfile.write(data, audio, rate_hz, subtype="PCM_16", format=file_format)
     return data.getvalue()
 
 
@@ -137,7 +139,8 @@ class AudioFile:
         """Go on at a frame."""
         number = next((n for n, end in enumerate(self._ends) if frame < end), len(self._ends) - 1)
         self._go_to(number)
-        self._current.seek(frame - self._start(number))
+        with stops_wait():
+            self._current.seek(frame - self._start(number))
 
     def read(self, count: int) -> np.ndarray:
         """The next frames, (at most `count`, channels), none at the end.
@@ -152,7 +155,8 @@ class AudioFile:
                 self._go_to(self._number + 1)
                 continue
             try:
-                block = self._current.read(min(count, left), dtype="float32", always_2d=True)
+                with stops_wait():
+                    block = self._current.read(min(count, left), dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
                 raise self._ends_early(getattr(error, "error_string", str(error))) from None
             if len(block) < min(count, left):
@@ -169,12 +173,13 @@ class AudioFile:
 
     def _open(self, number: int) -> soundfile.SoundFile:
         stream = self._streams[number]
-        if stream.pieces[0] != range(_size(self._file)):
-            return soundfile.SoundFile(io.BufferedReader(Pieces(self._file, stream.pieces)))
-        self._file.seek(0)
-        if isinstance(self._file, io.FileIO):
-            return soundfile.SoundFile(self._file.fileno(), closefd=False)
-        return soundfile.SoundFile(self._file)
+        with stops_wait():
+            if stream.pieces[0] != range(_size(self._file)):
+                return soundfile.SoundFile(io.BufferedReader(Pieces(self._file, stream.pieces)))
+            self._file.seek(0)
+            if isinstance(self._file, io.FileIO):
+                return soundfile.SoundFile(self._file.fileno(), closefd=False)
+            return soundfile.SoundFile(self._file)
 
     def _length(self, stream: Stream, file: soundfile.SoundFile) -> int:
         frames = file.frames if stream.frames is None else min(stream.frames, file.frames)

@@ -19,6 +19,7 @@ import numpy as np
 import soxr
 
 from ..errors import ConfigError, DataError, MegatronSpeechError
+from ..io.stops import stops_wait
 from ..text.words import is_speakable
 from ..text.writing_systems import base_language
 
@@ -248,9 +249,10 @@ class Espeak:
             self._check(library.espeak_SetParameter(number, value, 0), f"set {number} to {value}")
         self._samples.clear()
         data = text.replace("\0", " ").encode() + b"\0"
-        code = library.espeak_Synth(
-            data, len(data), 0, _POSITION_CHARACTER, 0, _CHARACTERS_UTF8, None, None
-        )
+        with stops_wait():
+            code = library.espeak_Synth(
+                data, len(data), 0, _POSITION_CHARACTER, 0, _CHARACTERS_UTF8, None, None
+            )
         self._check(code, f"speak {text!r}")
         if not self._samples:
             raise DataError(f"espeak-ng gave no sound for {text!r}")

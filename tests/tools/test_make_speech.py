@@ -4,6 +4,8 @@ import errno
 import gzip
 import hashlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,27 @@ def test_workers_and_interruptions_change_nothing(
     assert (output / "manifest.parquet").read_bytes() == (
         spoken / "out" / "manifest.parquet"
     ).read_bytes()
+
+
+class Pressed(list):
+    """Takes sound, and Ctrl-C at the first of it, inside of espeak-ng's call."""
+
+    def append(self, samples: np.ndarray) -> None:
+        if not self:
+            os.kill(os.getpid(), signal.SIGINT)
+        super().append(samples)
+
+
+def test_ctrl_c_while_espeak_hands_over_sound_is_not_lost(monkeypatch) -> None:
+    """It once was, with that sound; the block went on and was kept."""
+    delivery = espeak.Delivery(voice="en-us", pitch=50, words_per_minute=150)
+    text = "Some words that take more than one buffer of sound to say."
+    taken = Pressed()
+    monkeypatch.setattr(espeak.engine(), "_samples", taken)
+    with pytest.raises(KeyboardInterrupt):
+        espeak.engine().speak(text, delivery)
+    assert len(taken) > 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_full_disk_leaves_nothing_half_done(
