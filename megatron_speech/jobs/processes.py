@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from ..errors import DataError
+from ..io.stops import stops_wait
 from .starting import INTERRUPTED
 
 Argument = TypeVar("Argument")
@@ -42,29 +42,17 @@ def die_with(parent: int) -> bool:
 
 @contextmanager
 def ctrl_c_waits() -> Iterator[None]:
-    """Hold stops back while processes are started.
+    """Hold stops back while processes are started: one left half-started is known to nobody.
 
     Ctrl-C also in those processes, until they call `take_ctrl_c`: a new interpreter takes seconds
-    to start, and would print a traceback of its own. SIGTERM in this process alone: a process left
-    half-started would be known to nobody and miss what it was to share.
+    to start, and would print a traceback of its own.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    held: list[int] = []
-    is_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGTERM)
-    holds = is_main and handler is not None  # None: set by others than Python
-    if holds:
-        signal.signal(signal.SIGTERM, lambda number, frame: held.append(number))
     try:
-        yield
+        with stops_wait():  # for other threads take what this one blocks
+            yield
     finally:
-        try:
-            if holds:
-                signal.signal(signal.SIGTERM, handler)
-        finally:  # that may have run the handler
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if held:
-            signal.raise_signal(signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def take_ctrl_c() -> None:

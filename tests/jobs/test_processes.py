@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from megatron_speech.jobs import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -63,6 +66,31 @@ def alive(session):
             if int(of) == session and state != "Z":
                 found.append(path.parent.name)
     return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_waits_for_processes_that_are_starting_whichever_thread_takes_it(number):
+    """Half-started ones were known to nobody, and complained when their program was gone."""
+    started, done, before = [], threading.Event(), signal.getsignal(number)
+    threading.Thread(target=done.wait, daemon=True).start()
+    signal.signal(number, signal.default_int_handler)
+
+    def start():
+        with processes.ctrl_c_waits():
+            os.kill(os.getpid(), number)
+            for _ in range(100):
+                time.sleep(0.001)
+            started.append("all")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert started
+        assert signal.getsignal(number) is signal.default_int_handler
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        done.set()
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("kind", ["spawn", "forkserver"])
