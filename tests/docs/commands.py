@@ -95,6 +95,7 @@ def _stop_after_parsing():
         return parse_and_stop
 
     with (
+        mock.patch("torch.cuda.device_count", return_value=8),  # as where it is meant to run
         mock.patch.object(cli, "parse", stop(cli.parse)),
         mock.patch.object(cli, "parse_recipe", stop(cli.parse_recipe)),
         mock.patch.object(  # of the few tools that must start where tyro is missing
