@@ -47,7 +47,7 @@ setup(
         "espeakng-loader>=0.2",
         "nltk>=3.9",
         "sentencex>=1.0",
-        "gigatoken>=0.10,<0.11",  # fast byte-level BPE; its ids are compared, see text_encoder.py
+        "gigatoken>=0.10,<0.11",  # fast byte-level BPE; its ids are compared, see text/encoder.py
     ],
     extras_require={
         "gpu": [

@@ -9,7 +9,8 @@
         --output-prefix data/interleaved_recordings
 
 `interleaved` is `plan`, `generate` and `assemble` in one; on a cluster run them one by one.
-`interleaved-aligned` has codes of recordings instead. Everything can be stopped and run again.
+Run again after a stop, these continue; the other jobs start over. `interleaved-aligned` has codes
+of recordings instead.
 """
 
 from megatron_speech.jobs.starting import starting

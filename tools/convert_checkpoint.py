@@ -31,7 +31,7 @@ class MegatronToHF:
     load: Path | None = None
     """Folder of the run."""
     hf: Path | None = None
-    """Folder to write; replaced if it exists."""
+    """Folder to write; an earlier export found there is replaced."""
     vocab: Path | None = None
     """Vocabulary folder; the run's own copy if not given."""
     form: ExportForm = field(default_factory=ExportForm)

@@ -1,7 +1,7 @@
 """How well speech codes can be understood: word error rate by the tokenizer's own recogniser.
 
     python tools/evaluate_codes.py --speech-tokenizer runs/demo/speech_tokenizer/export \\
-        --codes runs/demo/codes/sentences runs/demo/text_to_token/sentences --output wer.json
+        --codes runs/demo/codes/sentences runs/demo/codes/windows --output wer.json
 
 Recordings are read through their codes, past the codebook, and by a released Whisper as it is:
 

@@ -1,9 +1,9 @@
 """Show documents of an indexed dataset, speech in colour, and its counts.
 
-python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --documents 3
-python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --html look.html
-python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --first 7 --token 41 \\
-    --corpus corpus.parquet        # where does this token come from?
+    python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --documents 3
+    python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --html look.html
+    python tools/inspect_dataset.py data/interleaved --vocab runs/vocab --first 7 --token 41 \\
+        --corpus corpus.parquet        # where does this token come from?
 """
 
 from megatron_speech.jobs.starting import starting

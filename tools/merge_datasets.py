@@ -1,8 +1,8 @@
 """Merge indexed datasets of one kind without tokenising again; spans and sources go along.
 
-python tools/merge_datasets.py --input data/part-0 data/part-1 --vocab runs/vocab \\
-    --output-prefix data/whole
-python tools/merge_datasets.py --input data/parts --vocab runs/vocab --output-prefix data/whole
+    python tools/merge_datasets.py --input data/part-0 data/part-1 --vocab runs/vocab \\
+        --output-prefix data/whole
+    python tools/merge_datasets.py --input data/parts --vocab runs/vocab --output-prefix data/whole
 """
 
 from megatron_speech.jobs.starting import starting

@@ -1,6 +1,6 @@
 """Check a finished dataset: structure, checksums, ids in range, counts, spans that match tokens.
 
-python tools/verify_dataset.py data/interleaved --vocab runs/vocab
+    python tools/verify_dataset.py data/interleaved --vocab runs/vocab
 
 Ends with exit code 2 and says what is wrong if a single byte is not what was written.
 """

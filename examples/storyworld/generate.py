@@ -1,6 +1,6 @@
 """Write the texts of StoryWorld: a corpus, texts for speech, and evaluation items.
 
-python examples/storyworld/generate.py --output-dir runs/storyworld --documents 100000 --seed 1
+python examples/storyworld/generate.py --output-dir runs/storyworld --documents 100000
 """
 
 import sys

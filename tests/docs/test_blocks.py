@@ -1,5 +1,6 @@
 """Every code block of the documentation works: quick ones run here, flags are checked of all."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -55,6 +56,28 @@ def test_make_targets_exist_and_ci_runs_those_it_should(block):
                 assert re.search(rf"^ *make {words[1]}\b", steps, flags=re.MULTILINE), words
         elif block.how == "ci":
             pytest.fail(f"{block.name}: `ci` is for make targets, not for {words}")
+
+
+TOOLS = [
+    path
+    for folder in ("tools", "examples")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if "cli.run(" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: str(tool.relative_to(ROOT)))
+def test_commands_in_the_help_of_tools_are_accepted(tool, capsys):
+    """Indented, or the help joins them to one line; `...` stands for what is left out."""
+    tree = ast.parse(tool.read_text(encoding="utf-8"))
+    text = ast.get_docstring(tree, clean=False) or ""
+    assert not re.search(r"^(python|torchrun) \S+\.py", text, flags=re.MULTILINE), "not indented"
+    shown = "\n".join(line for line in text.splitlines() if line.startswith("    "))
+    for script, arguments in python_calls(shown):
+        if "..." not in arguments:
+            said = complaint(script, arguments)
+            captured = capsys.readouterr()
+            assert not said, f"{tool.name}: {said}\n{captured.out}{captured.err}"
 
 
 def test_a_wrong_flag_is_found(capsys):
