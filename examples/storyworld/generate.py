@@ -1,6 +1,8 @@
 """Write the texts of StoryWorld: a corpus, texts for speech, and evaluation items.
 
-python examples/storyworld/generate.py --output-dir runs/storyworld --documents 100000
+    python examples/storyworld/generate.py --output-dir runs/storyworld --documents 100000
+
+Writes corpus/, speech/ and eval/ there.
 """
 
 import sys
