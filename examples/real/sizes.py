@@ -173,8 +173,8 @@ DEMO = RealSize(
     check_characters=30_000,
     loss_windows=50,
     samples=4,
-    gflop=8_000_000,
-    other_seconds=9_000,
+    gflop=7_000_000,
+    other_seconds=10_000,
 )
 
 SIZES = {size.name: size for size in (SMOKE, DEMO)}
