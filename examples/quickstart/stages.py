@@ -195,23 +195,15 @@ def train_text_to_token(
         flags: further flags of the training.
         held_out: code shards with text to measure the loss on.
     """
-    data = {"train": demo.path("text_to_token", "data")}
-    pairs = {"train": demo.path("codes", "train")}
+    sets = {"data_path": ("data", demo.path("codes", "train"))}
     if held_out:
-        data["valid"], pairs["valid"] = demo.path("text_to_token", "held-out"), held_out
-    for part, prefix in data.items():
-        made = {"codes": pairs[part], "vocab": vocab, "output_prefix": prefix}
-        tool("build_dataset", "text-to-token", **made)
-    return pretrain_and_export(
-        demo,
-        "text_to_token",
-        recipe,
-        *flags,
-        vocab=vocab,
-        data_path=data["train"],
-        valid_data_path=data.get("valid"),
-        train_iters=demo.size.text_to_token_steps,
-    )
+        sets["valid_data_path"] = ("held-out", held_out)
+    settings: dict[str, Any] = {"vocab": vocab, "train_iters": demo.size.text_to_token_steps}
+    for flag, (name, codes) in sets.items():
+        settings[flag] = demo.path("text_to_token", name)
+        tool("build_dataset", "text-to-token", codes=codes, vocab=vocab,
+             output_prefix=settings[flag])  # fmt: skip
+    return pretrain_and_export(demo, "text_to_token", recipe, *flags, **settings)
 
 
 def generate_codes(demo: Demo, name: str, texts: Path, vocab: Path) -> Path:
