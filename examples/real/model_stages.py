@@ -50,14 +50,18 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
         speech_tokenizer=demo.speech_tokenizer,
         output=vocab,
     )
+    from megatron_speech.training.reporting import read_metrics
+
     flags = demo.size.text_to_token_flags
     real = demo.path("codes", NARRATOR)
     export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags, held_out=real)
     made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
     figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=[made, real])
+    held_out = read_metrics(demo.path("text_to_token", "run"), "valid")
     return {
         "made": figures["made"],
         "real": figures[NARRATOR],
+        "held_out_loss": held_out[-1]["speech loss"],
         "parameters": export.parameters,
     }
 

@@ -67,7 +67,7 @@ def make_report() -> dict:
             "frame_rate_hz": 12.5,
             "held_out": {"codes": 12_345, "codebook_usage": 0.85, "perplexity": 300.0},
         },
-        "text_to_token": {"made": {"wer": 0.28}, "real": {"wer": 0.25}},
+        "text_to_token": {"made": {"wer": 0.28}, "real": {"wer": 0.25}, "held_out_loss": 2.718},
         "interleave": {
             "documents": 100, "speech_word_fraction": 0.29, "text_tokens": 300_000,
             "speech_tokens": 330_000, "wer": 0.3, "wer_n": 400, "rejected": {"no_end": 3},

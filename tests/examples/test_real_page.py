@@ -25,6 +25,10 @@ def test_headline_arithmetic():
     assert found["base"]["n"] == 500
 
 
+def test_the_page_tells_the_loss_of_text_to_token():
+    assert "2.72" in build_page(make_report(), **make_shown())
+
+
 def test_bars_judge_what_is_asked():
     report = make_report()
     met = {bar["name"]: bar["met"] for bar in _bars(report)}
