@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from megatron_speech.chat.server.serve import serve, warm_up
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"the server needs {error.name}: pip install 'megatron_speech[serve]'"
+            f"the server needs {error.name}: pip install -c constraints.txt -e '.[serve]'"
         ) from None
     engine = ChatEngine.from_folders(
         config.model, config.speech_tokenizer, config.decoder, config.chat

@@ -129,7 +129,7 @@ def prepare(
         raise DataError("there is no text to read: " + "; ".join(notes) + "; give --text a corpus")
     voice = next((f for v in found.get("voice", []) for f in v.glob("*.onnx")), None)
     if voice and find_spec("piper") is None:
-        notes.append("the Piper voice stays silent: pip install 'megatron_speech[piper]'")
+        notes.append("the Piper voice stays silent: pip install -c constraints.txt -e '.[piper]'")
         voice = None
     return Materials(
         whisper=found["whisper"][0],

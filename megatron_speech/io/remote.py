@@ -77,6 +77,6 @@ def _filesystem(url: str) -> tuple[Any, str]:
         return url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"{url} cannot be opened: {error}; s3:// needs pip install s3fs, which the extra "
-            "'cluster' brings"
+            f"{url} cannot be opened: {error}; s3:// needs s3fs: "
+            "pip install -c constraints.txt -e '.[cluster]'"
         ) from None

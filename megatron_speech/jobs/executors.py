@@ -215,7 +215,7 @@ def _run_on_ray(place: Place, step: _Step, workers: int, description: str) -> No
         ).run()
     except ImportError as error:
         raise ConfigError(
-            f"--executor ray needs ray: pip install 'megatron_speech[ray]' ({error})"
+            f"--executor ray needs ray: pip install -c constraints.txt -e '.[ray]' ({error})"
         ) from None
 
 
@@ -224,5 +224,6 @@ def _datatrove(name: str) -> Any:
         return importlib.import_module(f"datatrove.executor.{name}")
     except ImportError as error:
         raise ConfigError(
-            f"--executor {name} needs datatrove: pip install 'megatron_speech[cluster]' ({error})"
+            f"--executor {name} needs datatrove: pip install -c constraints.txt -e '.[cluster]' "
+            f"({error})"
         ) from None

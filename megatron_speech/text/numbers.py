@@ -172,6 +172,7 @@ def num2words():
         from num2words import num2words
     except ImportError:
         raise ConfigError(
-            "--spoken-numbers needs the package num2words: pip install 'megatron_speech[numbers]'"
+            "--spoken-numbers needs the package num2words: "
+            "pip install -c constraints.txt -e '.[numbers]'"
         ) from None
     return num2words

@@ -100,6 +100,6 @@ def _segmenter(language: str) -> Callable[[str], list[str]]:
     except ImportError:
         raise ConfigError(
             f"--segment-words needs the package {package} for language {language!r}: "
-            "pip install 'megatron_speech[segmenters]'"
+            "pip install -c constraints.txt -e '.[segmenters]'"
         ) from None
     return make(module)

@@ -65,7 +65,8 @@ def speakers_of(files: Sequence[Path], numbers: Sequence[int] = ()) -> tuple[Pip
     """
     if find_spec("piper") is None:
         raise MegatronSpeechError(
-            "Piper's voices need the package piper-tts: pip install 'megatron_speech[piper]'"
+            "Piper's voices need the package piper-tts: "
+            "pip install -c constraints.txt -e '.[piper]'"
         )
     found = []
     for file in files:

@@ -85,7 +85,7 @@ def test_a_voice_that_cannot_speak_is_said(shelf, tmp_path, monkeypatch):
     monkeypatch.setattr("examples.real.materials.find_spec", lambda name: None)
     found = ready(tmp_path / "m", shelf, small=False)
     assert found.voice is None
-    assert "pip install 'megatron_speech[piper]'" in found.notes[-1]
+    assert "pip install -c constraints.txt -e '.[piper]'" in found.notes[-1]
 
 
 def test_the_small_set_is_english_and_without_voice(shelf, tmp_path):
