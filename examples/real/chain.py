@@ -9,7 +9,7 @@ from examples.real.sizes import ARMS
 
 _TO_THE_MODELS = (
     Stage("materials", "Models, recordings and texts", speech_stages.materials,
-          settings=("name",), folders=()),
+          settings=("name",), folders=(), models=("whisper", "base")),
     Stage("recordings", "People's recordings: texts for those without, training and test",
           speech_stages.recordings,
           settings=("most_recordings", "test_recordings", "transcribe_flags")),

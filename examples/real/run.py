@@ -32,10 +32,8 @@ class RealDemo(Demo):
     speech: tuple[Path, ...] = ()
 
     def identity(self) -> str:
-        """Fingerprint of what every stage depends on; of local files name, size and time."""
-        named = [name for name in (self.whisper, self.base) if name]
-        files = [*map(Path, named), *self.speech]
-        return fingerprint_of(super().identity(), *named, *_marks(files))
+        """Fingerprint of what every stage depends on; of recordings name, size and time."""
+        return fingerprint_of(super().identity(), *_marks(self.speech))
 
     def manifests(self, part: str) -> list[Path]:
         """Recordings of people for `train` or `test`, a set each."""

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pyarrow.parquet as pq
 import pytest
 
-from examples.quickstart.runner import to_flags
+from examples.quickstart.runner import _needs_and_keys, to_flags
 from examples.real import demo as real
 from examples.real import model_stages, speech_stages
 from examples.real.chain import chain
@@ -67,6 +67,18 @@ def test_sizes_fit_the_recipes(size, demo):
     _, tokenizer = cli.parse_recipe(speech_tokenizer.RECIPES, flags, "")
     assert tokenizer.optimizer.lr_warmup_iters < size.tokenizer_steps
     assert size.quantize_start_step < size.tokenizer_steps
+
+
+def test_given_models_are_known_by_their_contents_wherever_they_lie(demo, tmp_path):
+    keys = []
+    for folder, content in (("a", "{}"), ("b", "{}"), ("b", "other")):
+        model = tmp_path / folder
+        model.mkdir(exist_ok=True)
+        (model / "config.json").write_text(content)
+        _, found = _needs_and_keys(chain(), replace(demo, whisper=str(model), base=str(model)))
+        keys.append(set(found.values()))
+    assert keys[0] == keys[1]
+    assert keys[0].isdisjoint(keys[2])
 
 
 def test_the_arms_share_all_but_interleaved_documents():
