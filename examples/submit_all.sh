@@ -97,7 +97,7 @@ submit 08 04
 submit 09 07 08 -- "$(array 2 256)"
 submit 10 09
 submit 11 05 06 10
-submit 12 01
+submit 12 02
 for model in "${models[@]}"; do
   case $model in
     1.5b) pretrain=13 ;;

@@ -1,7 +1,7 @@
 """Convert between Hugging Face folders and training checkpoints.
 
     python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-9b --save runs/base \\
-        --num-codes 16384
+        --speech-tokenizer runs/tokenizer
     python tools/convert_checkpoint.py hf-to-megatron --hf glm-4-voice-9b --save runs/voice
     python tools/convert_checkpoint.py megatron-to-hf --load runs/lm --hf runs/lm/hf
     python tools/convert_checkpoint.py megatron-to-hf --load runs/sft --hf adapters --lora adapters
@@ -20,8 +20,9 @@ with starting(__name__):
 
     from megatron_speech import cli
     from megatron_speech.errors import ConfigError
-    from megatron_speech.model.base_model import Import, ImportConfig, import_base
+    from megatron_speech.model.base_model import Import
     from megatron_speech.model.hf import Export, ExportForm, export_checkpoint
+    from megatron_speech.recipes.base_import import BaseImportConfig, import_base_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,9 @@ class MegatronToHF:
     form: ExportForm = field(default_factory=ExportForm)
 
 
-def _hf_to_megatron() -> ImportConfig:
+def _hf_to_megatron() -> BaseImportConfig:
     """Import a base to start from (llama, mistral, qwen2, qwen3, olmo2, glm, released GLM-4)."""
-    return ImportConfig()
+    return BaseImportConfig()
 
 
 def _megatron_to_hf() -> MegatronToHF:
@@ -53,8 +54,8 @@ DIRECTIONS = {"hf-to-megatron": _hf_to_megatron, "megatron-to-hf": _megatron_to_
 def main(argv: Sequence[str] | None = None) -> Import | Export:
     """Convert as told and say what was written."""
     _, config = cli.parse_recipe(DIRECTIONS, argv, __doc__ or "")
-    if isinstance(config, ImportConfig):
-        done = import_base(config)
+    if isinstance(config, BaseImportConfig):
+        done = import_base_model(config)
         print(
             f"{done.folder}: {done.model.family}, {done.parameters:,} parameters, "
             f"{done.added_rows:,} tokens added, vocabulary padded to "

@@ -184,7 +184,7 @@ def evaluation(demo: Demo, done: Done) -> Figures:
 
 
 def train_text_to_token(
-    demo: Demo, recipe: str, vocab: Path, *flags: str, held_out: Path | None = None
+    demo: Demo, recipe: str, vocab: Path, *flags: str, held_out: Path | None = None, **more: Any
 ) -> Any:
     """Train the text-to-token model on `codes/train`; what was exported.
 
@@ -194,11 +194,13 @@ def train_text_to_token(
         vocab: text and codes.
         flags: further flags of the training.
         held_out: code shards with text to measure the loss on.
+        more: further settings of the training.
     """
     sets = {"data_path": ("data", demo.path("codes", "train"))}
     if held_out:
         sets["valid_data_path"] = ("held-out", held_out)
     settings: dict[str, Any] = {"vocab": vocab, "train_iters": demo.size.text_to_token_steps}
+    settings |= more
     for flag, (name, codes) in sets.items():
         settings[flag] = demo.path("text_to_token", name)
         tool("build_dataset", "text-to-token", codes=codes, vocab=vocab,

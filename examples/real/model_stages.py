@@ -24,7 +24,7 @@ def base(demo: RealDemo, done: Done) -> Figures:
         "hf-to-megatron",
         hf=material(done, "base"),
         save=demo.path(BASE, "run"),
-        num_codes=done["codes"]["num_codes"],
+        speech_tokenizer=demo.speech_tokenizer,
         check_text=demo.path("text", "check.txt"),
     )
     folders = {"load": demo.path(BASE, "run"), "hf": demo.path(BASE, "hf")}
@@ -54,7 +54,8 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
 
     flags = demo.size.text_to_token_flags
     real = demo.path("codes", NARRATOR)
-    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags, held_out=real)
+    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags, held_out=real,
+                                        speech_tokenizer=demo.speech_tokenizer)  # fmt: skip
     made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
     figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=[made, real])
     held_out = read_metrics(demo.path("text_to_token", "run"), "valid")

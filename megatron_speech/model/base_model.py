@@ -1,7 +1,7 @@
 """Import of a Hugging Face base model as a torch_dist checkpoint to start from."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..training.megatron.checkpoint_check import IDENTITY_KEY
 from ..training.megatron.parallel import session
 from ..training.parallel_config import ParallelConfig
 from .card import RUN_CONFIG
+from .code_rows import CodePoints
 from .config import ModelConfig
 from .families import (
     EMBEDDING,
@@ -78,27 +79,31 @@ class Import:
     """What their rows do to the base, None where nothing is added."""
 
 
-def import_base(config: ImportConfig) -> Import:
+def import_base(config: ImportConfig, codes: CodePoints | None = None) -> Import:
     """Write the base model in `config.hf` as step 0 of a run folder, `config.save`.
 
     Text rows of the embedding stay what they are; rows of added tokens are drawn, rows that pad
-    the vocabulary are zero. Beside the checkpoint lie the extended vocabulary (`vocab/`) and
-    `run_config.yaml` with the model's shape. The folder exists whole or not at all.
+    the vocabulary are zero. With `codes`, these are the codes that are added, and the rows of
+    those that lie near each other are alike. Beside the checkpoint lie the extended vocabulary
+    (`vocab/`) and `run_config.yaml` with the model's shape. The folder exists whole or not at all.
 
     Raises:
         CheckpointError: the folder is no model of a known family, it is incomplete or damaged, or
             `save` holds something else than an import.
         VocabularyError: its tokenizer is missing or holds another number of codes.
-        ConfigError: --hf or --save is missing, the layout does not divide the model, or `save`
+        ConfigError: --hf or --save is missing, `codes` are given for a base that has codes or
+            beside --num-codes, the layout does not divide the model, or `save`
             holds more than an import.
         InUseError: another process writes the folder.
     """
     hf, save = config.hf, config.save
     if hf is None or save is None:
         raise ConfigError("--hf and --save are both needed")
+    if codes is not None and config.num_codes is not None:
+        raise ConfigError("give either --num-codes or --speech-tokenizer")
     with exclusive(save):
         _require_replaceable(save)
-        base = _Base(resolve_model(hf), config)
+        base = _Base(resolve_model(hf), config, codes)
         with session(ParallelConfig()), atomic_folder(save) as staging:
             _write(staging, base, config)
     return Import(
@@ -157,7 +162,7 @@ def _extra_states(model: ModelConfig) -> list[str]:
 class _Base:
     """A base model's folder, checked, and its tensors as Megatron's."""
 
-    def __init__(self, hf: Path, config: ImportConfig):
+    def __init__(self, hf: Path, config: ImportConfig, codes: CodePoints | None):
         self._config = read_config(hf)
         self.model = model_from_config(self._config, hf)
         self.family = get_family(self.model)
@@ -166,11 +171,15 @@ class _Base:
         self.source = open_weights(hf, self.model, self.rows)
         self._require_tensors()
         self.dtype = self.source.dtype()
+        num_codes = config.num_codes if codes is None else len(codes.points)
         self.vocab = (
             SpeechTextVocab.as_it_is(hf)
-            if config.num_codes is None
-            else SpeechTextVocab.extend(hf, config.num_codes)
+            if num_codes is None
+            else SpeechTextVocab.extend(hf, num_codes)
         )
+        if codes is not None:
+            self._require_new(codes, hf)
+            self.vocab = replace(self.vocab, speech_tokenizer=codes.speech_tokenizer)
         self._ranks = config.tensor_model_parallel_size
         self._require_vocabulary(hf)
         layout = ParallelConfig(tensor_model_parallel_size=self._ranks)
@@ -182,7 +191,7 @@ class _Base:
             names[OUTPUT] = self.family.output
         sizes = (self.vocab.text.size, self.vocab.size, self.rows)
         self._tables = {
-            key: ExtendedTable(self.source, name, number, sizes, config.new_rows)
+            key: ExtendedTable(self.source, name, number, sizes, config.new_rows, codes)
             for number, (key, name) in enumerate(names.items())
         }
         self.text_loss = self._measure(config.check_text) if self.added_rows else None
@@ -192,6 +201,13 @@ class _Base:
         if family.output in self.source.entries:  # a tied model may store it a second time
             shapes[family.output] = shapes[family.embedding]
         self.source.require(shapes)
+
+    def _require_new(self, codes: CodePoints, hf: Path) -> None:
+        if self.added_rows < len(codes.points):
+            raise ConfigError(
+                f"{hf} has rows for speech codes already, which stay as they are; drop "
+                "--speech-tokenizer"
+            )
 
     def _require_vocabulary(self, hf: Path) -> None:
         tokens = self.vocab.text.size

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import ConfigError
+from .code_rows import CodePoints
 from .safetensors_folder import SafetensorsFolder
 from .text_check import TextCheck
 
@@ -61,8 +62,9 @@ class RowDraw:
         old_rows: int,
         count: int,
         table: int,
+        codes: CodePoints | None = None,
     ):
-        """Read the old rows' statistics.
+        """Read the old rows' statistics; `codes` say how the last of the new rows lie.
 
         Raises:
             ConfigError: fewer than two old rows.
@@ -73,6 +75,7 @@ class RowDraw:
             )
         first = read(slice(0, 1))
         self._width, self._dtype, self._count = first.size(1), first.dtype, count
+        self._codes = codes
         self._seed = config.new_rows_seed * 2 + table
         self.scale = 1.0 if config.new_rows_scale is None else config.new_rows_scale
         step = max(old_rows // (_SAMPLES_PER_CHANNEL * self._width), 1)
@@ -80,11 +83,18 @@ class RowDraw:
         self._without = torch.empty((self._width, 0), dtype=torch.float64)
 
     def _noise(self) -> Iterator[Float[Tensor, "rows width"]]:
-        """Independent standard normals, some rows at a time; float64, always the same."""
+        """Standard normals, some rows at a time; float64, always the same.
+
+        Independent ones, but for rows of codes whose places are known.
+        """
         generator = torch.Generator().manual_seed(self._seed)
         for start in range(0, self._count, _ROWS_AT_ONCE):
             rows = min(_ROWS_AT_ONCE, self._count - start)
-            yield torch.randn((rows, self._width), generator=generator, dtype=torch.float64)
+            noise = torch.randn((rows, self._width), generator=generator, dtype=torch.float64)
+            if self._codes is not None:
+                first = start - (self._count - len(self._codes.points))
+                self._codes.arrange(noise, first, self._seed)
+            yield noise
 
     def rows(self) -> Float[Tensor, "count width"]:
         """The rows, in the type that `read` gives."""
@@ -160,18 +170,20 @@ class ExtendedTable:
         number: int,
         sizes: tuple[int, int, int],
         config: NewRowsConfig,
+        codes: CodePoints | None = None,
     ):
         """`sizes` are the base's tokens, these and the new ones, and the base's rows; tables of
-        another `number` are drawn from another seed."""
+        another `number` are drawn from another seed. `codes` are the last of the new tokens."""
         self._read = partial(source.read, name)
         self._width, self._dtype = source.entries[name].shape[1], source.dtype()
         self._sizes, self._number, self._config = sizes, number, config
+        self._codes = codes
         self._draw = lru_cache(maxsize=1)(self._open_draw)
         self._drawn = lru_cache(maxsize=1)(lambda: self._draw().rows())
 
     def _open_draw(self) -> RowDraw:
         text, used, _ = self._sizes
-        return RowDraw(self._config, self._read, text, used - text, self._number)
+        return RowDraw(self._config, self._read, text, used - text, self._number, self._codes)
 
     def rows(self, start: int, stop: int) -> Float[Tensor, "rows width"]:
         """Rows start..stop."""

@@ -9,8 +9,10 @@ import yaml
 
 from ..errors import ConfigError, flag
 from ..model.card import RUN_CONFIG
+from ..model.code_rows import CodePoints
 from ..model.config import TRAINING_ONLY, ModelConfig
 from ..model.trained_rows import start_rows
+from ..speech_tokenizer.tokenizer import code_points
 from ..training.checkpoint import iteration_directory, latest_iteration
 from ..training.megatron import checkpoint as megatron_checkpoint
 from ..training.megatron.checkpoint_check import base_identity
@@ -23,6 +25,25 @@ class BaseConfig:
     pretrained_checkpoint: Path | None = None
     """Folder of an imported base model or of another run: the shape of the model, its first weights
     and, without --vocab, the vocabulary are taken from it; optimizer and schedule start anew."""
+    speech_tokenizer: Path | None = None
+    """Speech tokenizer that made the codes, for a model that starts from random weights: rows of
+    codes that sound alike then are alike, from which training learns many times faster. An import
+    of a base model takes it itself."""
+
+    def __post_init__(self) -> None:
+        if self.pretrained_checkpoint is not None and self.speech_tokenizer is not None:
+            raise ConfigError(
+                "--speech-tokenizer is for a model that starts from random weights; drop it, or "
+                "give it to the import (tools/convert_checkpoint.py hf-to-megatron)"
+            )
+
+    def codes(self, save: Path) -> CodePoints | None:
+        """Where the codes of a new run lie, if that is to be used; None for one that goes on.
+
+        Raises:
+            CheckpointError, ConfigError: the folder holds no speech tokenizer with codes.
+        """
+        return code_points(self.speech_tokenizer) if latest_iteration(save) is None else None
 
     def source(self, save: Path | None) -> Path | None:
         """Folder that shape and vocabulary come from: the run's own, once it has a checkpoint."""

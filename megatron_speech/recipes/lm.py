@@ -1,6 +1,6 @@
 """Connects a recipe's model, data and trainer for the training of a language model."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,6 +10,7 @@ import yaml
 from ..errors import ConfigError
 from ..io.files import write_text
 from ..model.card import RUN_CONFIG
+from ..model.code_rows import start_code_rows
 from ..model.families import export_obstacle
 from ..model.lora_config import rows_to_train
 from ..text.vocab import SpeechTextVocab
@@ -92,6 +93,7 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
         if layout.is_main_rank:
             print(options.implementation.describe(), flush=True)
         chunks = build_model(config.model, config.parallel, options)
+        _start_codes(config, chunks, vocab, datasets.speech_tokenizer)
         if config.lora.lora_rank is not None:
             rows = rows_to_train(config.lora, vocab)
             add_lora(chunks, config.model, config.lora, rows, config.batch.seed)
@@ -121,6 +123,17 @@ def build(config: LMConfig) -> Iterator[MegatronTrainer]:
             config.loop.train_iters,
             _identity(config, vocab, datasets.speech_tokenizer or vocab.speech_tokenizer),
         )
+
+
+def _start_codes(
+    config: LMConfig, chunks: Sequence[Any], vocab: SpeechTextVocab, speech_tokenizer: str | None
+) -> None:
+    """Lay the rows of codes out as their speech tokenizer does, in a new run that asks for it."""
+    assert config.loop.save is not None
+    codes = config.base.codes(config.loop.save)
+    if codes is not None:
+        codes.require_fit(vocab.num_codes, speech_tokenizer or vocab.speech_tokenizer)
+        start_code_rows(chunks, codes, vocab, config.model.init_method_std, config.batch.seed)
 
 
 def _activations(config: LMConfig) -> tuple[int, int]:

@@ -25,6 +25,7 @@ _OF_THIS_CALL = (
     "loop.load",
     "loop.exit_duration_in_mins",
     "base.pretrained_checkpoint",
+    "base.speech_tokenizer",
     "data.vocab",  # a path; the checkpoint's identity knows what it holds
 )
 

@@ -6,6 +6,7 @@ levels read as one number, the first one counting least (arXiv 2309.15505; with 
 dimension the rule is that of arXiv 2412.10117).
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
 
@@ -59,8 +60,11 @@ class FiniteScalarQuantizer(Quantizer):
 
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of codes: (...) int64 -> (..., D) fp32."""
-        levels, places = self._tensor(self.levels), self._tensor(self._places)
-        return self.project_out(self._values(codes[..., None] // places % levels))
+        return self.project_out(self._point(codes))
+
+    def points(self) -> torch.Tensor:
+        """Points of the grid: (K, d) fp32, each in -1..1."""
+        return self._point(self._tensor(range(self.num_codes)))
 
     @torch.no_grad()
     def update(self, step: int) -> Metrics:
@@ -117,8 +121,13 @@ class FiniteScalarQuantizer(Quantizer):
         """Levels 0..L-1 -> evenly spaced numbers -1..1."""
         return 2 * steps / (self._tensor(self.levels) - 1) - 1
 
+    def _point(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes (...) -> their points of the grid, (..., d)."""
+        levels, places = self._tensor(self.levels), self._tensor(self._places)
+        return self._values(codes[..., None] // places % levels)
+
     def _read(self, steps: torch.Tensor) -> torch.Tensor:
         return (steps * self._tensor(self._places)).sum(dim=-1)
 
-    def _tensor(self, values: list[int] | tuple[int, ...]) -> torch.Tensor:
+    def _tensor(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, device=self.project_in.weight.device)

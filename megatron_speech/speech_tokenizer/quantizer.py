@@ -57,6 +57,10 @@ class Quantizer(nn.Module, ABC):
         """Vectors of codes: (...) int64 -> (..., D) fp32."""
 
     @abstractmethod
+    def points(self) -> torch.Tensor:
+        """Where the codes lie in the space in which the nearest one is looked for: (K, d) fp32."""
+
+    @abstractmethod
     def update(self, step: int) -> Metrics:
         """Apply the statistics gathered since the last call; `step` is 1 for the first update.
 
@@ -122,6 +126,10 @@ class VectorQuantizer(Quantizer):
     def lookup(self, codes: torch.Tensor) -> torch.Tensor:
         """Vectors of codes: (...) int64 -> (..., D) fp32."""
         return self.outward(self.codebook.weight[codes].float())
+
+    def points(self) -> torch.Tensor:
+        """Rows of the codebook: (K, d) fp32."""
+        return self.codebook.weight.float()
 
     def inward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Vectors (..., D) -> what is compared with codes, (..., d): here they themselves."""

@@ -12,6 +12,7 @@ import torch
 from ..audio import SAMPLE_RATE_HZ
 from ..errors import AudioError, ConfigError, VocabularyError
 from ..io.files import fingerprint_of
+from ..model.code_rows import CodePoints
 from . import layout
 from .config import SpeechTokenizerConfig
 from .features import batch_features, batches_by_length, checked_clip, to_device
@@ -242,6 +243,21 @@ class SpeechTokenizer:
         vectors = self.model.encoder.quantizer.lookup(padded.to(self.device))
         encoded = self.model.encoder.upper(vectors.to(self.dtype), valid)
         return self.text.transcribe(self.model, encoded, valid, languages)
+
+
+def code_points(folder: Path | None) -> CodePoints | None:
+    """Where the codes of a speech tokenizer lie, in the space in which the nearest is looked for.
+
+    None without a folder. Raises:
+        CheckpointError: files missing or damaged, or tensors that do not fit the config.
+        ConfigError: a config that makes no speech tokenizer, or one without quantization.
+    """
+    if folder is None:
+        return None
+    tokenizer = SpeechTokenizer.from_pretrained(folder)
+    tokenizer.num_codes  # noqa: B018 - refuses models without a codebook
+    assert tokenizer.model.encoder.quantizer is not None
+    return CodePoints(tokenizer.model.encoder.quantizer.points(), tokenizer.fingerprint)
 
 
 def _fingerprint(model: SpeechTokenizerModel) -> str:
