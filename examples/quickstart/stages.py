@@ -105,7 +105,8 @@ def vocabulary(demo: Demo, done: Done) -> Figures:
 def text_to_token(demo: Demo, done: Done) -> Figures:
     """A language model from text to codes, trained, exported, and read back."""
     vocab = demo.path("vocab")
-    export = train_text_to_token(demo, demo.size.recipes[1], vocab)
+    codes = [demo.path("codes", "train")]
+    export = train_text_to_token(demo, demo.size.recipes[1], vocab, codes=codes)
     generated = [
         generate_codes(demo, name, demo.path("storyworld", "speech", f"{name}.parquet"), vocab)
         for name in ("sentences", "windows")
@@ -184,26 +185,33 @@ def evaluation(demo: Demo, done: Done) -> Figures:
 
 
 def train_text_to_token(
-    demo: Demo, recipe: str, vocab: Path, *flags: str, held_out: Path | None = None, **more: Any
+    demo: Demo,
+    recipe: str,
+    vocab: Path,
+    *flags: str,
+    codes: Sequence[Path],
+    held_out: Path | None = None,
+    **more: Any,
 ) -> Any:
-    """Train the text-to-token model on `codes/train`; what was exported.
+    """Train the text-to-token model; what was exported.
 
     Args:
         demo: the run.
         recipe: name of its recipe.
         vocab: text and codes.
+        codes: code shards with text to train on.
         flags: further flags of the training.
         held_out: code shards with text to measure the loss on.
         more: further settings of the training.
     """
-    sets = {"data_path": ("data", demo.path("codes", "train"))}
+    sets: dict[str, tuple[str, Any]] = {"data_path": ("data", codes)}
     if held_out:
         sets["valid_data_path"] = ("held-out", held_out)
     settings: dict[str, Any] = {"vocab": vocab, "train_iters": demo.size.text_to_token_steps}
     settings |= more
-    for flag, (name, codes) in sets.items():
+    for flag, (name, shards) in sets.items():
         settings[flag] = demo.path("text_to_token", name)
-        tool("build_dataset", "text-to-token", codes=codes, vocab=vocab,
+        tool("build_dataset", "text-to-token", codes=shards, vocab=vocab,
              output_prefix=settings[flag])  # fmt: skip
     return pretrain_and_export(demo, "text_to_token", recipe, *flags, **settings)
 

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from examples.quickstart import stages
 from examples.quickstart.runner import Done, Figures, tool
-from examples.real.run import NARRATOR, RealDemo, material
+from examples.real.run import NARRATOR, SHORT, RealDemo, material
 from megatron_speech.io.files import read_json, write_json
 
 RECIPE = "lm-debug"
@@ -54,8 +54,15 @@ def text_to_token(demo: RealDemo, done: Done) -> Figures:
 
     flags = demo.size.text_to_token_flags
     real = demo.path("codes", NARRATOR)
-    export = stages.train_text_to_token(demo, "t2t-debug", vocab, *flags, held_out=real,
-                                        speech_tokenizer=demo.speech_tokenizer)  # fmt: skip
+    export = stages.train_text_to_token(
+        demo,
+        "t2t-debug",
+        vocab,
+        *flags,
+        codes=narrated(demo),
+        held_out=real,
+        speech_tokenizer=demo.speech_tokenizer,
+    )
     made = stages.generate_codes(demo, "made", demo.path("text", "test.parquet"), vocab)
     figures = tool("evaluate_codes", speech_tokenizer=demo.speech_tokenizer, codes=[made, real])
     held_out = read_metrics(demo.path("text_to_token", "run"), "valid")
@@ -76,8 +83,13 @@ def datasets(demo: RealDemo, done: Done) -> Figures:
         vocab=base_vocab(demo),
         texts={name: demo.path("text", f"{name}.parquet") for name in ("train", "held-out")},
         speech={"speech": demo.path("codes", "passages")},
-        pairs=[demo.path("codes", "train"), *neural, *people],
+        pairs=[*narrated(demo), *neural, *people],
     )
+
+
+def narrated(demo: RealDemo) -> list[Path]:
+    """Codes of all transcribed speech of the narrator to train on."""
+    return [demo.path("codes", name) for name in ("train", SHORT)]
 
 
 def base_vocab(demo: RealDemo) -> Path:

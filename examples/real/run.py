@@ -12,6 +12,8 @@ from megatron_speech.io.files import fingerprint_of
 NARRATOR, MANY_VOICES, NEW_VOICE = "narrator", "many-voices", "new-voice"
 """Test sets of espeak-ng: the one voice that text is turned into, the many others of the speech
 tokenizer's training, and one that is not among them."""
+SHORT = "short"
+"""Speech of the narrator, short windows for the text-to-token model and pairs."""
 VOICES_TRAINING = "many-voices-training"
 """Speech of the many voices, which the tokenizer alone is trained on; the narrator's is `train`."""
 NEURAL_VOICE, NEURAL_TRAINING = "neural-voice", "neural-voice-training"

@@ -34,6 +34,8 @@ class RealSize:
     """Most training sentences that the narrator speaks."""
     narrated_windows: int
     """Windows of words that the narrator speaks."""
+    short_windows: int
+    """Windows of few words that the narrator speaks, for the text-to-token model and pairs."""
     spoken_sentences: int
     """Of both, those that many voices speak too."""
     neural_sentences: int = 0
@@ -102,6 +104,7 @@ SMOKE = RealSize(
     transcribe_flags=("--silence-s=2",),
     narrated_sentences=30,
     narrated_windows=30,
+    short_windows=30,
     spoken_sentences=15,
     spoken_passages=6,
     tokenizer_steps=4,
@@ -145,15 +148,20 @@ DEMO = RealSize(
     test_recordings=100,
     narrated_sentences=12_000,
     narrated_windows=24_000,
+    short_windows=48_000,
     spoken_sentences=3_000,
     neural_sentences=600,
-    spoken_passages=600,
+    spoken_passages=1_500,
     tokenizer_steps=600,
     quantize_start_step=100,
     tokenizer_flags=("--quantize-vocab-size=8192", "--valid-samples=30", "--eval-interval=200"),
     bpe_size=600,
-    text_to_token_steps=2_000,
+    text_to_token_steps=6_000,
     text_to_token_flags=(
+        "--micro-batch-size=4",
+        "--global-batch-size=4",
+        "--lr=1e-3",
+        "--min-lr=1e-4",
         "--hidden-size=256",
         "--num-attention-heads=4",
         "--num-query-groups=4",
@@ -161,11 +169,16 @@ DEMO = RealSize(
         "--num-layers=6",
         "--eval-interval=500",
     ),
-    language_model_steps=248,
+    language_model_steps=992,
     points=4,
-    windows_per_step=8,
+    windows_per_step=2,
     seq_length=512,
-    language_model_flags=("--lr=5e-4", "--min-lr=5e-5", "--lr-warmup-iters=20", "--log-interval=5"),
+    language_model_flags=(
+        "--lr=5e-4",
+        "--min-lr=5e-5",
+        "--lr-warmup-iters=40",
+        "--log-interval=10",
+    ),
     cloze_items=500,
     cloze_flags=("--context-sentences=2", "--max-length=200"),
     evaluation_limit=500,

@@ -14,6 +14,7 @@ from examples.real.run import (
     NEURAL_TRAINING,
     NEURAL_VOICE,
     NEW_VOICE,
+    SHORT,
     TOPIC,
     VOICES_TRAINING,
     RealDemo,
@@ -23,7 +24,7 @@ from examples.real.sizes import NARRATOR_SHARE, NEURAL_SHARE, PEOPLE_SHARE, VOIC
 from examples.real.texts import write_rows, write_texts
 from megatron_speech.errors import DataError
 
-_CODED = ("train", NARRATOR, "items", "passages")
+_CODED = ("train", SHORT, NARRATOR, "items", "passages")
 """What becomes codes: all that the narrator says."""
 
 
@@ -95,6 +96,7 @@ def speech(demo: RealDemo, done: Done) -> Figures:
     test = folder / "test.parquet"
     lists = {
         "train": folder / "narrated.parquet",
+        SHORT: folder / "short.parquet",
         "passages": folder / "passages.parquet",
         "items": demo.path("cloze", "texts.jsonl"),
         NARRATOR: test,

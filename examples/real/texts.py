@@ -25,6 +25,8 @@ _CUT = ItemConfig(min_length=20, max_length=400)
 _PASSAGE_SENTENCES = 6
 _WINDOW_WORDS = (4, 16)
 """Least and most words of a window; the interleaver's spans have 10 on average."""
+_SHORT_WORDS = (1, 8)
+"""Of a short one, from which a text-to-token model learns where in a text it is."""
 
 
 def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[str, Any]:
@@ -32,8 +34,8 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
 
     `train.parquet`, `held-out.parquet` and `interleaved.parquet` are documents, `check.txt` the
     beginning of the held-out ones; `narrated.parquet` (sentences and windows of words),
-    `spoken.parquet` (some of both), `passages.parquet` and `test.parquet` (held-out sentences) are
-    to be spoken.
+    `spoken.parquet` (some of both), `short.parquet` (short windows), `passages.parquet` and
+    `test.parquet` (held-out sentences) are to be spoken.
 
     Raises:
         DataError: too few usable documents, or none with sentences that can be spoken.
@@ -54,8 +56,10 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
     chance.shuffle(sentences)
     narrated = [(f"sentence-{n:06d}", s.text)
                 for n, s in enumerate(sentences[: size.narrated_sentences])]  # fmt: skip
-    cut = chance.choices(_sentences(train, _CUT), k=size.narrated_windows)
-    windows = [(f"window-{n:06d}", _window(s.text, chance)) for n, s in enumerate(cut)]
+    to_cut = _sentences(train, _CUT)
+    cut = chance.choices(to_cut, k=size.narrated_windows)
+    windows = [(f"window-{n:06d}", _window(s.text, _WINDOW_WORDS, chance))
+               for n, s in enumerate(cut)]  # fmt: skip
     test = _sentences(held_out)
     chance.shuffle(test)
     write_rows(folder / "narrated.parquet", [*narrated, *windows])
@@ -65,6 +69,10 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
         folder / "test.parquet",
         [(f"test-{n:05d}", s.text) for n, s in enumerate(test[: size.test_recordings])],
     )
+    cut = chance.choices(to_cut, k=size.short_windows)
+    write_rows(folder / "short.parquet", [
+        (f"short-{n:06d}", _window(s.text, _SHORT_WORDS, chance)) for n, s in enumerate(cut)
+    ])  # fmt: skip
     return {
         "documents": len(train),
         "held_out_documents": len(held_out),
@@ -72,6 +80,7 @@ def write_texts(folder: Path, corpora: Sequence[str], size: RealSize) -> dict[st
         "rejected": counts,
         "sentences": len(narrated),
         "windows": len(windows),
+        "short_windows": size.short_windows,
         "passages": len(passages),
     }
 
@@ -129,10 +138,10 @@ def _passages(sentences: Sequence[Sentence]) -> list[list[Sentence]]:
     return sorted(found, key=len, reverse=True)
 
 
-def _window(sentence: str, chance: random.Random) -> str:
+def _window(sentence: str, bounds: tuple[int, int], chance: random.Random) -> str:
     """Some words of a sentence, cut anywhere."""
     words = sentence.split()
-    count = min(chance.randint(*_WINDOW_WORDS), len(words))
+    count = min(chance.randint(*bounds), len(words))
     start = chance.randint(0, len(words) - count)
     return " ".join(words[start : start + count])
 
