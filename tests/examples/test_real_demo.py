@@ -116,7 +116,8 @@ def test_held_out_documents_are_in_no_training_text(texts):
     assert not held & trained
     assert {row["text"] for row in tables["interleaved"]} <= trained
     everything = " ".join(trained)
-    assert all(row["text"] in everything for row in tables["narrated"] + tables["passages"])
+    spoken = tables["narrated"] + tables["short"] + tables["passages"]
+    assert all(row["text"] in everything for row in spoken)
     assert {row["id"] for row in tables["spoken"]} < {row["id"] for row in tables["narrated"]}
     assert all(any(row["text"] in text for text in held) for row in tables["test"])
 
@@ -125,6 +126,8 @@ def test_windows_are_runs_of_words_and_passages_follow_one_another(texts):
     figures, tables = texts
     kinds = [row["id"].split("-")[0] for row in tables["narrated"]]
     assert kinds.count("window") == kinds.count("sentence") == figures["sentences"]
+    assert len(tables["short"]) == figures["short_windows"]
+    assert {len(row["text"].split()) for row in tables["short"]} == set(range(1, 9))
     whole = [row["text"] for row in tables["train"]]
     passages: dict[str, list[str]] = {}
     for row in tables["passages"]:
