@@ -137,6 +137,8 @@ def _write(folder: Path, base: "_Base", config: ImportConfig) -> None:
     base.generation_ids.save_pretrained(folder / "vocab")
     came_from = {"hf": origin(base.source.folder), "added_rows": base.added_rows}
     came_from |= asdict(config.new_rows)
+    if base.codes is not None:
+        came_from["codebook_of"] = base.codes.speech_tokenizer
     if base.text_loss is not None:
         came_from["text_loss"] = asdict(base.text_loss)
     facts: dict[str, Any] = {"base": came_from, "model": asdict(base.model)}
@@ -163,6 +165,7 @@ class _Base:
     """A base model's folder, checked, and its tensors as Megatron's."""
 
     def __init__(self, hf: Path, config: ImportConfig, codes: CodePoints | None):
+        self.codes = codes
         self._config = read_config(hf)
         self.model = model_from_config(self._config, hf)
         self.family = get_family(self.model)

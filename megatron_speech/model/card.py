@@ -56,6 +56,8 @@ def _origin_lines(base: dict[str, Any]) -> list[str]:
         if loss:
             how += f", scale {loss['scale']:g}, without {loss['directions']} directions, "
             how += f"lowered by {loss['shift']:g} nats"
+        if "codebook_of" in base:
+            how += f", codes near each other as in speech tokenizer {base['codebook_of']}"
         lines += [
             f"Rows of {base['added_rows']:,} new tokens are drawn ({how}, seed "
             f"{base['new_rows_seed']}); text rows are the base's."

@@ -108,6 +108,9 @@ def test_an_import_sets_them_and_leaves_all_else_as_it_is(tied, codes, tmp_path)
     assert done.vocab.speech_tokenizer == "aa11"
     for name in ("run", "plain"):
         export_checkpoint(tmp_path / name, tmp_path / f"{name}-hf")
+    told = "codes near each other as in speech tokenizer aa11"
+    assert told in (tmp_path / "run-hf/README.md").read_text()
+    assert told not in (tmp_path / "plain-hf/README.md").read_text()
     found, plain = (load_file(tmp_path / f"{n}-hf/model.safetensors") for n in ("run", "plain"))
     first = done.vocab.code_offset
     for name in ("model.embed_tokens.weight", *([] if tied else ["lm_head.weight"])):
