@@ -145,5 +145,5 @@ def test_settings_without_a_language(voice):
 
 def test_without_the_package(voice, monkeypatch):
     monkeypatch.setattr(piper, "find_spec", lambda name: None)
-    with pytest.raises(MegatronSpeechError, match=r"pip install .* -e '.[piper]'"):
+    with pytest.raises(MegatronSpeechError, match=r"pip install .* -e '\.\[piper\]'"):
         piper.speakers_of([voice])
