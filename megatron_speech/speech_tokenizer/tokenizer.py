@@ -17,6 +17,7 @@ from . import layout
 from .config import SpeechTokenizerConfig
 from .features import batch_features, batches_by_length, checked_clip, to_device
 from .model import SpeechTokenizerModel
+from .quantizer import Quantizer
 from .stream import SpeechTokenStream
 from .text import AsrText
 
@@ -108,9 +109,14 @@ class SpeechTokenizer:
     @property
     def num_codes(self) -> int:
         """Codebook size K; codes are 0..K-1."""
-        if self.config.quantize_vocab_size is None:
+        return self.quantizer.num_codes
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What finds codes and places them; a ConfigError for a model trained without."""
+        if self.model.encoder.quantizer is None:
             raise ConfigError("this model was trained without quantization and has no codes")
-        return self.config.quantize_vocab_size
+        return self.model.encoder.quantizer
 
     @property
     def device(self) -> torch.device:
@@ -189,8 +195,7 @@ class SpeechTokenizer:
 
     def codes_of(self, hidden: torch.Tensor) -> torch.Tensor:
         """Codes (N,) of vectors (N, D) from below the quantizer."""
-        assert self.model.encoder.quantizer is not None
-        return self.model.encoder.quantizer.codes_of(hidden)
+        return self.quantizer.codes_of(hidden)
 
     def stream(self) -> SpeechTokenStream:
         """A stream that takes audio in chunks of any size and gives codes as blocks complete.
@@ -234,13 +239,12 @@ class SpeechTokenizer:
 
     def _decode_windows(self, arrays: list[np.ndarray], languages: list[str | None]) -> list[str]:
         assert self.text is not None
-        assert self.model.encoder.quantizer is not None
         lengths = torch.tensor([len(array) for array in arrays], device=self.device)
         padded = torch.zeros(len(arrays), int(lengths.max()), dtype=torch.int64)
         for row, array in zip(padded, arrays, strict=True):
             row[: len(array)] = torch.from_numpy(array)
         valid = torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
-        vectors = self.model.encoder.quantizer.lookup(padded.to(self.device))
+        vectors = self.quantizer.lookup(padded.to(self.device))
         encoded = self.model.encoder.upper(vectors.to(self.dtype), valid)
         return self.text.transcribe(self.model, encoded, valid, languages)
 
@@ -255,9 +259,7 @@ def code_points(folder: Path | None) -> CodePoints | None:
     if folder is None:
         return None
     tokenizer = SpeechTokenizer.from_pretrained(folder)
-    tokenizer.num_codes  # noqa: B018 - refuses models without a codebook
-    assert tokenizer.model.encoder.quantizer is not None
-    return CodePoints(tokenizer.model.encoder.quantizer.points(), tokenizer.fingerprint)
+    return CodePoints(tokenizer.quantizer.points(), tokenizer.fingerprint)
 
 
 def _fingerprint(model: SpeechTokenizerModel) -> str:

@@ -12,8 +12,7 @@ from megatron_speech.text.build_vocab import VocabConfig, build_vocab
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.model import code_rows_world
 from tests.model.base_folders import write_base
-from tests.speech_tokenizer.conftest import make_tokenizer, text_folder  # noqa: F401
-from tools import convert_checkpoint, pretrain
+from tools import pretrain
 
 CODES = 200
 GROUPS = 20
@@ -129,27 +128,6 @@ def test_an_import_refuses_codes_that_it_cannot_place(codes, tmp_path):
     with pytest.raises(ConfigError, match="has rows for speech codes already"):
         import_base(ImportConfig(hf=tmp_path / "hf", save=tmp_path / "again"), codes)
     assert not (tmp_path / "again").exists()
-
-
-@pytest.mark.parametrize("changes", [{}, {"quantizer": "fsq", "fsq_levels": (4, 4, 4)}])
-def test_tools_take_a_speech_tokenizer(changes, make_tokenizer, tmp_path):  # noqa: F811
-    tokenizer = make_tokenizer(**changes)
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    write_base(tmp_path / "base", "llama", True, vocab_size=257)
-    flags = f"--hf {tmp_path}/base --save {tmp_path}/run --speech-tokenizer {tmp_path}/tokenizer"
-    done = convert_checkpoint.main(["hf-to-megatron", *flags.split()])
-    assert done.vocab.num_codes == tokenizer.num_codes
-    assert done.vocab.speech_tokenizer == tokenizer.fingerprint
-
-
-def test_points_of_a_quantizer_are_where_its_codes_are_chosen(make_tokenizer):  # noqa: F811
-    for changes in ({}, {"quantize_code_dim": 4}, {"quantizer": "fsq", "fsq_levels": (4, 4, 4)}):
-        quantizer = make_tokenizer(**changes).model.encoder.quantizer
-        points = quantizer.points()
-        assert points.shape[0] == quantizer.num_codes
-        assert points.unique(dim=0).shape == points.shape
-        if not changes:
-            assert torch.equal(quantizer.codes_of(points), torch.arange(len(points)))
 
 
 def test_training_refuses_another_tokenizer_and_a_base(codes, tmp_path):
