@@ -1,5 +1,7 @@
 """First rows of codes, of a new model and an imported one, lie among each other as the codes do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -7,8 +9,11 @@ from safetensors.torch import load_file
 from megatron_speech.errors import ConfigError, VocabularyError
 from megatron_speech.model.base_model import ImportConfig, import_base
 from megatron_speech.model.code_rows import CodePoints
+from megatron_speech.model.gpt import BuildOptions, build_model
 from megatron_speech.model.hf import export_checkpoint
+from megatron_speech.recipes import base_model, lm
 from megatron_speech.text.build_vocab import VocabConfig, build_vocab
+from megatron_speech.training.megatron.parallel import session
 from megatron_speech.training.parallel_config import ParallelConfig
 from tests.model import code_rows_world
 from tests.model.base_folders import write_base
@@ -139,3 +144,26 @@ def test_training_refuses_another_tokenizer_and_a_base(codes, tmp_path):
     flags = f"--pretrained-checkpoint {tmp_path} --speech-tokenizer {tmp_path} --save {tmp_path}"
     with pytest.raises(ConfigError, match="starts from random weights"):
         pretrain.main(["lm-debug", *flags.split()])
+
+
+def test_a_new_run_takes_them_and_one_that_goes_on_does_not(codes, vocab, tmp_path, monkeypatch):
+    monkeypatch.setattr(base_model, "code_points", lambda folder: codes)
+    base = base_model.BaseConfig(speech_tokenizer=tmp_path)
+    config = replace(lm.lm_debug(), base=base)
+    config = replace(config, loop=replace(config.loop, save=tmp_path / "run"))
+    with session(ParallelConfig()):
+        options = BuildOptions(padded_vocab_size=code_rows_world.PADDED)
+        chunks = build_model(code_rows_world.shape(True), ParallelConfig(), options)
+        table = chunks[0].embedding.word_embeddings.weight
+        own, before = slice(vocab.code_offset, vocab.code_offset + CODES), table.detach().clone()
+        with pytest.raises(VocabularyError, match="codes are of bb22"):
+            lm._start_codes(config, chunks, vocab, "bb22")
+        monkeypatch.setattr(base_model, "latest_iteration", lambda run: 3)
+        lm._start_codes(config, chunks, vocab, None)
+        assert torch.equal(table, before)
+        monkeypatch.undo()
+        monkeypatch.setattr(base_model, "code_points", lambda folder: codes)
+        lm._start_codes(config, chunks, vocab, None)
+        assert nearness(table[own].detach())[0] > 0.7
+        assert torch.equal(table[: own.start], before[: own.start])
+        assert torch.equal(table[own.stop :], before[own.stop :])
